@@ -1,0 +1,53 @@
+"""Every error the library raises on purpose.
+
+One root, and one subclass per person who can act: the one who called (`UsageError`), the one who owns the
+data (`ShardError`, `SampleError`), the one who resumes a run (`StateError`). The message is one plain string
+in `args[0]` (torch edits exceptions in flight and only leaves strings alone); facts are attributes.
+"""
+
+from __future__ import annotations
+
+
+class StreamError(Exception):
+    """Root of all errors of this package."""
+
+
+class UsageError(StreamError, ValueError):
+    """A wrong argument, path, option or expression: the caller can mend it. The command line exits 2."""
+
+
+class ChainError(UsageError):
+    """A stage does not fit the stages before it, or is bound to something that is no source."""
+
+
+class StateError(UsageError):
+    """A cursor or checkpoint that does not belong to this stream: other data, settings, stages or version."""
+
+
+class ShardError(StreamError):
+    """A shard or an index that cannot be used as a whole (missing, replaced, of an unknown format version)."""
+
+
+class SampleError(StreamError):
+    """One damaged sample. It costs itself: the stream lists it and goes on.
+
+    Args:
+        message: where, what was found, what was expected.
+        reason: a short machine-readable reason such as "crc" or "decode".
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_sample_error, (self.args[0], self.reason))
+
+
+class TooManyFailures(StreamError):
+    """More samples in a row failed than `max_consecutive_failures` allows."""
+
+
+def _rebuild_sample_error(message: str, reason: str) -> SampleError:
+    """Keyword arguments do not survive pickling of exceptions between processes by themselves."""
+    return SampleError(message, reason=reason)

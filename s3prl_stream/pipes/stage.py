@@ -1,0 +1,341 @@
+"""The stage contract: what a pipe is, how pipes are bound into a chain, and the one way a chain is run.
+
+A stage is its configuration. `stage(source)` and `source.name(**config)` bind a copy of it to a source, so one
+stage object can serve two chains. Each declares the keys it takes and provides; a chain that does not fit is
+refused when it is built. This is the only file that imports torch's IterDataPipe.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from torch.utils.data import IterDataPipe
+
+from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.rng import identity, sample_rng
+from s3prl_stream.sample import Sample
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from s3prl_stream.pipes.tokenizers import Tokenizer
+
+DamageHandler = Callable[[Sample, SampleError], None]
+
+
+class Source(IterDataPipe[Sample]):
+    """Anything a stage can be bound to. Iterating it yields samples (flat dicts).
+
+    The chained methods below are registered with torch by `@chained` and only declared here, so that type
+    checkers and editors see them; a test compares them with the constructors.
+    """
+
+    def known_keys(self) -> Mapping[str, str] | None:
+        """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""
+        return None
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def load_audio(self, *, sample_rate: int | None = 16_000, dtype: str = "float32") -> Stage: ...
+        def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
+        def add_noise(self, *, noise: str = "gaussian", snr: tuple[float, float] | float = (3.0, 20.0),
+                      prob: float = 1.0) -> Stage: ...
+        def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
+                  tail: str = "keep") -> Stage: ...
+        def tokenize(self, tokenizer: Tokenizer, *, text: str | None = None) -> Stage: ...
+        def features(self, kind: str = "logmel80", *, cmvn: bool = True) -> Stage: ...
+        def mask(self, kind: str = "tera", *, legacy: bool = False) -> Stage: ...
+        # fmt: on
+
+
+class Stage(Source):
+    """One step of a chain.
+
+    An author writes a keyword-only constructor whose parameters are kept under their own names, declares `takes`
+    and `provides`, and implements `emit`. Nothing is mutated: a stage returns new dicts.
+    """
+
+    functional_name: ClassVar[str] = ""
+    positional: ClassVar[str | None] = None
+    """The one parameter that the chained call takes without its name, as in `.features("logmel80")`."""
+    scope: ClassVar[Literal["sample", "batch"]] = "sample"
+    """"sample": looks at one sample (1 -> 1, N or 0). "batch": looks at the samples of one planned batch."""
+    keeps_count: ClassVar[bool] = True
+    """True if every sample gives exactly one sample, so that `len()` can be known."""
+    takes: Mapping[str, str] = {}
+    """Key -> "dtype [dims]", with | between alternatives, or "any"."""
+    provides: Mapping[str, str] = {}
+
+    def __init__(self, source: Iterable[Sample] | Mapping[str, Sample] | None = None) -> None:
+        self.source: Source | None = None
+        self.stage_id = self.functional_name
+        if source is not None:
+            self._bind(source)
+
+    # ---- what an author writes -----------------------------------------------------------------
+
+    def emit(self, sample: Sample) -> Iterable[Sample]:
+        """The samples that one sample becomes (scope "sample")."""
+        raise NotImplementedError(f"{type(self).__name__} must implement emit()")
+
+    def emit_batch(self, samples: Sequence[Sample]) -> Iterable[Sample]:
+        """The samples that the samples of one planned batch become (scope "batch")."""
+        raise NotImplementedError(f"{type(self).__name__} must implement emit_batch()")
+
+    def rng(self, sample: Sample) -> np.random.Generator:
+        """This stage's random numbers for this sample: a function of identity (seed, set, epoch, key, stretch)."""
+        return sample_rng(sample["identity"], self.stage_id)
+
+    # ---- binding -------------------------------------------------------------------------------
+
+    def __call__(self, source: Iterable[Sample] | Mapping[str, Sample]) -> Self:
+        """A copy of this stage that reads from `source`."""
+        bound = copy.copy(self)
+        bound._bind(source)
+        return bound
+
+    def _bind(self, source: Iterable[Sample] | Mapping[str, Sample]) -> None:
+        if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+            hint = f" Write {self.positional}=..." if self.positional else ""
+            raise ChainError(
+                f"{type(self).__name__}: {source!r} is not a source of samples; settings are given by name.{hint}"
+            )
+        self.source = source if isinstance(source, Source) else PlainSource(source)
+        earlier = sum(type(stage) is type(self) for stage in stages_of(self.source))
+        self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
+        self._check_takes(self.source)
+
+    def _check_takes(self, source: Source) -> None:
+        known = source.known_keys()
+        if known is None:
+            return
+        for key, wanted in self.takes.items():
+            if key not in known:
+                raise ChainError(
+                    f"{type(self).__name__} takes {key!r} ({wanted}), which nothing before it provides. "
+                    f"It has: {', '.join(sorted(known))}."
+                )
+            if not _fits(known[key], wanted):
+                giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
+                raise ChainError(
+                    f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
+                    f"provides it as {known[key]}."
+                )
+
+    def known_keys(self) -> Mapping[str, str] | None:
+        """Keys before this stage plus what it provides."""
+        before = self.source.known_keys() if self.source is not None else None
+        return None if before is None else {**before, **self.provides}
+
+    # ---- running -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Sample]:
+        if self.source is None:
+            raise ChainError(f"{type(self).__name__} is not bound to a source: write stage(source) first.")
+        return root_of(self).run(stages_of(self))
+
+    def __len__(self) -> int:
+        if self.source is None or not self.keeps_count:
+            raise TypeError(f"the number of samples after {type(self).__name__} cannot be known without running it")
+        return len(self.source)  # type: ignore[arg-type]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the epoch from which the stages' random draws follow (used alone; a plan has its own)."""
+        root_of(self).set_epoch(epoch)
+
+    # ---- describing ----------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's parameters and their values."""
+        names = inspect.signature(type(self).__init__).parameters
+        return {name: getattr(self, name) for name in names if name not in ("self", "source")}
+
+    def describe(self) -> str:
+        """One line, the same for the same configuration: name, parameters, fingerprints of resources."""
+        values = ", ".join(f"{name}={_describe(value)}" for name, value in self.config().items())
+        return f"{self.stage_id}({values})"
+
+    def __repr__(self) -> str:
+        return "\n  ".join([repr(root_of(self)), *(f".{stage.describe()}" for stage in stages_of(self))])
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class Root(Source):
+    """The beginning of a chain."""
+
+    def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
+        """Feed this root's samples through bound stages, root first."""
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the epoch of the next iteration."""
+        raise NotImplementedError
+
+
+class PlainSource(Root):
+    """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
+
+    A sample without a key gets its position as key. The epoch is the number of the iteration, or what
+    `set_epoch` says. A dict {key: sample} is a list of samples with keys.
+    """
+
+    def __init__(self, samples: Iterable[Sample] | Mapping[str, Sample]) -> None:
+        self.samples = samples
+        self.epoch = 0
+        self._fixed_epoch: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the epoch of every iteration from now on."""
+        self._fixed_epoch = epoch
+
+    def known_keys(self) -> Mapping[str, str] | None:
+        """Of a list or dict: the keys of its first sample, types unknown."""
+        if isinstance(self.samples, Mapping):
+            first: Any = next(iter(self.samples.values()), None)
+        else:
+            first = self.samples[0] if isinstance(self.samples, Sequence) and self.samples else None
+        if not isinstance(first, Mapping):
+            return None
+        return dict.fromkeys([*first, "key", "epoch", "set", "identity"], "any")
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.run(())
+
+    def __len__(self) -> int:
+        return len(self.samples)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"{type(self.samples).__name__} of samples"
+
+    def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
+        """Samples in the source's own order; a damaged one raises."""
+        epoch = self.epoch if self._fixed_epoch is None else self._fixed_epoch
+        self.epoch += 1
+        for position, sample in enumerate(self._with_keys()):
+            if not isinstance(sample, Mapping):
+                raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
+            key = str(sample.get("key", position))
+            tags: Sample = {"key": key, "epoch": epoch, "set": ""}
+            tags["identity"] = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
+            yield from _through(stages, {**tags, **sample})
+
+    def _with_keys(self) -> Iterator[Sample]:
+        if not isinstance(self.samples, Mapping):
+            yield from self.samples
+            return
+        for key, sample in self.samples.items():
+            yield {"key": key, **sample}
+
+
+StageType = TypeVar("StageType", bound=type[Stage])
+
+
+def chained(name: str) -> Callable[[StageType], StageType]:
+    """Class decorator: makes the stage available as `source.name(**config)`."""
+
+    def register(cls: StageType) -> StageType:
+        if IterDataPipe.functions.get(name, cls).__module__ != cls.__module__:
+            raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
+        cls.functional_name = name
+
+        def bind(source: Source, *arguments: Any, **config: Any) -> Stage:
+            if len(arguments) > (cls.positional is not None):
+                raise UsageError(f".{name}(): settings are given by name, as in .{name}({next(iter(config), 'x')}=...)")
+            if arguments and cls.positional is not None:
+                config = {cls.positional: arguments[0], **config}
+            return cls(**config)(source)
+
+        bind.__module__, bind.__doc__ = cls.__module__, cls.__doc__
+        IterDataPipe.register_function(name, bind)
+        return cls
+
+    return register
+
+
+def stages_of(source: Source | None) -> list[Stage]:
+    """The stages of a chain in the order of the data."""
+    stages: list[Stage] = []
+    while isinstance(source, Stage):
+        stages.append(source)
+        source = source.source
+    return stages[::-1]
+
+
+def root_of(source: Source) -> Root:
+    """The beginning of a chain.
+
+    Raises:
+        ChainError: the chain's first stage is not bound to a source.
+    """
+    node: Source | None = source
+    while isinstance(node, Stage):
+        node = node.source
+    if not isinstance(node, Root):
+        raise ChainError("the first stage of this chain is not bound to a source: write stage(source) first.")
+    return node
+
+
+def chain_fingerprint(stages: Sequence[Stage]) -> str:
+    """16 hexadecimal digits that change when a stage, its settings or its resources change."""
+    return hashlib.blake2b("\n".join(s.describe() for s in stages).encode(), digest_size=8).hexdigest()
+
+
+def run_batch(stages: Sequence[Stage], samples: Iterable[Sample], on_damage: DamageHandler) -> list[Sample]:
+    """Run the samples of one planned batch through bound stages; a damaged sample costs itself alone.
+
+    Args:
+        stages: root first.
+        samples: may raise nothing; reading is a stage's work.
+        on_damage: called with the sample as it came in and the SampleError.
+    """
+    done = list(samples)
+    position = 0
+    while position < len(stages):
+        if stages[position].scope == "batch":
+            done = list(stages[position].emit_batch(done))
+            position += 1
+            continue
+        group = stages[position : _end_of_sample_scope(stages, position)]
+        position += len(group)
+        survivors: list[Sample] = []
+        for sample in done:
+            try:
+                survivors.extend(_through(group, sample))
+            except SampleError as error:
+                on_damage(sample, error)
+        done = survivors
+    return done
+
+
+def _end_of_sample_scope(stages: Sequence[Stage], start: int) -> int:
+    return next((i for i in range(start, len(stages)) if stages[i].scope == "batch"), len(stages))
+
+
+def _through(stages: Sequence[Stage], sample: Sample) -> list[Sample]:
+    samples = [sample]
+    for stage in stages:
+        if stage.scope == "batch":
+            raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
+        samples = [out for one in samples for out in stage.emit(one)]
+    return samples
+
+
+def _fits(given: str, wanted: str) -> bool:
+    if "any" in (given, wanted):
+        return True
+    given_dtype, _, given_dims = given.partition(" ")
+    wanted_dtypes, _, wanted_dims = wanted.partition(" ")
+    same_rank = given_dims.count(",") == wanted_dims.count(",") and bool(given_dims) == bool(wanted_dims)
+    return given_dtype in wanted_dtypes.split("|") and same_rank
+
+
+def _describe(value: Any) -> str:
+    fingerprint = getattr(value, "fingerprint", None)
+    return f"<{type(value).__name__} {fingerprint}>" if fingerprint is not None else repr(value)

@@ -1,0 +1,79 @@
+"""The vocabulary: an utterance of a corpus, an item of the plan, and the keys of samples and batches.
+
+Shapes: B batch, T waveform samples, F feature frames, D feature bins, L tokens. A "frame" in the index and the
+plan is one waveform sample per channel (as in soundfile), never a feature frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+Sample: TypeAlias = dict[str, Any]
+"""One utterance, or a piece of one, on its way through the stages: a flat dict that no stage mutates."""
+
+Batch: TypeAlias = dict[str, Any]
+
+RESERVED_KEYS = frozenset(
+    "audio batch_index codec crc32c draw epoch feat first_frame frames identity key key_hash loss_mask masked_feat "
+    "offset sample_rate seconds set shard size slot tokens wav weight".split()
+)
+"""Names the stream gives to its own values; an utterance's metadata must not use them."""
+
+
+class Utterance:
+    """What a corpus parser yields: one stretch of audio with its key and flat metadata.
+
+    Args:
+        key: unique in the corpus. Dots and slashes are escaped when it is packed.
+        audio: path of the audio file.
+        start_seconds, end_seconds: the stretch of the file; None for its beginning or end.
+        **metadata: flat values that JSON can hold (text, speaker, language, label, split ...), and
+            `segments`, a list of {"start", "end", "label"} in seconds.
+    """
+
+    __slots__ = ("audio", "end_seconds", "key", "metadata", "start_seconds")
+
+    def __init__(
+        self,
+        key: str,
+        audio: str | Path,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        **metadata: Any,
+    ) -> None:
+        self.key = key
+        self.audio = str(audio)
+        self.start_seconds = start_seconds
+        self.end_seconds = end_seconds
+        self.metadata: Mapping[str, Any] = metadata
+
+    def __repr__(self) -> str:
+        stretch = "" if self.start_seconds is None and self.end_seconds is None else (
+            f", start_seconds={self.start_seconds}, end_seconds={self.end_seconds}"
+        )
+        rest = "".join(f", {name}={value!r}" for name, value in self.metadata.items())
+        return f"Utterance(key={self.key!r}, audio={self.audio!r}{stretch}{rest})"
+
+
+class Item(NamedTuple):
+    """One stretch of one clip in a planned batch: all that a worker needs to read and decode it."""
+
+    set_index: int  # which of the stream's sets
+    shard: int  # which shard of that set
+    offset: int  # first byte of the sample in the shard
+    size: int  # bytes of the sample, tar headers and padding included
+    crc32c: int  # of those bytes; -1 if the index has none
+    key: str
+    first_frame: int  # of the stretch, at the clip's own sample rate
+    num_frames: int
+    epoch: int
+    draw: int  # 0, or which of several draws of the same stretch (crops, balance)
+
+
+class PlannedBatch(NamedTuple):
+    """Global batch `index` of the plan."""
+
+    index: int
+    items: list[Item]
