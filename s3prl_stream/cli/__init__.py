@@ -1,0 +1,91 @@
+"""The command line: `s3prl-stream COMMAND ...`.
+
+One module per command, with `add_parser(subparsers)` and `run(args) -> int`. Only the module of the command that was
+asked for is imported, so `s3prl-stream --help` and `s3prl-stream inspect` start without torch.
+
+Exit status: 0 done, 1 a problem was found (damaged files, different losses, an unusable shard), 2 wrong use,
+130 interrupted, 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+COMMANDS = {
+    "pack": "pack a corpus, a folder of audio or a manifest into shards",
+    "inspect": "show what a set of shards holds",
+    "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
+    "which": "list the clips of one global batch",
+    "pretrain": "pretrain an encoder on a set",
+    "probe": "measure frozen features with a linear probe",
+    "quickstart": "run the main job once, on the sample set or on your own audio",
+}
+"""Command -> the line that `--help` shows. The order is that of a working day."""
+
+_FOUND_A_PROBLEM, _WRONG_USE, _INTERRUPTED, _READER_GONE = 1, 2, 130, 141
+_EXPLAINED_BY_THE_SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line that ends with what to do next."""
+
+    def error(self, message: str) -> NoReturn:
+        text = " ".join(message.split())
+        self.exit(_WRONG_USE, f"{self.prog}: {text}{'' if text.endswith('.') else '.'} See `{self.prog} --help`.\n")
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """The parser of the whole program, with the options of `command` only; None: of no command."""
+    from s3prl_stream import __version__
+
+    parser = OneLineParser(
+        prog="s3prl-stream", description="Pack speech once into shards, stream them exactly, pretrain, probe."
+    )
+    parser.add_argument("--version", action="version", version=f"s3prl-stream {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        if name == command:
+            importlib.import_module(f"s3prl_stream.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status. Errors that a person can mend are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    from s3prl_stream.errors import StreamError, UsageError
+
+    try:
+        args = build_parser(command).parse_args(arguments)
+        status = int(args.run(args))
+        sys.stdout.flush()
+    except UsageError as error:
+        return _complain(error, _WRONG_USE)
+    except StreamError as error:
+        return _complain(error, _FOUND_A_PROBLEM)
+    except KeyboardInterrupt:
+        print("s3prl-stream: interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit; without this it would print the error we keep quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
+    except OSError as error:
+        if error.errno not in _EXPLAINED_BY_THE_SYSTEM:
+            raise
+        return _complain(error, _FOUND_A_PROBLEM)
+    return status
+
+
+def _complain(error: Exception, status: int) -> int:
+    text = " ".join(str(error).split())
+    print(f"s3prl-stream: {text}", file=sys.stderr)
+    return status

@@ -1,0 +1,72 @@
+"""The package s3prl-stream: `pip install .`, or `pip install -e ".[dev,plots,probe]"` to work on it.
+
+torch and torchaudio are a pair: torchaudio 2.11 is the last release, and it imports next to torch 2.11 only.
+The other ranges start at the oldest release that the tests passed with.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py").read_text("utf-8"), re.MULTILINE)
+assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
+
+PLOTS = ["matplotlib>=3.9,<4"]
+PROBE = ["scikit-learn>=1.5,<2"]
+
+setup(
+    name="s3prl-stream",
+    version=VERSION[1],
+    description="Speech self-supervised learning on one stream: pack once, resume exactly, pretrain, probe.",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["s3prl_stream", "s3prl_stream.*"]),
+    package_data={"s3prl_stream": ["py.typed"]},
+    entry_points={"console_scripts": ["s3prl-stream = s3prl_stream.cli:main"]},
+    install_requires=[
+        "torch>=2.11,<2.12",
+        "torchaudio>=2.11,<2.12",
+        "numpy>=2.1,<3",
+        "pyarrow>=18,<27",
+        "soundfile>=0.12.1,<1",
+        "miniaudio>=1.61,<2",
+        "soxr>=0.5,<2",
+        "google-crc32c>=1.6,<2",
+        "sentencepiece>=0.2.1,<0.3",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "plots": PLOTS,
+        "probe": PROBE,
+        "dev": [
+            *PLOTS,
+            *PROBE,
+            "hypothesis>=6.115,<7",
+            "mypy==2.4.1",
+            "psutil>=6,<8",
+            "pytest>=8.3,<10",
+            "pytest-timeout>=2.3,<3",
+            "ruff==0.17.6",
+            "torchdata>=0.11,<0.12",
+            "webdataset>=0.2.100,<2",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
