@@ -1,0 +1,1 @@
+"""Audio bytes: headers, decoding, encoding, and reading stretches of source files. No torch."""
