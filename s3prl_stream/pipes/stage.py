@@ -8,13 +8,14 @@ refused when it is built. This is the only file that imports torch's IterDataPip
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from torch.utils.data import IterDataPipe
+from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.rng import identity, sample_rng
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 DamageHandler = Callable[[Sample, SampleError], None]
 
+Samples: TypeAlias = Iterable[Sample] | Mapping[str, Sample]
+"""What a chain can begin with: a list, another loader's pipe, any iterable of samples, or {key: sample}."""
+
 
 class Source(IterDataPipe[Sample]):
     """Anything a stage can be bound to. Iterating it yields samples (flat dicts).
@@ -34,6 +38,9 @@ class Source(IterDataPipe[Sample]):
     The chained methods below are registered with torch by `@chained` and only declared here, so that type
     checkers and editors see them; a test compares them with the constructors.
     """
+
+    splits: bool = False
+    """True if samples may come out that are only a piece of an utterance, so that its text no longer fits them."""
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""
@@ -56,8 +63,9 @@ class Source(IterDataPipe[Sample]):
 class Stage(Source):
     """One step of a chain.
 
-    An author writes a keyword-only constructor whose parameters are kept under their own names, declares `takes`
-    and `provides`, and implements `emit`. Nothing is mutated: a stage returns new dicts.
+    An author writes a keyword-only constructor which keeps the parameters under their own names and *then* calls
+    `super().__init__(source)` (which checks the chain), declares `takes` and `provides`, and implements `emit`.
+    Nothing is mutated: a stage returns new dicts.
     """
 
     functional_name: ClassVar[str] = ""
@@ -70,8 +78,10 @@ class Stage(Source):
     takes: Mapping[str, str] = {}
     """Key -> "dtype [dims]", with | between alternatives, or "any"."""
     provides: Mapping[str, str] = {}
+    removes: frozenset[str] = frozenset()
+    """Keys that samples may no longer have after this stage, so that nothing later can rely on them."""
 
-    def __init__(self, source: Iterable[Sample] | Mapping[str, Sample] | None = None) -> None:
+    def __init__(self, source: Samples | None = None) -> None:
         self.source: Source | None = None
         self.stage_id = self.functional_name
         if source is not None:
@@ -87,19 +97,22 @@ class Stage(Source):
         """The samples that the samples of one planned batch become (scope "batch")."""
         raise NotImplementedError(f"{type(self).__name__} must implement emit_batch()")
 
+    def check_chain(self, source: Source) -> None:
+        """What `takes` cannot say about the chain before this stage; raises ChainError. Most need nothing here."""
+
     def rng(self, sample: Sample) -> np.random.Generator:
         """This stage's random numbers for this sample: a function of identity (seed, set, epoch, key, stretch)."""
         return sample_rng(sample["identity"], self.stage_id)
 
     # ---- binding -------------------------------------------------------------------------------
 
-    def __call__(self, source: Iterable[Sample] | Mapping[str, Sample]) -> Self:
+    def __call__(self, source: Samples) -> Self:
         """A copy of this stage that reads from `source`."""
         bound = copy.copy(self)
         bound._bind(source)
         return bound
 
-    def _bind(self, source: Iterable[Sample] | Mapping[str, Sample]) -> None:
+    def _bind(self, source: Samples) -> None:
         if isinstance(source, str | bytes) or not isinstance(source, Iterable):
             hint = f" Write {self.positional}=..." if self.positional else ""
             raise ChainError(
@@ -109,6 +122,7 @@ class Stage(Source):
         earlier = sum(type(stage) is type(self) for stage in stages_of(self.source))
         self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
         self._check_takes(self.source)
+        self.check_chain(self.source)
 
     def _check_takes(self, source: Source) -> None:
         known = source.known_keys()
@@ -118,7 +132,7 @@ class Stage(Source):
             if key not in known:
                 raise ChainError(
                     f"{type(self).__name__} takes {key!r} ({wanted}), which nothing before it provides. "
-                    f"It has: {', '.join(sorted(known))}."
+                    f"{type(source).__name__} gives: {', '.join(sorted(known))}."
                 )
             if not _fits(known[key], wanted):
                 giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
@@ -128,9 +142,11 @@ class Stage(Source):
                 )
 
     def known_keys(self) -> Mapping[str, str] | None:
-        """Keys before this stage plus what it provides."""
+        """Keys before this stage without those it removes, plus what it provides."""
         before = self.source.known_keys() if self.source is not None else None
-        return None if before is None else {**before, **self.provides}
+        if before is None:
+            return None
+        return {**{key: kind for key, kind in before.items() if key not in self.removes}, **self.provides}
 
     # ---- running -------------------------------------------------------------------------------
 
@@ -142,7 +158,7 @@ class Stage(Source):
     def __len__(self) -> int:
         if self.source is None or not self.keeps_count:
             raise TypeError(f"the number of samples after {type(self).__name__} cannot be known without running it")
-        return len(self.source)  # type: ignore[arg-type]
+        return len(self.source)
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch from which the stages' random draws follow (used alone; a plan has its own)."""
@@ -182,11 +198,15 @@ class Root(Source):
 class PlainSource(Root):
     """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
 
-    A sample without a key gets its position as key. The epoch is the number of the iteration, or what
-    `set_epoch` says. A dict {key: sample} is a list of samples with keys.
+    A sample without a key gets its position as key. A dict {key: sample} is a list of samples with keys.
+
+    The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
+    to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
+    dict is divided among them by position, a torch IterableDataset divides itself, and anything else is refused
+    there, since every worker would yield all of it.
     """
 
-    def __init__(self, samples: Iterable[Sample] | Mapping[str, Sample]) -> None:
+    def __init__(self, samples: Samples) -> None:
         self.samples = samples
         self.epoch = 0
         self._fixed_epoch: int | None = None
@@ -196,14 +216,15 @@ class PlainSource(Root):
         self._fixed_epoch = epoch
 
     def known_keys(self) -> Mapping[str, str] | None:
-        """Of a list or dict: the keys of its first sample, types unknown."""
+        """Of a list or dict: the keys of its first sample, with the types of its arrays."""
         if isinstance(self.samples, Mapping):
             first: Any = next(iter(self.samples.values()), None)
         else:
             first = self.samples[0] if isinstance(self.samples, Sequence) and self.samples else None
         if not isinstance(first, Mapping):
             return None
-        return dict.fromkeys([*first, "key", "epoch", "set", "identity"], "any")
+        tags = dict.fromkeys(("key", "epoch", "set", "identity"), "any")
+        return {**tags, **{key: _kind_of(value) for key, value in first.items()}}
 
     def __iter__(self) -> Iterator[Sample]:
         return self.run(())
@@ -218,13 +239,28 @@ class PlainSource(Root):
         """Samples in the source's own order; a damaged one raises."""
         epoch = self.epoch if self._fixed_epoch is None else self._fixed_epoch
         self.epoch += 1
+        this_worker, num_workers = self._share_of_worker()
         for position, sample in enumerate(self._with_keys()):
+            if position % num_workers != this_worker:
+                continue
             if not isinstance(sample, Mapping):
                 raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
             key = str(sample.get("key", position))
             tags: Sample = {"key": key, "epoch": epoch, "set": ""}
             tags["identity"] = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
             yield from _through(stages, {**tags, **sample})
+
+    def _share_of_worker(self) -> tuple[int, int]:
+        """Which of how many equal shares of the positions this process yields."""
+        worker = get_worker_info()
+        if worker is None or worker.num_workers == 1 or isinstance(self.samples, IterableDataset):
+            return 0, 1
+        if not isinstance(self.samples, Sequence | Mapping):
+            raise UsageError(
+                f"a {type(self.samples).__name__} cannot be divided among {worker.num_workers} DataLoader workers: "
+                "each would yield all of it. Make it a list or a torch IterableDataset, or use num_workers=0."
+            )
+        return worker.id, worker.num_workers
 
     def _with_keys(self) -> Iterator[Sample]:
         if not isinstance(self.samples, Mapping):
@@ -237,10 +273,17 @@ class PlainSource(Root):
 StageType = TypeVar("StageType", bound=type[Stage])
 
 
-def chained(name: str) -> Callable[[StageType], StageType]:
-    """Class decorator: makes the stage available as `source.name(**config)`."""
+def chained(name: str, *, aliases: Mapping[str, str] | None = None) -> Callable[[StageType], StageType]:
+    """Class decorator: makes the stage available as `source.name(**config)`.
+
+    Args:
+        name: the functional name.
+        aliases: S3PRL's name of a parameter -> ours. Both are accepted by the constructor and by the chained call.
+    """
 
     def register(cls: StageType) -> StageType:
+        if aliases:
+            cls.__init__ = _accepting(cls.__init__, aliases)  # type: ignore[method-assign]
         if IterDataPipe.functions.get(name, cls).__module__ != cls.__module__:
             raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
         cls.functional_name = name
@@ -257,6 +300,19 @@ def chained(name: str) -> Callable[[StageType], StageType]:
         return cls
 
     return register
+
+
+def _accepting(init: Callable[..., None], aliases: Mapping[str, str]) -> Callable[..., None]:
+    """The constructor `init` with more names for its parameters; its signature stays as it is written."""
+
+    @functools.wraps(init)
+    def init_with_aliases(self: Stage, *arguments: Any, **config: Any) -> None:
+        for alias, name in aliases.items():
+            if alias in config and name in config:
+                raise UsageError(f"{type(self).__name__}: {alias} is another name of {name}; give one of them")
+        init(self, *arguments, **{aliases.get(name, name): value for name, value in config.items()})
+
+    return init_with_aliases
 
 
 def stages_of(source: Source | None) -> list[Stage]:
@@ -334,6 +390,13 @@ def _fits(given: str, wanted: str) -> bool:
     wanted_dtypes, _, wanted_dims = wanted.partition(" ")
     same_rank = given_dims.count(",") == wanted_dims.count(",") and bool(given_dims) == bool(wanted_dims)
     return given_dtype in wanted_dtypes.split("|") and same_rank
+
+
+def _kind_of(value: Any) -> str:
+    """Of an array: its type as in `takes`, such as "float64 [?, ?]". Of anything else: "any"."""
+    if not hasattr(value, "dtype") or not hasattr(value, "ndim") or value.ndim == 0:
+        return "any"
+    return f"{str(value.dtype).replace('.', ' ')} [{', '.join('?' * value.ndim)}]"
 
 
 def _describe(value: Any) -> str:
