@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,31 +12,34 @@ PACKAGE = "s3prl_stream"
 
 
 def read_tiers(page: Path) -> list[list[str]]:
-    """Units of each tier, lowest first: one tier a line, names apart by spaces, in the block fenced as ```tiers."""
+    """Units of each tier, lowest first: one tier a line, names apart by spaces, in the block fenced as ```tiers.
+
+    A unit is a file or a folder of the package; `shards.layout` is one file of a folder that stands on its own tier.
+    """
     lines = page.read_text("utf-8").splitlines()
     begin = lines.index("```tiers") + 1
     return [line.split() for line in lines[begin : lines.index("```", begin)] if line.strip()]
 
 
-def unit_of(module: str) -> str:
-    """s3prl_stream.shards.pack -> shards; the package's own __init__ is ''."""
-    return module.split(".")[1] if "." in module else ""
+def unit_of(path: str, units: Iterable[str]) -> str | None:
+    """The unit that a dotted path inside the package belongs to: the longest that leads it. None: no unit."""
+    leading = [unit for unit in units if path == unit or path.startswith(f"{unit}.")]
+    return max(leading, key=len, default=None)
 
 
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:
-    """(line, unit of this package) of every import in a file, those inside functions included."""
+    """(line, dotted path inside this package) of every import in a file, those inside functions included."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            modules = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == PACKAGE else [node.module]
-            )
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            modules = [f"{PACKAGE}.relative_imports_hide_the_tier"]
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import hides its tier"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from ((node.lineno, unit_of(module)) for module in modules if module.split(".")[0] == PACKAGE)
+        yield from (
+            (node.lineno, name.removeprefix(PACKAGE).lstrip(".")) for name in names if name.split(".")[0] == PACKAGE
+        )
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +56,18 @@ def test_every_file_and_folder_has_a_tier(repository: Path, tier_of: dict[str, i
         for entry in (repository / PACKAGE).iterdir()
         if entry.suffix == ".py" or (entry / "__init__.py").exists()
     } - {"__init__", "__main__"}
-    assert there == set(tier_of)
+    assert there == {unit for unit in tier_of if "." not in unit}
 
 
 def test_imports_only_go_down(repository: Path, tier_of: dict[str, int]) -> None:
     wrong = []
     for file in sorted((repository / PACKAGE).rglob("*.py")):
         inside = file.relative_to(repository / PACKAGE)
-        own = inside.parts[0].removesuffix(".py")
-        if own in ("__init__", "__main__"):
+        own = unit_of(".".join(inside.with_suffix("").parts), tier_of)
+        if own is None:  # __init__ and __main__ of the package stand above all tiers
             continue
-        for line, unit in imports_of(file):
-            # Names of the package itself: its version, and the lazy table, which belongs to everyone above it.
-            if unit in ("", own, "__version__"):
-                continue
-            if unit not in tier_of or tier_of[unit] >= tier_of[own]:
+        for line, path in imports_of(file):
+            unit = unit_of(path, tier_of)
+            if unit not in (own, None) and tier_of[unit] >= tier_of[own]:
                 wrong.append(f"{inside}:{line}: {own} must not know {unit}")
     assert wrong == []
