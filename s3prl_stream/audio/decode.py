@@ -8,6 +8,7 @@ frames are an error here: dr_flac and libsndfile may both return fewer than the 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ import numpy.typing as npt
 
 from s3prl_stream.audio.headers import FlacHeader, WavHeader, flac_header, wav_header
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.shards.layout import CODECS
 
 _BLOCK_FRAMES = 1 << 20
 _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"})
@@ -28,7 +28,7 @@ def decode_int16(
 
     Args:
         data: the encoded bytes, as they lie in a shard.
-        codec: one of `layout.CODECS` (the file extension).
+        codec: the file extension: flac, wav, ogg, opus, mp3 or whatever else libsndfile reads.
         first_frame: where the stretch begins (samples per channel).
         num_frames: its length; None: to the end.
 
@@ -39,10 +39,8 @@ def decode_int16(
     Raises:
         SampleError(reason="decode"): the bytes cannot be decoded, or fewer frames came than the header or the caller
             promised.
-        UsageError: unknown codec, or a negative stretch.
+        UsageError: a negative stretch.
     """
-    if codec not in CODECS:
-        raise UsageError(f"codec {codec!r} is unknown: it is one of {', '.join(CODECS)}")
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
         raise UsageError(f"frames {first_frame} + {num_frames} are no stretch of a clip: both must be 0 or more")
     if codec == "wav" and (wav := wav_header(data)) is not None:
@@ -58,8 +56,8 @@ def decode_int16(
 
 def float_to_int16(wav: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     """Any shape, floats in [-1, 1) -> int16: scaled by 32768, rounded half to even, clipped. Overwrites nothing."""
-    scaled = np.clip(np.rint(wav * 32768.0), -32768, 32767)
-    return scaled.astype(np.int16)
+    clipped: npt.NDArray[np.int16] = np.clip(np.rint(wav * 32768.0), -32768, 32767).astype(np.int16)
+    return clipped
 
 
 def _stop_frame(frames: int, first_frame: int, num_frames: int | None) -> int:
@@ -97,43 +95,36 @@ def _by_libsndfile(
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             stop = _stop_frame(sound.frames, first_frame, num_frames)
-            return read_frames_int16(sound, first_frame, stop), int(sound.samplerate)
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
-        raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: {error}", reason="decode") from None
+            is_integer = sound.subtype in _INTEGER_SUBTYPES
+            blocks = list(read_blocks(sound, first_frame, stop, "int16" if is_integer else "float32"))
+            wav = np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.int16)
+            # libsndfile itself would round floats in [-1, 1] to -1, 0 or 1.
+            return wav if is_integer else float_to_int16(np.nan_to_num(wav)), int(sound.samplerate)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        reason = libsndfile_reason(error)
+        raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: {reason}", reason="decode") from None
 
 
-def read_frames_int16(sound: Any, first_frame: int, stop: int) -> npt.NDArray[np.int16]:
-    """Frames [first_frame, stop) of an open `soundfile.SoundFile` -> [frames, channels] int16, as in `decode_int16`.
+def read_blocks(sound: Any, first_frame: int, stop: int, dtype: str) -> Iterator[npt.NDArray[Any]]:
+    """Frames [first_frame, stop) of an open `soundfile.SoundFile` as blocks of [<= 2**20, channels] of `dtype`.
 
-    Raises:
-        SampleError(reason="decode"): the file ends before `stop`. libsndfile's own errors pass through.
-    """
-    if sound.subtype in _INTEGER_SUBTYPES:
-        return read_frames(sound, first_frame, stop, "int16")
-    # libsndfile would round floats in [-1, 1) to -1, 0 or 1.
-    return float_to_int16(read_frames(sound, first_frame, stop, "float32"))
-
-
-def read_frames(sound: Any, first_frame: int, stop: int, dtype: str) -> npt.NDArray[Any]:
-    """Frames [first_frame, stop) of an open `soundfile.SoundFile` -> [frames, channels] of `dtype`.
-
-    Read in blocks: a header's word alone allocates nothing.
+    In blocks, so that a header's word alone allocates nothing.
 
     Raises:
         SampleError(reason="decode"): the file ends before `stop`. libsndfile's own errors pass through.
     """
-    blocks: list[npt.NDArray[Any]] = []
     if first_frame and stop > first_frame:
         sound.seek(first_frame)
     position = first_frame
     while position < stop:
         block = sound.read(min(stop - position, _BLOCK_FRAMES), dtype=dtype, always_2d=True)
         if not len(block):
-            raise SampleError(
-                f"decoded {position - first_frame} of {stop - first_frame} frames: damaged or cut", reason="decode"
-            )
-        blocks.append(block)
+            decoded, wanted = position - first_frame, stop - first_frame
+            raise SampleError(f"decoded {decoded} of {wanted} frames: damaged or cut", reason="decode")
+        yield block
         position += len(block)
-    if not blocks:
-        return np.zeros((0, sound.channels), dtype=dtype)
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def libsndfile_reason(error: Exception) -> str:
+    """What libsndfile said, without the address of a Python object in it."""
+    return str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")

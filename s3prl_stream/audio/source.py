@@ -1,0 +1,187 @@
+"""Source files of a corpus: what their headers say, and stretches of them really decoded.
+
+Chosen for packing: libsndfile, block by block. It is slower than dr_flac and stricter: a FLAC stream that the
+reference decoder refuses is damage here, and a file read whole must also match the MD5 that its encoder left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.audio.decode import float_to_int16, libsndfile_reason, read_blocks
+from s3prl_stream.audio.headers import FlacHeader, flac_header, wav_header
+from s3prl_stream.errors import SampleError
+
+Channel: TypeAlias = Literal["first", "mean"] | int
+
+SNAP_SECONDS = 0.01
+"""A stretch that ends this near to the end of its file, before or behind it, ends there: manifests round."""
+
+_AS_INT16 = frozenset({"PCM_S8", "PCM_U8", "PCM_16"})
+_FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31}
+
+
+class SourceInfo(NamedTuple):
+    """What a source file's header says."""
+
+    frames: int
+    """Samples per channel."""
+    sample_rate: int
+    channels: int
+    kind: str
+    """Container and sample type as libsndfile names them, such as "FLAC PCM_16"."""
+    num_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the file."""
+        return self.frames / self.sample_rate
+
+
+def probe(path: str) -> SourceInfo:
+    """Read the header of a source file; nothing is decoded.
+
+    Raises:
+        SampleError: reason "missing", "unreadable", "empty" (no bytes or no frames) or "decode".
+    """
+    with _opened(path) as (sound, _):
+        info = SourceInfo(
+            int(sound.frames),
+            int(sound.samplerate),
+            int(sound.channels),
+            f"{sound.format} {sound.subtype}",
+            Path(path).stat().st_size,
+        )
+    if info.frames <= 0:
+        raise SampleError("the file holds no frames", reason="empty")
+    return info
+
+
+def stretch_frames(info: SourceInfo, start_seconds: float | None, end_seconds: float | None) -> tuple[int, int]:
+    """First frame, and the one behind the last, of a stretch at the file's own rate (rounded to the nearest frame).
+
+    Raises:
+        SampleError(reason="range"): the stretch is empty or reaches beyond the file by more than `SNAP_SECONDS`.
+    """
+    first = round((start_seconds or 0.0) * info.sample_rate)
+    stop = info.frames if end_seconds is None else round(end_seconds * info.sample_rate)
+    if abs(stop - info.frames) <= SNAP_SECONDS * info.sample_rate:
+        stop = info.frames
+    if not 0 <= first < stop <= info.frames:
+        raise SampleError(
+            f"stretch {start_seconds} to {end_seconds} s does not lie in the file's 0 to {info.seconds:.3f} s",
+            reason="range",
+        )
+    return first, stop
+
+
+def read_source(
+    path: str, *, first_frame: int = 0, stop_frame: int | None = None, sample_rate: int, channel: Channel = "first"
+) -> npt.NDArray[np.int16]:
+    """Decode a stretch of a source file to one channel at one rate.
+
+    16-bit (and 8-bit) sources at the wanted rate pass unchanged when one of their channels is taken. Everything else
+    goes through float32, resampled by soxr (HQ), then scaled by 32768, rounded half to even and clipped.
+
+    Args:
+        path: the file.
+        first_frame, stop_frame: the stretch at the file's own rate; None: to the end.
+        sample_rate: of the result (Hz).
+        channel: "first", "mean", or the number of a channel from 0.
+
+    Returns:
+        [T] int16.
+
+    Raises:
+        SampleError: reason "missing", "unreadable", "empty", "decode" (refused, or fewer frames than promised), "md5"
+            (a FLAC read whole differs from its encoder's checksum) or "channel" (the file has no such channel).
+    """
+    with _opened(path) as (sound, flac):
+        stop = int(sound.frames) if stop_frame is None else stop_frame
+        if not 0 <= first_frame < stop <= sound.frames:
+            raise SampleError(
+                f"the file holds {sound.frames} frames, wanted {first_frame} to {stop}",
+                reason="decode" if sound.frames else "empty",
+            )
+        whole = (first_frame, stop) == (0, sound.frames)
+        digest = hashlib.md5(usedforsecurity=False) if flac and whole and any(flac.md5) else None
+        wav = _one_channel(sound, flac, digest, first_frame, stop, channel)
+        if flac and digest and digest.digest() != flac.md5:
+            raise SampleError("decoded sound differs from the MD5 in the FLAC header: damaged", reason="md5")
+        source_rate = int(sound.samplerate)
+    if wav.dtype == np.int16 and source_rate == sample_rate:
+        return wav
+    if wav.dtype == np.int16:
+        wav = wav.astype(np.float32) / np.float32(_FULL_SCALE["int16"])
+    if not np.isfinite(wav).all():
+        raise SampleError("the sound holds values that are not finite", reason="decode")
+    return float_to_int16(_resampled(wav, source_rate, sample_rate))
+
+
+def _one_channel(
+    sound: Any, flac: FlacHeader | None, digest: Any, first_frame: int, stop: int, channel: Channel
+) -> npt.NDArray[Any]:
+    """[T] int16 if the source is that deep and no channels are mixed, else float32. Only one channel is ever held."""
+    number = 0 if channel in ("first", "mean") else int(channel)
+    if not 0 <= number < sound.channels:
+        raise SampleError(f"the file has {sound.channels} channels, wanted number {number} from 0", reason="channel")
+    dtype = "int16" if sound.subtype in _AS_INT16 else "int32" if flac else "float32"
+    parts: list[npt.NDArray[Any]] = []
+    for block in read_blocks(sound, first_frame, stop, dtype):
+        if digest is not None and flac is not None:
+            digest.update(_flac_md5_bytes(block, flac.bits))
+        wanted = block if channel == "mean" and sound.channels > 1 else block[:, number]
+        if dtype != "int16" or wanted.ndim == 2:
+            wanted = wanted.astype(np.float32) / np.float32(_FULL_SCALE.get(dtype, 1.0))
+        parts.append(wanted.mean(axis=1, dtype=np.float32) if wanted.ndim == 2 else wanted.copy())
+    return np.concatenate(parts)
+
+
+def _flac_md5_bytes(block: npt.NDArray[Any], bits: int) -> bytes:
+    """Left-justified [frames, channels] -> the bytes over which a FLAC encoder takes its MD5 (RFC 9639, 8.2)."""
+    values = block.astype("<i4") >> (8 * block.dtype.itemsize - bits)
+    return values.view(np.uint8).reshape(-1, 4)[:, : (bits + 7) // 8].tobytes()
+
+
+def _resampled(wav: npt.NDArray[np.float32], source_rate: int, sample_rate: int) -> npt.NDArray[np.float32]:
+    if source_rate == sample_rate:
+        return wav
+    import soxr
+
+    resampled: npt.NDArray[np.float32] = soxr.resample(wav, source_rate, sample_rate, quality="HQ")
+    return resampled
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
+    """An open `soundfile.SoundFile` whose header we have checked ourselves, and STREAMINFO of a FLAC."""
+    import soundfile
+
+    try:
+        flac = _checked_header(path)
+        with soundfile.SoundFile(path) as sound:
+            yield sound, flac
+    except FileNotFoundError:
+        raise SampleError("the file does not exist", reason="missing") from None
+    except OSError as error:
+        raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
+
+
+def _checked_header(path: str) -> FlacHeader | None:
+    if Path(path).stat().st_size == 0:
+        raise SampleError("the file has no bytes", reason="empty")
+    with open(path, "rb") as file:
+        # Not closed by hand: an error on its way out still holds views of it.
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    wav_header(view)
+    return flac_header(view)
