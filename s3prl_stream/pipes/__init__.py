@@ -1,0 +1,33 @@
+"""The stages. Importing this package registers their chained methods, as in `source.norm_wav()`."""
+
+from __future__ import annotations
+
+from s3prl_stream.pipes.add_noise import NoiseAugmentation
+from s3prl_stream.pipes.chunk import UnfoldChunkBySec
+from s3prl_stream.pipes.norm_wav import NormWav
+from s3prl_stream.pipes.sequential import SequentialDataPipe
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.pipes.tokenize import EncodeText
+from s3prl_stream.pipes.tokenizers import (
+    CharacterTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    texts_of,
+    train_sentencepiece,
+)
+
+__all__ = [
+    "CharacterTokenizer",
+    "EncodeText",
+    "NoiseAugmentation",
+    "NormWav",
+    "SentencePieceTokenizer",
+    "SequentialDataPipe",
+    "Stage",
+    "Tokenizer",
+    "UnfoldChunkBySec",
+    "load_tokenizer",
+    "texts_of",
+    "train_sentencepiece",
+]

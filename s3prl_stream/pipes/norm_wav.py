@@ -1,0 +1,56 @@
+"""Loudness: each waveform at the same RMS level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.sample import Sample
+
+
+@chained("norm_wav")
+class NormWav(Stage):
+    """Scale each waveform to one RMS level, as S3PRL's upstreams expect it; nothing is clipped.
+
+    In:     wav float32 [T].
+    Out:    wav float32 [T]. 1 -> 1. Silence stays silence.
+    Random: none.
+
+    Args:
+        source: what to read from; None to bind later.
+        target_db: RMS level that comes out, in dB relative to an RMS of 1.0 (so below 0, usually).
+    """
+
+    takes: Mapping[str, str] = {"wav": "float32 [T]"}
+    provides: Mapping[str, str] = {"wav": "float32 [T]"}
+
+    def __init__(self, source: Samples | None = None, *, target_db: float = -25.0) -> None:
+        self.target_db = float(target_db)
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {**sample, "wav": scale_to_db(sample["wav"], self.target_db)}
+
+
+def scale_to_db(wav: npt.NDArray[np.float32], target_db: float) -> npt.NDArray[np.float32]:
+    """wav float32 [T] scaled to an RMS of 10^(target_db / 20); an empty or silent one stays as it is.
+
+    The scale is S3PRL's, 10^(db / 20) / (rms + 1e-10), so a waveform of RMS near 1e-10 is not blown up to full level.
+    """
+    scale = 10.0 ** (target_db / 20.0) / (rms(wav) + 1e-10)
+    scaled: npt.NDArray[np.float32] = wav * np.float32(scale)
+    return scaled
+
+
+def rms(wav: npt.NDArray[np.float32]) -> float:
+    """Root mean square of wav [T]; 0.0 of an empty one.
+
+    Summed by numpy in float64, in one thread and in a fixed order: BLAS (`np.dot`) and torch split a sum by the number
+    of threads, and the last bits of every waveform would depend on the machine's load settings.
+    """
+    if not wav.size:
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(wav, dtype=np.float64))))
