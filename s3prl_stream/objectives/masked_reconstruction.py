@@ -1,0 +1,58 @@
+"""Masked reconstruction: the mean absolute error over the elements that were masked (Mockingjay, TERA, Audio ALBERT).
+
+B batch, F frames, D bins.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.sample import Batch
+
+
+class Loss(NamedTuple):
+    """A loss with its weight, so that several batches can be averaged as if they were one."""
+
+    mean: Tensor
+    """Scalar, on the graph."""
+    num_elements: Tensor
+    """Scalar int64: over how many elements the mean was taken; 0 for an empty batch, whose mean is 0."""
+
+
+class MaskedReconstructionObjective(nn.Module):
+    """An encoder, a head that predicts the features from its last hidden state, and the loss.
+
+    Args:
+        encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H].
+        head: [B, F, H] -> [B, F, D].
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of a batch with `masked_feat`, `feat`, `feat_len` and `loss_mask`.
+
+        An empty batch (no rows) gives a loss of 0 whose gradient with respect to every parameter is 0, not None.
+        """
+        if not len(batch["key"]):
+            return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
+        predicted_BFD = self.head(self.encoder(batch["masked_feat"], batch["feat_len"])[-1])
+        return masked_l1(predicted_BFD, batch["feat"], batch["loss_mask"])
+
+
+def masked_l1(predicted_BFD: Tensor, target_BFD: Tensor, selected_BFD: Tensor) -> Loss:
+    """Mean of |predicted - target| where `selected_BFD` (bool; False on padded frames) is True."""
+    errors = (predicted_BFD.float() - target_BFD).abs() * selected_BFD
+    count = selected_BFD.sum()
+    return Loss(errors.sum() / count.clamp(min=1), count)
+
+
+def sum_of_zeros(module: nn.Module) -> Tensor:
+    """A scalar 0 that depends on every parameter."""
+    return torch.stack([(parameter * 0.0).sum() for parameter in module.parameters()]).sum()

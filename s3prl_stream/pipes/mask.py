@@ -1,0 +1,129 @@
+"""Masks for reconstruction: spans of frames and a band of bins are altered, and the network has to restore them.
+
+From S3PRL's Mockingjay and TERA (Liu et al., "Mockingjay", ICASSP 2020; "TERA", TASLP 2021). S3PRL throws one dice per
+utterance, so that whole utterances stay unmasked; by default each span throws its own here, as the papers describe.
+
+F frames, D bins, N spans, C frames in a span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.stage import Stage, chained
+from s3prl_stream.sample import Sample
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+SPAN_FRAMES = 7
+TIME_SHARE = 0.15
+ZERO_BELOW, REPLACE_BELOW = 0.8, 0.9
+"""A dice in [0, 1): below the first the span becomes 0, below the second another span, otherwise it stays."""
+
+BAND_SHARE = {"tera": 0.2, "mockingjay": 0.0, "audio_albert": 0.0}
+"""Widest band of the frequency mask as a share of the bins."""
+
+
+def reconstruction_mask(
+    feat: Tensor, rng: np.random.Generator, *, band_share: float, legacy: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Alter spans of 7 frames (15 % of all, overlaps allowed) and one band of bins.
+
+    A chosen span becomes 0 (80 %), a copy of another span (10 %) or stays (10 %); the band becomes 0 over all frames.
+    Both are to be reconstructed. An utterance too short for a span gets one of min(7, F) frames.
+
+    Args:
+        feat: float32 [F, D]; not altered.
+        rng: where the draws come from.
+        band_share: the band is 0 to int(D * band_share) bins wide, uniformly.
+        legacy: S3PRL's draws: one dice for all spans, never the last frame or bin, and below 24 frames no span at all,
+            so that the mask can be empty.
+
+    Returns:
+        (the altered features, float32 [F, D]; what is to be reconstructed, bool [F, D]).
+    """
+    num_frames, num_bins = feat.shape
+    masked_FD = feat.clone()
+    selected_FD = torch.zeros(feat.shape, dtype=torch.bool)
+
+    first_N, span = _draw_spans(num_frames, rng, legacy=legacy)
+    if len(first_N):
+        frames_NC = first_N[:, None] + np.arange(span)
+        dice_N = np.full(len(first_N), rng.random()) if legacy else rng.random(len(first_N))
+        other_N = rng.permutation(_num_places(num_frames, span, legacy=legacy))[: len(first_N)]
+        origin_F = _origins(num_frames, frames_NC, dice_N, other_N)
+        masked_FD = feat[torch.from_numpy(np.maximum(origin_F, 0))]
+        masked_FD[torch.from_numpy(origin_F < 0)] = 0.0
+        selected_FD[torch.from_numpy(frames_NC.ravel())] = True
+
+    width = int(rng.integers(0, int(num_bins * band_share) + 1))
+    if width:
+        lowest = int(rng.integers(0, num_bins - width + (0 if legacy else 1)))
+        masked_FD[:, lowest : lowest + width] = 0.0
+        selected_FD[:, lowest : lowest + width] = True
+    return masked_FD, selected_FD
+
+
+@chained("mask")
+class MaskedReconstruction(Stage):
+    """Mask features for a network that reconstructs them; `feat` stays as the target.
+
+    In:     feat float32 [F, D].
+    Out:    masked_feat float32 [F, D]; loss_mask bool [F, D], True where the loss is taken. 1 -> 1.
+    Random: spans, dice, band; by identity.
+    Raises: nothing. The loss mask is never empty, except with legacy=True below 24 frames (S3PRL drops those).
+
+    Args:
+        kind: "tera" (spans and a band of up to 20 % of the bins), "mockingjay" or "audio_albert" (spans only).
+        legacy: the draws of S3PRL; see `reconstruction_mask`.
+    """
+
+    positional = "kind"
+    takes: Mapping[str, str] = {"feat": "float32 [F, D]"}
+    provides: Mapping[str, str] = {"masked_feat": "float32 [F, D]", "loss_mask": "bool [F, D]"}
+
+    def __init__(self, source: Iterable[Sample] | None = None, *, kind: str = "tera", legacy: bool = False) -> None:
+        if kind not in BAND_SHARE:
+            raise UsageError(f".mask(kind={kind!r}): there are {', '.join(BAND_SHARE)}")
+        self.kind = kind
+        self.legacy = legacy
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterable[Sample]:
+        """The sample with its masked features."""
+        masked_FD, selected_FD = reconstruction_mask(
+            sample["feat"], self.rng(sample), band_share=BAND_SHARE[self.kind], legacy=self.legacy
+        )
+        yield {**sample, "masked_feat": masked_FD, "loss_mask": selected_FD}
+
+
+def _draw_spans(num_frames: int, rng: np.random.Generator, *, legacy: bool) -> tuple[Ints, int]:
+    """(first frames of the chosen spans [N], distinct; frames in a span)."""
+    span = min(SPAN_FRAMES, num_frames)
+    num_spans = round(TIME_SHARE * num_frames / SPAN_FRAMES)
+    if not legacy:
+        num_spans = max(num_spans, 1)
+    return rng.permutation(_num_places(num_frames, span, legacy=legacy))[:num_spans], span
+
+
+def _num_places(num_frames: int, span: int, *, legacy: bool) -> int:
+    """Number of frames at which a span can begin."""
+    return max(num_frames - span + (0 if legacy else 1), 1)
+
+
+def _origins(num_frames: int, frames_NC: Ints, dice_N: npt.NDArray[np.float64], other_N: Ints) -> Ints:
+    """From which frame each frame is taken [F]; -1: from none, it becomes 0. Of overlapping spans the last one counts."""
+    origin_NC = frames_NC.copy()
+    replaced_N = (dice_N >= ZERO_BELOW) & (dice_N < REPLACE_BELOW)
+    origin_NC[replaced_N] = other_N[replaced_N, None] + np.arange(frames_NC.shape[1])
+    origin_NC[dice_N < ZERO_BELOW] = -1
+    origin_F = np.arange(num_frames)
+    origin_F[frames_NC.ravel()] = origin_NC.ravel()
+    return origin_F

@@ -1,0 +1,134 @@
+"""Checkpoints that a kill at any moment leaves whole.
+
+    RUN/checkpoints/step-00000100/model.pt       weights
+                                  training.pt    optimizer
+                                  state.json     step, seconds of audio, cursor of the loader, settings of the run
+
+A checkpoint is written to a folder with another name, synced to disk and renamed: under its own name it is complete.
+Everything loads with `weights_only=True`. No generator is kept: each step seeds torch from (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from s3prl_stream.errors import StateError, UsageError
+
+FOLDER = "checkpoints"
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+class Checkpoint(NamedTuple):
+    """What a run needs to go on."""
+
+    state: dict[str, Any]
+    """JSON values; has "step"."""
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+    """Write one checkpoint durably, then delete all but the newest `keep`; returns its folder."""
+    parent = run / FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / f"step-{checkpoint.state['step']:08d}"
+    unfinished = parent / f".unfinished-{final.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    torch.save(checkpoint.weights, unfinished / "model.pt")
+    torch.save(checkpoint.optimizer, unfinished / "training.pt")
+    (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
+    for path in [*unfinished.iterdir(), unfinished]:
+        sync(path)
+    unfinished.rename(final)
+    sync(parent)
+    for old in list_checkpoints(run)[:-keep]:
+        _remove(old)
+    return final
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Folders of a run's complete checkpoints, oldest first."""
+    folders = [path for path in (run / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_checkpoint(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
+    """Everything in a checkpoint.
+
+    Raises:
+        StateError: a file is missing or cannot be read.
+    """
+    return Checkpoint(
+        load_state(folder), load_weights(folder, device=device), _load(folder / "training.pt", torch.device(device))
+    )
+
+
+def load_weights(folder: Path, *, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """The weights in a checkpoint; StateError if they cannot be read."""
+    weights: dict[str, Tensor] = _load(folder / "model.pt", torch.device(device))
+    return weights
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """The JSON state of a checkpoint; StateError if it cannot be read."""
+    try:
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise StateError(
+            f"{folder}: state.json cannot be read ({error}). Delete this checkpoint to use an older one."
+        ) from error
+    return state
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """Folder of the newest checkpoint.
+
+    Raises:
+        UsageError: the run has none.
+    """
+    folders = list_checkpoints(run)
+    if not folders:
+        raise UsageError(f"{run}: no checkpoint under {FOLDER}/; is this the output folder of a pretraining run?")
+    return folders[-1]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file durably and at once: a reader sees the old one or the new one."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    sync(unfinished)
+    unfinished.rename(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Ask the system to bring a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a checkpoint; a kill in the middle must not leave half of one under its name."""
+    doomed = folder.with_name(f".unfinished-{folder.name}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _load(path: Path, device: torch.device) -> Any:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise StateError(f"{path}: cannot be loaded ({error}). Delete this checkpoint to use an older one.") from error

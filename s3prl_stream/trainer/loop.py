@@ -1,0 +1,232 @@
+"""The training loop, to be read from top to bottom.
+
+A step is a pure function of (weights, optimizer, batches, seed, step): torch is seeded from (seed, step), the rate
+follows from the step, the batches from the loader's cursor. So a run that is killed and continued computes what an
+undisturbed one does, bit for bit on a CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.hashing import hash64
+from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.sample import Batch
+from s3prl_stream.trainer.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from s3prl_stream.trainer.losslog import LossLog
+from s3prl_stream.trainer.optimizer import build_adamw, learning_rate
+from s3prl_stream.trainer.progress import Progress
+
+
+class Batches(Protocol):
+    """What the loop needs of a loader: batches, and a cursor that counts those handed out."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. Nothing here but `num_steps` may change when a run is continued."""
+
+    num_steps: int
+    """Updates in all; the learning rate ends at 0 there."""
+    lr: float = 2e-4
+    """Peak of the learning rate."""
+    warmup_share: float = 0.07
+    """Share of the steps in which the rate rises, 0 to 1."""
+    weight_decay: float = 0.01
+    """Of matrices; biases and norms have none."""
+    clip_norm: float = 5.0
+    """Ceiling of the gradient's L2 norm."""
+    update_batches: int = 1
+    """Batches in one update."""
+    seed: int = 0
+    """Of dropout."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints; there is one at the end too."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted."""
+    max_bad_steps: int = 10
+    """Updates in a row that may be left out because the gradient was not finite."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "update_batches", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"lr is {self.lr}; it must be above 0")
+        if not 0 <= self.warmup_share < 1:
+            raise UsageError(f"warmup_share is {self.warmup_share}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` did."""
+
+    first_step: int
+    """Steps that were done before."""
+    last_step: int
+    hours_seen: float
+    """Hours of audio in all steps so far, padding not counted."""
+    skipped_steps: int
+    """Updates left out in all steps so far because the gradient was not finite."""
+    loss: float
+    """Of the last step; NaN if this call did none."""
+
+
+class DivergedError(StreamError):
+    """The gradient was not finite too many times in a row."""
+
+
+def train(
+    objective: nn.Module,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    run: Path,
+    seconds_of: Callable[[Batch], float],
+    device: str | torch.device = "cpu",
+    quiet: bool = False,
+) -> TrainResult:
+    """Train to `settings.num_steps` updates, from the newest checkpoint in `run` if there is one.
+
+    Args:
+        objective: batch -> `Loss`; its parameters are trained in place.
+        batches: endless; its cursor goes into the checkpoints.
+        settings: how to train.
+        run: folder that gets `losses.jsonl` and `checkpoints/`.
+        seconds_of: seconds of audio in a batch.
+        device: where to train.
+        quiet: no progress on stderr.
+
+    Raises:
+        DivergedError: `max_bad_steps` updates in a row had no finite gradient.
+        StateError: the checkpoint or the log of the run cannot be used.
+        UsageError: the batches end before the last step.
+    """
+    objective.to(device).train()
+    optimizer = build_adamw(objective, lr=settings.lr, weight_decay=settings.weight_decay)
+    step, seconds, skipped = _resume(run, objective, optimizer, batches, settings, device)
+    first_step, bad_in_a_row, loss = step, 0, math.nan
+    progress = Progress(step, settings.num_steps, hours=seconds / 3600, quiet=quiet)
+    if step >= settings.num_steps:
+        progress.say(f"{run}: {step} steps are done already, {settings.num_steps} were asked for; nothing to do.")
+        return TrainResult(step, step, seconds / 3600, skipped, loss)
+
+    with LossLog(run, last_step=step) as log:
+        source = iter(batches)
+        while step < settings.num_steps:
+            step += 1
+            began = time.perf_counter()
+            update = [_next(source, step) for _ in range(settings.update_batches)]
+            waited = time.perf_counter() - began
+            torch.manual_seed(int(hash64("train", settings.seed, step)) >> 1)
+            rate = learning_rate(
+                step, peak=settings.lr, num_steps=settings.num_steps, warmup_share=settings.warmup_share
+            )
+            loss, norm = _accumulate(objective, [to_device(batch, device) for batch in update])
+            applied = _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
+            bad_in_a_row = 0 if applied else bad_in_a_row + 1
+            skipped += not applied
+            step_seconds = sum(seconds_of(batch) for batch in update)
+            seconds += step_seconds
+            log.write(
+                {
+                    "step": step,
+                    "loss": loss,
+                    "lr": rate,
+                    "grad_norm": norm,
+                    "applied": applied,
+                    "seconds": step_seconds,
+                    "hours_seen": seconds / 3600,
+                }
+            )
+            progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)
+            if bad_in_a_row >= settings.max_bad_steps:
+                raise DivergedError(
+                    f"step {step}: the gradient was not finite {bad_in_a_row} times in a row (loss {loss}). "
+                    f"Lower the learning rate (now {rate:.2e}); {run} holds the steps until the last checkpoint."
+                )
+            if step % settings.checkpoint_every == 0 or step == settings.num_steps:
+                log.sync()
+                state = {"step": step, "seconds": seconds, "skipped": skipped, "loader": batches.state_dict()}
+                checkpoint = Checkpoint(state, objective.state_dict(), optimizer.state_dict())
+                save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
+    progress.close()
+    return TrainResult(first_step, step, seconds / 3600, skipped, loss)
+
+
+def to_device(batch: Batch, device: str | torch.device) -> Batch:
+    """The batch with its tensors on the device."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def _resume(
+    run: Path,
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    settings: TrainSettings,
+    device: str | torch.device,
+) -> tuple[int, float, int]:
+    """(steps done, seconds of audio seen, updates left out) after loading the newest checkpoint, if any."""
+    folders = list_checkpoints(run)
+    if not folders:
+        return 0, 0.0, 0
+    checkpoint = load_checkpoint(folders[-1], device=device)
+    step = int(checkpoint.state["step"])
+    if step < settings.num_steps:
+        objective.load_state_dict(checkpoint.weights)
+        optimizer.load_state_dict(checkpoint.optimizer)
+        batches.load_state_dict(checkpoint.state["loader"])
+    return step, float(checkpoint.state["seconds"]), int(checkpoint.state["skipped"])
+
+
+def _next(source: Iterator[Batch], step: int) -> Batch:
+    try:
+        return next(source)
+    except StopIteration:
+        raise UsageError(
+            f"the batches ended before step {step}. Stream with epochs=None, and check that the selection is not empty."
+        ) from None
+
+
+def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, float]:
+    """Gradients of the mean over all masked elements of several batches; returns (that mean, gradient's L2 norm)."""
+    objective.zero_grad(set_to_none=True)
+    total, num_elements = 0.0, 0
+    for batch in batches:
+        loss: Loss = objective(batch)
+        count = int(loss.num_elements)
+        (loss.mean * count if len(batches) > 1 else loss.mean).backward()
+        total += float(loss.mean) * count
+        num_elements += count
+    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
+    if len(batches) > 1:
+        torch._foreach_mul_(gradients, 1.0 / max(num_elements, 1))
+    norm = float(nn.utils.get_total_norm(gradients))
+    return (float(loss.mean) if len(batches) == 1 else total / max(num_elements, 1)), norm
+
+
+def _apply(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, *, norm: float, rate: float, clip_norm: float
+) -> bool:
+    """One update with the gradient scaled to at most `clip_norm`; False, and no update, if it is not finite."""
+    if not math.isfinite(norm):
+        return False
+    nn.utils.clip_grads_with_norm_(list(objective.parameters()), clip_norm, torch.tensor(norm))
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return True
