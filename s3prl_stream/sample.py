@@ -68,6 +68,7 @@ class Item(NamedTuple):
     key: str
     first_frame: int  # of the stretch, at the clip's own sample rate
     num_frames: int
+    clip_frames: int  # of the whole clip
     epoch: int
     draw: int  # 0, or which of several draws of the same stretch (crops, balance)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
+import torch
 from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
@@ -46,15 +47,21 @@ class Source(IterDataPipe[Sample]):
         """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""
         return None
 
+    def collate(self) -> Source:
+        """Padded batches for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`."""
+        return root_of(self).collated(self)
+
     if TYPE_CHECKING:
         # fmt: off
-        def load_audio(self, *, sample_rate: int | None = 16_000, dtype: str = "float32") -> Stage: ...
+        def load_audio(self, *, sample_rate: int | None = 16_000, dtype: str = "float32",
+                       channel: str | int = "first") -> Stage: ...
         def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
-        def add_noise(self, *, noise: str = "gaussian", snr: tuple[float, float] | float = (3.0, 20.0),
+        def add_noise(self, *, noise: str = "gaussian", snr: Sequence[float] | float = (3.0, 20.0),
                       prob: float = 1.0) -> Stage: ...
         def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
-                  tail: str = "keep") -> Stage: ...
-        def tokenize(self, tokenizer: Tokenizer, *, text: str | None = None) -> Stage: ...
+                  tail: str = "keep", tokens: str = "refuse") -> Stage: ...
+        def tokenize(self, tokenizer: Tokenizer, *, text: str | None = None, eos: bool = True,
+                     max_unknown_share: float = 0.5) -> Stage: ...
         def features(self, kind: str = "logmel80", *, cmvn: bool = True) -> Stage: ...
         def mask(self, kind: str = "tera", *, legacy: bool = False) -> Stage: ...
         # fmt: on
@@ -76,7 +83,7 @@ class Stage(Source):
     keeps_count: ClassVar[bool] = True
     """True if every sample gives exactly one sample, so that `len()` can be known."""
     takes: Mapping[str, str] = {}
-    """Key -> "dtype [dims]", with | between alternatives, or "any"."""
+    """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; or "any"."""
     provides: Mapping[str, str] = {}
     removes: frozenset[str] = frozenset()
     """Keys that samples may no longer have after this stage, so that nothing later can rely on them."""
@@ -194,11 +201,16 @@ class Root(Source):
         """Fix the epoch of the next iteration."""
         raise NotImplementedError
 
+    def collated(self, chain: Source) -> Source:
+        """The chain's batches, where a plan says what a batch is."""
+        raise ChainError(f"a {chain!r} has no planned batches: begin the chain with ShardStream(samples)")
+
 
 class PlainSource(Root):
     """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
 
-    A sample without a key gets its position as key. A dict {key: sample} is a list of samples with keys.
+    A sample without a key gets its position as key. A dict {key: sample} is a list of samples with keys. Numeric
+    numpy arrays become tensors (of the same memory where possible), so stages see no other kind of array.
 
     The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
     to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
@@ -248,7 +260,8 @@ class PlainSource(Root):
             key = str(sample.get("key", position))
             tags: Sample = {"key": key, "epoch": epoch, "set": ""}
             tags["identity"] = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
-            yield from _through(stages, {**tags, **sample})
+            tensors = {name: _as_tensor(value) for name, value in sample.items()}
+            yield from _through(stages, {**tags, **tensors})
 
     def _share_of_worker(self) -> tuple[int, int]:
         """Which of how many equal shares of the positions this process yields."""
@@ -396,7 +409,13 @@ def _kind_of(value: Any) -> str:
     """Of an array: its type as in `takes`, such as "float64 [?, ?]". Of anything else: "any"."""
     if not hasattr(value, "dtype") or not hasattr(value, "ndim") or value.ndim == 0:
         return "any"
-    return f"{str(value.dtype).replace('.', ' ')} [{', '.join('?' * value.ndim)}]"
+    return f"{str(value.dtype).removeprefix('torch.')} [{', '.join('?' * value.ndim)}]"
+
+
+def _as_tensor(value: Any) -> Any:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return value
+    return torch.from_numpy(np.require(value, requirements=["C", "W"]))
 
 
 def _describe(value: Any) -> str:

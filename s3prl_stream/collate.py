@@ -1,0 +1,90 @@
+"""Samples of one batch -> one dict of padded tensors. A pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Batch, Sample
+
+PER_BATCH = ("batch_index", "weight")
+DROPPED = frozenset({"identity", "slot", "batch_index", "audio"})
+"""Of use only inside the chain."""
+
+_TORCH_TYPES = {
+    "float32": torch.float32,
+    "int16": torch.int16,
+    "int64": torch.int64,
+    "bool": torch.bool,
+    "float64": torch.float64,
+}
+
+
+def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping[str, str] | None = None) -> Batch:
+    """Pad and stack.
+
+    Tensors and arrays [X, ...] become `name` [B, longest, ...], zero-padded, with `name_len` [B] int64. Integers,
+    floats and booleans become [B] tensors (int64, float32, bool); everything else becomes a list. A key that only some samples
+    have becomes a list with None.
+
+    Args:
+        samples: of one batch; may be empty.
+        batch_index: global number of the batch.
+        known_keys: types of the keys, so that an empty batch has its (empty) tensors too.
+
+    Returns:
+        The batch, with `batch_index` (int) and `weight` (float: 1.0, or 0.0 for a batch without samples).
+
+    Raises:
+        UsageError: arrays of one key that differ in more than their first dimension.
+    """
+    batch: Batch = {"batch_index": batch_index, "weight": 1.0 if samples else 0.0}
+    if not samples:
+        return {**batch, **_empty(known_keys or {})}
+    names = dict.fromkeys(name for sample in samples for name in sample if name not in DROPPED)
+    for name in names:
+        values = [sample.get(name) for sample in samples]
+        if all(isinstance(value, torch.Tensor | np.ndarray) and value.ndim for value in values):
+            batch[name], batch[f"{name}_len"] = _pad(name, [torch.as_tensor(value) for value in values])
+        else:
+            batch[name] = _stack(values)
+    return batch
+
+
+def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = [len(value) for value in values]
+    shapes = {(value.shape[1:], value.dtype) for value in values}
+    if len(shapes) > 1:
+        raise UsageError(f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}")
+    padded = torch.zeros((len(values), max(lengths), *values[0].shape[1:]), dtype=values[0].dtype)
+    # numpy copies a row in the calling thread; torch would wake its whole thread pool for it
+    rows = padded.numpy()
+    for row, value, length in zip(rows, values, lengths, strict=True):
+        row[:length] = value.numpy()
+    return padded, torch.tensor(lengths, dtype=torch.int64)
+
+
+def _stack(values: list[Any]) -> Any:
+    values = [value.item() if isinstance(value, torch.Tensor | np.generic) and value.ndim == 0 else value for value in values]
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
+        return torch.tensor(values)
+    if kinds == {int}:
+        return torch.tensor(values, dtype=torch.int64)
+    if kinds and kinds <= {int, float}:
+        return torch.tensor(values, dtype=torch.float32)
+    return values
+
+
+def _empty(known_keys: Mapping[str, str]) -> Batch:
+    batch: Batch = {"key": [], "set": [], "epoch": torch.zeros(0, dtype=torch.int64)}
+    for name, kind in known_keys.items():
+        dtype, _, dims = kind.partition(" ")
+        if dims and dtype in _TORCH_TYPES:
+            batch[name] = torch.zeros((0,) * (dims.count(",") + 2), dtype=_TORCH_TYPES[dtype])
+            batch[f"{name}_len"] = torch.zeros(0, dtype=torch.int64)
+    return batch

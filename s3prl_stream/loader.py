@@ -1,0 +1,210 @@
+"""The loader: planned batches, built by worker processes or a thread, handed over in the order of the plan.
+
+Which batches there are is the plan's business, so this file is short: it gives planned batches to torch's own
+DataLoader (or to one thread of this process), counts what the consumer has been handed, and tells where it stands.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.stage import Source
+from s3prl_stream.plan.cursor import make_cursor, read_cursor
+from s3prl_stream.plan.planner import START, BlockPlan, Position, view
+from s3prl_stream.sample import Batch, PlannedBatch
+from s3prl_stream.stream import BatchBuilder, check_failures, stream_identity
+
+Built = tuple[Batch, list[dict[str, Any]]]
+
+
+class Loader:
+    """Batches of a chain for one rank.
+
+    Iterating again goes on after the last batch that was handed over; after a finite end it begins anew.
+
+    Args:
+        stream: a chain on a ShardStream.
+        num_workers: worker processes; 0: one thread of this process.
+        rank, world_size: of data parallelism; default: torch.distributed's, or 0 of 1.
+        prefetch: batches built ahead, for each worker.
+        pin_memory: for fast copies to a GPU.
+        multiprocessing_context: "fork", "forkserver" or "spawn"; None: torch's default.
+
+    Attributes:
+        damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
+        too_long: keys left out by `too_long="skip"`, of the blocks seen so far.
+
+    Raises:
+        ChainError: the chain has no ShardStream at its root.
+        UsageError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        stream: Source,
+        *,
+        num_workers: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        if num_workers < 0 or prefetch < 1:
+            raise UsageError(f"Loader: num_workers={num_workers} must be 0 or more, prefetch={prefetch} 1 or more")
+        self.stream = stream
+        self.num_workers = num_workers
+        self.prefetch = prefetch
+        self.pin_memory = pin_memory
+        self.multiprocessing_context = multiprocessing_context
+        self.rank, self.world_size = _rank_and_world(rank, world_size)
+        self.damaged: list[dict[str, Any]] = []
+        self.too_long: list[str] = []
+        self._builder = BatchBuilder(stream)
+        self._planner = self._builder.root.planner()
+        self._next_batch = 0
+        self._anchors = [START]  # beginnings of blocks known so far, in order
+        self._failures_in_a_row = 0
+
+    # ---- iterating -----------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Batch]:
+        first = self._next_batch
+        for rounds, (batch, damaged) in enumerate(self._built(self._view(first)), start=1):
+            self._next_batch = first + rounds * self.world_size
+            self._count_damage(batch, damaged)
+            yield batch
+        self._next_batch = 0
+        self._anchors = [START]
+
+    def __len__(self) -> int:
+        """Batches that each rank gets from beginning to end; plans all of it the first time.
+
+        Raises:
+            TypeError: the stream is endless.
+        """
+        epochs = self._planner.settings.epochs
+        if epochs is None:
+            raise TypeError("an endless stream has no length: give ShardStream epochs=, or ask batches_in_epoch(0)")
+        return -(-sum(self.batches_in_epoch(epoch) for epoch in range(epochs)) // self.world_size)
+
+    def batches_in_epoch(self, epoch: int) -> int:
+        """Global batches in an epoch, over all ranks."""
+        return self._planner.batches_in_epoch(epoch)
+
+    def _view(self, first: int) -> Iterator[PlannedBatch]:
+        last: BlockPlan | None = None
+        for position, planned, block in view(self._planner, self._anchor(first), first, self.rank, self.world_size):
+            if position > self._anchors[-1]:
+                self._anchors.append(position)
+            if block is not None and block is not last:
+                last = block
+                self.too_long.extend(block.keys_too_long())
+            yield planned
+
+    def _built(self, planned: Iterator[PlannedBatch]) -> Iterator[Built]:
+        if self.num_workers == 0:
+            return _built_in_thread(planned, self._builder, self.prefetch)
+        return iter(
+            DataLoader(
+                self._builder,  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=_OneWay(planned),
+                num_workers=self.num_workers,
+                prefetch_factor=self.prefetch,
+                pin_memory=self.pin_memory,
+                multiprocessing_context=self.multiprocessing_context,
+            )
+        )
+
+    def _count_damage(self, batch: Batch, damaged: list[dict[str, Any]]) -> None:
+        self.damaged.extend(damaged)
+        self._failures_in_a_row = 0 if batch["key"] else self._failures_in_a_row + len(damaged)
+        check_failures(self._failures_in_a_row, self._builder.root.max_consecutive_failures, damaged)
+
+    # ---- state ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor: batches handed to the consumer, not prefetched. JSON-able, below 4 kB, the same on every rank."""
+        anchor = self._anchor(self._next_batch)
+        return make_cursor(stream_identity(self.stream), self._next_batch, anchor)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another loader stood, whatever its ranks and workers were.
+
+        Raises:
+            StateError: the state belongs to other data, settings, stages or another plan version.
+        """
+        self._next_batch, anchor = read_cursor(state, stream_identity(self.stream))
+        self._anchors = sorted({START, anchor})
+
+    def which(self, batch_index: int) -> list[dict[str, Any]]:
+        """What global batch `batch_index` holds, without reading any audio.
+
+        Returns:
+            A dict for each stretch: set, shard, key, offset and size (bytes), first_frame, num_frames, epoch, draw.
+
+        Raises:
+            UsageError: there is no such batch.
+        """
+        if batch_index >= 0:
+            for _, planned, block in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
+                if block is not None:
+                    return [self._describe(planned, at) for at in range(len(planned.items))]
+                break
+        raise UsageError(f"which: there is no batch {batch_index}")
+
+    def _describe(self, planned: PlannedBatch, at: int) -> dict[str, Any]:
+        item = planned.items[at]._asdict()
+        member = self._builder.root.shards.members[item.pop("set_index")]
+        return {"batch_index": planned.index, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
+
+    def _anchor(self, batch: int) -> Position:
+        return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]
+
+
+class _OneWay:
+    """A sampler that is read once: the planned batches, in the process of the consumer."""
+
+    def __init__(self, planned: Iterator[PlannedBatch]) -> None:
+        self.planned = planned
+
+    def __iter__(self) -> Iterator[PlannedBatch]:
+        return self.planned
+
+
+def _built_in_thread(planned: Iterator[PlannedBatch], builder: BatchBuilder, prefetch: int) -> Iterator[Built]:
+    """Batches built ahead by one thread, in order."""
+    waiting: deque[Future[Built]] = deque()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+        try:
+            for one in planned:
+                waiting.append(thread.submit(builder.__getitem__, one))
+                if len(waiting) > prefetch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise UsageError(f"Loader: rank={rank} and world_size={world_size} are given together or not at all")
+    if rank is None or world_size is None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return 0, 1
+    if not 0 <= rank < world_size:
+        raise UsageError(f"Loader: rank={rank} must be from 0 to world_size - 1 = {world_size - 1}")
+    return rank, world_size

@@ -1,0 +1,125 @@
+"""Encoded bytes, a file or an array -> one channel at one sample rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.sample import Sample
+
+INT16_SCALE = np.float32(1 / 32768)
+
+
+@chained("load_audio", aliases={"audio_sample_rate": "sample_rate", "audio_channel_reduction": "channel"})
+class LoadAudio(Stage):
+    """Decode each sample's audio: only the frames of its stretch.
+
+    In:     audio (bytes) with codec, first_frame, num_frames; or wav_path; or wav [T] (int16 or float) as it is.
+    Out:    wav [T] float32 in [-1, 1) or int16; sample_rate (Hz). 1 -> 1. `audio` and `codec` go.
+    Random: none.
+
+    Args:
+        sample_rate: Hz; another rate is resampled by soxr (HQ). None: as it is.
+        dtype: "float32", or "int16": half the bytes between processes and to the GPU.
+        channel: "first", "mean" or a number from 0.
+
+    Raises:
+        UsageError: an argument out of range, at construction.
+        SampleError: reason "decode"; costs that sample alone.
+    """
+
+    takes = {}
+    removes = frozenset({"audio", "codec", "num_frames"})
+
+    def __init__(
+        self,
+        source: Samples | None = None,
+        *,
+        sample_rate: int | None = 16_000,
+        dtype: str = "float32",
+        channel: str | int = "first",
+    ) -> None:
+        if sample_rate is not None and (not isinstance(sample_rate, int) or sample_rate <= 0):
+            raise UsageError(f"load_audio: sample_rate {sample_rate!r} must be Hz > 0, or None")
+        if dtype not in ("float32", "int16"):
+            raise UsageError(f'load_audio: dtype {dtype!r} must be "float32" or "int16"')
+        if channel not in ("first", "mean") and (not isinstance(channel, int) or channel < 0):
+            raise UsageError(f'load_audio: channel {channel!r} must be "first", "mean" or a number from 0')
+        self.sample_rate = sample_rate
+        self.dtype = dtype
+        self.channel = channel
+        self.provides = {"wav": f"{dtype} [T]", "sample_rate": "any"}
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        """One sample with its `wav`."""
+        wav, rate = _frames(sample)
+        mono = _one_channel(wav, self.channel, str(sample["key"]))
+        if self.sample_rate is not None and rate != self.sample_rate:
+            mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
+        kept = {name: value for name, value in sample.items() if name not in self.removes}
+        yield {**kept, "wav": torch.from_numpy(_as_dtype(mono, self.dtype)), "sample_rate": rate}
+
+
+def _frames(sample: Sample) -> tuple[npt.NDArray[Any], int]:
+    """([frames, channels] int16 or float32, sample rate) of the sample's stretch."""
+    first, count = sample.get("first_frame", 0), sample.get("num_frames")
+    if "audio" in sample:
+        from s3prl_stream.audio.decode import decode_int16
+
+        return decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=count)
+    if "wav" in sample:
+        wav = np.asarray(sample["wav"])
+        wav = wav[:, None] if wav.ndim == 1 else wav
+        if wav.dtype != np.int16:
+            wav = wav.astype(np.float32, copy=False)
+        return wav[first:] if count is None else wav[first : first + count], int(sample.get("sample_rate", 16_000))
+    path = next((sample[name] for name in ("wav_path", "audio_path") if name in sample), None)
+    if path is None:
+        raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
+    return _from_file(str(path), first, count)
+
+
+def _from_file(path: str, first_frame: int, num_frames: int | None) -> tuple[npt.NDArray[np.int16], int]:
+    import soundfile
+
+    from s3prl_stream.audio.decode import read_frames_int16
+
+    try:
+        with soundfile.SoundFile(path) as sound:
+            stop = sound.frames if num_frames is None else first_frame + num_frames
+            return read_frames_int16(sound, first_frame, stop), int(sound.samplerate)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise SampleError(f"{path}: cannot be decoded: {error}", reason="decode") from None
+
+
+def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDArray[Any]:
+    if channel == "mean" and wav.shape[1] > 1:
+        mean = wav.mean(axis=1, dtype=np.float64)
+        return (np.rint(mean) if wav.dtype == np.int16 else mean).astype(wav.dtype)
+    index = channel if isinstance(channel, int) else 0
+    if index >= wav.shape[1]:
+        raise SampleError(f"{key}: channel {index} of {wav.shape[1]} channels (from 0)", reason="channel")
+    return wav[:, index]
+
+
+def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray[Any]:
+    import soxr
+
+    resampled: npt.NDArray[Any] = soxr.resample(np.ascontiguousarray(wav), rate, sample_rate, quality="HQ")
+    return resampled
+
+
+def _as_dtype(wav: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
+    """Copies once: the result is contiguous, writable and not a view of the encoded bytes."""
+    if dtype == "float32":
+        return np.multiply(wav, INT16_SCALE, dtype=np.float32) if wav.dtype == np.int16 else np.array(wav)
+    if wav.dtype == np.int16:
+        return np.array(wav)
+    return np.clip(np.rint(wav * 32768.0), -32768, 32767).astype(np.int16)

@@ -1,0 +1,125 @@
+"""From stretches to batches: runs of neighbours, buckets of similar duration, a budget of padded seconds.
+
+The order of one block is: runs of at most `run` neighbours -> runs sorted by duration bucket and, inside a bucket,
+by a hash -> one pass that cuts this sequence into batches under the budget (so a bucket's remainder begins the next
+bucket's first batch) -> batches in the order of a hash.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.hashing import U64, hash64
+from s3prl_stream.plan.settings import PlanSettings
+from s3prl_stream.shards.member import I64
+
+F64 = npt.NDArray[np.float64]
+
+BUCKET_RATIO = 1.05
+"""A bucket's longest clip over its shortest."""
+BATCHES_PER_BUCKET = 4
+"""Neighbouring buckets join until they hold this many batches, so that a small set's batches are not frozen ..."""
+MAX_BUCKET_RATIO = 1.25
+"""... but never beyond this ratio, which bounds the padding."""
+
+
+class Batches(NamedTuple):
+    """Batches of one block: batch i is `sequence[edges[i, 0] : edges[i, 1]]`, indices into the stretches."""
+
+    sequence: I64
+    edges: I64  # [batches, 2]
+
+
+def make_batches(seconds: F64, shard: I64, identities: U64, settings: PlanSettings, epoch: int, block: int) -> Batches:
+    """Arrange the stretches of one block.
+
+    Args:
+        seconds: [N] durations, none above the budget.
+        shard: [N] shard of each stretch; stretches lie in the order of their bytes.
+        identities: [N] hashes of (set, key, stretch).
+        settings, epoch, block: where in the plan.
+    """
+    if not settings.shuffle:
+        sequence = np.arange(len(seconds))
+        edges = _cut(seconds, settings)
+        return Batches(sequence, np.stack([edges[:-1], edges[1:]], axis=1))
+    run_of = _runs(seconds, shard, settings, epoch)
+    first_of_run = np.flatnonzero(np.diff(run_of, prepend=-1))
+    run_seconds = np.maximum.reduceat(seconds, first_of_run)
+    run_total = np.add.reduceat(seconds, first_of_run)
+    random = hash64("run", settings.seed, epoch, identities[first_of_run])
+    bucket = _buckets(run_seconds, run_total, settings)
+    order = np.lexsort((random, bucket))
+    sequence = _concatenate_runs(order, first_of_run, len(seconds))
+    edges = _cut(seconds[sequence], settings)
+    random = hash64("batch", settings.seed, epoch, block, np.arange(len(edges) - 1))
+    pairs = np.stack([edges[:-1], edges[1:]], axis=1)
+    return Batches(sequence, pairs[np.argsort(random, kind="stable")])
+
+
+def _runs(seconds: F64, shard: I64, settings: PlanSettings, epoch: int) -> I64:
+    """Number of the run of each stretch.
+
+    Neighbours of one shard whose durations differ little form a group (what the packer put together). A group of n
+    is cut into round(n / run) runs whose inner edges are shifted by a phase that changes each epoch, so that other
+    neighbours meet.
+    """
+    if settings.run == 1:
+        return np.arange(len(seconds))
+    level = np.floor(np.log(np.maximum(seconds, 1e-3)) / np.log(BUCKET_RATIO))
+    new_group = (np.diff(shard, prepend=-1) != 0) | (np.abs(np.diff(level, prepend=level[:1])) > 1)
+    first = np.flatnonzero(new_group)
+    size = np.diff(first, append=len(seconds))
+    group = np.repeat(np.arange(len(first)), size)
+    runs_in_group = np.maximum(np.round(size / settings.run).astype(np.int64), 1)
+    length = size / runs_in_group
+    phase = hash64("phase", settings.seed, epoch, shard[first], np.arange(len(first))).astype(np.float64) * 2.0**-64
+    shifted = (np.arange(len(seconds)) - first[group]) / length[group] + phase[group] - 0.5
+    inside = np.clip(np.floor(shifted), 0, runs_in_group[group] - 1).astype(np.int64)
+    return np.cumsum((np.diff(inside, prepend=0) != 0) | new_group) - 1
+
+
+def _buckets(run_seconds: F64, run_total: F64, settings: PlanSettings) -> I64:
+    """Duration bucket of each run: fixed ratio, thin neighbours joined."""
+    level = np.floor(np.log(np.maximum(run_seconds, 1e-3)) / np.log(BUCKET_RATIO)).astype(np.int64)
+    level -= level.min()
+    filled = np.bincount(level, weights=run_total)
+    most = max(int(np.log(MAX_BUCKET_RATIO) / np.log(BUCKET_RATIO)), 1)
+    wanted = BATCHES_PER_BUCKET * settings.max_batch_seconds
+    bucket = np.zeros(len(filled), dtype=np.int64)
+    number, first, total = 0, 0, 0.0
+    for index, amount in enumerate(filled):
+        if index > first and (total >= wanted or index - first >= most):
+            number, first, total = number + 1, index, 0.0
+        bucket[index] = number
+        total += float(amount)
+    return bucket[level]
+
+
+def _concatenate_runs(order: I64, first_of_run: I64, count: int) -> I64:
+    size = np.diff(first_of_run, append=count)[order]
+    starts = first_of_run[order]
+    ends = np.cumsum(size)
+    return np.arange(count) - np.repeat(ends - size, size) + np.repeat(starts, size)
+
+
+def _cut(seconds: F64, settings: PlanSettings) -> I64:
+    """Edges of greedy batches: as many as fit (count x longest <= budget), at least one."""
+    budget = settings.max_batch_seconds * (1 + 1e-9)
+    limit = settings.max_batch_size or len(seconds)
+    counts = np.arange(1, len(seconds) + 1)
+    edges, start = [0], 0
+    while start < len(seconds):
+        guess = min(limit, int(budget / max(seconds[start], 1e-3) * 1.3) + 4)
+        while True:
+            window = np.maximum.accumulate(seconds[start : start + guess])
+            fit = int(np.searchsorted(window * counts[: len(window)], budget, side="right"))
+            if fit < len(window) or guess >= limit or start + guess >= len(seconds):
+                break
+            guess = min(limit, guess * 2)
+        start += max(fit, 1)
+        edges.append(start)
+    return np.array(edges, dtype=np.int64)

@@ -1,0 +1,78 @@
+"""Settings of the plan. Together with the index and the selection they determine every batch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+
+PLAN_VERSION = 1
+"""Raised whenever the same settings would give other batches; a cursor of another version is refused."""
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What a batch is made of. Seconds are seconds of audio.
+
+    Raises:
+        UsageError: a value out of range, or two that exclude each other.
+    """
+
+    seed: int = 0
+    shuffle: bool = True
+    epochs: int | None = None
+    """Number of epochs; None: endless."""
+    max_batch_seconds: float = 240.0
+    """Budget of padded seconds: clips in a batch times the longest of them."""
+    max_batch_size: int | None = None
+    """Most clips in a batch."""
+    run: int = 1
+    """Neighbours in a shard that stay together: one cheap read. 1 for local sets, 4 for remote ones."""
+    chunk_seconds: float | None = None
+    """Cut clips into equal pieces no longer than this; every second is delivered once."""
+    crop_seconds: float | None = None
+    """Draw random stretches of this length; shorter clips stay whole."""
+    crops: str = "per_clip"
+    """"per_clip": one crop of each clip. "per_seconds": as many as the clip is long, on average."""
+    too_long: str = "split"
+    """What happens to a clip longer than `max_batch_seconds`: "split", "crop" or "skip"."""
+    block_samples: int = 16_384
+    """Clips planned at a time (whole shards)."""
+
+    def __post_init__(self) -> None:
+        _positive("max_batch_seconds", self.max_batch_seconds)
+        _positive("max_batch_size", self.max_batch_size, integer=True)
+        _positive("epochs", self.epochs, integer=True)
+        _positive("run", self.run, integer=True)
+        _positive("block_samples", self.block_samples, integer=True)
+        _positive("chunk_seconds", self.chunk_seconds)
+        _positive("crop_seconds", self.crop_seconds)
+        if not isinstance(self.seed, int):
+            raise UsageError(f"seed: {self.seed!r} is no integer")
+        if self.chunk_seconds is not None and self.crop_seconds is not None:
+            raise UsageError(
+                "chunk_seconds and crop_seconds exclude each other: every second once, or random stretches"
+            )
+        for name in ("chunk_seconds", "crop_seconds"):
+            if (getattr(self, name) or 0.0) > self.max_batch_seconds:
+                raise UsageError(
+                    f"{name}={getattr(self, name)} does not fit max_batch_seconds={self.max_batch_seconds}"
+                )
+        _one_of("crops", self.crops, ("per_clip", "per_seconds"))
+        _one_of("too_long", self.too_long, ("split", "crop", "skip"))
+
+    def identity(self) -> dict[str, Any]:
+        """What a cursor must agree with: every setting but the number of epochs, which only says where to stop."""
+        return {name: value for name, value in asdict(self).items() if name != "epochs"}
+
+
+def _positive(name: str, value: float | None, *, integer: bool = False) -> None:
+    kinds = (int,) if integer else (int, float)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
+        raise UsageError(f"{name}: {value!r} must be {'a whole number' if integer else 'a number'} greater than 0")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name}: {value!r} must be one of {', '.join(choices)}")

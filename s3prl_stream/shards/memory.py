@@ -1,0 +1,122 @@
+"""Samples in memory under the same plan as packed shards, so workers never yield one twice and `len()` works."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import key_hash
+from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.member import Rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAMPLES_PER_SHARD = 1024
+PATH_KEYS = ("wav_path", "audio_path")
+
+
+class MemoryShards:
+    """A dict {key: sample} or a list of samples as a set.
+
+    Args:
+        samples: each a dict with `wav` (an array [T] or tensor [T]; `sample_rate` defaults to 16 000), or
+            `wav_path`, a file whose header tells its length; other values are metadata.
+        name: part of every sample's identity.
+
+    Raises:
+        UsageError: no samples, a sample that is no dict, or a key that stands twice.
+    """
+
+    def __init__(self, samples: Mapping[str, Sample] | Sequence[Sample], name: str = "memory") -> None:
+        self.name = name
+        if isinstance(samples, Mapping):
+            self._samples = [{"key": str(key), **sample} for key, sample in samples.items()]
+        else:
+            self._samples = [{"key": str(position), **sample} for position, sample in enumerate(samples)]
+        if not self._samples:
+            raise UsageError("MemoryShards: no samples")
+        keys = [str(sample["key"]) for sample in self._samples]
+        if len(set(keys)) != len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise UsageError(f"MemoryShards: the key {twice!r} stands twice; keys are identities")
+        lengths = [_length(sample) for sample in self._samples]
+        self._frames = np.array([frames for frames, _ in lengths], dtype=np.int64)
+        self._sample_rate = np.array([rate for _, rate in lengths], dtype=np.int64)
+        self._keys = keys
+        starts = range(0, len(keys), SAMPLES_PER_SHARD)
+        seconds = self._frames / self._sample_rate
+        self.shard_names = [f"memory-{number:06d}" for number in range(len(starts))]
+        self.shard_samples = np.array([len(keys[at : at + SAMPLES_PER_SHARD]) for at in starts], dtype=np.int64)
+        self.shard_seconds = np.array([seconds[at : at + SAMPLES_PER_SHARD].sum() for at in starts])
+        digest = hashlib.blake2b(name.encode(), digest_size=16)
+        for key, frames in zip(keys, self._frames, strict=True):
+            digest.update(f"\n{key} {frames}".encode())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def rows(self, shard: int) -> Rows:
+        """Index rows of one slice of the samples; `offset` is the sample's position."""
+        at = slice(shard * SAMPLES_PER_SHARD, (shard + 1) * SAMPLES_PER_SHARD)
+        keys = self._keys[at]
+        return Rows(
+            key=keys,
+            key_hash=np.array([key_hash(key) for key in keys], dtype=np.uint64),
+            frames=self._frames[at],
+            sample_rate=self._sample_rate[at],
+            offset=np.arange(len(self._keys), dtype=np.int64)[at],
+            size=np.zeros(len(keys), dtype=np.int64),
+            crc32c=np.full(len(keys), -1, dtype=np.int64),
+        )
+
+    def read(self, item: Item) -> Sample:
+        """The sample as it was given."""
+        return dict(self._samples[item.offset])
+
+    def columns(self) -> dict[str, str]:
+        """Scalar values of the first sample, and what the plan knows."""
+        return {field.name: str(field.type) for field in self._table().schema}
+
+    def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
+        """The index in row order."""
+        import pyarrow.dataset
+
+        wanted: dict[str, Any] = {name: pyarrow.dataset.field(name) for name in columns}
+        if where is not None:
+            wanted["keep"] = where
+        yield from pyarrow.dataset.dataset(self._table()).to_batches(columns=wanted, use_threads=False)
+
+    def _table(self) -> pa.Table:
+        import pyarrow
+
+        plain = (str, int, float, bool)
+        names = [name for name, value in self._samples[0].items() if isinstance(value, plain) and name != "key"]
+        table: dict[str, Any] = {
+            "key": self._keys,
+            "key_hash": pyarrow.array([key_hash(key) for key in self._keys], pyarrow.uint64()),
+            "frames": self._frames,
+            "seconds": self._frames / self._sample_rate,
+            "shard": np.repeat(self.shard_names, self.shard_samples),
+        }
+        for name in names:
+            table.setdefault(name, [sample.get(name) for sample in self._samples])
+        return pyarrow.table(table)
+
+
+def _length(sample: Sample) -> tuple[int, int]:
+    """(frames, sample rate) of a sample in memory; (0, 16000) where there is no audio at all."""
+    if "wav" in sample:
+        return len(sample["wav"]), int(sample.get("sample_rate", 16_000))
+    path = next((sample[name] for name in PATH_KEYS if name in sample), None)
+    if path is None:
+        return 0, 16_000
+    from s3prl_stream.audio.source import probe
+
+    info = probe(path)
+    return info.frames, info.sample_rate

@@ -1,0 +1,187 @@
+"""A selection: which rows of a set an epoch consists of, compiled once from `where`, `subset` and `balance`.
+
+A bit a row (12.5 MB for 100 M clips). `subset` is nested: whether a row belongs to "1h" depends on a hash of its
+identity and a threshold, so 1h lies inside 10h, whatever the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import U64, hash64
+from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.where import compile_where
+
+_SUBSET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(h|min|s|%)\s*(?:by\s+(\w+)\s*)?$")
+_SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
+Bools = npt.NDArray[np.bool_]
+
+
+class Selection:
+    """Rows of a ShardSet.
+
+    `counts` [shards] is the number of selected rows of each shard. `fingerprint` is a hash of the rows and draws.
+    """
+
+    def __init__(
+        self, bits: npt.NDArray[np.uint8] | None, weights: npt.NDArray[np.float32] | None, num: npt.NDArray[np.int64]
+    ) -> None:
+        self._bits = bits
+        self._weights = weights
+        self._first_row = np.cumsum([0, *num])
+        self.counts = num if bits is None else _counts(bits, self._first_row)
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (bits, weights):
+            digest.update(b"-" if part is None else part.tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def with_replacement(self) -> bool:
+        """True if rows are drawn with replacement (`balance`)."""
+        return self._weights is not None
+
+    def mask(self, shard: int) -> Bools | None:
+        """Which rows of the shard are selected; None: all."""
+        if self._bits is None:
+            return None
+        start, stop = int(self._first_row[shard]), int(self._first_row[shard + 1])
+        return _unpack(self._bits, start, stop)
+
+    def weights(self, shard: int) -> npt.NDArray[np.float32] | None:
+        """Expected number of draws of each row of the shard in an epoch; None: each selected row once."""
+        return None if self._weights is None else self._weights[self._first_row[shard] : self._first_row[shard + 1]]
+
+
+def compile_selection(
+    shards: ShardSet, *, where: Any = None, subset: str | None = None, balance: str | None = None
+) -> Selection:
+    """Compile the three choices to rows.
+
+    Args:
+        shards: the set.
+        where: rows to keep, see `where.compile_where`; a row whose condition is null is not kept.
+        subset: "10h", "30min", "90s" or "10%" of the kept audio, optionally "10h by speaker": the same amount of
+            each value ("10% by speaker": that share of each).
+        balance: draw rows with replacement so that each value of this column is drawn equally often in an epoch
+            of as many draws as there are rows. Exempt from exactly-once.
+
+    Raises:
+        UsageError: a malformed expression or amount, an unknown column, nothing selected.
+    """
+    keep: Bools | None = None
+    if where is not None:
+        keep = _evaluate(shards, compile_where(where, shards.columns()), str(where))
+    if subset is not None:
+        keep = _subset(shards, subset, keep)
+    weights = None if balance is None else _balance(shards, balance, keep)
+    if keep is not None and not keep.any():
+        raise UsageError(f"where={where!r}, subset={subset!r} selects none of the {len(shards)} samples")
+    return Selection(None if keep is None else np.packbits(keep), weights, shards.shard_samples)
+
+
+def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
+    chunk = np.unpackbits(bits[start // 8 : (stop + 7) // 8])
+    return chunk[start % 8 : start % 8 + stop - start].astype(np.bool_)
+
+
+def _counts(bits: npt.NDArray[np.uint8], first_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    pairs = itertools.pairwise(first_row)
+    return np.array([np.count_nonzero(_unpack(bits, int(start), int(stop))) for start, stop in pairs], dtype=np.int64)
+
+
+def _evaluate(shards: ShardSet, expression: Any, text: str) -> Bools:
+    import pyarrow
+
+    keep = np.zeros(len(shards), dtype=np.bool_)
+    row = 0
+    try:
+        for member in shards.members:
+            for batch in member.batches([], expression):
+                values = batch.column("keep").fill_null(False).to_numpy(zero_copy_only=False)
+                keep[row : row + len(values)] = values
+                row += len(values)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
+        raise UsageError(f"where: {text!r} cannot be evaluated ({str(error).splitlines()[0]})") from None
+    return keep
+
+
+class _Piece(NamedTuple):
+    rows: slice
+    hashes: U64
+    seconds: npt.NDArray[np.float64]
+    groups: npt.NDArray[np.int64]
+
+
+class _Groups:
+    """Numbers for the values of a column, in order of appearance."""
+
+    def __init__(self, shards: ShardSet, column: str | None) -> None:
+        if column is not None and column not in shards.columns():
+            raise UsageError(f"no column {column!r}; the index has {', '.join(shards.columns())}")
+        self.column = column
+        self.numbers: dict[Any, int] = {}
+
+    def of(self, batch: Any) -> npt.NDArray[np.int64]:
+        if self.column is None:
+            self.numbers[None] = 0
+            return np.zeros(batch.num_rows, dtype=np.int64)
+        encoded = batch.column(self.column).dictionary_encode(null_encoding="encode")
+        numbers = [self.numbers.setdefault(value, len(self.numbers)) for value in encoded.dictionary.to_pylist()]
+        return np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+
+
+def _pieces(shards: ShardSet, groups: _Groups) -> Iterator[_Piece]:
+    columns = ["key_hash", "seconds", *([groups.column] if groups.column else [])]
+    row = 0
+    for member in shards.members:
+        for batch in member.batches(columns):
+            rows = slice(row, row + batch.num_rows)
+            row += batch.num_rows
+            hashes = hash64("subset", member.name, batch.column("key_hash").to_numpy())
+            yield _Piece(rows, hashes, batch.column("seconds").to_numpy(), groups.of(batch))
+
+
+def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
+    match = _SUBSET.match(subset) if isinstance(subset, str) else None
+    if match is None:
+        raise UsageError(f'subset: {subset!r} is no amount; write "10h", "30min", "90s" or "10%", or "10h by speaker"')
+    amount, unit, column = float(match[1]), match[2], match[3]
+    if unit == "%" and amount > 100:
+        raise UsageError(f"subset: {subset!r} is more than everything")
+    groups = _Groups(shards, column)
+    pieces = list(_pieces(shards, groups))
+    group = np.concatenate([piece.groups for piece in pieces])
+    seconds = np.concatenate([piece.seconds for piece in pieces])
+    if keep is not None:
+        seconds[~keep] = 0.0
+    totals = np.bincount(group, weights=seconds)
+    wanted = totals * amount / 100 if unit == "%" else np.full(len(totals), amount * _SECONDS[unit] / len(totals))
+    order = np.lexsort((np.concatenate([piece.hashes for piece in pieces]), group))
+    reached = np.cumsum(seconds[order]) - seconds[order]  # seconds before this row ...
+    reached -= np.concatenate([[0.0], np.cumsum(totals)])[group[order]]  # ... of its own group
+    result = np.zeros(len(shards), dtype=np.bool_)
+    result[order] = reached < wanted[group[order]] - 1e-6
+    return result if keep is None else result & keep
+
+
+def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:
+    groups = _Groups(shards, column)
+    codes = np.zeros(len(shards), dtype=np.int64)
+    for piece in _pieces(shards, groups):
+        codes[piece.rows] = piece.groups
+    on = np.ones(len(codes), dtype=np.bool_) if keep is None else keep
+    sizes = np.bincount(codes[on], minlength=len(groups.numbers))
+    share = on.sum() / max(np.count_nonzero(sizes), 1)
+    weights = share / np.maximum(sizes, 1)[codes]
+    return np.where(on, weights, 0.0).astype(np.float32)

@@ -1,0 +1,132 @@
+"""`open_shards`: one set or several as one collection of shards, numbered through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.member import Rows, SetMember
+from s3prl_stream.shards.memory import MemoryShards
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ShardSet:
+    """Shards of one or several sets under one numbering.
+
+    Args:
+        members: sets with different names, because a sample's identity is (set, key).
+
+    Raises:
+        UsageError: two sets of one name, or none at all.
+    """
+
+    def __init__(self, members: Sequence[SetMember]) -> None:
+        self.members = list(members)
+        names = [member.name for member in self.members]
+        if not names:
+            raise UsageError("no shard sets given")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(
+                f"two of the sets are called {twice!r}; a sample's identity is (set, key). Pack with name="
+            )
+        self.name = "+".join(names)
+        self.shard_samples = np.concatenate([member.shard_samples for member in self.members])
+        self.shard_seconds = np.concatenate([member.shard_seconds for member in self.members])
+        self._first_shard = np.cumsum([0, *(len(member.shard_names) for member in self.members)])
+        text = "\n".join(f"{member.name} {member.fingerprint}" for member in self.members)
+        self.fingerprint = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def __len__(self) -> int:
+        return int(self.shard_samples.sum())
+
+    @property
+    def hours(self) -> float:
+        """Hours of audio."""
+        return float(self.shard_seconds.sum()) / 3600
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards over all sets."""
+        return len(self.shard_samples)
+
+    def locate(self, shard: int) -> tuple[int, int]:
+        """Global shard number -> (which set, shard number in that set)."""
+        member = int(np.searchsorted(self._first_shard, shard, side="right")) - 1
+        return member, shard - int(self._first_shard[member])
+
+    def shard_name(self, shard: int) -> str:
+        """File name of a shard by its global number."""
+        member, local = self.locate(shard)
+        return self.members[member].shard_names[local]
+
+    def rows(self, shard: int) -> Rows:
+        """Index rows of a shard by its global number."""
+        member, local = self.locate(shard)
+        return self.members[member].rows(local)
+
+    def read(self, item: Item) -> Sample:
+        """One sample's metadata and audio."""
+        return self.members[item.set_index].read(item)
+
+    def columns(self) -> dict[str, str]:
+        """Index columns that every set has, with their Arrow types."""
+        first, *others = (member.columns() for member in self.members)
+        return {name: kind for name, kind in first.items() if all(name in other for other in others)}
+
+    def table(self) -> pa.Table:
+        """The whole index as one table: the rows of every set, with the set's name in `set`."""
+        import pyarrow
+
+        tables = []
+        for member in self.members:
+            names = list(member.columns())
+            table = pyarrow.Table.from_batches(list(member.batches(names)))
+            tables.append(table.append_column("set", pyarrow.array([member.name] * table.num_rows)))
+        return pyarrow.concat_tables(tables, promote_options="permissive")
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {len(self)} samples, {self.hours:.2f} h in {self.num_shards} shards"
+
+
+def open_shards(url: str | Path | Sequence[str | Path]) -> ShardSet:
+    """Open a packed set, or several as one.
+
+    Args:
+        url: folder of a set, or a list of folders.
+
+    Raises:
+        UsageError: no set there.
+        ShardError: a damaged manifest.
+    """
+    folders = [url] if isinstance(url, str | Path) else list(url)
+    return ShardSet([ShardFolder(folder) for folder in folders])
+
+
+def as_shard_set(shards: Any) -> ShardSet:
+    """What a stream accepts: a ShardSet, a folder or list of folders, MemoryShards, or samples in memory."""
+    if isinstance(shards, ShardSet):
+        return shards
+    if isinstance(shards, MemoryShards | ShardFolder):
+        return ShardSet([shards])
+    if isinstance(shards, str | Path):
+        return open_shards(shards)
+    if isinstance(shards, Mapping):
+        return ShardSet([MemoryShards(shards)])
+    if isinstance(shards, Sequence) and shards:
+        if all(isinstance(one, str | Path) for one in shards):
+            return open_shards(shards)
+        if all(isinstance(one, Mapping) for one in shards):
+            return ShardSet([MemoryShards(shards)])
+        if all(isinstance(one, ShardSet) for one in shards):
+            return ShardSet([member for one in shards for member in one.members])
+    raise UsageError(f"{shards!r:.200} is no shard set: give open_shards(...), a folder, or samples in memory")

@@ -1,0 +1,126 @@
+"""`where`: a small expression over index columns, compiled to a pyarrow expression. Nothing is evaluated as code."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+
+_COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "__eq__",
+    ast.NotEq: "__ne__",
+    ast.Lt: "__lt__",
+    ast.LtE: "__le__",
+    ast.Gt: "__gt__",
+    ast.GtE: "__ge__",
+}
+_TEXT_TYPES = ("string", "large_string", "dictionary")
+
+
+def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
+    """An expression such as `language == "en" and seconds > 2 and speaker not in ("a", "b")` -> pyarrow expression.
+
+    Allowed are column names, numbers, strings, True, False, None, comparisons, `in` / `not in` over a list of
+    constants, `is None` / `is not None`, `and`, `or`, `not`. A column of text compared with a number is read as
+    numbers. A pyarrow expression passes as it is.
+
+    Args:
+        where: the text, or a `pyarrow.compute.Expression`.
+        columns: index column -> Arrow type.
+
+    Raises:
+        UsageError: anything else, or an unknown column.
+    """
+    if not isinstance(where, str):
+        return where
+    try:
+        tree = ast.parse(where.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UsageError(f"where: {where!r} is not an expression ({getattr(error, 'msg', error)})") from None
+    return _Compiler(where, columns).condition(tree.body)
+
+
+class _Compiler:
+    def __init__(self, where: str, columns: Mapping[str, str]) -> None:
+        self.where = where
+        self.columns = columns
+
+    def condition(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.BoolOp):
+            parts = [self.condition(value) for value in node.values]
+            result = parts[0]
+            for part in parts[1:]:
+                result = result & part if isinstance(node.op, ast.And) else result | part
+            return result
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return ~self.condition(node.operand)
+        if isinstance(node, ast.Compare):
+            return self._comparison(node)
+        if isinstance(node, ast.Name):
+            return self._column(node)
+        raise self._refuse(node)
+
+    def _comparison(self, node: ast.Compare) -> Any:
+        import pyarrow.compute
+
+        sides = [node.left, *node.comparators]
+        result = None
+        for left, operation, right in zip(sides, node.ops, sides[1:], strict=False):
+            if isinstance(operation, ast.In | ast.NotIn):
+                values = self._constants(right)
+                one = self._column(left, number=bool(values) and not isinstance(values[0], str)).isin(values)
+                one = ~one if isinstance(operation, ast.NotIn) else one
+            elif isinstance(operation, ast.Is | ast.IsNot):
+                if self._constant(right) is not None:
+                    raise self._refuse(right)
+                one = self._column(left).is_null()
+                one = ~one if isinstance(operation, ast.IsNot) else one
+            else:
+                constants = [self._constant(side) for side in (left, right) if not isinstance(side, ast.Name)]
+                number = any(isinstance(value, int | float) for value in constants)
+                values = [
+                    self._column(side, number=number)
+                    if isinstance(side, ast.Name)
+                    else pyarrow.compute.scalar(self._constant(side))
+                    for side in (left, right)
+                ]
+                one = getattr(values[0], _COMPARISONS[type(operation)])(values[1])
+            result = one if result is None else result & one
+        return result
+
+    def _column(self, node: ast.expr, *, number: bool = False) -> Any:
+        import pyarrow.compute
+
+        if not isinstance(node, ast.Name):
+            raise self._refuse(node)
+        if node.id not in self.columns:
+            near = difflib.get_close_matches(node.id, self.columns, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"where: no column {node.id!r}; the index has {', '.join(self.columns)}.{hint}")
+        field = pyarrow.compute.field(node.id)
+        return field.cast("double") if number and self.columns[node.id].startswith(_TEXT_TYPES) else field
+
+    def _constants(self, node: ast.expr) -> list[Any]:
+        if not isinstance(node, ast.List | ast.Tuple | ast.Set):
+            raise self._refuse(node)
+        return [self._constant(element) for element in node.elts]
+
+    def _constant(self, node: ast.expr) -> Any:
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = self._constant(node.operand)
+            if isinstance(value, int | float):
+                return -value
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool | None):
+            return node.value
+        raise self._refuse(node)
+
+    def _refuse(self, node: ast.expr) -> UsageError:
+        found = ast.get_source_segment(self.where.strip(), node) or ast.dump(node)
+        kind = "a function call" if isinstance(node, ast.Call) else "this"
+        return UsageError(
+            f"where: {kind} is not allowed: {found!r}. "
+            "Allowed are columns, constants, comparisons, in, is None, and, or, not."
+        )

@@ -1,0 +1,254 @@
+"""`ShardStream`: the root of a chain. Plans a set and yields its samples; the Loader deals them to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import get_worker_info
+
+from s3prl_stream.collate import collate
+from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
+from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, run_batch, stages_of
+from s3prl_stream.plan.planner import START, Planner, view
+from s3prl_stream.plan.settings import PlanSettings
+from s3prl_stream.rng import identity
+from s3prl_stream.sample import Batch, PlannedBatch, Sample
+from s3prl_stream.shards.selection import compile_selection
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+
+TEXT_KEYS = ("text", "transcription")
+
+
+class ShardStream(Root):
+    """Samples of a shard set in the order of the plan, endless unless `epochs` is given.
+
+    Args:
+        shards: `open_shards(...)`, a folder or several, `MemoryShards`, a dict or a list of samples.
+        seed: of the plan and of every stage's draws.
+        shuffle: False keeps the order of the set.
+        epochs: how many; None: endless.
+        max_batch_seconds: budget of padded seconds in a batch.
+        max_batch_size: most clips in a batch.
+        run: neighbours in a shard that stay together; None: 1 (local sets).
+        chunk_seconds, crop_seconds, crops, too_long: see `plan.settings.PlanSettings`.
+        where, subset, balance: see `shards.selection.compile_selection`.
+        max_consecutive_failures: damaged samples in a row that stop the run.
+
+    Raises:
+        UsageError: a setting out of range, a malformed selection, nothing selected.
+    """
+
+    def __init__(
+        self,
+        shards: Any,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        epochs: int | None = None,
+        max_batch_seconds: float = 240.0,
+        max_batch_size: int | None = None,
+        run: int | None = None,
+        chunk_seconds: float | None = None,
+        crop_seconds: float | None = None,
+        crops: str = "per_clip",
+        too_long: str = "split",
+        where: Any = None,
+        subset: str | None = None,
+        balance: str | None = None,
+        max_consecutive_failures: int = 100,
+        block_samples: int = 16_384,
+    ) -> None:
+        self.shards: ShardSet = as_shard_set(shards)
+        self.settings = PlanSettings(
+            seed=seed,
+            shuffle=shuffle,
+            epochs=epochs,
+            max_batch_seconds=float(max_batch_seconds),
+            max_batch_size=max_batch_size,
+            run=1 if run is None else run,
+            chunk_seconds=chunk_seconds,
+            crop_seconds=crop_seconds,
+            crops=crops,
+            too_long=too_long,
+            block_samples=block_samples,
+        )
+        self.selection = compile_selection(self.shards, where=where, subset=subset, balance=balance)
+        self.max_consecutive_failures = max_consecutive_failures
+        self.splits = chunk_seconds is not None or crop_seconds is not None
+        self.damaged: list[dict[str, Any]] = []
+        self._columns = self.shards.columns()
+        self._read = ReadItem(shards=self.shards)
+
+    def planner(self) -> Planner:
+        """A planner of this stream."""
+        return Planner(self.shards, self.settings, self.selection)
+
+    def known_keys(self) -> Mapping[str, str]:
+        """Index columns and the stream's own keys."""
+        kept = {name: "any" for name in self._columns if not (self.splits and name in TEXT_KEYS)}
+        tags = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame", "num_frames", "audio", "codec")
+        return {**kept, **dict.fromkeys(tags, "any")}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Refused: a stream counts its own epochs."""
+        raise UsageError(f"set_epoch({epoch}): a ShardStream counts its own epochs; a Loader's state says where it is")
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self.settings).items() if value != getattr(PlanSettings, name)}
+        settings = "".join(f", {name}={value!r}" for name, value in given.items())
+        return f"ShardStream({self.shards!r}, {len(self.selection)} selected{settings})"
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.run(())
+
+    def __len__(self) -> int:
+        if self.settings.epochs is None:
+            raise TypeError("an endless stream has no length: give epochs=")
+        if self.splits or self.selection.with_replacement or self.settings.too_long != "crop":
+            planner = self.planner()
+            blocks = [(e, b) for e in range(self.settings.epochs) for b in range(len(planner.blocks(e)))]
+            return sum(len(planner.plan_block(epoch, block).seconds) for epoch, block in blocks)
+        return len(self.selection) * self.settings.epochs
+
+    def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
+        """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""
+        for planned in self.planned():
+            yield from self.samples_of(planned, stages, self.damaged)
+
+    def samples_of(self, planned: PlannedBatch, stages: Sequence[Stage], damaged: list[dict[str, Any]]) -> list[Sample]:
+        """Read and process one planned batch.
+
+        Args:
+            planned: from the plan.
+            stages: bound stages of a chain on this root, root first.
+            damaged: gets a dict for each sample that could not be used.
+        """
+        names = [member.name for member in self.shards.members]
+        tagged = [
+            {
+                "key": item.key,
+                "set": names[item.set_index],
+                "epoch": item.epoch,
+                "batch_index": planned.index,
+                "slot": slot,
+                "item": item,
+                "identity": identity(
+                    seed=self.settings.seed,
+                    set_name=names[item.set_index],
+                    epoch=item.epoch,
+                    key=item.key,
+                    first_frame=item.first_frame,
+                    draw=item.draw,
+                ),
+            }
+            for slot, item in enumerate(planned.items)
+        ]
+
+        def on_damage(sample: Sample, error: SampleError) -> None:
+            item = planned.items[sample["slot"]]
+            damaged.append(
+                {
+                    "set": sample["set"],
+                    "shard": self.shards.members[item.set_index].shard_names[item.shard],
+                    "key": item.key,
+                    "offset": item.offset,
+                    "size": item.size,
+                    "epoch": item.epoch,
+                    "batch_index": planned.index,
+                    "reason": error.reason,
+                    "message": str(error.args[0]),
+                }
+            )
+
+        return run_batch([self._read, *stages], tagged, on_damage)
+
+    def collated(self, chain: Source) -> Source:
+        """The batches of a chain on this root, for a plain torch loader."""
+        return CollatedStream(chain)
+
+    def planned(self) -> Iterator[PlannedBatch]:
+        """Batches in order from the first; in a DataLoader worker, this worker's share of them."""
+        worker = get_worker_info()
+        rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        for _, planned, _ in view(self.planner(), START, 0, rank, world):
+            if planned.items:
+                yield planned
+
+
+class ReadItem(Stage):
+    """The bytes and metadata of a planned item. Stands before every chain of a ShardStream by itself."""
+
+    functional_name = "read"
+
+    def __init__(self, *, shards: ShardSet) -> None:
+        self.shards = shards
+        super().__init__()
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        """One sample, read and checked."""
+        item = sample["item"]
+        values = self.shards.read(item)
+        tags = {name: value for name, value in sample.items() if name != "item"}
+        if item.num_frames != item.clip_frames:
+            values = {name: value for name, value in values.items() if name not in TEXT_KEYS}
+        yield {**values, **tags, "first_frame": item.first_frame, "num_frames": item.num_frames}
+
+
+class BatchBuilder:
+    """A map from planned batches to collated batches: what a worker of a loader does."""
+
+    def __init__(self, chain: Source) -> None:
+        root = root_of(chain)
+        if not isinstance(root, ShardStream):
+            raise ChainError(f"batches are planned by a ShardStream; the root of this chain is a {root!r}")
+        self.root = root
+        self.stages = stages_of(chain)
+        self.known_keys = chain.known_keys()
+
+    def __getitem__(self, planned: PlannedBatch) -> tuple[Batch, list[dict[str, Any]]]:
+        damaged: list[dict[str, Any]] = []
+        samples = self.root.samples_of(planned, self.stages, damaged) if planned.items else []
+        return collate(samples, planned.index, self.known_keys), damaged
+
+
+class CollatedStream(Source):
+    """The batches of a chain for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`.
+
+    Each DataLoader worker takes every n-th batch, so nothing is delivered twice. No resume: that is the Loader's.
+    """
+
+    def __init__(self, chain: Source) -> None:
+        self.builder = BatchBuilder(chain)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for planned in self.builder.root.planned():
+            batch, damaged = self.builder[planned]
+            self.builder.root.damaged.extend(damaged)
+            yield batch
+
+
+def check_failures(in_a_row: int, limit: int, damaged: Sequence[dict[str, Any]]) -> None:
+    """Stop where damage is no longer the exception.
+
+    Raises:
+        TooManyFailures: more than `limit` samples in a row.
+    """
+    if in_a_row > limit:
+        raise TooManyFailures(
+            f"{in_a_row} samples in a row could not be used (max_consecutive_failures={limit}); the last: "
+            f"{damaged[-1]['message']}. Run `s3prl-stream inspect` on the set."
+        )
+
+
+def stream_identity(chain: Source) -> dict[str, Any]:
+    """What determines the batches of a chain, for its cursor: sets, selection, settings, stages."""
+    root = root_of(chain)
+    if not isinstance(root, ShardStream):
+        raise ChainError(f"a {root!r} has no plan and no cursor")
+    return {
+        "data": {member.name: member.fingerprint for member in root.shards.members},
+        "selection": root.selection.fingerprint,
+        "settings": root.settings.identity(),
+        "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages_of(chain)},
+    }
