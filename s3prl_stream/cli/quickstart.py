@@ -1,0 +1,37 @@
+"""`s3prl-stream quickstart`: the main job once, on the sample set or on your own audio."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "quickstart",
+        help=COMMANDS["quickstart"],
+        description="Pack (if need be), inspect, pretrain, kill, resume, compare, probe, draw. Exits 1 if the losses "
+        "of the killed run differ from those of the undisturbed one.",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        default="shards/sample",
+        help="a folder of audio files, or a packed set (default: %(default)s)",
+    )
+    parser.add_argument("--out", metavar="DIR", default="out/quickstart", help="default: %(default)s")
+    parser.add_argument("--steps", metavar="N", type=int, default=120, help="of each run (default: %(default)s)")
+    parser.add_argument("--pattern", help="for a folder: metadata in file names, such as {speaker}_{label}")
+    parser.add_argument("--table", metavar="FILE", help="for a folder: CSV, TSV or JSONL with texts and labels")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if everything held, 1 if the losses differ."""
+    from s3prl_stream.quickstart import quickstart
+
+    held = quickstart(args.data, args.out, steps=args.steps, pattern=args.pattern, table=args.table)
+    return 0 if held else 1

@@ -1,0 +1,62 @@
+"""Pictures of a run: its losses, and what it makes of a masked spectrogram. Needs matplotlib (the extra `plots`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+
+# F frames, D bins.
+
+
+def draw_losses(
+    whole: Sequence[tuple[int, float]], killed: Sequence[tuple[int, float]], killed_after: int, file: str | Path
+) -> None:
+    """Draw two runs' losses over their steps, the second dashed on top of the first, into a PNG.
+
+    Args:
+        whole, killed: (step, loss) of each step.
+        killed_after: step at which the second run was killed.
+        file: where the picture goes.
+    """
+    figure = _new_figure(8, 4)
+    axes = figure.subplots()
+    axes.plot([step for step, _ in whole], [loss for _, loss in whole], color="tab:blue", label="undisturbed")
+    axes.plot(
+        [step for step, _ in killed], [loss for _, loss in killed], "--", color="tab:orange", label="killed and resumed"
+    )
+    axes.axvline(killed_after, color="gray", linewidth=1, label="SIGKILL")
+    axes.set(xlabel="step", ylabel="mean L1 over the masked part")
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
+def draw_reconstruction(feat_FD: Any, masked_FD: Any, reconstructed_FD: Any, title: str, file: str | Path) -> None:
+    """Draw a log-mel spectrogram, its masked version and its reconstruction under each other into a PNG.
+
+    Args:
+        feat_FD, masked_FD, reconstructed_FD: float [F, D], frames of 10 ms.
+        title: one line above them.
+        file: where the picture goes.
+    """
+    rows = (("spectrogram", feat_FD), ("masked", masked_FD), ("reconstruction", reconstructed_FD))
+    figure = _new_figure(8, 7)
+    lowest, highest = float(feat_FD.min()), float(feat_FD.max())
+    for axes, (name, picture_FD) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):
+        extent = (0, len(picture_FD) / 100, 0, picture_FD.shape[1])
+        axes.imshow(picture_FD.T, origin="lower", aspect="auto", extent=extent, vmin=lowest, vmax=highest)
+        axes.set(ylabel="mel bin", title=name)
+    axes.set(xlabel="seconds")
+    figure.suptitle(title)
+    figure.savefig(file, dpi=120)
+
+
+def _new_figure(width_inches: float, height_inches: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("pictures need matplotlib: pip install 's3prl-stream[plots]'") from None
+    # A Figure of one's own, not pyplot: no window system and no global state.
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
