@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.norm_wav import rms
@@ -53,13 +54,13 @@ class NoiseAugmentation(Stage):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
-        wav, rng = sample["wav"], self.rng(sample)
+        wav, rng = sample["wav"].numpy(), self.rng(sample)
         if rng.random() >= self.prob:
             yield sample
             return
         snr_db = rng.uniform(*self.snr)
         noise = rng.standard_normal(len(wav), dtype=np.float32)
-        yield {**sample, "wav": mix_at_snr(wav, noise, snr_db)}
+        yield {**sample, "wav": torch.from_numpy(mix_at_snr(wav, noise, snr_db))}
 
 
 def mix_at_snr(wav: npt.NDArray[np.float32], noise: npt.NDArray[np.float32], snr_db: float) -> npt.NDArray[np.float32]:

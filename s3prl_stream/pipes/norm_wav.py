@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from s3prl_stream.pipes.stage import Samples, Stage, chained
 from s3prl_stream.sample import Sample
@@ -32,7 +33,7 @@ class NormWav(Stage):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
-        yield {**sample, "wav": scale_to_db(sample["wav"], self.target_db)}
+        yield {**sample, "wav": torch.from_numpy(scale_to_db(sample["wav"].numpy(), self.target_db))}
 
 
 def scale_to_db(wav: npt.NDArray[np.float32], target_db: float) -> npt.NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
+import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of, stages_of
@@ -86,7 +86,7 @@ class EncodeText(Stage):
                 f"{self.tokenizer!r}; expected at most the share {self.max_unknown_share}. Is it made for such texts?",
                 reason="unknown_text",
             )
-        yield {**sample, "tokens": np.asarray(ids, dtype=np.int64)}
+        yield {**sample, "tokens": torch.tensor(ids, dtype=torch.int64)}
 
     def _text_of(self, sample: Sample) -> str:
         keys = TEXT_KEYS if self.text is None else (self.text,)
