@@ -1,0 +1,76 @@
+"""LibriSpeech and corpora in its layout: ROOT/SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac.
+
+V. Panayotov et al., "LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Utterance
+
+
+def librispeech(root: str | Path, split: str | Sequence[str] | None = None) -> Iterator[Utterance]:
+    """Utterances of one or several splits, in the order of their names.
+
+    Metadata: speaker, chapter, split (all str); text where the chapter has a transcript; gender ("F" or "M") where
+    ROOT/SPEAKERS.TXT knows the speaker.
+
+    Args:
+        root: the folder that holds the splits.
+        split: name or names of splits; None takes the only one there is.
+
+    Raises:
+        UsageError: no such folder or split, or a transcript without a line for one of its utterances.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder. ROOT is the folder that holds the splits of LibriSpeech.")
+    found = [folder.name for folder in sorted(root.iterdir()) if any(folder.glob("*/*/*.flac"))]
+    if not found:
+        raise UsageError(f"{root}: no split of LibriSpeech in here, such as train-clean-100/SPEAKER/CHAPTER/*.flac.")
+    if split is None and len(found) > 1:
+        raise UsageError(f"{root} holds several splits: say which with split (one of {', '.join(found)}).")
+    wanted = found if split is None else [split] if isinstance(split, str) else list(split)
+    for name in wanted:
+        if name not in found:
+            raise UsageError(f"{root} has no split {name!r}. It has: {', '.join(found)}.")
+    return _utterances(root, wanted)
+
+
+def _utterances(root: Path, splits: Sequence[str]) -> Iterator[Utterance]:
+    genders = _genders(root / "SPEAKERS.TXT")
+    for split in splits:
+        for chapter in sorted((root / split).glob("*/*/")):
+            speaker = chapter.parent.name
+            metadata: dict[str, Any] = {"speaker": speaker, "chapter": chapter.name, "split": split}
+            if speaker in genders:
+                metadata["gender"] = genders[speaker]
+            texts_file = chapter / f"{speaker}-{chapter.name}.trans.txt"
+            texts = _texts(texts_file)
+            for audio in sorted(chapter.glob("*.flac")):
+                if texts is None:
+                    yield Utterance(audio.stem, audio, **metadata)
+                elif audio.stem in texts:
+                    yield Utterance(audio.stem, audio, text=texts[audio.stem], **metadata)
+                else:
+                    raise UsageError(f"{texts_file} has no line for {audio.stem}. Mend it, or remove it.")
+
+
+def _texts(file: Path) -> dict[str, str] | None:
+    """Lines of "KEY WORDS ..."; None if there is no such file."""
+    if not file.is_file():
+        return None
+    lines = (line.partition(" ") for line in file.read_text("utf-8").splitlines())
+    return {key: text.strip() for key, _, text in lines}
+
+
+def _genders(file: Path) -> dict[str, str]:
+    """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file."""
+    if not file.is_file():
+        return {}
+    rows = (line.split("|") for line in file.read_text("utf-8").splitlines() if not line.startswith(";"))
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}

@@ -1,0 +1,67 @@
+"""A manifest: a table with one utterance a row, such as NeMo's JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.corpora.tables import FILE_COLUMNS, Row, check_metadata_names, find_column, read_rows, text_named
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Utterance
+
+_KEY_COLUMNS = ("key", "id", "utterance_id", "utt_id")
+_START_COLUMNS = ("start_seconds", "start", "offset")
+_END_COLUMNS = ("end_seconds", "end")
+
+
+def manifest(path: str | Path) -> Iterator[Utterance]:
+    """Utterances of a CSV, TSV or JSON-lines manifest, in its order.
+
+    Columns understood: the audio (audio_filepath, audio, path, file ...; relative paths start at the manifest's
+    folder); key or id (else the path without its suffix, with the stretch if there is one); start_seconds, start or
+    offset; end_seconds, end or duration (s); text, transcription, transcript or sentence (becomes text). All others
+    are metadata under their own names.
+
+    Raises:
+        UsageError: no such file, a row without audio, a stretch that is no number, or a column with a reserved name.
+    """
+    path = Path(path)
+    rows = read_rows(path)
+    return (_utterance(row, path.parent) for row in rows)
+
+
+def _utterance(row: Row, folder: Path) -> Utterance:
+    values = dict(row.values)
+    file_column = find_column(values, FILE_COLUMNS)
+    if file_column is None:
+        names = ", ".join(FILE_COLUMNS)
+        raise UsageError(f"{row.where}: no column names the audio. It is called one of {names}.")
+    name = str(values.pop(file_column))
+    key_column = find_column(values, _KEY_COLUMNS)
+    key = None if key_column is None else str(values.pop(key_column))
+    start = _taken_seconds(values, _START_COLUMNS, row.where)
+    end = _taken_seconds(values, _END_COLUMNS, row.where)
+    duration = _taken_seconds(values, ("duration",), row.where)
+    if end is None and duration is not None:
+        end = (start or 0.0) + duration
+    if key is None:
+        stretch = "" if start is None else f"-{start:.3f}" + ("" if end is None else f"-{end:.3f}")
+        key = Path(name).with_suffix("").as_posix().lstrip("/") + stretch
+    metadata = text_named(values)
+    check_metadata_names(metadata, row.where)
+    return Utterance(key, folder / name, start, end, **metadata)
+
+
+def _taken_seconds(values: dict[str, Any], columns: tuple[str, ...], where: str) -> float | None:
+    column = find_column(values, columns)
+    if column is None:
+        return None
+    value = values.pop(column)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"{where}: {column} is {value!r}, expected seconds.") from None
+    if not 0.0 <= seconds < float("inf"):
+        raise UsageError(f"{where}: {column} is {value!r}, expected 0 or more seconds.")
+    return seconds
