@@ -21,8 +21,11 @@ _HOME = {
     "StreamError": "s3prl_stream.errors",
     "UsageError": "s3prl_stream.errors",
     "Utterance": "s3prl_stream.sample",
+    "build_encoder": "s3prl_stream.models.transformer",
     "open_shards": "s3prl_stream.shards.shardset",
     "pack": "s3prl_stream.shards.pack",
+    "pretrain": "s3prl_stream.recipes",
+    "upstream": "s3prl_stream.upstreams",
 }
 _MODULES = ("corpora", "pipes")
 

@@ -99,7 +99,7 @@ class MaskedReconstruction(Stage):
     def emit(self, sample: Sample) -> Iterable[Sample]:
         """The sample with its masked features."""
         masked_FD, selected_FD = reconstruction_mask(
-            sample["feat"], self.rng(sample), band_share=BAND_SHARE[self.kind], legacy=self.legacy
+            torch.as_tensor(sample["feat"]), self.rng(sample), band_share=BAND_SHARE[self.kind], legacy=self.legacy
         )
         yield {**sample, "masked_feat": masked_FD, "loss_mask": selected_FD}
 
@@ -119,7 +119,7 @@ def _num_places(num_frames: int, span: int, *, legacy: bool) -> int:
 
 
 def _origins(num_frames: int, frames_NC: Ints, dice_N: npt.NDArray[np.float64], other_N: Ints) -> Ints:
-    """From which frame each frame is taken [F]; -1: from none, it becomes 0. Of overlapping spans the last one counts."""
+    """Frame from which each frame is taken [F]; -1: none, it becomes 0. Of overlapping spans the last counts."""
     origin_NC = frames_NC.copy()
     replaced_N = (dice_N >= ZERO_BELOW) & (dice_N < REPLACE_BELOW)
     origin_NC[replaced_N] = other_N[replaced_N, None] + np.arange(frames_NC.shape[1])

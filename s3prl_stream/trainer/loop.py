@@ -81,8 +81,8 @@ class TrainResult:
     """Hours of audio in all steps so far, padding not counted."""
     skipped_steps: int
     """Updates left out in all steps so far because the gradient was not finite."""
-    loss: float
-    """Of the last step; NaN if this call did none."""
+    loss: float | None
+    """Of the last step; None if this call did none."""
 
 
 class DivergedError(StreamError):
@@ -121,8 +121,7 @@ def train(
     first_step, bad_in_a_row, loss = step, 0, math.nan
     progress = Progress(step, settings.num_steps, hours=seconds / 3600, quiet=quiet)
     if step >= settings.num_steps:
-        progress.say(f"{run}: {step} steps are done already, {settings.num_steps} were asked for; nothing to do.")
-        return TrainResult(step, step, seconds / 3600, skipped, loss)
+        return TrainResult(step, step, seconds / 3600, skipped, None)
 
     with LossLog(run, last_step=step) as log:
         source = iter(batches)
@@ -209,7 +208,7 @@ def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, floa
     for batch in batches:
         loss: Loss = objective(batch)
         count = int(loss.num_elements)
-        (loss.mean * count if len(batches) > 1 else loss.mean).backward()
+        torch.autograd.backward(loss.mean * count if len(batches) > 1 else loss.mean)
         total += float(loss.mean) * count
         num_elements += count
     gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]

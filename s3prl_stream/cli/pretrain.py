@@ -1,0 +1,83 @@
+"""`s3prl-stream pretrain`: pretrain an encoder on packed sets, or continue a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "pretrain",
+        help=COMMANDS["pretrain"],
+        description="Pretrain an encoder. The same command continues where a run was stopped or killed; the losses are "
+        "then those of an undisturbed run.",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="tera")
+    parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
+    parser.add_argument("--hidden-size", metavar="N", type=int, default=768, help="default: %(default)s")
+    parser.add_argument("--layers", metavar="N", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--heads", metavar="N", type=int, default=12, help="attention heads (default: %(default)s)")
+    parser.add_argument("--ffn-size", metavar="N", type=int, default=3072, help="default: %(default)s")
+    parser.add_argument("--dropout", metavar="P", type=float, default=0.1, help="default: %(default)s")
+    parser.add_argument("--lr", metavar="RATE", type=float, default=2e-4, help="peak (default: %(default)s)")
+    parser.add_argument(
+        "--batch-seconds", metavar="S", type=float, default=240.0, help="padded audio in a batch (default: %(default)s)"
+    )
+    parser.add_argument("--update-batches", metavar="N", type=int, default=1, help="in an update (default: 1)")
+    parser.add_argument(
+        "--crop-seconds", metavar="S", type=float, default=15.0, help="longest stretch of a clip (default: %(default)s)"
+    )
+    parser.add_argument("--where", metavar="EXPR", help="clips to use, as in \"seconds > 2 and speaker != 'a'\"")
+    parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="loading processes (default: a thread)")
+    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=500, help="steps (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the run has all its steps."""
+    from s3prl_stream.recipes import pretrain
+    from s3prl_stream.shards.shardset import open_shards
+
+    result = pretrain(
+        args.recipe,
+        open_shards(args.data),
+        steps=args.steps,
+        out=args.out,
+        seed=args.seed,
+        device=args.device,
+        max_batch_seconds=args.batch_seconds,
+        crop_seconds=args.crop_seconds,
+        where=args.where,
+        subset=args.subset,
+        lr=args.lr,
+        update_batches=args.update_batches,
+        hidden_size=args.hidden_size,
+        num_layers=args.layers,
+        num_heads=args.heads,
+        ffn_size=args.ffn_size,
+        dropout=args.dropout,
+        num_workers=args.workers,
+        checkpoint_every=args.checkpoint_every,
+    )
+    if args.json:
+        print(json.dumps({"run": args.out, **asdict(result)}, allow_nan=False))
+        return 0
+    if result.first_step == result.last_step:
+        print(f"{args.out}: {result.last_step} steps are done already; {args.steps} were asked for. Nothing to do.")
+        return 0
+    since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
+    print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss:.4f}", end="")
+    print(f", {result.skipped_steps} updates left out (gradient not finite)" if result.skipped_steps else "")
+    return 0
