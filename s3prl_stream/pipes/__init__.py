@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from s3prl_stream.pipes.add_noise import NoiseAugmentation
 from s3prl_stream.pipes.chunk import UnfoldChunkBySec
+from s3prl_stream.pipes.features import ExtractFeat
+from s3prl_stream.pipes.load_audio import LoadAudio
+from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.norm_wav import NormWav
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.stage import Stage
@@ -20,6 +23,9 @@ from s3prl_stream.pipes.tokenizers import (
 __all__ = [
     "CharacterTokenizer",
     "EncodeText",
+    "ExtractFeat",
+    "LoadAudio",
+    "MaskedReconstruction",
     "NoiseAugmentation",
     "NormWav",
     "SentencePieceTokenizer",

@@ -1,0 +1,202 @@
+"""Each stage of the package against the contract, and the declarations of the chained methods."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from s3prl_stream import pipes
+from s3prl_stream.pipes import stage as stage_module
+from s3prl_stream.pipes.stage import Source, Stage
+from s3prl_stream.sample import Sample
+from tests import contract
+from tests.contract import StageCase
+
+RATE = 16_000
+
+
+def waveforms() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    seconds = (0.5, 1.25, 1.0)
+    return [
+        {
+            "wav": 0.1 * rng.standard_normal(round(s * RATE), dtype=np.float32),
+            "sample_rate": RATE,
+            "speaker": f"s{round(s)}",
+        }
+        for s in seconds
+    ]
+
+
+def files() -> list[Sample]:
+    return [{**sample, "wav": (sample["wav"] * 32767).astype(np.int16), "sample_rate": 8_000} for sample in waveforms()]
+
+
+def texts() -> list[Sample]:
+    return [{"text": "ONE TWO"}, {"text": "IT'S"}, {"text": ""}]
+
+
+def features() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    return [{"feat": rng.standard_normal((frames, 80), dtype=np.float32)} for frames in (60, 99, 41)]
+
+
+STAGES = {
+    "load_audio": StageCase(pipes.LoadAudio, files, {"sample_rate": 8_000, "dtype": "int16", "channel": "mean"}),
+    "norm_wav": StageCase(pipes.NormWav, waveforms, {"target_db": -20.0}),
+    "add_noise": StageCase(
+        lambda: pipes.NoiseAugmentation(prob=0.9),
+        waveforms,
+        {"snr": (0.0, 5.0), "prob": 0.5},
+        random=True,
+        single_valued=frozenset({"noise"}),
+    ),
+    "chunk": StageCase(
+        lambda: pipes.UnfoldChunkBySec(min_seconds=0.2, max_seconds=0.4),
+        waveforms,
+        {"min_seconds": 0.3, "max_seconds": None, "tail": "merge", "tokens": "drop"},
+        random=True,
+    ),
+    "tokenize": StageCase(
+        lambda: pipes.EncodeText(tokenizer=pipes.CharacterTokenizer()),
+        texts,
+        {
+            "tokenizer": pipes.CharacterTokenizer("ABC"),
+            "text": "text",
+            "eos": False,
+            "max_unknown_share": 1.0,
+        },
+    ),
+    "features": StageCase(pipes.ExtractFeat, waveforms, {"kind": "fbank80", "cmvn": False}),
+    "mask": StageCase(pipes.MaskedReconstruction, features, {"kind": "mockingjay", "legacy": True}, random=True),
+}
+
+PROMISES: list[Callable[[StageCase], None]] = [
+    contract.assert_input_is_not_mutated,
+    contract.assert_output_follows_identity,
+    contract.assert_works_in_loader,
+    contract.assert_survives_pickle,
+    contract.assert_serves_two_chains,
+    contract.assert_is_its_configuration,
+    contract.assert_contract_is_true,
+    contract.assert_misfits_are_refused,
+    contract.assert_prints_itself,
+]
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("assert_"))
+def test_stage_keeps_promise(promise: Callable[[StageCase], None], name: str) -> None:
+    promise(STAGES[name])
+
+
+def test_every_public_stage_is_in_the_table() -> None:
+    public = {
+        value.functional_name
+        for value in vars(pipes).values()
+        if isinstance(value, type) and issubclass(value, Stage) and value is not Stage
+    }
+    assert public == set(STAGES)
+
+
+def test_every_stage_file_is_imported_and_listed() -> None:
+    listed = {f"{name}.py" for name in vars(pipes)} | {"__init__.py"}
+    folder = Path(pipes.__file__).parent
+    assert {path.name for path in folder.glob("*.py")} <= listed
+    public = {name for name, value in vars(pipes).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert pipes.__all__ == sorted(public - {"annotations"})
+
+
+def test_promise_fails_on_a_stage_that_breaks_it() -> None:
+    class Mutating(pipes.NormWav):
+        functional_name = "mutating"
+
+        def emit(self, sample: Sample) -> list[Sample]:
+            sample["wav"] *= 2
+            return [sample]
+
+    case = StageCase(Mutating, waveforms, {"target_db": -20.0}, random=True)
+    with pytest.raises(AssertionError):
+        contract.assert_input_is_not_mutated(case)
+    with pytest.raises(AssertionError):
+        contract.assert_output_follows_identity(case)
+
+
+# ---- the declarations under TYPE_CHECKING -----------------------------------------------------------
+
+
+def _declared() -> dict[str, ast.FunctionDef]:
+    source = ast.parse(inspect.getsource(stage_module))
+    body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == Source.__name__).body
+    block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    return {node.name: node for node in block.body if isinstance(node, ast.FunctionDef)}
+
+
+def _constructor(cls: type[Stage]) -> ast.FunctionDef:
+    function = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(cls.__init__)))).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    return function
+
+
+def _parameters(function: ast.FunctionDef) -> dict[str, str]:
+    """Name -> "annotation = default", without self and source."""
+    arguments = function.args
+    positional = dict(
+        zip(
+            (a.arg for a in arguments.args),
+            [*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults],
+            strict=True,
+        )
+    )
+    defaults = {**positional, **{a.arg: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)}}
+    written = {}
+    for argument in (*arguments.args, *arguments.kwonlyargs):
+        default, annotation = defaults[argument.arg], argument.annotation
+        kind = ast.unparse(annotation) if annotation is not None else ""
+        written[argument.arg] = f"{kind} = {ast.unparse(default)}" if default is not None else kind
+    return {name: text for name, text in written.items() if name not in ("self", "source")}
+
+
+def test_declared_methods_agree_with_constructors() -> None:
+    classes = {type(case.build()).functional_name: type(case.build()) for case in STAGES.values()}
+    declared = _declared()
+    assert set(declared) == set(classes)
+    for name, cls in classes.items():
+        assert _parameters(declared[name]) == _parameters(_constructor(cls)), name
+        by_position = [a.arg for a in declared[name].args.args if a.arg != "self"]
+        assert by_position == ([cls.positional] if cls.positional else []), name
+
+
+RIGHT = """
+chain = Source().load_audio(sample_rate=8_000).add_noise(snr=[3, 6], prob=0.5).chunk(min_seconds=2).norm_wav()
+chain = chain.features("logmel80", cmvn=False).mask("tera")
+"""
+WRONG = """
+Source().load_audio(sample_rate="high")
+Source().add_noise(signal_to_noise=3)
+Source().norm_wav(-25.0)
+Source().chunk(2.5)
+Source().tokenize("characters")
+"""
+
+
+@pytest.mark.slow
+def test_type_checker_sees_the_arguments_of_chained_calls(tmp_path: Path) -> None:
+    api = pytest.importorskip("mypy.api", reason="mypy is a tool of development")
+    snippet = tmp_path / "snippet.py"
+    beginning = "from s3prl_stream.pipes.stage import Source\n"
+    snippet.write_text(beginning + RIGHT + WRONG)
+    repository = Path(__file__).parents[2]
+    report, errors, _ = api.run(["--strict", "--config-file", str(repository / "pyproject.toml"), str(snippet)])
+    assert not errors
+    flagged = {
+        int(line.split(":")[1]) for line in report.splitlines() if line.startswith(f"{snippet}:") and ": error:" in line
+    }
+    lines = (beginning + RIGHT + WRONG).splitlines()
+    assert [lines[number - 1] for number in sorted(flagged)] == WRONG.strip().splitlines(), report
