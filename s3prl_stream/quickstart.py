@@ -7,7 +7,6 @@ one, bit for bit.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -22,7 +21,6 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError, UsageError
 
-LOSSES = "losses.jsonl"
 PRETRAIN_SIZES = ("--hidden-size", "128", "--layers", "3", "--heads", "4", "--ffn-size", "512")
 PRETRAIN_BUDGET = ("--batch-seconds", "60", "--crop-seconds", "10", "--lr", "0.001", "--seed", "0", "--device", "cpu")
 HELD_OUT_SHARE = 0.25
@@ -71,12 +69,12 @@ def quickstart(
     _command(*_pretrain_words(packed, whole, steps))
 
     _title("The same again, killed in the middle")
-    _kill_in_the_middle(_pretrain_words(packed, killed, steps), killed / LOSSES, after=steps // 2)
+    _kill_in_the_middle(_pretrain_words(packed, killed, steps), killed, after=steps // 2)
     print("\nThe same command once more: it resumes.")
     _command(*_pretrain_words(packed, killed, steps))
 
     _title("Are the losses equal?")
-    equal = _compare(read_losses(whole / LOSSES), read_losses(killed / LOSSES), steps)
+    equal = _compare(_losses(whole), _losses(killed), steps)
 
     _title("What do the frozen features know?")
     task = find_task(packed)
@@ -88,23 +86,14 @@ def quickstart(
         _command(*probe)
 
     _title("Pictures")
-    from s3prl_stream.pictures import draw_losses, draw_reconstruction
-
-    draw_losses(read_losses(whole / LOSSES), read_losses(killed / LOSSES), steps // 2, out / "loss.png")
-    draw_reconstruction(packed, killed, out / "reconstruction.png")
+    _draw(packed, whole, killed, out, killed_after=steps // 2)
 
     _title(f"Done in {time.monotonic() - started:.0f} s")
     print(f"  {packed}: the set")
-    print(f"  {killed}: the run: checkpoints, {LOSSES}, settings")
+    print(f"  {killed}: the run: checkpoints, losses.jsonl, run.json")
     print(f"  {out / 'loss.png'}, {out / 'reconstruction.png'}: the pictures")
     print("Next: more steps on the same run, `s3prl-stream plan` to see an epoch, your own audio with --data FOLDER.")
     return equal
-
-
-def read_losses(path: Path) -> list[tuple[int, float]]:
-    """(step, loss) of each line of a run's losses."""
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    return [(row["step"], row["loss"]) for row in rows]
 
 
 def find_task(packed: Path) -> Task | None:
@@ -159,24 +148,25 @@ def _announced(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "s3prl_stream", *words]
 
 
-def _kill_in_the_middle(words: Sequence[str], losses: Path, *, after: int) -> None:
-    """Start a command and SIGKILL it, with all its workers, once `losses` has `after` lines."""
+def _kill_in_the_middle(words: Sequence[str], run: Path, *, after: int) -> None:
+    """Start a command and SIGKILL it, with all its workers, once its run has recorded `after` steps."""
     process = subprocess.Popen(_announced(words), start_new_session=True)
     try:
-        while process.poll() is None and _count_lines(losses) < after:
+        while process.poll() is None and len(_losses(run)) < after:
             time.sleep(0.01)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.wait() != -signal.SIGKILL:
-        raise StreamError(
-            f"quickstart: the run ended by itself (exit status {process.returncode}) before it was killed."
-        )
-    print(f"\nSIGKILL after {_count_lines(losses)} steps: process {process.pid} is gone, without a chance to tidy up.")
+        raise StreamError(f"quickstart: the run ended by itself (exit status {process.returncode}) before the kill.")
+    print(f"\nSIGKILL after {len(_losses(run))} steps: process {process.pid} is gone, with no chance to tidy up.")
 
 
-def _count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def _losses(run: Path) -> list[tuple[int, float]]:
+    """(step, loss) of each step that a run has recorded so far."""
+    from s3prl_stream.trainer.losslog import NAME, read_losses
+
+    return [(line["step"], line["loss"]) for line in read_losses(run)] if (run / NAME).exists() else []
 
 
 def _compare(whole: list[tuple[int, float]], killed: list[tuple[int, float]], steps: int) -> bool:
@@ -189,6 +179,26 @@ def _compare(whole: list[tuple[int, float]], killed: list[tuple[int, float]], st
         return False
     print(f"Yes: all {steps} losses are equal, bit for bit. The last is {whole[-1][1]!r} in both runs.")
     return True
+
+
+def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: int) -> None:
+    """The loss curves, and the longest clip of one masked batch with what the network makes of it."""
+    import torch
+
+    from s3prl_stream.loader import Loader
+    from s3prl_stream.pictures import draw_losses, draw_reconstruction
+    from s3prl_stream.recipes import load_objective, tera_stream
+    from s3prl_stream.shards.shardset import open_shards
+
+    draw_losses(_losses(whole), _losses(killed), killed_after, out / "loss.png")
+    objective = load_objective(killed)
+    batch = next(iter(Loader(tera_stream(open_shards(packed), seed=1, max_batch_seconds=60.0))))
+    with torch.inference_mode():
+        predicted_BFD = objective.head(objective.encoder(batch["masked_feat"], batch["feat_len"])[-1])
+    row = int(batch["feat_len"].argmax())
+    frames = int(batch["feat_len"][row])
+    feat_FD, masked_FD = batch["feat"][row, :frames], batch["masked_feat"][row, :frames]
+    draw_reconstruction(feat_FD, masked_FD, predicted_BFD[row, :frames], batch["key"][row], out / "reconstruction.png")
 
 
 def _title(text: str) -> None:
