@@ -28,8 +28,8 @@ def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping
     """Pad and stack.
 
     Tensors and arrays [X, ...] become `name` [B, longest, ...], zero-padded, with `name_len` [B] int64. Integers,
-    floats and booleans become [B] tensors (int64, float32, bool); everything else becomes a list. A key that only some samples
-    have becomes a list with None.
+    floats and booleans become [B] tensors (int64, float32, bool); everything else becomes a list. A key that only
+    some samples have becomes a list with None.
 
     Args:
         samples: of one batch; may be empty.
@@ -59,7 +59,9 @@ def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
     lengths = [len(value) for value in values]
     shapes = {(value.shape[1:], value.dtype) for value in values}
     if len(shapes) > 1:
-        raise UsageError(f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}")
+        raise UsageError(
+            f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}"
+        )
     padded = torch.zeros((len(values), max(lengths), *values[0].shape[1:]), dtype=values[0].dtype)
     # numpy copies a row in the calling thread; torch would wake its whole thread pool for it
     rows = padded.numpy()
@@ -69,7 +71,9 @@ def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
 
 
 def _stack(values: list[Any]) -> Any:
-    values = [value.item() if isinstance(value, torch.Tensor | np.generic) and value.ndim == 0 else value for value in values]
+    values = [
+        value.item() if isinstance(value, torch.Tensor | np.generic) and value.ndim == 0 else value for value in values
+    ]
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return torch.tensor(values)

@@ -23,10 +23,11 @@ _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
 def mix64(values: U64) -> U64:
     """Bijective scrambling of uint64 [...] to uint64 [...]; neighbouring inputs give unrelated outputs."""
     with np.errstate(over="ignore"):
-        mixed = values + _GOLDEN
+        mixed: U64 = values + _GOLDEN
         mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLY_1
         mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLY_2
-        return mixed ^ (mixed >> np.uint64(31))
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed
 
 
 def hash64(*parts: int | str | npt.NDArray[Any]) -> U64:
@@ -49,7 +50,8 @@ def hash64(*parts: int | str | npt.NDArray[Any]) -> U64:
 
 def uniform(hashes: U64) -> npt.NDArray[np.float64]:
     """uint64 [...] -> float64 [...] in [0, 1): the upper 53 bits."""
-    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    fractions: npt.NDArray[np.float64] = (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return fractions
 
 
 def key_hash(key: str) -> int:

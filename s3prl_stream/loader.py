@@ -166,7 +166,7 @@ class Loader:
     def _describe(self, planned: PlannedBatch, at: int) -> dict[str, Any]:
         item = planned.items[at]._asdict()
         member = self._builder.root.shards.members[item.pop("set_index")]
-        return {"batch_index": planned.index, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
+        return {"batch_index": planned.number, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
 
     def _anchor(self, batch: int) -> Position:
         return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]

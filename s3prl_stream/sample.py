@@ -50,8 +50,10 @@ class Utterance:
         self.metadata: Mapping[str, Any] = metadata
 
     def __repr__(self) -> str:
-        stretch = "" if self.start_seconds is None and self.end_seconds is None else (
-            f", start_seconds={self.start_seconds}, end_seconds={self.end_seconds}"
+        stretch = (
+            ""
+            if self.start_seconds is None and self.end_seconds is None
+            else (f", start_seconds={self.start_seconds}, end_seconds={self.end_seconds}")
         )
         rest = "".join(f", {name}={value!r}" for name, value in self.metadata.items())
         return f"Utterance(key={self.key!r}, audio={self.audio!r}{stretch}{rest})"
@@ -74,7 +76,7 @@ class Item(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """Global batch `index` of the plan."""
+    """Global batch `number` of the plan."""
 
-    index: int
+    number: int
     items: list[Item]

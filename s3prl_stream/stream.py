@@ -130,7 +130,7 @@ class ShardStream(Root):
                 "key": item.key,
                 "set": names[item.set_index],
                 "epoch": item.epoch,
-                "batch_index": planned.index,
+                "batch_index": planned.number,
                 "slot": slot,
                 "item": item,
                 "identity": identity(
@@ -155,7 +155,7 @@ class ShardStream(Root):
                     "offset": item.offset,
                     "size": item.size,
                     "epoch": item.epoch,
-                    "batch_index": planned.index,
+                    "batch_index": planned.number,
                     "reason": error.reason,
                     "message": str(error.args[0]),
                 }
@@ -209,7 +209,7 @@ class BatchBuilder:
     def __getitem__(self, planned: PlannedBatch) -> tuple[Batch, list[dict[str, Any]]]:
         damaged: list[dict[str, Any]] = []
         samples = self.root.samples_of(planned, self.stages, damaged) if planned.items else []
-        return collate(samples, planned.index, self.known_keys), damaged
+        return collate(samples, planned.number, self.known_keys), damaged
 
 
 class CollatedStream(Source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,6 @@ class LoadAudio(Stage):
         SampleError: reason "decode"; costs that sample alone.
     """
 
-    takes = {}
     removes = frozenset({"audio", "codec", "num_frames"})
 
     def __init__(
@@ -83,30 +83,29 @@ def _frames(sample: Sample) -> tuple[npt.NDArray[Any], int]:
     path = next((sample[name] for name in ("wav_path", "audio_path") if name in sample), None)
     if path is None:
         raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
-    return _from_file(str(path), first, count)
+    return _from_file(Path(path), first, count)
 
 
-def _from_file(path: str, first_frame: int, num_frames: int | None) -> tuple[npt.NDArray[np.int16], int]:
-    import soundfile
-
-    from s3prl_stream.audio.decode import read_frames_int16
+def _from_file(path: Path, first_frame: int, num_frames: int | None) -> tuple[npt.NDArray[np.int16], int]:
+    from s3prl_stream.audio.decode import decode_int16
 
     try:
-        with soundfile.SoundFile(path) as sound:
-            stop = sound.frames if num_frames is None else first_frame + num_frames
-            return read_frames_int16(sound, first_frame, stop), int(sound.samplerate)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise SampleError(f"{path}: cannot be decoded: {error}", reason="decode") from None
+        data = path.read_bytes()
+    except OSError as error:
+        raise SampleError(f"{path}: cannot be read: {error.strerror}", reason="read") from None
+    return decode_int16(data, path.suffix[1:].lower(), first_frame=first_frame, num_frames=num_frames)
 
 
 def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDArray[Any]:
     if channel == "mean" and wav.shape[1] > 1:
         mean = wav.mean(axis=1, dtype=np.float64)
-        return (np.rint(mean) if wav.dtype == np.int16 else mean).astype(wav.dtype)
+        rounded: npt.NDArray[Any] = (np.rint(mean) if wav.dtype == np.int16 else mean).astype(wav.dtype)
+        return rounded
     index = channel if isinstance(channel, int) else 0
     if index >= wav.shape[1]:
         raise SampleError(f"{key}: channel {index} of {wav.shape[1]} channels (from 0)", reason="channel")
-    return wav[:, index]
+    mono: npt.NDArray[Any] = wav[:, index]
+    return mono
 
 
 def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray[Any]:

@@ -43,11 +43,14 @@ class Source(IterDataPipe[Sample]):
     splits: bool = False
     """True if samples may come out that are only a piece of an utterance, so that its text no longer fits them."""
 
+    def __str__(self) -> str:
+        return repr(self)
+
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""
         return None
 
-    def collate(self) -> Source:
+    def collate(self) -> Source:  # type: ignore[override]  # torch's own is a table entry, see `chained`
         """Padded batches for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`."""
         return root_of(self).collated(self)
 
@@ -185,9 +188,6 @@ class Stage(Source):
 
     def __repr__(self) -> str:
         return "\n  ".join([repr(root_of(self)), *(f".{stage.describe()}" for stage in stages_of(self))])
-
-    def __str__(self) -> str:
-        return repr(self)
 
 
 class Root(Source):

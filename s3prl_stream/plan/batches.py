@@ -79,7 +79,8 @@ def _runs(seconds: F64, shard: I64, settings: PlanSettings, epoch: int) -> I64:
     phase = hash64("phase", settings.seed, epoch, shard[first], np.arange(len(first))).astype(np.float64) * 2.0**-64
     shifted = (np.arange(len(seconds)) - first[group]) / length[group] + phase[group] - 0.5
     inside = np.clip(np.floor(shifted), 0, runs_in_group[group] - 1).astype(np.int64)
-    return np.cumsum((np.diff(inside, prepend=0) != 0) | new_group) - 1
+    runs: I64 = np.cumsum((np.diff(inside, prepend=0) != 0) | new_group) - 1
+    return runs
 
 
 def _buckets(run_seconds: F64, run_total: F64, settings: PlanSettings) -> I64:
@@ -103,7 +104,8 @@ def _concatenate_runs(order: I64, first_of_run: I64, count: int) -> I64:
     size = np.diff(first_of_run, append=count)[order]
     starts = first_of_run[order]
     ends = np.cumsum(size)
-    return np.arange(count) - np.repeat(ends - size, size) + np.repeat(starts, size)
+    sequence: I64 = np.arange(count) - np.repeat(ends - size, size) + np.repeat(starts, size)
+    return sequence
 
 
 def _cut(seconds: F64, settings: PlanSettings) -> I64:
@@ -116,7 +118,7 @@ def _cut(seconds: F64, settings: PlanSettings) -> I64:
         guess = min(limit, int(budget / max(seconds[start], 1e-3) * 1.3) + 4)
         while True:
             window = np.maximum.accumulate(seconds[start : start + guess])
-            fit = int(np.searchsorted(window * counts[: len(window)], budget, side="right"))
+            fit = int((window * counts[: len(window)]).searchsorted(budget, side="right"))
             if fit < len(window) or guess >= limit or start + guess >= len(seconds):
                 break
             guess = min(limit, guess * 2)

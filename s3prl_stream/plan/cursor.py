@@ -56,8 +56,11 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
         if old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            parts = [f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in sorted(old.keys() | new.keys())
-                     if old.get(key) != new.get(key)]
+            parts = [
+                f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+                for key in sorted(old.keys() | new.keys())
+                if old.get(key) != new.get(key)
+            ]
             lines.append(f"{name}: {', '.join(parts)}")
         else:
             lines.append(f"{name} was {old!r}, is {new!r}")

@@ -64,3 +64,7 @@ def rows_name(shard: str) -> str:
 def part_name(number: int) -> str:
     """Index part `number`, relative to the set's folder."""
     return f"{INDEX_FOLDER}/part-{number:05d}.parquet"
+
+
+PLAIN_COLUMNS = ("key", "key_hash", "offset", "size", "crc32c", "frames", "seconds")
+"""Columns of ever new values: without a dictionary they take a quarter less space and half the time to read."""

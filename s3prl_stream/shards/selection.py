@@ -183,5 +183,5 @@ def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[n
     on = np.ones(len(codes), dtype=np.bool_) if keep is None else keep
     sizes = np.bincount(codes[on], minlength=len(groups.numbers))
     share = on.sum() / max(np.count_nonzero(sizes), 1)
-    weights = share / np.maximum(sizes, 1)[codes]
-    return np.where(on, weights, 0.0).astype(np.float32)
+    weights: npt.NDArray[np.float32] = np.where(on, share / np.maximum(sizes, 1)[codes], 0.0).astype(np.float32)
+    return weights

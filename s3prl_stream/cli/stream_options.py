@@ -1,0 +1,44 @@
+"""The options of every command that plans a stream."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from s3prl_stream.stream import ShardStream
+
+
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """The settings of a ShardStream, under the names they have in Python."""
+    parser.add_argument("set", nargs="+", metavar="SET", help="folder of a packed set; several are read as one")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-seconds", type=float, default=240.0, help="padded seconds in a batch")
+    parser.add_argument("--batch-size", type=int, help="most clips in a batch")
+    parser.add_argument(
+        "--run", type=int, dest="neighbours", help="neighbours in a shard that stay together (default 1)"
+    )
+    parser.add_argument("--chunk-seconds", type=float, help="cut clips into equal pieces no longer than this")
+    parser.add_argument("--crop-seconds", type=float, help="one random stretch of this length from each clip")
+    parser.add_argument("--where", help="rows to keep, as in: language == 'en' and seconds > 2")
+    parser.add_argument("--subset", help='"10h", "30min" or "10%%", or "10h by speaker"')
+    parser.add_argument("--balance", metavar="COLUMN", help="draw each value of this column equally often")
+
+
+def stream_from(args: argparse.Namespace, *, epochs: int | None) -> ShardStream:
+    """The stream that the options describe."""
+    from s3prl_stream.stream import ShardStream
+
+    return ShardStream(
+        args.set,
+        seed=args.seed,
+        epochs=epochs,
+        max_batch_seconds=args.batch_seconds,
+        max_batch_size=args.batch_size,
+        run=args.neighbours,
+        chunk_seconds=args.chunk_seconds,
+        crop_seconds=args.crop_seconds,
+        where=args.where,
+        subset=args.subset,
+        balance=args.balance,
+    )

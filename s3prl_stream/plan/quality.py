@@ -1,0 +1,156 @@
+"""How good a plan is: padding, filled budget, repeated pairs, speakers per batch, reads. All four together, never one.
+
+Padding alone rewards sorted, frozen batches; fill alone rewards mixing all lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.hashing import hash64
+from s3prl_stream.plan.planner import BlockPlan, Planner
+from s3prl_stream.shards.member import I64
+
+
+@dataclass(frozen=True)
+class PlanQuality:
+    """Measured on the first blocks of two epochs. Shares are from 0 to 1."""
+
+    blocks: int
+    batches: int
+    clips: int
+    hours: float
+    clips_per_batch: float
+    padding: float
+    """Padded seconds that hold no audio."""
+    budget_filled: float
+    """Padded seconds of a batch over `max_batch_seconds`, on average."""
+    repeated_pairs: float
+    """Pairs of clips in one batch that share a batch in the next epoch too."""
+    speakers_vs_uniform: float | None
+    """Distinct speakers in a batch over those of as many clips drawn uniformly; None: no speaker column."""
+    megabytes_per_read: float
+    """Mean size of one contiguous read."""
+
+
+def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -> PlanQuality:
+    """Plan up to `max_blocks` blocks of epoch 0 (and, for the pairs, the same shards' blocks of epoch 1) and measure.
+
+    Args:
+        planner: of the stream.
+        max_blocks: how many; all of a small set.
+        column: whose distinct values in a batch are counted.
+    """
+    blocks = [planner.plan_block(0, block) for block in range(min(max_blocks, len(planner.blocks(0))))]
+    padded = np.concatenate([_padded_seconds(block) for block in blocks])
+    seconds = sum(float(block.seconds.sum()) for block in blocks)
+    sizes = np.concatenate([np.diff(block.batches.edges, axis=1)[:, 0] for block in blocks])
+    reads = [_reads(block) for block in blocks]
+    return PlanQuality(
+        blocks=len(blocks),
+        batches=len(padded),
+        clips=int(sizes.sum()),
+        hours=seconds / 3600,
+        clips_per_batch=float(sizes.mean()),
+        padding=1 - seconds / float(padded.sum()),
+        budget_filled=float(padded.mean()) / planner.settings.max_batch_seconds,
+        repeated_pairs=_repeated_pairs(planner, blocks),
+        speakers_vs_uniform=_speakers(planner, blocks, column),
+        megabytes_per_read=sum(size for size, _ in reads) / max(sum(count for _, count in reads), 1) / 1e6,
+    )
+
+
+def _padded_seconds(block: BlockPlan) -> npt.NDArray[np.float64]:
+    ordered = block.seconds[block.batches.sequence]
+    return np.array([ordered[start:stop].max() * (stop - start) for start, stop in block.batches.edges])
+
+
+def _batch_of_stretch(block: BlockPlan) -> I64:
+    found = np.zeros(len(block.seconds), dtype=np.int64)
+    for number, (start, stop) in enumerate(block.batches.edges):
+        found[block.batches.sequence[start:stop]] = number
+    return found
+
+
+def _repeated_pairs(planner: Planner, blocks: list[BlockPlan]) -> float:
+    """Share of the pairs of these blocks that meet again in epoch 1, over all blocks of epoch 1 that hold them."""
+    wanted = {(member, shard) for block in blocks for member, shard, _ in block.shards}
+    later: dict[tuple[int, int, int, int], tuple[int, int]] = {}
+    order = planner.blocks(1)
+    for number in range(len(order)):
+        held = [planner.shards.locate(shard) for shard in order.block(number).tolist()]
+        if not wanted.intersection(held):
+            continue
+        block = planner.plan_block(1, number)
+        for stretch, batch in zip(_identities(block), _batch_of_stretch(block).tolist(), strict=True):
+            later[stretch] = (number, batch)
+    pairs = repeated = 0
+    for block in blocks:
+        names = list(_identities(block))
+        for start, stop in block.batches.edges:
+            there = [later.get(names[stretch]) for stretch in block.batches.sequence[start:stop]]
+            count = stop - start
+            pairs += count * (count - 1) // 2
+            again: dict[tuple[int, int], int] = {}
+            for place in there:
+                if place is not None:
+                    again[place] = again.get(place, 0) + 1
+            repeated += sum(number * (number - 1) // 2 for number in again.values())
+    return repeated / pairs if pairs else 0.0
+
+
+def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
+    for row, first, draw in zip(block.stretches.row, block.stretches.first_frame, block.stretches.draw, strict=True):
+        member, shard, _ = block.shards[block.shard_of_row[row]]
+        yield member, shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
+
+
+def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> float | None:
+    if column not in planner.shards.columns():
+        return None
+    values = _column_by_shard(planner, column, {(m, s) for block in blocks for m, s, _ in block.shards})
+    ratios = []
+    for number, block in enumerate(blocks):
+        codes = np.concatenate([values[member, shard] for member, shard, _ in block.shards])
+        first_row = np.cumsum([0, *(len(values[member, shard]) for member, shard, _ in block.shards)])
+        row = block.stretches.row
+        code = codes[first_row[block.shard_of_row[row]] + block.row_in_shard[row]]
+        shuffled = code[np.argsort(hash64("uniform", number, np.arange(len(code))))]
+        ordered = code[block.batches.sequence]
+        ratios += [
+            (len(np.unique(ordered[start:stop])), len(np.unique(shuffled[start:stop])))
+            for start, stop in block.batches.edges
+        ]
+    return sum(found for found, _ in ratios) / sum(uniform for _, uniform in ratios)
+
+
+def _column_by_shard(planner: Planner, column: str, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    found: dict[tuple[int, int], Any] = {}
+    numbers: dict[Any, int] = {}
+    for index, member in enumerate(planner.shards.members):
+        names = {name: number for number, name in enumerate(member.shard_names)}
+        pieces: dict[int, list[Any]] = {}
+        for batch in member.batches([column, "shard"]):
+            shard = names[batch.column("shard")[0].as_py()]
+            if (index, shard) in wanted:
+                pieces.setdefault(shard, []).extend(batch.column(column).to_pylist())
+        for shard, cells in pieces.items():
+            found[index, shard] = np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
+    return found
+
+
+def _reads(block: BlockPlan) -> tuple[int, int]:
+    """(bytes, contiguous reads) if neighbours in a shard are read together."""
+    total = count = 0
+    for start, stop in block.batches.edges:
+        rows = np.unique(block.stretches.row[block.batches.sequence[start:stop]])
+        shard, at = block.shard_of_row[rows], block.row_in_shard[rows]
+        sizes = [int(block.shards[s][2].size[r]) for s, r in zip(shard, at, strict=True)]
+        total += sum(sizes)
+        count += int(np.count_nonzero((np.diff(at, prepend=-2) != 1) | (np.diff(shard, prepend=-1) != 0)))
+    return total, count
