@@ -26,7 +26,7 @@ def mix64(values: U64) -> U64:
         mixed: U64 = values + _GOLDEN
         mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLY_1
         mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLY_2
-        mixed = mixed ^ (mixed >> np.uint64(31))
+        mixed ^= mixed >> np.uint64(31)
     return mixed
 
 

@@ -24,9 +24,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the measures."""
     from dataclasses import asdict
 
-    from s3prl_stream.plan.quality import measure
-
     import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's
+    from s3prl_stream.plan.quality import measure
 
     began = time.perf_counter()
     stream = stream_from(args, epochs=None)
@@ -70,6 +69,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if "batches_in_epoch" in found:
         lines.append(
             f"whole epoch        {found['batches_in_epoch']} batches, "
-            f"planned in {found['seconds_for_whole_epoch']:.1f} s ({found['cpu_microseconds_per_clip']:.2f} us a clip, index read included)"
+            f"planned in {found['seconds_for_whole_epoch']:.1f} s "
+            f"({found['cpu_microseconds_per_clip']:.2f} us a clip, index read included)"
         )
     return lines

@@ -97,7 +97,8 @@ def _buckets(run_seconds: F64, run_total: F64, settings: PlanSettings) -> I64:
             number, first, total = number + 1, index, 0.0
         bucket[index] = number
         total += float(amount)
-    return bucket[level]
+    found: I64 = bucket[level]
+    return found
 
 
 def _concatenate_runs(order: I64, first_of_run: I64, count: int) -> I64:

@@ -16,7 +16,6 @@ from s3prl_stream.shards.member import Rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLES_PER_SHARD = 1024
 PATH_KEYS = ("wav_path", "audio_path")
 
 
@@ -27,13 +26,21 @@ class MemoryShards:
         samples: each a dict with `wav` (an array [T] or tensor [T]; `sample_rate` defaults to 16 000), or
             `wav_path`, a file whose header tells its length; other values are metadata.
         name: part of every sample's identity.
+        samples_per_shard: how many are planned as if they lay in one shard.
 
     Raises:
         UsageError: no samples, a sample that is no dict, or a key that stands twice.
     """
 
-    def __init__(self, samples: Mapping[str, Sample] | Sequence[Sample], name: str = "memory") -> None:
+    def __init__(
+        self,
+        samples: Mapping[str, Sample] | Sequence[Sample],
+        name: str = "memory",
+        *,
+        samples_per_shard: int = 1024,
+    ) -> None:
         self.name = name
+        self.samples_per_shard = samples_per_shard
         if isinstance(samples, Mapping):
             self._samples = [{"key": str(key), **sample} for key, sample in samples.items()]
         else:
@@ -48,11 +55,11 @@ class MemoryShards:
         self._frames = np.array([frames for frames, _ in lengths], dtype=np.int64)
         self._sample_rate = np.array([rate for _, rate in lengths], dtype=np.int64)
         self._keys = keys
-        starts = range(0, len(keys), SAMPLES_PER_SHARD)
+        starts = range(0, len(keys), samples_per_shard)
         seconds = self._frames / self._sample_rate
         self.shard_names = [f"memory-{number:06d}" for number in range(len(starts))]
-        self.shard_samples = np.array([len(keys[at : at + SAMPLES_PER_SHARD]) for at in starts], dtype=np.int64)
-        self.shard_seconds = np.array([seconds[at : at + SAMPLES_PER_SHARD].sum() for at in starts])
+        self.shard_samples = np.array([len(keys[at : at + samples_per_shard]) for at in starts], dtype=np.int64)
+        self.shard_seconds = np.array([seconds[at : at + samples_per_shard].sum() for at in starts])
         digest = hashlib.blake2b(name.encode(), digest_size=16)
         for key, frames in zip(keys, self._frames, strict=True):
             digest.update(f"\n{key} {frames}".encode())
@@ -63,7 +70,7 @@ class MemoryShards:
 
     def rows(self, shard: int) -> Rows:
         """Index rows of one slice of the samples; `offset` is the sample's position."""
-        at = slice(shard * SAMPLES_PER_SHARD, (shard + 1) * SAMPLES_PER_SHARD)
+        at = slice(shard * self.samples_per_shard, (shard + 1) * self.samples_per_shard)
         keys = self._keys[at]
         return Rows(
             key=keys,

@@ -138,7 +138,8 @@ class _Groups:
             return np.zeros(batch.num_rows, dtype=np.int64)
         encoded = batch.column(self.column).dictionary_encode(null_encoding="encode")
         numbers = [self.numbers.setdefault(value, len(self.numbers)) for value in encoded.dictionary.to_pylist()]
-        return np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+        rows: npt.NDArray[np.int64] = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+        return rows
 
 
 def _pieces(shards: ShardSet, groups: _Groups) -> Iterator[_Piece]:

@@ -24,13 +24,15 @@ from s3prl_stream.shards.layout import (
     part_name,
     shard_name,
 )
+from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.order import order_in_shard
 
 SAMPLE_RATE = 16_000
 FLAC_BYTES_PER_SECOND = 16_500
 THOUSAND_HOURS = {
     "en": 24, "de": 23, "fr": 23, "es": 21, "pl": 21, "it": 22, "ro": 18, "hu": 18, "cs": 19, "nl": 19, "fi": 14,
-    "hr": 8, "sk": 12, "sl": 11, "et": 11, "lt": 14, "pt": 18, "bg": 18, "el": 18, "lv": 13, "mt": 9, "sv": 16, "da": 14,
+    "hr": 8,
+    "sk": 12, "sl": 11, "et": 11, "lt": 14, "pt": 18, "bg": 18, "el": 18, "lv": 13, "mt": 9, "sv": 16, "da": 14,
 }  # fmt: skip
 SPEAKERS_PER_LANGUAGE = 300
 
@@ -86,7 +88,9 @@ def _rows(shard: int, count: int, seed: int, shuffled: bool) -> dict[str, Any]:
     speaker = rng.choice(SPEAKERS_PER_LANGUAGE, count, p=(1 / rank) / (1 / rank).sum())
     frames = np.clip(rng.gamma(3.2, 4.5, count) * SAMPLE_RATE, SAMPLE_RATE, 30 * SAMPLE_RATE).astype(np.int64)
     identities = hash64("synthetic", seed, shard, np.arange(count))
-    order = order_in_shard(frames / SAMPLE_RATE, identities, seed) if shuffled else np.lexsort((speaker, language))
+    order: I64 = np.lexsort((speaker, language))
+    if shuffled:
+        order = order_in_shard(frames / SAMPLE_RATE, identities, seed)
     language, speaker, frames, identities = language[order], speaker[order], frames[order], identities[order]
     codes = list(THOUSAND_HOURS)
     size = (frames / SAMPLE_RATE * FLAC_BYTES_PER_SECOND).astype(np.int64) // 512 * 512 + 2048
