@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import ChainDataset, DataLoader
 
 from s3prl_stream.errors import ChainError
 from s3prl_stream.pipes.stage import Stage
@@ -58,19 +58,28 @@ def assert_output_follows_identity(case: StageCase) -> None:
         assert _same(_without_tags(changed), _without_tags(forward)) is not case.random
 
 
-def assert_works_in_loader(case: StageCase) -> None:
-    """A torch DataLoader gives the same samples with and without worker processes (so the chain survives them)."""
-    alone = outputs(case.build()(case.samples()), epoch=1)
-    for num_workers in (0, 2):
-        chain = case.build()(case.samples())
-        chain.set_epoch(1)
-        context = multiprocessing.get_context("forkserver") if num_workers else None
-        if context is not None:
-            context.set_forkserver_preload(["torch"])
-        loader = DataLoader(
-            chain, batch_size=None, num_workers=num_workers, collate_fn=_as_it_is, multiprocessing_context=context
-        )
-        assert_same_samples(sorted(loader, key=_place), alone)
+def assert_all_work_in_loader(cases: Mapping[str, StageCase], num_workers: int) -> None:
+    """A torch DataLoader gives the samples that each chain gives alone, also from (forkserver) worker processes.
+
+    All chains run behind each other in one loader, as starting workers takes seconds.
+    """
+    chains, alone = [], []
+    for name, case in cases.items():
+        samples = [{"key": f"{name} {position}", **sample} for position, sample in enumerate(case.samples())]
+        alone += outputs(case.build()(samples), epoch=1)
+        chains.append(case.build()(samples))
+        chains[-1].set_epoch(1)
+    context = multiprocessing.get_context("forkserver") if num_workers else None
+    if context is not None:
+        context.set_forkserver_preload(["torch"])
+    loader = DataLoader(
+        ChainDataset(chains),
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context=context,
+    )
+    assert_same_samples(sorted(loader, key=_place), sorted(alone, key=_place))
 
 
 def assert_survives_pickle(case: StageCase) -> None:

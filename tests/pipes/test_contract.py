@@ -80,7 +80,6 @@ STAGES = {
 PROMISES: list[Callable[[StageCase], None]] = [
     contract.assert_input_is_not_mutated,
     contract.assert_output_follows_identity,
-    contract.assert_works_in_loader,
     contract.assert_survives_pickle,
     contract.assert_serves_two_chains,
     contract.assert_is_its_configuration,
@@ -94,6 +93,11 @@ PROMISES: list[Callable[[StageCase], None]] = [
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__.removeprefix("assert_"))
 def test_stage_keeps_promise(promise: Callable[[StageCase], None], name: str) -> None:
     promise(STAGES[name])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_all_stages_work_in_a_loader(num_workers: int) -> None:
+    contract.assert_all_work_in_loader(STAGES, num_workers)
 
 
 def test_every_public_stage_is_in_the_table() -> None:
@@ -173,16 +177,20 @@ def test_declared_methods_agree_with_constructors() -> None:
         assert by_position == ([cls.positional] if cls.positional else []), name
 
 
+BEGINNING = """
+from s3prl_stream.pipes import NormWav
+source = NormWav([])
+"""
 RIGHT = """
-chain = Source().load_audio(sample_rate=8_000).add_noise(snr=[3, 6], prob=0.5).chunk(min_seconds=2).norm_wav()
+chain = source.load_audio(sample_rate=8_000).add_noise(snr=[3, 6], prob=0.5).chunk(min_seconds=2).norm_wav()
 chain = chain.features("logmel80", cmvn=False).mask("tera")
 """
 WRONG = """
-Source().load_audio(sample_rate="high")
-Source().add_noise(signal_to_noise=3)
-Source().norm_wav(-25.0)
-Source().chunk(2.5)
-Source().tokenize("characters")
+source.load_audio(sample_rate="high")
+source.add_noise(signal_to_noise=3)
+source.norm_wav(-25.0)
+source.chunk(2.5)
+source.tokenize("characters")
 """
 
 
@@ -190,13 +198,12 @@ Source().tokenize("characters")
 def test_type_checker_sees_the_arguments_of_chained_calls(tmp_path: Path) -> None:
     api = pytest.importorskip("mypy.api", reason="mypy is a tool of development")
     snippet = tmp_path / "snippet.py"
-    beginning = "from s3prl_stream.pipes.stage import Source\n"
-    snippet.write_text(beginning + RIGHT + WRONG)
+    snippet.write_text(BEGINNING + RIGHT + WRONG)
     repository = Path(__file__).parents[2]
     report, errors, _ = api.run(["--strict", "--config-file", str(repository / "pyproject.toml"), str(snippet)])
     assert not errors
     flagged = {
         int(line.split(":")[1]) for line in report.splitlines() if line.startswith(f"{snippet}:") and ": error:" in line
     }
-    lines = (beginning + RIGHT + WRONG).splitlines()
+    lines = (BEGINNING + RIGHT + WRONG).splitlines()
     assert [lines[number - 1] for number in sorted(flagged)] == WRONG.strip().splitlines(), report
