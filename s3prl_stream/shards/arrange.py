@@ -1,0 +1,60 @@
+"""Which sample goes into which shard, and where in it: pure arithmetic on keys, bytes and durations.
+
+All samples are put into a random order that depends on the seed and their keys alone, so recordings and speakers mix;
+the order is cut into shards of equal bytes; inside a shard, neighbours of similar duration form runs, and the runs
+are shuffled. One read of a run brings equal lengths, and a plain sequential reader still sees shuffled lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.hashing import hash64, key_hash
+from s3prl_stream.shards.layout import PACKING_RUN
+
+
+def arrange(
+    keys: Sequence[str],
+    seconds: npt.NDArray[np.float64],
+    num_bytes: npt.NDArray[np.float64],
+    shard_bytes: float,
+    seed: int,
+) -> list[npt.NDArray[np.int64]]:
+    """Positions of the samples of every shard, in the shard's order.
+
+    No shard's estimate exceeds `shard_bytes` by a whole sample, and no shard is empty.
+
+    Args:
+        keys: N different keys.
+        seconds: [N] durations.
+        num_bytes: [N] estimated bytes in the shard.
+        shard_bytes: wanted size of a shard.
+        seed: of the order.
+    """
+    order = _shuffled(keys, seed)
+    before = np.cumsum(num_bytes[order]) - num_bytes[order]
+    num_shards = max(1, int(np.ceil(num_bytes.sum() / shard_bytes)))
+    shard = np.floor(before / num_bytes.sum() * num_shards).astype(np.int64)
+    edges = np.flatnonzero(np.diff(shard)) + 1
+    return [_in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]
+
+
+def _shuffled(keys: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """Ordered by key first, so the order in which the corpus lists its files has no say even among equal hashes."""
+    by_key = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    identities = np.array([key_hash(keys[position]) for position in by_key], dtype=np.uint64)
+    return by_key[np.argsort(hash64("pack", seed, identities), kind="stable")]
+
+
+def _in_runs(
+    members: npt.NDArray[np.int64], seconds: npt.NDArray[np.float64], seed: int, shard: int
+) -> npt.NDArray[np.int64]:
+    by_duration = members[np.argsort(seconds[members], kind="stable")]
+    num_whole = len(members) // PACKING_RUN
+    runs = by_duration[: num_whole * PACKING_RUN].reshape(num_whole, PACKING_RUN)
+    shuffled = runs[np.argsort(hash64("runs", seed, shard, np.arange(num_whole)), kind="stable")]
+    # The incomplete run holds the longest clips; at the end it leaves the others aligned to multiples of a run.
+    return np.concatenate([shuffled.ravel(), by_duration[num_whole * PACKING_RUN :]])

@@ -1,0 +1,54 @@
+"""`manifest.json` of a set: written last, at once, so a set without one is not finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream import __version__
+from s3prl_stream.errors import ShardError
+from s3prl_stream.shards.layout import MANIFEST
+
+PARTIAL = ".partial"
+"""Every file is written under a name with this at its end, and renamed when it is complete."""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of everything that decides about the bytes of a shard."""
+    import soundfile
+
+    versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "soundfile", "soxr")}
+    return {**versions, "libsndfile": soundfile.__libsndfile_version__, "s3prl_stream": __version__}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write atomically: a reader sees the whole manifest or none."""
+    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a set as it stands there; None if there is none.
+
+    Raises:
+        ShardError: it is not JSON.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise ShardError(f"{path}: not a readable manifest ({error}). Pack into another folder.") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file under another name, flush it to the disk, and rename it."""
+    partial = path.with_name(path.name + PARTIAL)
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,94 @@
+"""Index rows as Arrow tables: the fixed columns of `layout.INDEX_COLUMNS`, then the metadata that are scalars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from s3prl_stream.hashing import key_hash
+from s3prl_stream.shards.layout import INDEX_COLUMNS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LARGEST_INT64 = 2**63 - 1
+
+
+class IndexRow(NamedTuple):
+    """One sample of a shard."""
+
+    key: str
+    shard: str
+    offset: int
+    size: int
+    crc32c: int
+    codec: str
+    sample_rate: int
+    frames: int
+    metadata: Mapping[str, Any]
+
+
+def metadata_columns(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Column -> Arrow type ("bool", "int64", "double", "string") for the metadata of a whole set, sorted by name.
+
+    Integers and floats together become doubles, any other mixture strings (what is no string in it is written as
+    JSON). Names that hold only lists and objects, or nothing, are no columns.
+    """
+    kinds: dict[str, set[str]] = {}
+    for metadata in all_metadata:
+        for name, value in metadata.items():
+            if value is not None:
+                kinds.setdefault(name, set()).add(_kind(value))
+    return {name: _joint(kinds[name]) for name in sorted(kinds) if kinds[name] != {"nested"}}
+
+
+def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Table:
+    """[rows] of one shard as a table.
+
+    Args:
+        rows: in the order of the shard.
+        columns: of the whole set, from `metadata_columns`.
+    """
+    import pyarrow
+
+    fixed: dict[str, list[Any]] = {
+        name: [getattr(row, name) for row in rows] for name in INDEX_COLUMNS if name not in ("key_hash", "seconds")
+    }
+    fixed["key_hash"] = [key_hash(row.key) for row in rows]
+    fixed["seconds"] = [row.frames / row.sample_rate for row in rows]
+    arrays = [pyarrow.array(fixed[name], type=_arrow_type(kind)) for name, kind in INDEX_COLUMNS.items()]
+    for name, kind in columns.items():
+        cells = [_cell(row.metadata.get(name), kind) for row in rows]
+        arrays.append(pyarrow.array(cells, type=_arrow_type(kind)))
+    return pyarrow.Table.from_arrays(arrays, names=[*INDEX_COLUMNS, *columns])
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int64" if -_LARGEST_INT64 - 1 <= value <= _LARGEST_INT64 else "string"
+    if isinstance(value, float):
+        return "double"
+    return "string" if isinstance(value, str) else "nested"
+
+
+def _joint(kinds: set[str]) -> str:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "double" if kinds == {"int64", "double"} else "string"
+
+
+def _cell(value: Any, kind: str) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    if kind == "string":
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return float(value) if kind == "double" else value
+
+
+def _arrow_type(kind: str) -> Any:
+    import pyarrow
+
+    return pyarrow.type_for_alias(kind)

@@ -1,0 +1,71 @@
+"""Ordered work in several processes, with a bounded number of results in flight."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Any, TypeVar
+
+from s3prl_stream.errors import StreamError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_IN_FLIGHT_PER_WORKER = 4
+
+
+class Workers:
+    """A pool of processes, or this process itself.
+
+    Processes are spawned, so libraries with threads are safe in them; functions and tasks must be picklable.
+
+    Args:
+        num_workers: 0: everything runs here.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._in_flight = num_workers * _IN_FLIGHT_PER_WORKER
+        self._pool: ProcessPoolExecutor | None = None
+        if num_workers > 0:
+            self._pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results in the order of the tasks, whichever worker is done first.
+
+        Raises:
+            StreamError: a worker process died.
+        """
+        if self._pool is None:
+            yield from map(function, tasks)
+            return
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for task in tasks:
+                waiting.append(self._pool.submit(function, task))
+                if len(waiting) >= self._in_flight:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise StreamError(
+                "a worker process died: killed for lack of memory, or started by a script that has no "
+                'if __name__ == "__main__" around its work. Mend that, or use num_workers=0.'
+            ) from None
+
+
+def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive pieces of at most `size` items."""
+    return (items[start : start + size] for start in range(0, len(items), size))
