@@ -1,0 +1,209 @@
+"""`s3prl-stream pack CORPUS ROOT OUT`: a corpus becomes a set of shards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.errors import UsageError
+
+if TYPE_CHECKING:
+    from s3prl_stream.sample import Utterance
+    from s3prl_stream.shards.pack import PackReport
+
+_SHOWN = 20
+_SECONDS_BETWEEN_LINES = 10.0
+_MOST_DEFAULT_WORKERS = 16
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command and its corpora."""
+    parser = subparsers.add_parser(
+        "pack",
+        help=COMMANDS["pack"],
+        description="Decode every file, pack what is sound into shards, list what is damaged. Exit status 1 if "
+        "anything was damaged.",
+    )
+    corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
+
+    librispeech = corpora.add_parser("librispeech", help="LibriSpeech, or a corpus in its layout")
+    librispeech.add_argument("root", metavar="ROOT", help="folder that holds the splits")
+    librispeech.add_argument("--split", action="append", metavar="NAME", help="repeat it, or divide names by commas")
+
+    folder = corpora.add_parser("folder", help="every audio file below a folder")
+    folder.add_argument("root", metavar="ROOT", help="the folder")
+    folder.add_argument("--pattern", help="metadata from names, such as {digit}_{speaker}_{take}")
+    folder.add_argument("--table", metavar="FILE", help="CSV, TSV or JSON lines with a column that names the file")
+    folder.add_argument("--label-from", choices=["folder"], help="the first folder of a path becomes its label")
+
+    manifest = corpora.add_parser("manifest", help="CSV, TSV or JSON lines with one utterance a row")
+    manifest.add_argument("root", metavar="FILE", help="the manifest")
+
+    for corpus in (librispeech, folder, manifest):
+        _add_options(corpus)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Pack, show progress, end with a summary; 1 if a file was damaged."""
+    from s3prl_stream.shards.pack import pack_set
+    from s3prl_stream.shards.settings import PackSettings
+
+    settings = PackSettings(
+        codec=args.codec,
+        sample_rate=args.sample_rate,
+        channel=int(args.channel) if args.channel.isdecimal() else args.channel,
+        shard_mb=args.shard_mb,
+        seed=args.seed,
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        split_seconds=args.split_seconds,
+    )
+    with _Progress() as progress:
+        report = pack_set(
+            _utterances(args),
+            args.out,
+            settings,
+            num_workers=args.workers,
+            name=args.name,
+            corpus_name=_corpus_name(args),
+            licence=args.licence,
+            progress=progress.tell,
+        )
+    if args.json:
+        print(json.dumps(_as_json(report)))
+    else:
+        _print_summary(report)
+    return 1 if report.damaged else 0
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="folder of the set")
+    parser.add_argument("--name", help="of the set (default: that of OUT)")
+    parser.add_argument("--codec", default="flac", help="flac or wav (default: flac)")
+    parser.add_argument("--sample-rate", type=int, default=16_000, metavar="HZ", help="default: 16000")
+    parser.add_argument("--channel", default="first", help="first, mean or a number from 0 (default: first)")
+    parser.add_argument("--min-seconds", type=float, metavar="S", help="skip shorter utterances")
+    parser.add_argument("--max-seconds", type=float, metavar="S", help="skip longer utterances")
+    parser.add_argument("--split-seconds", type=float, metavar="S", help="cut longer utterances into equal pieces")
+    parser.add_argument("--shard-mb", type=float, default=512, metavar="MB", help="wanted size (default: 512)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
+    parser.add_argument("--licence", help="free text for the manifest")
+    parser.add_argument("--workers", type=int, default=_usable_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+
+def _usable_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_DEFAULT_WORKERS)
+
+
+def _utterances(args: argparse.Namespace) -> Iterator[Utterance]:
+    from s3prl_stream import corpora
+
+    if args.corpus == "librispeech":
+        return corpora.librispeech(args.root, split=_splits(args))
+    if args.corpus == "folder":
+        return corpora.folder(args.root, args.pattern, args.table, label_from=args.label_from)
+    return corpora.manifest(args.root)
+
+
+def _splits(args: argparse.Namespace) -> list[str] | None:
+    if args.split is None:
+        return None
+    splits = [name.strip() for names in args.split for name in names.split(",") if name.strip()]
+    if not splits:
+        raise UsageError("--split names no split.")
+    return splits
+
+
+def _corpus_name(args: argparse.Namespace) -> str:
+    splits = _splits(args) if args.corpus == "librispeech" else None
+    return " ".join([args.corpus, *(splits or [os.path.basename(os.path.abspath(args.root))])])
+
+
+def _as_json(report: PackReport) -> dict[str, Any]:
+    counts, shards = report.manifest["counts"], report.manifest["shards"]
+    return {
+        "out": str(report.folder),
+        "already_there": report.already_there,
+        "samples": counts["samples"],
+        "hours": counts["seconds"] / 3600,
+        "shards": len(shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "skipped": counts["skipped"],
+        "damaged": [one._asdict() for one in report.damaged],
+    }
+
+
+def _print_summary(report: PackReport) -> None:
+    from s3prl_stream.shards.outfolder import LEFT_OUT
+
+    facts = _as_json(report)
+    packing = report.manifest["packing"]
+    if report.already_there:
+        print(f"{report.folder}: this very set is there already; nothing was done.")
+    print(
+        f"{report.folder}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
+        f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB "
+        f"({packing['codec']}, {packing['sample_rate']} Hz)"
+    )
+    for reason, count in facts["skipped"].items():
+        print(f"skipped: {count} {reason.replace('_', ' ')}")
+    if report.damaged:
+        print(f"damaged: {len(report.damaged)}")
+    for one in report.damaged[:_SHOWN]:
+        print(f"  {one.audio}: {one.message} ({one.reason})")
+    if len(report.damaged) > _SHOWN:
+        print(f"  ... and {len(report.damaged) - _SHOWN} more")
+    if report.left_out:
+        print(f"all that was left out: {report.folder / LEFT_OUT}")
+
+
+class _Progress:
+    """A bar for each step on a terminal, else a plain line every ten seconds and at the end of a step; on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._step = ""
+        self._last = (0, 0)
+        self._told_at = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_step()
+
+    def tell(self, step: str, done: int, total: int | None) -> None:
+        """Of `step`, `done` of `total` are done."""
+        if step != self._step:
+            self._end_step()
+            self._step = step
+            if sys.stderr.isatty():
+                from tqdm import tqdm
+
+                self._bar = tqdm(desc=step, total=total, unit=" files", file=sys.stderr, dynamic_ncols=True)
+        self._last = (done, total or done)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        elif time.monotonic() - self._told_at > _SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def _end_step(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        elif self._step:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        done, total = self._last
+        self._told_at = time.monotonic()
+        print(f"{self._step}: {done} of {total}", file=sys.stderr, flush=True)
