@@ -74,17 +74,19 @@ class Loader:
         self._next_batch = 0
         self._anchors = [START]  # beginnings of blocks known so far, in order
         self._failures_in_a_row = 0
+        self._finished = False
 
     # ---- iterating -----------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._finished:
+            self._next_batch, self._anchors, self._finished = 0, [START], False
         first = self._next_batch
         for rounds, (batch, damaged) in enumerate(self._built(self._view(first)), start=1):
             self._next_batch = first + rounds * self.world_size
             self._count_damage(batch, damaged)
             yield batch
-        self._next_batch = 0
-        self._anchors = [START]
+        self._finished = True
 
     def __len__(self) -> int:
         """Batches that each rank gets from beginning to end; plans all of it the first time.
@@ -146,6 +148,7 @@ class Loader:
         """
         self._next_batch, anchor = read_cursor(state, stream_identity(self.stream))
         self._anchors = sorted({START, anchor})
+        self._finished = False
 
     def which(self, batch_index: int) -> list[dict[str, Any]]:
         """What global batch `batch_index` holds, without reading any audio.

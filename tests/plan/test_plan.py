@@ -1,0 +1,182 @@
+"""The plan's promises, on random indexes: exactly once, within the budget, a pure function, equal rounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.plan.planner import START, Planner, view
+from s3prl_stream.plan.settings import PlanSettings
+from s3prl_stream.sample import Item
+from s3prl_stream.stream import ShardStream
+from streams import RATE, cuts, durations, memory, settings
+
+
+def planner_of(seconds: list[float], **given_settings: Any) -> Planner:
+    return ShardStream(memory(seconds), **given_settings).planner()
+
+
+def items_of_epoch(planner: Planner, epoch: int) -> list[list[Item]]:
+    blocks = [planner.plan_block(epoch, number) for number in range(len(planner.blocks(epoch)))]
+    return [block.items(batch) for block in blocks for batch in range(block.num_batches)]
+
+
+@given(durations, settings)
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_every_clip_once_and_within_the_budget(seconds: list[float], given_settings: dict[str, Any]) -> None:
+    planner = planner_of(seconds, **given_settings)
+    for epoch in (0, 1):
+        batches = items_of_epoch(planner, epoch)
+        assert sorted(item.key for batch in batches for item in batch) == [f"clip{n:04d}" for n in range(len(seconds))]
+        for batch in batches:
+            longest = max(item.num_frames for item in batch) / RATE
+            assert len(batch) * longest <= given_settings["max_batch_seconds"] + 1e-6
+            assert len(batch) <= (given_settings["max_batch_size"] or len(batch))
+
+
+@given(durations, settings, st.floats(0.5, 4.0))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_chunks_cover_every_frame_once(
+    seconds: list[float], given_settings: dict[str, Any], chunk_seconds: float
+) -> None:
+    planner = planner_of(seconds, **given_settings, chunk_seconds=chunk_seconds)
+    covered: Counter[tuple[str, int]] = Counter()
+    for batch in items_of_epoch(planner, 0):
+        for item in batch:
+            assert 0 < item.num_frames <= round(chunk_seconds * RATE)
+            covered.update((item.key, frame) for frame in range(item.first_frame, item.first_frame + item.num_frames))
+    frames = [round(length * RATE) for length in seconds]
+    assert sum(covered.values()) == len(covered) == sum(frames)
+
+
+@given(durations, settings)
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_one_crop_of_each_clip_inside_it(seconds: list[float], given_settings: dict[str, Any]) -> None:
+    planner = planner_of(seconds, **given_settings, crop_seconds=1.5)
+    items = [item for batch in items_of_epoch(planner, 3) for item in batch]
+    assert len({item.key for item in items}) == len(items) == len(seconds)
+    for item in items:
+        assert item.num_frames == min(item.clip_frames, 1500)
+        assert 0 <= item.first_frame <= item.clip_frames - item.num_frames
+
+
+def test_crops_in_proportion_to_length() -> None:
+    seconds = [1.0, 3.0, 6.0] * 200
+    planner = planner_of(seconds, crop_seconds=1.0, crops="per_seconds")
+    drawn = Counter(int(item.key[4:]) % 3 for batch in items_of_epoch(planner, 0) for item in batch)
+    assert drawn == {0: 200, 1: 600, 2: 1200}
+    fractional = planner_of([2.5] * 2000, crop_seconds=1.0, crops="per_seconds")
+    count = sum(len(batch) for batch in items_of_epoch(fractional, 0))
+    assert abs(count / 2000 - 2.5) < 4 * 0.5 / np.sqrt(2000)
+    copies = Counter((item.key, item.draw) for batch in items_of_epoch(fractional, 0) for item in batch)
+    assert max(copies.values()) == 1  # so that no two crops share their random draws
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("split", [4, 4, 3]), ("crop", [10, 3]), ("skip", [3])])
+def test_clips_longer_than_a_batch_follow_the_policy(policy: str, expected: list[int]) -> None:
+    limit = 10.0 if policy == "crop" else 4.0 if policy == "split" else 5.0
+    planner = planner_of([8.0 if policy == "split" else 12.0, 3.0], max_batch_seconds=limit, too_long=policy)
+    block = planner.plan_block(0, 0)
+    found = [item.num_frames // RATE for batch in range(block.num_batches) for item in block.items(batch)]
+    assert sorted(found, reverse=True) == expected
+    assert block.keys_too_long() == (["clip0000"] if policy == "skip" else [])
+
+
+@given(durations, settings, cuts, st.integers(1, 5))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_ranks_are_views_with_equally_many_batches(
+    seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], world_size: int
+) -> None:
+    planner = planner_of(seconds, **given_settings, **cut, epochs=2)
+    alone = [planned for _, planned, _ in view(planner, START, 0, 0, 1)]
+    assert [planned.number for planned in alone] == list(range(len(alone)))
+    ranks = [[planned for _, planned, _ in view(planner, START, 0, rank, world_size)] for rank in range(world_size)]
+    assert len({len(planned) for planned in ranks}) == 1
+    together = sorted((planned for rank in ranks for planned in rank), key=lambda planned: planned.number)
+    assert together[: len(alone)] == alone
+    assert all(not planned.items for planned in together[len(alone) :])
+    assert len(together) - len(alone) < world_size
+
+
+@given(durations, settings, cuts, st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_resume_chains_with_changing_ranks_deliver_the_ledger(
+    seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
+) -> None:
+    planner = planner_of(seconds, **given_settings, **cut, epochs=2)
+    ledger = [planned for _, planned, _ in view(planner, START, 0, 0, 1)]
+    anchors = [position for position, _ in planner.walk()]
+    got, next_batch = [], 0
+    while next_batch < len(ledger):
+        world_size = data.draw(st.integers(1, 4))
+        rounds = data.draw(st.integers(1, max(len(ledger) // 3, 1)))
+        anchor = max(position for position in anchors if position.batch <= next_batch)
+        for rank in range(world_size):
+            mine = view(planner, anchor, next_batch, rank, world_size)
+            got += [planned for _, (_, planned, _) in zip(range(rounds), mine, strict=False)]
+        next_batch += rounds * world_size
+    assert sorted((planned for planned in got if planned.items), key=lambda planned: planned.number) == ledger
+
+
+def test_another_seed_or_epoch_is_another_order() -> None:
+    seconds = [1.0 + n % 5 for n in range(200)]
+    first = planner_of(seconds, max_batch_seconds=20.0)
+    other = planner_of(seconds, max_batch_seconds=20.0, seed=1)
+    keys = [
+        [item.key for batch in items_of_epoch(p, e) for item in batch] for p, e in ((first, 0), (first, 1), (other, 0))
+    ]
+    assert keys[0] != keys[1] != keys[2] != keys[0]
+    assert items_of_epoch(planner_of(seconds, max_batch_seconds=20.0), 0) == items_of_epoch(first, 0)
+
+
+def test_without_shuffle_the_order_is_that_of_the_set() -> None:
+    planner = planner_of([3.0, 1.0, 2.0] * 20, shuffle=False)
+    keys = [item.key for batch in items_of_epoch(planner, 0) for item in batch]
+    assert keys == sorted(keys)
+
+
+def test_the_plan_is_pinned() -> None:
+    """Golden: a change here is a change of PLAN_VERSION, for it would re-order every run in progress."""
+    planner = planner_of([0.5 + (n * 7919 % 97) / 10 for n in range(60)], max_batch_seconds=30.0, run=2, seed=7)
+    numbers = [[int(item.key[4:]) for item in batch] for batch in items_of_epoch(planner, 1)[:3]]
+    assert numbers == GOLDEN
+
+
+GOLDEN = [[12, 23, 26, 37], [24, 35, 13, 49, 32, 21], [59, 6, 17]]
+
+
+def test_balance_draws_each_value_equally_often() -> None:
+    data = memory([1.0] * 700, samples_per_shard=100)
+    for sample in data._samples:
+        sample["label"] = "rare" if sample["key"].endswith("7") else "common"
+    planner = ShardStream(data, balance="label", max_batch_seconds=20.0).planner()
+    drawn: Counter[bool] = Counter()
+    for epoch in range(4):
+        drawn.update(item.key.endswith("7") for batch in items_of_epoch(planner, epoch) for item in batch)
+    assert abs(drawn[True] / sum(drawn.values()) - 0.5) < 0.03
+    assert abs(sum(drawn.values()) / 4 - 700) < 40
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_batch_seconds": 0.0},
+        {"max_batch_size": 0},
+        {"epochs": 0},
+        {"run": 0},
+        {"crops": "some"},
+        {"too_long": "explode"},
+        {"chunk_seconds": 2.0, "crop_seconds": 2.0},
+        {"chunk_seconds": 500.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        PlanSettings(**wrong)

@@ -1,0 +1,273 @@
+"""The loader on real samples: topologies, resume, state, damage."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+import s3prl_stream as ss
+from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
+from s3prl_stream.pipes.stage import Source
+from streams import RATE, clips, cuts, delivered, durations, memory, settings
+
+TOPOLOGIES = [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1)]
+
+
+def chain(data: Any, **given_settings: Any) -> Source:
+    """A chain with a random stage that grows batches, so that draws and regrouping are in the comparison."""
+    stream = ss.ShardStream(data, **{"epochs": 2, "max_batch_seconds": 30.0, **given_settings})
+    return stream.load_audio(sample_rate=RATE).add_noise(snr=(3, 20), prob=0.5)
+
+
+def run(
+    stream: Source, ranks: int, workers: int, state: Any = None, rounds: int | None = None
+) -> tuple[list[Any], Any]:
+    """What all ranks got, ordered by batch, and the state of the last of them."""
+    got = []
+    for rank in range(ranks):
+        loader = ss.Loader(stream, num_workers=workers, rank=rank, world_size=ranks)
+        if state is not None:
+            loader.load_state_dict(json.loads(json.dumps(state)))
+        batches = iter(loader)
+        for count, batch in enumerate(batches, start=1):
+            if batch["key"]:
+                got.append(delivered(batch))
+            if count == rounds:
+                break
+        last = loader.state_dict()
+        del batches
+    return sorted(got), last
+
+
+@pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
+def test_ranks_and_workers_are_views(ranks: int, workers: int) -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(90)]), block_samples=32, run=3, seed=5)
+    assert run(stream, ranks, workers)[0] == run(stream, 1, 0)[0]
+
+
+@pytest.mark.slow
+@given(durations, settings, cuts)
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_ranks_and_workers_are_views_of_any_stream(
+    seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any]
+) -> None:
+    stream = chain(memory(seconds), **given_settings, **cut)
+    expected = run(stream, 1, 0)[0]
+    for ranks, workers in TOPOLOGIES[1:]:
+        assert run(stream, ranks, workers)[0] == expected
+
+
+@given(durations, settings, cuts, st.data())
+@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_resume_chains_with_changing_topology(
+    seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
+) -> None:
+    stream = chain(memory(seconds), **given_settings, **cut)
+    expected = run(stream, 1, 0)[0]
+    got: list[Any] = []
+    state = None
+    for _ in range(data.draw(st.integers(3, 5))):
+        rounds = data.draw(st.integers(1, 4))
+        part, state = run(stream, data.draw(st.integers(1, 3)), 0, state, rounds)
+        got += part
+        if state["next_batch"] >= len(expected):
+            break
+    else:
+        got += run(stream, data.draw(st.integers(1, 3)), 0, state)[0]
+    assert sorted(got) == expected
+
+
+@pytest.mark.slow
+@given(st.data())
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_resume_chains_with_worker_processes(data: st.DataObject) -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(120)]), block_samples=48)
+    expected = run(stream, 1, 0)[0]
+    got: list[Any] = []
+    state = None
+    for _ in range(3):
+        ranks, workers = data.draw(st.sampled_from(TOPOLOGIES))
+        part, state = run(stream, ranks, workers, state, data.draw(st.integers(1, 5)))
+        got += part
+    assert sorted(got + run(stream, 2, 1, state)[0]) == expected
+
+
+def test_the_state_counts_what_was_handed_over_not_what_was_built() -> None:
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    for workers in (0, 2):
+        loader = ss.Loader(stream, num_workers=workers, prefetch=4)
+        batches = iter(loader)
+        assert loader.state_dict()["next_batch"] == 0
+        for count in range(1, 4):
+            next(batches)
+            assert loader.state_dict()["next_batch"] == count
+        del batches
+
+
+def test_the_state_is_small_json_and_the_same_on_every_rank() -> None:
+    stream = chain(memory([2.0] * 60), block_samples=16)
+    loaders = [ss.Loader(stream, rank=rank, world_size=3) for rank in range(3)]
+    for loader in loaders:
+        for _, _batch in zip(range(4), loader, strict=False):
+            pass
+    states = {json.dumps(loader.state_dict(), sort_keys=True) for loader in loaders}
+    assert len(states) == 1
+    assert len(states.pop()) < 4096
+
+
+def test_loading_a_state_gives_it_back() -> None:
+    stream = chain(memory([2.0] * 60), block_samples=16)
+    _, state = run(stream, 1, 0, rounds=7)
+    loader = ss.Loader(stream)
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+
+
+def test_iteration_goes_on_and_begins_anew_after_the_end() -> None:
+    stream = chain(memory([2.0] * 30), epochs=1)
+    expected = run(stream, 1, 0)[0]
+    loader = ss.Loader(stream)
+    first = [delivered(batch) for _, batch in zip(range(1), loader, strict=False)]
+    rest = [delivered(batch) for batch in loader]
+    assert first + rest == expected
+    assert [delivered(batch) for batch in loader] == expected
+
+
+def test_an_endless_stream_has_no_length_and_goes_on() -> None:
+    stream = chain(memory([2.0] * 30), epochs=None)
+    with pytest.raises(TypeError, match="endless"):
+        len(ss.Loader(stream))
+    epochs = [batch["epoch"][0].item() for _, batch in zip(range(9), ss.Loader(stream), strict=False)]
+    assert epochs[0] == 0
+    assert epochs[-1] > 2
+
+
+def test_lengths_are_what_is_delivered() -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(50)]), chunk_seconds=2.0)
+    loader = ss.Loader(stream, rank=1, world_size=3)
+    assert len(loader) == sum(1 for _ in loader)
+    assert len(stream) == sum(1 for _ in stream)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"max_batch_seconds": 31.0}, "max_batch_seconds was 30.0, is 31.0"),
+        ({"where": "speaker == 's1'"}, "selection"),
+    ],
+)
+def test_a_state_of_other_settings_is_refused_with_the_difference(change: dict[str, Any], named: str) -> None:
+    state = ss.Loader(chain(memory([2.0] * 30))).state_dict()
+    with pytest.raises(StateError, match=named):
+        ss.Loader(chain(memory([2.0] * 30), **change)).load_state_dict(state)
+
+
+def test_a_state_of_other_data_stages_or_version_is_refused() -> None:
+    stream = chain(memory([2.0] * 30))
+    state = ss.Loader(stream).state_dict()
+    with pytest.raises(StateError, match="data"):
+        ss.Loader(chain(memory([2.0] * 31))).load_state_dict(state)
+    with pytest.raises(StateError, match="stages: norm_wav was None"):
+        ss.Loader(stream.norm_wav()).load_state_dict(state)
+    with pytest.raises(StateError, match="plan version 0"):
+        ss.Loader(stream).load_state_dict({**state, "plan_version": 0})
+    with pytest.raises(StateError, match="no cursor"):
+        ss.Loader(stream).load_state_dict({"epoch": 3})
+
+
+def test_more_epochs_are_no_other_stream() -> None:
+    data = memory([2.0] * 30)
+    _, state = run(chain(data, epochs=1), 1, 0)
+    got, _ = run(chain(data, epochs=2), 1, 0, state)
+    assert got == [row for row in run(chain(data, epochs=2), 1, 0)[0] if row[0] >= state["next_batch"]]
+
+
+@pytest.mark.parametrize("cut", [{}, {"chunk_seconds": 1.0}, {"crop_seconds": 1.0}])
+def test_which_agrees_with_what_was_delivered(cut: dict[str, Any]) -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(80)]), block_samples=32, **cut)
+    loader = ss.Loader(stream)
+    seen = list(loader)
+    fresh = ss.Loader(stream)
+    for number in (0, len(seen) // 2, len(seen) - 1):
+        for one in (loader, fresh):
+            told = one.which(number)
+            assert [row["key"] for row in told] == seen[number]["key"]
+            assert [row["first_frame"] for row in told] == seen[number]["first_frame"].tolist()
+            assert [row["num_frames"] for row in told] == seen[number]["wav_len"].tolist()
+    with pytest.raises(UsageError, match=f"no batch {len(seen)}"):
+        loader.which(len(seen))
+
+
+def test_chunks_join_to_the_clip() -> None:
+    data = clips([7.3, 2.1])
+    stream = ss.ShardStream(data, epochs=1, chunk_seconds=2.0).load_audio(sample_rate=RATE, dtype="int16")
+    pieces: dict[str, list[tuple[int, torch.Tensor]]] = {}
+    for sample in stream:
+        pieces.setdefault(sample["key"], []).append((sample["first_frame"], sample["wav"]))
+    for key, found in pieces.items():
+        joined = torch.cat([wav for _, wav in sorted(found, key=lambda piece: piece[0])])
+        assert torch.equal(joined, torch.from_numpy(data[key]["wav"]))
+
+
+def test_the_stream_divides_itself_among_dataloader_workers() -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(60)]), epochs=1)
+    keys = sorted(sample["key"] for sample in stream)
+    for workers in (1, 2):
+        loader = DataLoader(stream, batch_size=None, num_workers=workers)
+        assert sorted(sample["key"] for sample in loader) == keys
+    plain = DataLoader(stream.collate(), batch_size=None, num_workers=2)
+    assert [delivered(batch) for batch in plain] == run(stream, 1, 0)[0]
+
+
+def test_batches_need_a_plan() -> None:
+    with pytest.raises(ChainError, match="ShardStream"):
+        ss.Loader(ss.pipes.NormWav()([{"wav": torch.zeros(4)}]))
+    with pytest.raises(ChainError, match="ShardStream"):
+        ss.pipes.NormWav()([{"wav": torch.zeros(4)}]).collate()
+
+
+def test_damage_costs_the_sample_alone_and_is_listed(tmp_path: Any) -> None:
+    data: dict[str, dict[str, Any]] = {key: dict(sample) for key, sample in clips([2.0] * 40).items()}
+    whole = run(ss.ShardStream(data, epochs=1, max_batch_seconds=10.0).load_audio(sample_rate=RATE), 1, 0)[0]
+    for key in ("clip0003", "clip0021"):
+        data[key] = {**data[key], "audio": b"not audio at all", "codec": "flac"}
+    loader = ss.Loader(ss.ShardStream(data, epochs=1, max_batch_seconds=10.0).load_audio(sample_rate=RATE))
+    got = sorted(delivered(batch) for batch in loader)
+    expected = [(b, tuple(row for row in rows if row[0] not in ("clip0003", "clip0021"))) for b, rows in whole]
+    assert got == expected
+    assert sorted((row["key"], row["reason"]) for row in loader.damaged) == [
+        ("clip0003", "decode"),
+        ("clip0021", "decode"),
+    ]
+
+
+def test_failures_in_a_row_stop_the_run() -> None:
+    data = {key: {**sample, "audio": b"no", "codec": "flac"} for key, sample in clips([2.0] * 40).items()}
+    stream = ss.ShardStream(data, epochs=1, max_batch_seconds=10.0, max_consecutive_failures=12)
+    with pytest.raises(TooManyFailures, match="15 samples in a row"):
+        list(ss.Loader(stream.load_audio(sample_rate=RATE)))
+
+
+def test_an_empty_batch_has_empty_tensors_and_no_weight() -> None:
+    stream = ss.ShardStream(clips([1.0]), epochs=1).load_audio(sample_rate=RATE)
+    (batch,) = list(ss.Loader(stream, rank=1, world_size=2))
+    assert batch["weight"] == 0.0
+    assert batch["key"] == []
+    assert batch["wav"].shape == (0, 0)
+    assert batch["wav"].dtype == torch.float32
+
+
+def test_text_does_not_outlive_a_cut() -> None:
+    stream = ss.ShardStream(clips([9.0, 1.0]), epochs=1, crop_seconds=2.0).load_audio(sample_rate=RATE)
+    texts = {sample["key"]: sample.get("text") for sample in stream}
+    assert texts == {"clip0000": None, "clip0001": "TEXT 1"}
+    with pytest.raises(ChainError, match="text"):
+        stream.tokenize(ss.pipes.CharacterTokenizer())
