@@ -10,12 +10,12 @@ import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from streams import RATE, clips, cuts, delivered, durations, memory, settings
 from torch.utils.data import DataLoader
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
 from s3prl_stream.pipes.stage import Source
-from streams import RATE, clips, cuts, delivered, durations, memory, settings
 
 TOPOLOGIES = [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1)]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from streams import RATE, cuts, durations, memory, settings
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.planner import START, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.sample import Item
 from s3prl_stream.stream import ShardStream
-from streams import RATE, cuts, durations, memory, settings
 
 
 def planner_of(seconds: list[float], **given_settings: Any) -> Planner:
