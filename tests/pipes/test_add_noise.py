@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.add_noise import NoiseAugmentation, mix_at_snr
+from s3prl_stream.pipes.norm_wav import rms
+from s3prl_stream.sample import Sample
+
+
+def tones(count: int, num_frames: int = 4_000) -> list[Sample]:
+    wav = 0.1 * np.sin(np.arange(num_frames, dtype=np.float32) / 7)
+    return [{"wav": wav} for _ in range(count)]
+
+
+def measured_snr_db(clean: np.ndarray, noisy: np.ndarray) -> float:
+    return 20 * np.log10(rms(clean) / rms(noisy - clean))
+
+
+@given(
+    snr_db=st.floats(-20, 40), level=st.floats(1e-3, 1.0), noise_level=st.floats(1e-3, 10.0), seed=st.integers(0, 2**32)
+)
+def test_measured_ratio_is_the_asked_one(snr_db: float, level: float, noise_level: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wav = np.float32(level) * rng.standard_normal(2_000, dtype=np.float32)
+    noise = np.float32(noise_level) * rng.standard_normal(2_000, dtype=np.float32)
+    noisy = mix_at_snr(wav, noise, snr_db)
+    assert noisy.dtype == np.float32
+    assert measured_snr_db(wav, noisy) == pytest.approx(snr_db, abs=0.01)
+
+
+def test_ratios_are_uniform_in_the_range() -> None:
+    samples = tones(400)
+    chain = NoiseAugmentation(snr=[3, 6])(samples)
+    ratios = [
+        measured_snr_db(before["wav"], after["wav"].numpy()) for before, after in zip(samples, chain, strict=True)
+    ]
+    assert 3.0 - 0.01 <= min(ratios) < 3.2
+    assert 5.8 < max(ratios) <= 6.0 + 0.01
+    assert np.mean(ratios) == pytest.approx(4.5, abs=5 * 3 / np.sqrt(12 * 400))
+
+
+def test_one_number_is_the_ratio() -> None:
+    (sample,) = NoiseAugmentation(snr=10)(tones(1))
+    assert measured_snr_db(tones(1)[0]["wav"], sample["wav"].numpy()) == pytest.approx(10.0, abs=0.01)
+
+
+@pytest.mark.parametrize("prob", [0.0, 0.3, 1.0])
+def test_share_of_noisy_waveforms(prob: float) -> None:
+    samples = tones(1_000, num_frames=50)
+    noisy = sum(not np.array_equal(s["wav"].numpy(), samples[0]["wav"]) for s in NoiseAugmentation(prob=prob)(samples))
+    assert noisy == pytest.approx(1_000 * prob, abs=5 * np.sqrt(1_000 * prob * (1 - prob)))
+
+
+def test_noise_is_white_normal() -> None:
+    (sample,) = NoiseAugmentation(snr=0)(tones(1, num_frames=100_000))
+    noise = sample["wav"].numpy() - tones(1, num_frames=100_000)[0]["wav"]
+    noise /= rms(noise)
+    assert abs(noise.mean()) < 0.02
+    assert abs(np.mean(noise[1:] * noise[:-1])) < 0.02
+    assert np.mean(noise**4) == pytest.approx(3.0, abs=0.15)
+
+
+def test_draws_come_in_the_documented_order() -> None:
+    samples = tones(1)
+    stage = NoiseAugmentation(snr=(0, 10), prob=0.9)
+    (sample,) = stage(samples)
+    rng = stage.rng(sample)
+    assert rng.random() < 0.9
+    snr_db = rng.uniform(0.0, 10.0)
+    noise = rng.standard_normal(len(samples[0]["wav"]), dtype=np.float32)
+    assert np.array_equal(sample["wav"].numpy(), mix_at_snr(samples[0]["wav"], noise, snr_db))
+
+
+def test_second_stage_of_a_chain_draws_other_noise() -> None:
+    once_chain = NoiseAugmentation(snr=0)(tones(1))
+    twice_chain = NoiseAugmentation(snr=0)(NoiseAugmentation(snr=0)(tones(1)))
+    (once,), (twice,) = ([sample["wav"].numpy() for sample in chain] for chain in (once_chain, twice_chain))
+    assert abs(np.corrcoef(once - tones(1)[0]["wav"], twice - once)[0, 1]) < 0.1
+
+
+def test_silence_gets_nothing() -> None:
+    for num_frames in (0, 50):
+        (sample,) = NoiseAugmentation()([{"wav": np.zeros(num_frames, np.float32)}])
+        assert not sample["wav"].any()
+        assert len(sample["wav"]) == num_frames
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"noise": "babble"}, '"gaussian"'),
+        ({"snr": (6, 3)}, "lowest, highest"),
+        ({"snr": [1, 2, 3]}, "lowest, highest"),
+        ({"snr": float("nan")}, "lowest, highest"),
+        ({"prob": 1.5}, "between 0 and 1"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        NoiseAugmentation(**settings)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.tokenizers import (
+    EOS_ID,
+    PAD_ID,
+    UNK_ID,
+    CharacterTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    collapse_repeats,
+    load_tokenizer,
+    texts_of,
+    train_sentencepiece,
+)
+
+TEXTS = [
+    f"THE {colour} {animal} SAW {number} {thing} IN THE WATER"
+    for colour in ("RED", "GREEN", "OLDER")
+    for animal in ("FOX", "OWL", "HORSES")
+    for number in ("ONE", "TWO", "SEVENTEEN")
+    for thing in ("BOATS", "THINGS")
+]
+
+
+def subwords(kind: str = "unigram") -> SentencePieceTokenizer:
+    return train_sentencepiece(TEXTS, 30, kind=kind)
+
+
+TOKENIZERS = [CharacterTokenizer(), CharacterTokenizer.from_texts(TEXTS), subwords(), subwords("bpe")]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["default", "characters", "unigram", "bpe"])
+class TestEveryTokenizer:
+    def test_text_comes_back(self, tokenizer: Tokenizer) -> None:
+        for text in TEXTS:
+            ids = tokenizer.encode(text)
+            assert ids[-1] == EOS_ID
+            assert all(3 <= token < tokenizer.vocab_size for token in ids[:-1])
+            assert tokenizer.encode(text, eos=False) == ids[:-1]
+            assert tokenizer.decode([*ids, PAD_ID, PAD_ID, 5]) == text
+
+    def test_unknown_is_id_2(self, tokenizer: Tokenizer) -> None:
+        assert tokenizer.encode("OWL", eos=False).count(UNK_ID) == 0
+        assert tokenizer.encode("O\u00dfL", eos=False).count(UNK_ID) == 1
+
+    def test_wrong_ids_are_refused(self, tokenizer: Tokenizer) -> None:
+        for token in (-1, tokenizer.vocab_size):
+            with pytest.raises(UsageError, match=f"id {token}"):
+                tokenizer.decode([token])
+
+    def test_file_and_pickle_give_the_same_tokenizer(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
+        tokenizer.save(tmp_path / "tokenizer")
+        for again in (load_tokenizer(tmp_path / "tokenizer"), pickle.loads(pickle.dumps(tokenizer))):
+            assert again == tokenizer
+            assert again.fingerprint == tokenizer.fingerprint
+            assert [again.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
+
+
+def test_fingerprints_differ() -> None:
+    assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS}) == len(TOKENIZERS)
+
+
+def test_ids_of_the_default_characters_are_those_of_s3prl() -> None:
+    tokenizer = CharacterTokenizer()
+    assert tokenizer.vocab_size == 31
+    assert tokenizer.encode(" 'AZ") == [3, 4, 5, 30, EOS_ID]
+    assert tokenizer.encode("A\r\n") == [5, EOS_ID]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=20), min_size=1))
+def test_characters_of_texts_cover_them(texts: list[str]) -> None:
+    lines = [text.rstrip("\r\n") for text in texts]
+    if not "".join(lines):
+        return
+    tokenizer = CharacterTokenizer.from_texts(texts)
+    assert CharacterTokenizer.from_texts(texts[::-1]).fingerprint == tokenizer.fingerprint
+    for line in lines:
+        assert tokenizer.decode(tokenizer.encode(line)) == line
+
+
+@pytest.mark.parametrize("vocabulary", ["", "ABA", ["A", "BC"]])
+def test_wrong_vocabulary_is_refused(vocabulary: str) -> None:
+    with pytest.raises(UsageError, match="single characters"):
+        CharacterTokenizer(vocabulary)
+
+
+def test_training_is_reproducible_to_the_byte() -> None:
+    assert subwords().model_bytes == train_sentencepiece(iter(TEXTS), 30).model_bytes
+    assert subwords().vocab_size == 30
+
+
+def test_training_that_cannot_work_says_why() -> None:
+    with pytest.raises(UsageError, match=r"vocabulary of 5000 ids.*too high.*give more text"):
+        train_sentencepiece(TEXTS, 5_000)
+    with pytest.raises(UsageError, match="Vocabulary size is smaller"):
+        train_sentencepiece(TEXTS, 5)
+    with pytest.raises(UsageError, match="no text at all"):
+        train_sentencepiece([], 30)
+    with pytest.raises(UsageError, match="item 1 is a NoneType"):
+        train_sentencepiece(["A", None], 30)  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="one string"):
+        train_sentencepiece("ABC", 30)
+    with pytest.raises(UsageError, match="kind='word'"):
+        train_sentencepiece(TEXTS, 30, kind="word")
+
+
+def test_foreign_model_with_other_ids_is_refused(tmp_path: Path) -> None:
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS), model_writer=model, vocab_size=30, minloglevel=2
+    )
+    (tmp_path / "other.model").write_bytes(model.getvalue())
+    with pytest.raises(UsageError, match=r"other.model.*--pad_id=0"):
+        load_tokenizer(tmp_path / "other.model")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{}", b"[1]", b'{"kind": "characters", "characters": 3}', b"\x80\x04garbage"]
+)
+def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UsageError, match="this is no tokenizer"):
+        load_tokenizer(tmp_path / "file")
+    with pytest.raises(UsageError, match="no such tokenizer file"):
+        load_tokenizer(tmp_path / "absent")
+
+
+class Set:
+    def __init__(self, **columns: list[str | None]) -> None:
+        self.columns = columns
+
+    def table(self) -> pa.Table:
+        return pa.table({"key": ["a", "b"], **self.columns})
+
+
+def test_texts_of_a_set() -> None:
+    assert texts_of(Set(text=["A B", None])) == ["A B"]
+    assert texts_of(Set(transcription=["A", "B"])) == ["A", "B"]
+    assert texts_of(Set(text=["A", "B"], words=["C", "D"]), "words") == ["C", "D"]
+    with pytest.raises(UsageError, match=r"no column 'text' or 'transcription'.*It has: key, speaker"):
+        texts_of(Set(speaker=["x", "y"]))
+    with pytest.raises(UsageError, match="none of the 2 utterances"):
+        texts_of(Set(text=[None, ""]))
+
+
+def test_collapse_repeats() -> None:
+    assert collapse_repeats([0, 5, 5, 0, 5, 6, 6, 0, 0]) == [5, 5, 6]
+    assert collapse_repeats([]) == []
