@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError, UsageError
 
-PRETRAIN_SIZES = ("--hidden-size", "128", "--layers", "3", "--heads", "4", "--ffn-size", "512")
-PRETRAIN_BUDGET = ("--batch-seconds", "60", "--crop-seconds", "10", "--lr", "0.001", "--seed", "0", "--device", "cpu")
+PRETRAIN_SIZES = ("--hidden-size", "128", "--layers", "2", "--heads", "4", "--ffn-size", "512")
+PRETRAIN_BUDGET = ("--batch-seconds", "20", "--crop-seconds", "10", "--lr", "0.002", "--seed", "0", "--device", "cpu")
 HELD_OUT_SHARE = 0.25
 """Share of the speakers that the probe keeps for testing."""
 
@@ -34,16 +34,14 @@ class Task(NamedTuple):
     options: tuple[str, ...]
 
 
-def quickstart(
-    data: str | Path, out: str | Path, *, steps: int = 120, pattern: str | None = None, table: str | None = None
-) -> bool:
+def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_options: Sequence[str] = ()) -> bool:
     """Run all steps and print them.
 
     Args:
         data: a packed set, or a folder of audio files, which is packed first.
         out: folder for the set (if packed here), the runs and the pictures.
         steps: optimiser steps of each of the two runs, at least 4.
-        pattern, table: for a folder of audio, as in `s3prl-stream pack folder`.
+        pack_options: for a folder of audio, words of `s3prl-stream pack folder` such as "--pattern", "{speaker}_{label}".
 
     Returns:
         True if everything held; False if the losses of the killed run differ.
@@ -57,7 +55,7 @@ def quickstart(
     started = time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    packed = _pack_if_needed(Path(data), out / "set", pattern, table)
+    packed = _pack_if_needed(Path(data), out, pack_options)
 
     _title("What is in the set")
     _command("inspect", str(packed))
@@ -80,7 +78,8 @@ def quickstart(
     task = find_task(packed)
     if task is None:
         print("Nothing to probe: the set has no column `digit`, `label` or `speaker` with two values or more.")
-        print("Give labels by a name pattern (--pattern '{speaker}_{label}') or a table (--table labels.csv).")
+        print("Give labels by a name pattern (--pattern '{speaker}_{label}'), a table (--table labels.csv),")
+        print("or by the folders that the files are in (--label-from folder).")
     else:
         probe = ("probe", "--data", str(packed), "--upstream", str(killed), "--label", task.label, *task.options)
         _command(*probe)
@@ -118,15 +117,16 @@ def find_task(packed: Path) -> Task | None:
     return None
 
 
-def _pack_if_needed(data: Path, packed: Path, pattern: str | None, table: str | None) -> Path:
+def _pack_if_needed(data: Path, out: Path, options: Sequence[str]) -> Path:
     from s3prl_stream.shards.layout import MANIFEST
 
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder. Give a folder of audio files, or a packed set.")
     if (data / MANIFEST).is_file():
         return data
+    packed = out / f"set-{data.resolve().name}"
     _title("Pack the folder")
-    options = [*(("--pattern", pattern) if pattern else ()), *(("--table", table) if table else ())]
+    # 1: some files were damaged; they are listed above, and the set is complete without them.
     _command("pack", "folder", str(data), str(packed), *options, accepted=(0, 1))
     return packed
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from s3prl_stream.cli import COMMANDS
 
+_PACK_OPTIONS = ("pattern", "table", "label-from")
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
@@ -24,8 +26,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", metavar="DIR", default="out/quickstart", help="default: %(default)s")
     parser.add_argument("--steps", metavar="N", type=int, default=120, help="of each run (default: %(default)s)")
-    parser.add_argument("--pattern", help="for a folder: metadata in file names, such as {speaker}_{label}")
-    parser.add_argument("--table", metavar="FILE", help="for a folder: CSV, TSV or JSONL with texts and labels")
+    for option in _PACK_OPTIONS:
+        parser.add_argument(f"--{option}", metavar="VALUE", help="for a folder: see `s3prl-stream pack folder --help`")
     parser.set_defaults(run=run)
 
 
@@ -33,5 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """0 if everything held, 1 if the losses differ."""
     from s3prl_stream.quickstart import quickstart
 
-    held = quickstart(args.data, args.out, steps=args.steps, pattern=args.pattern, table=args.table)
+    given = {option: getattr(args, option.replace("-", "_")) for option in _PACK_OPTIONS}
+    words = [word for option, value in given.items() if value is not None for word in (f"--{option}", value)]
+    held = quickstart(args.data, args.out, steps=args.steps, pack_options=words)
     return 0 if held else 1
