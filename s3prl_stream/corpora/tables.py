@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import RESERVED_KEYS
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows in the order of the file.
 
-    Cells of CSV and TSV are text. Values of JSON keep their types. A CSV whose cells are divided by | and whose first
+    Cells of CSV and TSV are text; quotation marks quote between commas only. Values of JSON keep their types. A CSV whose cells are divided by | and whose first
     line names no file column has no header, as in LJSpeech: its columns are id, text, normalized_text.
 
     Raises:
@@ -70,15 +70,15 @@ def _delimited(path: Path) -> Iterator[Row]:
         first = file.readline()
         file.seek(0)
         divider = "\t" if path.suffix == ".tsv" or "\t" in first else "|" if "|" in first else ","
-        # In |-divided files quotation marks are part of the text.
-        plain = divider == "|"
-        cells = csv.reader(file, delimiter=divider, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, strict=True)
+        # Only between commas do quotation marks quote; elsewhere they are part of the text.
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
+        cells = csv.reader(file, delimiter=divider, quoting=quoting, strict=True)
         columns: list[str] | None = None
         try:
             for values in cells:
                 if columns is None:
                     columns = [value.strip() for value in values]
-                    if not plain or find_column(columns, (*FILE_COLUMNS, "id", "key")):
+                    if divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")):
                         continue
                     columns = list(_HEADERLESS_COLUMNS[: len(columns)])
                 where = f"{path}, line {cells.line_num}"

@@ -1,0 +1,143 @@
+"""Source files: exact where nothing has to change, faithful where it does, and strict about damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from s3prl_stream.audio.source import probe, read_source, stretch_frames
+from s3prl_stream.errors import SampleError
+
+RATE = 16_000
+
+
+def write(path: Path, wav: np.ndarray, sample_rate: int = RATE, subtype: str = "PCM_16") -> str:
+    soundfile.write(path, wav, sample_rate, subtype=subtype)
+    return str(path)
+
+
+def tone(seconds: float, sample_rate: int = RATE, hertz: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * sample_rate)) / sample_rate)
+
+
+def reason_of(path: str, **settings: object) -> str:
+    with pytest.raises(SampleError) as caught:
+        read_source(path, **{"sample_rate": RATE, **settings})  # type: ignore[arg-type]
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_16_bits_at_the_wanted_rate_pass_unchanged(tmp_path: Path, suffix: str) -> None:
+    wav = np.random.default_rng(0).integers(-32768, 32768, (9000, 2), dtype=np.int16)
+    path = write(tmp_path / f"a.{suffix}", wav)
+    for channel, number in (("first", 0), (0, 0), (1, 1)):
+        np.testing.assert_array_equal(read_source(path, sample_rate=RATE, channel=channel), wav[:, number])
+    np.testing.assert_array_equal(read_source(path, first_frame=1000, stop_frame=1500, sample_rate=RATE),
+                                  wav[1000:1500, 0])  # fmt: skip
+
+
+def test_the_mean_of_opposed_channels_is_silence(tmp_path: Path) -> None:
+    wav = np.random.default_rng(0).integers(-32767, 32768, 9000, dtype=np.int16)
+    path = write(tmp_path / "a.flac", np.stack([wav, -wav], axis=1))
+    assert not read_source(path, sample_rate=RATE, channel="mean").any()
+
+
+@pytest.mark.parametrize("source_rate", [8000, 22_050, 44_100, 48_000])
+def test_resampling_keeps_length_pitch_and_level(tmp_path: Path, source_rate: int) -> None:
+    path = write(tmp_path / "a.wav", tone(2.0, source_rate), source_rate)
+    wav = read_source(path, sample_rate=RATE)
+    assert abs(len(wav) - 2 * RATE) <= 1
+    inner = slice(RATE // 4, RATE * 7 // 4)
+    error = wav[inner] / 32768 - tone(2.0)[inner]
+    assert 10 * np.log10(np.mean(error**2) / 0.125) < -60
+
+
+def test_24_bits_are_rounded_and_clipped(tmp_path: Path) -> None:
+    values = (np.array([0x7FFFFF, -0x800000, 0x000180, 0x000080, 0x0000C0]) << 8).astype(np.int32)
+    for suffix in ("flac", "wav"):
+        path = write(tmp_path / f"a.{suffix}", values, subtype="PCM_24")
+        assert read_source(path, sample_rate=RATE).tolist() == [32767, -32768, 2, 0, 1]
+
+
+def test_loud_floats_clip_and_do_not_wrap(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", np.array([3.0, -3.0, 0.25]), subtype="FLOAT")
+    assert read_source(path, sample_rate=RATE).tolist() == [32767, -32768, 8192]
+    path = write(tmp_path / "b.wav", np.array([np.nan, 0.0]), subtype="FLOAT")
+    assert reason_of(path) == "decode"
+
+
+def test_damage_is_found(tmp_path: Path) -> None:
+    whole = Path(write(tmp_path / "a.flac", tone(2.0) + 0.1 * np.random.default_rng(0).normal(size=2 * RATE)))
+    data = whole.read_bytes()
+    flipped, cut, changed_md5 = (tmp_path / f"{name}.flac" for name in ("flipped", "cut", "md5"))
+    flipped.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
+    cut.write_bytes(data[: len(data) // 2])
+    changed_md5.write_bytes(data[:26] + bytes([data[26] ^ 1]) + data[27:])
+    text, nothing = tmp_path / "text.wav", tmp_path / "nothing.flac"
+    text.write_text("not audio at all")
+    nothing.touch()
+    cut_wav = tmp_path / "cut.wav"
+    cut_wav.write_bytes(Path(write(tmp_path / "b.wav", tone(1.0))).read_bytes()[:-100])
+    cut_float = tmp_path / "cut_float.wav"
+    cut_float.write_bytes(Path(write(tmp_path / "c.wav", tone(1.0), subtype="FLOAT")).read_bytes()[:-100])
+    found = {path.name: reason_of(str(path)) for path in (flipped, cut, changed_md5, text, nothing, cut_wav, cut_float)}
+    assert found == {
+        "flipped.flac": "decode",
+        "cut.flac": "decode",
+        "md5.flac": "md5",
+        "text.wav": "decode",
+        "nothing.flac": "empty",
+        "cut.wav": "decode",
+        "cut_float.wav": "decode",
+    }
+    assert reason_of(str(tmp_path / "absent.flac")) == "missing"
+    assert reason_of(str(tmp_path)) == "unreadable"
+    assert reason_of(str(whole), channel=1) == "channel"
+    assert reason_of(str(whole), stop_frame=2 * RATE + 1) == "decode"
+
+
+def test_headers_say_what_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac", np.zeros((4000, 2)), 8000)
+    info = probe(path)
+    assert (info.frames, info.sample_rate, info.channels, info.kind, info.seconds) == (
+        4000,
+        8000,
+        2,
+        "FLAC PCM_16",
+        0.5,
+    )
+    empty = write(tmp_path / "b.wav", np.zeros(0))
+    with pytest.raises(SampleError, match="no frames"):
+        probe(empty)
+
+
+def test_stretches_are_frames_at_the_files_own_rate(tmp_path: Path) -> None:
+    info = probe(write(tmp_path / "a.wav", np.zeros(80_000), 8000))
+    assert stretch_frames(info, None, None) == (0, 80_000)
+    assert stretch_frames(info, 1.0, 2.5) == (8000, 20_000)
+    assert stretch_frames(info, 9.0, 10.009) == (72_000, 80_000)
+    assert stretch_frames(info, 9.0, 9.991) == (72_000, 80_000)
+    for start, end in ((9.0, 10.02), (10.0, None), (3.0, 3.0), (4.0, 3.0)):
+        with pytest.raises(SampleError) as caught:
+            stretch_frames(info, start, end)
+        assert caught.value.reason == "range"
+
+
+def test_odd_recordings_decode_or_say_why(real_data: Path) -> None:
+    reasons = {}
+    for path in sorted((real_data / "odd").glob("*.*")):
+        try:
+            wav = read_source(str(path), sample_rate=RATE, channel="mean")
+            assert wav.dtype == np.int16
+            assert len(wav)
+        except SampleError as error:
+            reasons[path.name] = error.reason
+    assert reasons == {
+        "cut_in_half.flac": "decode",
+        "no_frames.wav": "empty",
+        "text_not_audio.wav": "decode",
+        "zero_bytes.flac": "empty",
+    }

@@ -1,0 +1,211 @@
+"""What the corpora list, and what they say to a newcomer's mistakes. Only names matter here: the files are empty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from s3prl_stream import corpora
+from s3prl_stream.corpora.names import NamePattern
+from s3prl_stream.errors import UsageError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+@pytest.fixture
+def libri(tmp_path: Path) -> Path:
+    touch(tmp_path, "dev-clean/1/2/1-2-0000.flac", "dev-clean/1/2/1-2-0001.flac", "test-clean/3/4/3-4-0000.flac", "x/y")
+    (tmp_path / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000 ONE TWO\n1-2-0001 THREE\n")
+    (tmp_path / "SPEAKERS.TXT").write_text(";ID |SEX| ...\n1    | F | dev-clean | 8.0 | Name\n")
+    return tmp_path
+
+
+def test_librispeech_reads_texts_and_genders_where_there_are_some(libri: Path) -> None:
+    first, second, third = corpora.librispeech(libri, split=["dev-clean", "test-clean"])
+    assert first.key == "1-2-0000"
+    assert first.audio == str(libri / "dev-clean/1/2/1-2-0000.flac")
+    assert first.metadata == {"speaker": "1", "chapter": "2", "split": "dev-clean", "gender": "F", "text": "ONE TWO"}
+    assert second.metadata["text"] == "THREE"
+    assert third.metadata == {"speaker": "3", "chapter": "4", "split": "test-clean"}
+
+
+def test_librispeech_names_the_splits_it_found(libri: Path) -> None:
+    for split in (None, "dev", ["dev-clean", "dev"]):
+        with pytest.raises(UsageError, match="dev-clean, test-clean"):
+            corpora.librispeech(libri, split=split)
+    with pytest.raises(UsageError, match="no such folder"):
+        corpora.librispeech(libri / "absent")
+    with pytest.raises(UsageError, match="no split"):
+        corpora.librispeech(libri / "dev-clean")
+
+
+def test_librispeech_does_not_pass_over_a_missing_transcript(libri: Path) -> None:
+    (libri / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000 ONE TWO\n")
+    with pytest.raises(UsageError, match="no line for 1-2-0001"):
+        list(corpora.librispeech(libri, split="dev-clean"))
+
+
+def test_folder_lists_all_audio_below_it_sorted(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.flac", "b/1.WAV", "a.v1.5.ogg", "notes.txt", ".hidden/x.wav", "b/._1.wav")
+    listed = list(corpora.folder(tmp_path))
+    assert [utterance.key for utterance in listed] == ["a.v1.5", "b/1", "b/2"]
+    assert [utterance.audio for utterance in listed] == [str(tmp_path / name) for name in ("a.v1.5.ogg", "b/1.WAV", "b/2.flac")]  # fmt: skip
+    with pytest.raises(UsageError, match="no audio found"):
+        corpora.folder(touch(tmp_path / "c", "x.txt"))
+    with pytest.raises(UsageError, match="no such folder"):
+        corpora.folder(tmp_path / "absent")
+
+
+def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "1.wav")
+    root = touch(tmp_path / "root", "2.wav")
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [utterance.key for utterance in corpora.folder(root)] == ["2", "linked/1"]
+    (root / "circle").symlink_to(root)
+    with pytest.raises(UsageError, match="circle: a link leads back"):
+        corpora.folder(root)
+
+
+def test_folder_takes_metadata_from_names_and_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "train/0_george_1.wav", "test/9_theo-b_12.wav")
+    listed = corpora.folder(tmp_path, "{digit}_{speaker}_{take}", label_from="folder")
+    assert [dict(utterance.metadata) for utterance in listed] == [
+        {"label": "test", "digit": "9", "speaker": "theo-b", "take": "12"},
+        {"label": "train", "digit": "0", "speaker": "george", "take": "1"},
+    ]
+    by_path = corpora.folder(tmp_path, "{split}/{digit}_{rest}_{take}")
+    assert [utterance.metadata["split"] for utterance in by_path] == ["test", "train"]
+
+
+def test_names_that_do_not_fit_are_counted_and_one_is_shown(tmp_path: Path) -> None:
+    touch(tmp_path, "0_george_1.wav", "odd.wav", "1_2_3_4.wav")
+    with pytest.raises(UsageError, match=r"2 of 3 do not fit, the first is 1_2_3_4\.wav"):
+        corpora.folder(tmp_path, "{digit}_{speaker}_{take}")
+    with pytest.raises(UsageError, match="3 of 3 do not fit"):
+        corpora.folder(tmp_path, label_from="folder")
+
+
+@pytest.mark.parametrize("pattern", ["", "plain", "{a}{b}", "{a}_{a}", "{1}_x", "{a}_{", "{}"])
+def test_patterns_that_mean_nothing_are_refused(pattern: str) -> None:
+    with pytest.raises(UsageError, match="pattern"):
+        NamePattern(pattern)
+
+
+def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "a_b.wav")
+    (tmp_path / "t.csv").write_text("file,seconds\na_b.wav,3\n")
+    with pytest.raises(UsageError, match="'set'"):
+        corpora.folder(tmp_path, "{set}_{x}")
+    with pytest.raises(UsageError, match=r"t\.csv, line 2: .*'seconds'"):
+        corpora.folder(tmp_path, table="t.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "one|Hello, \"you\".\ntwo|Good day.\n"),
+        ("t.csv", 'file_name,transcription\nwavs/one.wav,"Hello, ""you""."\nwavs/two.wav,Good day.\n'),
+        ("t.tsv", "text\tpath\nHello, \"\"\"you\"\"\".\tone.wav\nGood day.\ttwo.wav\n"),
+        ("t.jsonl", '{"audio": "one.wav", "text": "Hello, \\"you\\"."}\n{"audio": "two.wav", "sentence": "Good day."}\n'),
+        ("t.json", '{"one.wav": {"text": "Hello, \\"you\\"."}, "two.wav": {"text": "Good day."}}'),
+    ],
+)  # fmt: skip
+def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -> None:
+    touch(tmp_path, "wavs/one.wav", "wavs/two.wav")
+    if name == "t.tsv":
+        content = content.replace('"""you"""', "you").replace("Hello, you.", '"Hello, ""you""."')
+    (tmp_path / name).write_text(content)
+    listed = list(corpora.folder(tmp_path, table=name))
+    assert [(utterance.key, utterance.metadata) for utterance in listed] == [
+        ("wavs/one", {"text": 'Hello, "you".'}),
+        ("wavs/two", {"text": "Good day."}),
+    ]
+
+
+def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
+    touch(tmp_path, "one.wav", "two.wav")
+    (tmp_path / "t.csv").write_text("file,text\none.wav,x\nthree.wav,y\n")
+    with pytest.raises(UsageError, match=r"1 of 2 do not fit, the first is two\.wav"):
+        corpora.folder(tmp_path, table="t.csv")
+    touch(tmp_path, "a/one.wav")
+    (tmp_path / "t.csv").write_text("file,text\none,x\ntwo,y\n")
+    with pytest.raises(UsageError, match="fits several files"):
+        corpora.folder(tmp_path, table="t.csv")
+    (tmp_path / "a/one.wav").unlink()
+    (tmp_path / "t.csv").write_text("file,text\none.wav,x\ntwo.wav,y\nthree.wav,z\n")
+    assert list(corpora.folder(tmp_path, table="t.csv"))[-1].audio == str(tmp_path / "three.wav")
+    with pytest.raises(UsageError, match="no such file"):
+        corpora.folder(tmp_path, table="absent.csv")
+
+
+def test_manifest_understands_nemo_and_keeps_numbers(tmp_path: Path) -> None:
+    rows = [
+        {"audio_filepath": "a/x.wav", "duration": 2.5, "text": "hi", "offset": 1.25, "level": 3, "score": 0.5},
+        {"audio_filepath": "/far/y.wav", "duration": 2.0, "language": None, "segments": [{"start": 0, "end": 1}]},
+        {"path": "z.wav", "id": "zed", "start": 1, "end": 2, "transcription": "ho"},
+    ]
+    for name in ("m.jsonl", "m.json"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        x, y, z = corpora.manifest(tmp_path / name)
+        assert (x.key, x.audio, x.start_seconds, x.end_seconds) == (
+            "a/x-1.250-3.750",
+            str(tmp_path / "a/x.wav"),
+            1.25,
+            3.75,
+        )
+        assert x.metadata == {"text": "hi", "level": 3, "score": 0.5}
+        assert (y.key, y.audio, y.start_seconds, y.end_seconds) == ("far/y", "/far/y.wav", None, 2.0)
+        assert y.metadata == {"segments": [{"start": 0, "end": 1}]}
+        assert (z.key, z.start_seconds, z.end_seconds, z.metadata) == ("zed", 1.0, 2.0, {"text": "ho"})
+
+
+def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("\ufeffaudio,label,speaker\nx.wav,007,\n")
+    (utterance,) = corpora.manifest(tmp_path / "m.csv")
+    assert utterance.metadata == {"label": "007"}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("audio,start\nx.wav,one\n", "line 2: start is 'one'"),
+        ("audio,duration\nx.wav,-1\n", "line 2: duration is '-1'"),
+        ("sound,label\nx.wav,a\n", "line 2: no column names the audio"),
+        ("audio,label\nx.wav,a,b\n", "line 2: 3 cells for 2 columns"),
+        ("audio,weight\nx.wav,1\n", "line 2: .*'weight'"),
+    ],
+)
+def test_manifest_mistakes_are_named_by_line(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "m.csv").write_text(content)
+    with pytest.raises(UsageError, match=complaint):
+        list(corpora.manifest(tmp_path / "m.csv"))
+
+
+def test_manifest_files_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio": "x.wav"}\n{"audio": \n')
+    with pytest.raises(UsageError, match=r"m\.jsonl, line 2: not JSON"):
+        list(corpora.manifest(tmp_path / "m.jsonl"))
+    with pytest.raises(UsageError, match="no such file"):
+        corpora.manifest(tmp_path / "absent.csv")
+    with pytest.raises(UsageError, match="tables are"):
+        corpora.manifest(touch(tmp_path, "m.xls") / "m.xls")
+
+
+def test_real_corpora_are_listed_whole(real_data: Path) -> None:
+    assert len(list(corpora.librispeech(real_data / "LibriSpeech", split="train-clean-100"))) == 248
+    digits = list(corpora.folder(real_data / "fsdd/recordings", "{digit}_{speaker}_{take}"))
+    assert len(digits) == 2000
+    assert len({utterance.metadata["speaker"] for utterance in digits}) == 4
+    kathleen = list(corpora.folder(real_data / "kathleen", table="metadata.csv"))
+    assert len(kathleen) == 400
+    assert all(utterance.metadata["text"] for utterance in kathleen)
+    orders = list(corpora.folder(real_data / "barista", table="label.json"))
+    assert {utterance.metadata["intent"] for utterance in orders} == {"orderDrink"}
