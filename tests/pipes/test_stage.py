@@ -177,6 +177,8 @@ def test_workers_divide_a_list_and_never_yield_a_sample_twice() -> None:
     names = [f"k{i}" for i in range(6)]
     listed = [{"key": f"list {name}"} for name in names]
     expected = [f"{kind} {name}" for kind in ("dict", "divided", "list") for name in names]
-    assert sorted(keys(listed, {f"dict {name}": {} for name in names}, Divided())) == expected
+    found = keys(listed, {f"dict {name}": {} for name in names}, Divided())
+    assert sorted(found) == expected
+    assert found[:6] == [f"list {name}" for name in names]
     with pytest.raises(UsageError, match="cannot be divided among 2 DataLoader workers"):
-        keys(Undivided())
+        keys(listed, Undivided())  # the list lets both workers start before one fails
