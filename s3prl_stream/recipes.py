@@ -59,6 +59,7 @@ def pretrain(
     num_heads: int = 12,
     ffn_size: int = 3072,
     dropout: float = 0.1,
+    attention_dropout: float = 0.1,
     num_workers: int = 0,
     checkpoint_every: int = 500,
     keep_checkpoints: int = 2,
@@ -81,7 +82,8 @@ def pretrain(
         where, subset: which part of the set, see `ShardStream`.
         lr: peak of the learning rate.
         update_batches: batches in one update.
-        hidden_size, num_layers, num_heads, ffn_size, dropout: of the encoder.
+        hidden_size, num_layers, num_heads, ffn_size, dropout, attention_dropout: of the encoder. On a CPU
+            `attention_dropout=0` makes training on long crops about three times as fast.
         num_workers: processes that load; 0: a thread of this one.
         checkpoint_every, keep_checkpoints: steps between checkpoints, and how many stay.
         quiet: no progress on stderr.
@@ -116,6 +118,7 @@ def pretrain(
         "num_heads": num_heads,
         "ffn_size": ffn_size,
         "dropout": dropout,
+        "attention_dropout": attention_dropout,
     }
     objective = build_objective(recipe, sizes, encoder=encoder, seed=seed)
     used_device = pick_device(device)

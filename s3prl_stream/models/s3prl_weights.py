@@ -63,6 +63,7 @@ def load_s3prl_transformer(path: str | Path) -> tuple[TransformerEncoder, Recons
         num_heads=sizes["num_attention_heads"],
         ffn_size=sizes["intermediate_size"],
         dropout=sizes["hidden_dropout_prob"],
+        attention_dropout=sizes["attention_probs_dropout_prob"],
         share_layers=sizes["share_layer"],
     )
     head = ReconstructionHead(sizes["hidden_size"], len(head_weights["output.bias"]))

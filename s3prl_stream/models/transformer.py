@@ -29,7 +29,9 @@ class TransformerEncoder(nn.Module):
         num_layers: how often attention and feed-forward are applied.
         num_heads: attention heads.
         ffn_size: width of the feed-forward part.
-        dropout: of hidden states and attention weights while training.
+        dropout: of hidden states while training.
+        attention_dropout: of attention weights while training. Above 0 it costs a CPU several times the whole
+            forward pass on long inputs, because torch's fused attention cannot do it there.
         share_layers: one layer's weights for all (Audio ALBERT).
 
     Raises:
@@ -45,6 +47,7 @@ class TransformerEncoder(nn.Module):
         num_heads: int = 12,
         ffn_size: int = 3072,
         dropout: float = 0.1,
+        attention_dropout: float = 0.1,
         share_layers: bool = False,
     ) -> None:
         super().__init__()
@@ -61,7 +64,8 @@ class TransformerEncoder(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            EncoderLayer(hidden_size, num_heads, ffn_size, dropout) for _ in range(1 if share_layers else num_layers)
+            EncoderLayer(hidden_size, num_heads, ffn_size, dropout, attention_dropout)
+            for _ in range(1 if share_layers else num_layers)
         )
         self.register_buffer("position_FH", sinusoids(1024, hidden_size), persistent=False)
         self.apply(init_like_bert)
@@ -96,9 +100,12 @@ class TransformerEncoder(nn.Module):
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each followed by dropout, a residual sum and a LayerNorm."""
 
-    def __init__(self, hidden_size: int, num_heads: int, ffn_size: int, dropout: float) -> None:
+    def __init__(
+        self, hidden_size: int, num_heads: int, ffn_size: int, dropout: float, attention_dropout: float
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.attention_out = nn.Linear(hidden_size, hidden_size)
         self.attention_norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
@@ -122,7 +129,7 @@ class EncoderLayer(nn.Module):
             .view(batch, num_frames, 3, self.num_heads, hidden // self.num_heads)
             .permute(2, 0, 3, 1, 4)
         )
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         return mixed.transpose(1, 2).reshape(batch, num_frames, hidden)
 

@@ -204,18 +204,17 @@ def _next(source: Iterator[Batch], step: int) -> Batch:
 def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, float]:
     """Gradients of the mean over all masked elements of several batches; returns (that mean, gradient's L2 norm)."""
     objective.zero_grad(set_to_none=True)
-    total, num_elements = 0.0, 0
+    losses: list[tuple[float, int]] = []
     for batch in batches:
         loss: Loss = objective(batch)
-        count = int(loss.num_elements)
-        torch.autograd.backward(loss.mean * count if len(batches) > 1 else loss.mean)
-        total += float(loss.mean) * count
-        num_elements += count
+        losses.append((loss.mean.item(), int(loss.num_elements)))
+        torch.autograd.backward(loss.mean if len(batches) == 1 else loss.mean * loss.num_elements)
+    num_elements = max(sum(count for _, count in losses), 1)
     gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
     if len(batches) > 1:
-        torch._foreach_mul_(gradients, 1.0 / max(num_elements, 1))
-    norm = float(nn.utils.get_total_norm(gradients))
-    return (float(loss.mean) if len(batches) == 1 else total / max(num_elements, 1)), norm
+        torch._foreach_mul_(gradients, 1.0 / num_elements)
+    mean = losses[0][0] if len(batches) == 1 else sum(value * count for value, count in losses) / num_elements
+    return mean, nn.utils.get_total_norm(gradients).item()
 
 
 def _apply(

@@ -1,0 +1,356 @@
+"""A linear probe: what do frozen features know about a label?
+
+Hidden states are averaged over the frames of each utterance, standardised on the training part, and a multinomial
+logistic regression with an L2 penalty is fitted by L-BFGS. Nothing is chosen on the test part: the penalty, and the
+layer where "best layer" is reported, are chosen on a validation part of the training utterances, split off in the way
+the test part was; then the probe is fitted again on all training utterances.
+
+N utterances, H hidden, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import hash64, key_hash, uniform
+from s3prl_stream.loader import Loader
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.where import compile_where
+from s3prl_stream.stream import ShardStream
+from s3prl_stream.upstreams import BASELINE, Upstream, upstream
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Key: TypeAlias = tuple[str, str]
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+TEST_SHARE = 0.25
+VALIDATION_SHARE = 0.2
+MAX_ITERATIONS = 200
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """Accuracy of one kind of features, over seeds and folds."""
+
+    features: str
+    layer: str
+    accuracy: float
+    """Mean over seeds (and held-out groups, where each is held out in turn), 0 to 1."""
+    spread: float
+    """Standard deviation over the seeds (of their means over the held-out groups)."""
+    chosen_layers: tuple[int, ...]
+    """The layers used, sorted; 0 is the first hidden state."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The rows of the table and what they were measured on."""
+
+    label: str
+    classes: int
+    utterances: int
+    without_label: int
+    """Utterances left out because they have no such label."""
+    damaged: int
+    """Utterances left out because they could not be read."""
+    train: int
+    """Mean number of training utterances."""
+    test: int
+    """Mean number of test utterances."""
+    chance: float
+    """Accuracy of always answering the class that is most frequent in training."""
+    seeds: int
+    split: str
+    rows: tuple[ProbeRow, ...]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    name: str
+    test: Bools
+    validation: Bools
+    """Part of the training utterances."""
+
+
+def probe(
+    shards: Any,
+    run: str | Path,
+    *,
+    label: str,
+    holdout: str | None = None,
+    test_where: str | None = None,
+    where: str | None = None,
+    seeds: int = 3,
+    encoder: nn.Module | None = None,
+    device: str | None = None,
+    max_batch_seconds: float = 120.0,
+) -> ProbeResult:
+    """Probe a pretrained encoder, an untrained one of the same shape, and the log-mel.
+
+    Args:
+        shards: `open_shards(...)`, or what a `ShardStream` accepts.
+        run: output folder of `pretrain`, or "logmel80" for the baseline alone.
+        label: index column to be predicted.
+        holdout: "COLUMN=VALUE,VALUE": these are the test part; "COLUMN": each of its values in turn.
+        test_where: expression that selects the test part. Without either a random quarter, by seed.
+        where: expression that selects the utterances to be used at all.
+        seeds: how many. A seed changes the untrained weights, the start of the fit, the validation part, and the test
+            part where that is random.
+        encoder: a fresh instance, if the run was made with an encoder of one's own.
+        device: where the encoder computes; None: the GPU if there is one.
+        max_batch_seconds: of a batch while extracting.
+
+    Raises:
+        UsageError: an unknown column or value, fewer than two classes, an empty part.
+    """
+    if seeds < 1:
+        raise UsageError(f"probe: seeds is {seeds}; it must be at least 1")
+    if holdout is not None and test_where is not None:
+        raise UsageError("probe: give a holdout or test_where, not both")
+    shard_set = as_shard_set(shards)
+    table = _read_table(shard_set, label, holdout)
+    in_test = None if test_where is None else _selected(shard_set, test_where)
+
+    upstreams = {BASELINE: upstream(BASELINE)}
+    if str(run) != BASELINE:
+        upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
+        for seed in range(seeds):
+            upstreams[f"untrained/{seed}"] = upstream(
+                run, trained=False, seed=1000 + seed, encoder=encoder, device=device
+            )
+    keys, pooled, damaged = extract_pooled(shard_set, upstreams, where=where, max_batch_seconds=max_batch_seconds)
+
+    labelled = np.array([table[key][0] is not None for key in keys], dtype=np.bool_)
+    rows = [row for row, kept in enumerate(labelled) if kept]
+    keys = [keys[row] for row in rows]
+    pooled = {name: features[:, rows] for name, features in pooled.items()}
+    values = [str(table[key][0]) for key in keys]
+    names = sorted(set(values))
+    if len(names) < 2:
+        raise UsageError(f"probe: label {label!r} has {len(names)} value(s) in this selection; at least 2 are needed")
+    classes = np.array([names.index(value) for value in values])
+    groups = None if holdout is None else [table[key][1] for key in keys]
+
+    folds = {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
+    used = [fold for some in folds.values() for fold in some]
+    return ProbeResult(
+        label=label,
+        classes=len(names),
+        utterances=len(keys),
+        without_label=int((~labelled).sum()),
+        damaged=damaged,
+        train=round(float(np.mean([(~fold.test).sum() for fold in used]))),
+        test=round(float(np.mean([fold.test.sum() for fold in used]))),
+        chance=float(np.mean([_chance(classes, fold) for fold in used])),
+        seeds=seeds,
+        split=_describe_split(holdout, test_where),
+        rows=tuple(_table(pooled, classes, folds)),
+    )
+
+
+def extract_pooled(
+    shards: ShardSet, upstreams: dict[str, Upstream], *, where: str | None = None, max_batch_seconds: float = 120.0
+) -> tuple[list[Key], dict[str, npt.NDArray[np.float32]], int]:
+    """Mean over frames of each hidden state of each upstream, in one pass over the set.
+
+    Returns:
+        ((set, key) of the utterances, sorted; upstream -> float32 [layers + 1, N, H]; damaged utterances left out).
+    """
+    stream = ShardStream(
+        shards, epochs=1, max_batch_seconds=max_batch_seconds, too_long="crop", where=where
+    ).load_audio(sample_rate=16_000, dtype="float32")
+    loader = Loader(stream)
+    keys: list[Key] = []
+    parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in upstreams}
+    for batch in loader:
+        if not batch["key"]:
+            continue
+        keys.extend(zip(batch["set"], batch["key"], strict=True))
+        for name, one in upstreams.items():
+            with torch.inference_mode():
+                parts[name].append(_mean_over_frames(one, batch["wav"], batch["wav_len"]))
+    if not keys:
+        raise UsageError(f"probe: none of the {len(loader.damaged)} selected utterances could be read")
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    pooled = {name: np.concatenate(features, axis=1)[:, order] for name, features in parts.items()}
+    return [keys[row] for row in order], pooled, len(loader.damaged)
+
+
+def fit_and_score(
+    features: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.int64],
+    train: Bools,
+    test: Bools,
+    *,
+    l2: float,
+    seed: int,
+) -> float:
+    """Accuracy on `test` of a logistic regression fitted on `train`.
+
+    Args:
+        features: [N, H]; standardised here with the mean and deviation of the training rows.
+        classes: [N], from 0.
+        train, test: [N].
+        l2: weight of half the squared L2 norm of the weights, against the mean cross-entropy.
+        seed: of the start.
+    """
+    mean, deviation = features[train].mean(axis=0), features[train].std(axis=0)
+    scaled = torch.from_numpy((features - mean) / np.where(deviation > 1e-8, deviation, 1.0)).float()
+    targets = torch.from_numpy(classes)
+    num_classes = int(classes.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    weight = (torch.randn(num_classes, scaled.shape[1], generator=generator) * 0.01).requires_grad_()
+    bias = torch.zeros(num_classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+    train_rows, test_rows = torch.from_numpy(train), torch.from_numpy(test)
+
+    def penalised() -> Tensor:
+        optimizer.zero_grad()
+        logits = nn.functional.linear(scaled[train_rows], weight, bias)
+        loss = nn.functional.cross_entropy(logits, targets[train_rows]) + 0.5 * l2 * weight.square().sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(penalised)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        answers = nn.functional.linear(scaled[test_rows], weight, bias).argmax(dim=1)
+    return float((answers == targets[test_rows]).double().mean())
+
+
+def _mean_over_frames(one: Upstream, wav_BT: Tensor, wav_len_B: Tensor) -> npt.NDArray[np.float32]:
+    """float32 [layers + 1, B, H]."""
+    hidden_states = one(wav_BT, wav_len_B)
+    frames_B = one.num_frames(wav_len_B).to(hidden_states[0].device)
+    valid_BF1 = (torch.arange(hidden_states[0].shape[1], device=frames_B.device) < frames_B[:, None])[..., None]
+    means = [torch.where(valid_BF1, hidden, 0.0).sum(dim=1) / frames_B[:, None] for hidden in hidden_states]
+    return torch.stack(means).float().cpu().numpy()
+
+
+def _table(
+    pooled: dict[str, npt.NDArray[np.float32]], classes: npt.NDArray[np.int64], folds: dict[int, list[_Fold]]
+) -> list[ProbeRow]:
+    rows = []
+    for kind in ("logmel80", "untrained", "pretrained"):
+        of_seed = {seed: pooled.get(f"{kind}/{seed}", pooled.get(kind)) for seed in folds}
+        if any(features is None for features in of_seed.values()):
+            continue
+        scores: dict[str, list[float]] = {"last": [], "best": []}
+        chosen: dict[str, set[int]] = {"last": set(), "best": set()}
+        for seed, features in of_seed.items():
+            assert features is not None
+            results = [_score_fold(features, classes, fold, seed) for fold in folds[seed]]
+            for which in scores:
+                scores[which].append(float(np.mean([result[which][0] for result in results])))
+                chosen[which].update(result[which][1] for result in results)
+        for which in ("last",) if kind == BASELINE else ("last", "best"):
+            spread = float(np.std(scores[which], ddof=1)) if len(folds) > 1 else 0.0
+            layers = tuple(sorted(chosen[which]))
+            layer = "-" if kind == BASELINE else which
+            rows.append(ProbeRow(kind, layer, float(np.mean(scores[which])), spread, layers))
+    return rows
+
+
+def _score_fold(
+    features: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], fold: _Fold, seed: int
+) -> dict[str, tuple[float, int]]:
+    """ "last" and "best" -> (accuracy on the test part, layer)."""
+    fitted = ~fold.test & ~fold.validation
+    on_validation = {
+        (layer, l2): fit_and_score(features[layer], classes, fitted, fold.validation, l2=l2, seed=seed)
+        for layer in range(len(features))
+        for l2 in PENALTIES
+    }
+    last = len(features) - 1
+    result = {}
+    for which, layers in (("last", [last]), ("best", list(range(last, -1, -1)))):
+        layer, l2 = max(((layer, l2) for layer in layers for l2 in PENALTIES), key=on_validation.__getitem__)
+        result[which] = (fit_and_score(features[layer], classes, ~fold.test, fold.test, l2=l2, seed=seed), layer)
+    return result
+
+
+def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, tuple[str | None, str | None]]:
+    """(set, key) -> (label, value of the holdout's column)."""
+    columns = shards.columns()
+    group = label if holdout is None else holdout.split("=", 1)[0]
+    for name in (label, group):
+        if name not in columns:
+            raise UsageError(f"probe: no column {name!r}; the index has {', '.join(columns)}")
+    rows = shards.table().select(["set", "key", label] + ([group] if group != label else [])).to_pylist()
+    return {(row["set"], row["key"]): (_text(row[label]), _text(row[group])) for row in rows}
+
+
+def _selected(shards: ShardSet, expression: str) -> set[Key]:
+    rows = shards.table().filter(compile_where(expression, shards.columns())).select(["set", "key"]).to_pylist()
+    return {(row["set"], row["key"]) for row in rows}
+
+
+def _folds(
+    keys: Sequence[Key], groups: Sequence[str | None] | None, holdout: str | None, in_test: set[Key] | None, seed: int
+) -> list[_Fold]:
+    if holdout is None or groups is None:
+        if in_test is None:
+            return [_fold("random", _draw(keys, TEST_SHARE, "probe test", seed), keys, None, seed)]
+        test = np.array([key in in_test for key in keys], dtype=np.bool_)
+        return [_fold("test_where", test, keys, None, seed)]
+    column, _, values = holdout.partition("=")
+    there = sorted({group for group in groups if group is not None})
+    wanted = [value.strip() for value in values.split(",") if value.strip()]
+    unknown = sorted(set(wanted) - set(there))
+    if unknown:
+        raise UsageError(f"probe: {column} has no value {', '.join(unknown)}; it has {', '.join(there[:20])}")
+    parts = [set(wanted)] if wanted else [{value} for value in there]
+    return [
+        _fold(",".join(sorted(part)), np.array([group in part for group in groups]), keys, groups, seed)
+        for part in parts
+    ]
+
+
+def _fold(name: str, test: Bools, keys: Sequence[Key], groups: Sequence[str | None] | None, seed: int) -> _Fold:
+    """The fold with a validation part split off as the test part was: by groups if there are enough, else by chance."""
+    if not test.any() or test.all():
+        raise UsageError(f"probe: the split ({name}) leaves {'no' if not test.any() else 'only'} test utterances")
+    rest = sorted({group for group, held in zip(groups or [], test, strict=False) if not held and group is not None})
+    if len(rest) >= 3:
+        order = sorted(rest, key=lambda group: int(hash64("probe validation", seed, group)))
+        chosen = set(order[: max(1, round(VALIDATION_SHARE * len(rest)))])
+        validation = np.array([group in chosen for group in groups or []]) & ~test
+    else:
+        validation = _draw(keys, VALIDATION_SHARE, "probe validation", seed) & ~test
+    if not validation.any() or (validation | test).all():
+        raise UsageError(f"probe: too few training utterances ({int((~test).sum())}) to split off a validation part")
+    return _Fold(name, test, validation)
+
+
+def _draw(keys: Sequence[Key], share: float, purpose: str, seed: int) -> Bools:
+    hashes = hash64(purpose, seed, np.array([key_hash("/".join(key)) for key in keys], dtype=np.uint64))
+    drawn: Bools = uniform(hashes) < share
+    return drawn
+
+
+def _chance(classes: npt.NDArray[np.int64], fold: _Fold) -> float:
+    most_frequent = np.bincount(classes[~fold.test]).argmax()
+    return float((classes[fold.test] == most_frequent).mean())
+
+
+def _describe_split(holdout: str | None, test_where: str | None) -> str:
+    if test_where is not None:
+        return f"test where {test_where}"
+    if holdout is None:
+        return f"a random {TEST_SHARE:.0%} for testing, by seed"
+    column, _, values = holdout.partition("=")
+    return f"{column} {values} held out" if values else f"each {column} held out in turn"
+
+
+def _text(value: Any) -> str | None:
+    missing = value is None or (isinstance(value, float) and math.isnan(value))
+    return None if missing else str(value)
