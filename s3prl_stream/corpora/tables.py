@@ -28,8 +28,9 @@ class Row(NamedTuple):
 def read_rows(path: Path) -> Iterator[Row]:
     """Rows in the order of the file.
 
-    Cells of CSV and TSV are text; quotation marks quote between commas only. Values of JSON keep their types. A CSV whose cells are divided by | and whose first
-    line names no file column has no header, as in LJSpeech: its columns are id, text, normalized_text.
+    Cells of CSV and TSV are text; quotation marks quote between commas only. Values of JSON keep their types. A CSV
+    whose cells are divided by | and whose first line names no file column has no header, as in LJSpeech: its columns
+    are id, text, normalized_text.
 
     Raises:
         UsageError: no such file, an unknown suffix, or a row that cannot be read, named by its line.

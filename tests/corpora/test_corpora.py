@@ -57,7 +57,7 @@ def test_folder_lists_all_audio_below_it_sorted(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.flac", "b/1.WAV", "a.v1.5.ogg", "notes.txt", ".hidden/x.wav", "b/._1.wav")
     listed = list(corpora.folder(tmp_path))
     assert [utterance.key for utterance in listed] == ["a.v1.5", "b/1", "b/2"]
-    assert [utterance.audio for utterance in listed] == [str(tmp_path / name) for name in ("a.v1.5.ogg", "b/1.WAV", "b/2.flac")]  # fmt: skip
+    assert [Path(utterance.audio).name for utterance in listed] == ["a.v1.5.ogg", "1.WAV", "2.flac"]
     with pytest.raises(UsageError, match="no audio found"):
         corpora.folder(touch(tmp_path / "c", "x.txt"))
     with pytest.raises(UsageError, match="no such folder"):
@@ -113,15 +113,13 @@ def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
     [
         ("metadata.csv", "one|Hello, \"you\".\ntwo|Good day.\n"),
         ("t.csv", 'file_name,transcription\nwavs/one.wav,"Hello, ""you""."\nwavs/two.wav,Good day.\n'),
-        ("t.tsv", "text\tpath\nHello, \"\"\"you\"\"\".\tone.wav\nGood day.\ttwo.wav\n"),
-        ("t.jsonl", '{"audio": "one.wav", "text": "Hello, \\"you\\"."}\n{"audio": "two.wav", "sentence": "Good day."}\n'),
+        ("t.tsv", 'text\tpath\nHello, "you".\tone.wav\nGood day.\ttwo.wav\n'),
+        ("t.jsonl", '{"wav": "one", "text": "Hello, \\"you\\"."}\n{"wav": "two", "sentence": "Good day."}\n'),
         ("t.json", '{"one.wav": {"text": "Hello, \\"you\\"."}, "two.wav": {"text": "Good day."}}'),
     ],
 )  # fmt: skip
 def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -> None:
     touch(tmp_path, "wavs/one.wav", "wavs/two.wav")
-    if name == "t.tsv":
-        content = content.replace('"""you"""', "you").replace("Hello, you.", '"Hello, ""you""."')
     (tmp_path / name).write_text(content)
     listed = list(corpora.folder(tmp_path, table=name))
     assert [(utterance.key, utterance.metadata) for utterance in listed] == [
