@@ -41,7 +41,7 @@ def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_opti
         data: a packed set, or a folder of audio files, which is packed first.
         out: folder for the set (if packed here), the runs and the pictures.
         steps: optimiser steps of each of the two runs, at least 4.
-        pack_options: for a folder of audio, words of `s3prl-stream pack folder` such as "--pattern", "{speaker}_{label}".
+        pack_options: for a folder of audio, options of `s3prl-stream pack folder`, such as "--label-from", "folder".
 
     Returns:
         True if everything held; False if the losses of the killed run differ.

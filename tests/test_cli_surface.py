@@ -1,0 +1,174 @@
+"""The command line: the frozen set of its options, and one clear line for a newcomer's mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from s3prl_stream.cli import COMMANDS, build_parser, main
+
+PACK = (
+    "OUT --channel --codec --json --licence --max-seconds --min-seconds --name --sample-rate --seed --shard-mb "
+    "--split-seconds --workers"
+)
+PLANNED = (
+    "SET --balance --batch-seconds --batch-size --chunk-seconds --crop-seconds --json --run --seed --subset --where"
+)
+SURFACE = {
+    "pack librispeech": f"{PACK} ROOT --split",
+    "pack folder": f"{PACK} ROOT --label-from --pattern --table",
+    "pack manifest": f"{PACK} ROOT",
+    "inspect": "SET --json --top",
+    "plan": f"{PLANNED} --blocks --whole-epoch",
+    "which": f"{PLANNED} --batch",
+    "pretrain": (
+        "RECIPE --attention-dropout --batch-seconds --checkpoint-every --crop-seconds --data --device --dropout --ffn-size --heads "
+        "--hidden-size --json --layers --lr --out --seed --steps --subset --update-batches --where --workers"
+    ),
+    "probe": "--data --device --holdout --json --label --seeds --test-where --upstream --where",
+    "quickstart": "--data --label-from --out --pattern --steps --table",
+}
+"""Every option of every command. A new one is a decision: add it here, and a line to CHANGELOG.md."""
+
+
+def options_of(parser: argparse.ArgumentParser, name: str) -> dict[str, set[str]]:
+    """Command -> its options and, in capitals, its positional arguments; commands with commands inside are opened."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if inner:
+        choices = inner[0].choices.items()
+        return {words: found for word, sub in choices for words, found in options_of(sub, f"{name} {word}").items()}
+    shown = (action for action in parser._actions if not isinstance(action, argparse._HelpAction))
+    return {name: {action.option_strings[-1] if action.option_strings else action.dest.upper() for action in shown}}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_the_frozen_ones(command: str) -> None:
+    frozen = {name: set(words.split()) for name, words in SURFACE.items() if name.split()[0] == command}
+    everything = build_parser(command)
+    choices = next(action for action in everything._actions if isinstance(action, argparse._SubParsersAction)).choices
+    assert options_of(choices[command], command) == frozen
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {command}" in shown for command in COMMANDS)
+
+
+def complaint(arguments: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line of complaint of a command that exits 2; packing may have told its progress before."""
+    try:
+        status: object = main([str(word) for word in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if not re.fullmatch(r"[a-z]+: \d+ of \d+", line)]
+    assert (status, shown.out, len(lines)) == (2, "", 1), shown.err
+    assert lines[0].startswith("s3prl-stream")
+    return lines[0]
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """A folder with one second of quiet noise."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(-100, 100, 16_000).astype(np.int16)
+    soundfile.write(folder / "one.wav", noise, 16_000)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["pack folder no/such/place OUT", "inspect no/such/place", "plan no/such/place", "quickstart --data no/such/place"],
+)
+def test_a_missing_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [tmp_path / word if word == "OUT" else word for word in command.split()]
+    if command.startswith("quickstart"):
+        words += ["--out", tmp_path / "out"]
+    assert "no/such/place" in complaint(words, capsys)
+
+
+def test_no_audio_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no sound here")
+    assert "no audio" in complaint(["pack", "folder", tmp_path / "empty", tmp_path / "set"], capsys)
+    assert not (tmp_path / "set" / "manifest.json").exists()
+
+
+def test_a_wrong_split_names_those_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus" / "train-clean-100" / "19" / "198").mkdir(parents=True)
+    words: list[str | Path] = [
+        "pack",
+        "librispeech",
+        tmp_path / "corpus",
+        tmp_path / "set",
+        "--split",
+        "train-clean-10",
+    ]
+    line = complaint(words, capsys)
+    assert "train-clean-10" in line
+    assert "train-clean-100" in line
+
+
+def test_an_output_folder_that_holds_another_set(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "set"
+    assert main(["pack", "folder", str(recordings), str(out), "--seed", "1"]) == 0
+    before = (out / "manifest.json").read_bytes()
+    capsys.readouterr()
+    assert str(out) in complaint(["pack", "folder", recordings, out, "--seed", "2"], capsys)
+    assert (out / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("steps", ["abc", "1.5", "0", "-3"])
+def test_steps_that_are_no_count(
+    steps: str, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: list[str | Path] = ["pretrain", "tera", "--data", sample_set, "--out", tmp_path / "run", "--steps", steps]
+    assert "steps" in complaint(words, capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "where", ["__import__('os').system('true')", "len(text) > 3", "speaker = 'ada'", "no_such == 1"]
+)
+def test_a_where_that_is_no_comparison(where: str, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    complaint(["plan", sample_set, "--where", where], capsys)
+
+
+def test_an_unknown_recipe(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[str | Path] = ["pretrain", "tear", "--data", sample_set, "--out", tmp_path / "run", "--steps", "1"]
+    assert "tera" in complaint(words, capsys)
+
+
+def test_a_run_of_other_data(
+    sample_set: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--steps", "1", "--hidden-size", "16", "--layers", "1", "--heads", "2", "--ffn-size", "16"]
+    assert main(["pack", "folder", str(recordings), str(tmp_path / "set")]) == 0
+    run = ["--out", str(tmp_path / "run"), *sizes]
+    assert main(["pretrain", "tera", "--data", str(tmp_path / "set"), *run]) == 0
+    capsys.readouterr()
+    assert "data was" in complaint(["pretrain", "tera", "--data", sample_set, *run], capsys)
+
+
+def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice: 'pakc'" in complaint(["pakc"], capsys)
+    assert "COMMAND" in complaint([], capsys)
+
+
+def test_a_closed_pipe_is_quiet(sample_set: Path) -> None:
+    command = f"{sys.executable} -m s3prl_stream inspect '{sample_set}' | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
