@@ -39,7 +39,7 @@ def arrange(
     num_shards = max(1, int(np.ceil(num_bytes.sum() / shard_bytes)))
     shard = np.floor(before / num_bytes.sum() * num_shards).astype(np.int64)
     edges = np.flatnonzero(np.diff(shard)) + 1
-    return [_in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]
+    return [in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]
 
 
 def _shuffled(keys: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
@@ -49,9 +49,10 @@ def _shuffled(keys: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
     return by_key[np.argsort(hash64("pack", seed, identities), kind="stable")]
 
 
-def _in_runs(
+def in_runs(
     members: npt.NDArray[np.int64], seconds: npt.NDArray[np.float64], seed: int, shard: int
 ) -> npt.NDArray[np.int64]:
+    """Positions `members` of one shard's samples, in the shard's order; `seconds` are those of all samples."""
     by_duration = members[np.argsort(seconds[members], kind="stable")]
     num_whole = len(members) // PACKING_RUN
     runs = by_duration[: num_whole * PACKING_RUN].reshape(num_whole, PACKING_RUN)

@@ -33,5 +33,5 @@ def _escape_character(character: str) -> str:
         return "+"
     if character.isprintable() and character not in " +%.\\":
         return character
-    # Names of files that are not UTF-8 reach Python as surrogates.
-    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+    # Names of files that are not UTF-8 reach Python as lone surrogates.
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))

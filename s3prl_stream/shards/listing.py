@@ -87,7 +87,9 @@ def metadata_json(metadata: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def probe_all(utterances: Sequence[Utterance], workers: Workers, progress: Callable[[int], None]) -> dict[str, Any]:
+def probe_all(
+    utterances: Sequence[Utterance], workers: Workers, progress: Callable[[int, int], None]
+) -> dict[str, Any]:
     """Path -> `SourceInfo`, or the `SampleError` that reading its header raised. Each file is opened once."""
     paths = list(dict.fromkeys(utterance.audio for utterance in utterances))
     found: dict[str, Any] = {}
@@ -95,7 +97,7 @@ def probe_all(utterances: Sequence[Utterance], workers: Workers, progress: Calla
         workers.map(_probe_some, chunks(paths, _PATHS_PER_TASK)), chunks(paths, _PATHS_PER_TASK), strict=True
     ):
         found.update(zip(some, infos, strict=True))
-        progress(len(found))
+        progress(len(found), len(paths))
     return found
 
 

@@ -147,7 +147,7 @@ def pack_set(
     refuse_strangers(folder)
     with Workers(num_workers) as workers:
         utterances = list_utterances(corpus, lambda done: tell("listing", done, None))
-        infos = probe_all(utterances, workers, lambda done: tell("headers", done, len(utterances)))
+        infos = probe_all(utterances, workers, lambda done, total: tell("headers", done, total))
         clips, left_out = select_clips(utterances, infos, settings.lengths)
         identity = {"name": name, "packing": settings.as_json(), "corpus_hash": corpus_hash(clips, left_out)}
         finished = find_finished(folder, identity)

@@ -1,0 +1,98 @@
+"""Packing real recordings, through the command line as a user would."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.cli import main
+from s3prl_stream.shards.shardset import open_shards
+
+
+def shas(folder: Path) -> list[str]:
+    return [shard["sha256"] for shard in json.loads((folder / "manifest.json").read_bytes())["shards"]]
+
+
+def librispeech(real_data: Path, out: Path, *options: str) -> int:
+    root = str(real_data / "LibriSpeech")
+    return main(["pack", "librispeech", root, str(out), "--split", "train-clean-100", "--name", "train", *options])
+
+
+def test_librispeech_comes_back_through_webdataset_sample_for_sample(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert librispeech(real_data, tmp_path / "set", "--workers", "2", "--shard-mb", "10") == 0
+    out = capsys.readouterr().out
+    assert "248 samples, 0.87 h in 6 shards" in out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import webdataset
+
+        read = list(
+            webdataset.WebDataset([str(p) for p in sorted((tmp_path / "set").glob("*.tar"))], shardshuffle=False)
+        )
+    assert len({sample["__key__"] for sample in read}) == len(read) == 248
+    for sample in read:
+        key = sample["__key__"]
+        speaker, chapter, _ = key.split("-")
+        source = real_data / "LibriSpeech/train-clean-100" / speaker / chapter / f"{key}.flac"
+        wav, sample_rate = decode_int16(sample["flac"], "flac")
+        expected, expected_rate = soundfile.read(source, dtype="int16")
+        assert sample_rate == expected_rate
+        np.testing.assert_array_equal(wav[:, 0], expected)
+        assert json.loads(sample["json"]) == {"chapter": chapter, "speaker": speaker, "split": "train-clean-100"}
+
+
+@pytest.mark.slow
+def test_librispeech_gives_the_same_bytes_with_one_worker_and_with_two(real_data: Path, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        assert librispeech(real_data, tmp_path / workers, "--workers", workers, "--shard-mb", "10") == 0
+    assert len(shas(tmp_path / "1")) == 6
+    assert shas(tmp_path / "1") == shas(tmp_path / "2")
+
+
+def test_the_damaged_wake_words_are_listed_and_the_rest_is_a_set(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pack", "folder", str(real_data / "wakewords"), str(tmp_path / "set"), "--label-from", "folder"]
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    damaged = {f"alexa/{number}.flac" for number in (127, 142, 144, 229, 275, 32, 33, 34)}
+    assert "760 samples" in out
+    assert "damaged: 8" in out
+    for name in damaged:
+        assert any(name in line and "(decode)" in line for line in out.splitlines())
+    listed = [json.loads(line) for line in (tmp_path / "set/left_out.jsonl").read_bytes().splitlines()]
+    assert {"/".join(Path(line["audio"]).parts[-2:]) for line in listed} == damaged
+    shards = open_shards(tmp_path / "set")
+    assert len(shards) == 760
+    assert set(shards.table().column("label").to_pylist()) == {"alexa", "computer", "jarvis", "view_glass"}
+    # The same command again does nothing, and still says what is damaged.
+    assert main([*arguments, "--json"]) == 1
+    again = json.loads(capsys.readouterr().out)
+    assert again["already_there"]
+    assert len(again["damaged"]) == 8
+
+
+def test_odd_files_are_packed_or_named_with_a_reason(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", "folder", str(real_data / "odd"), str(tmp_path / "set"), "--json", "--workers", "0"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert {one["key"]: one["reason"] for one in report["damaged"]} == {
+        "cut_in_half": "decode",
+        "no_frames": "empty",
+        "text_not_audio": "decode",
+        "zero_bytes": "empty",
+    }
+    rows = {row["key"]: row for row in open_shards(tmp_path / "set").table().to_pylist()}
+    assert len(rows) == report["samples"] == 11
+    assert rows["one_sample"]["frames"] == 1
+    assert rows["float_8k"]["seconds"] == 1.0
+    assert {"dots%2Ein%2Ethe%2Ename%2Ev1%2E5", "dots%2Ein%2Ethe%2Ename%2Ev1%2E6"} < rows.keys()
