@@ -14,6 +14,7 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
+from s3prl_stream.shards.arrange import in_runs
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
     INDEX_COLUMNS,
@@ -25,7 +26,6 @@ from s3prl_stream.shards.layout import (
     shard_name,
 )
 from s3prl_stream.shards.member import I64
-from s3prl_stream.shards.order import order_in_shard
 
 SAMPLE_RATE = 16_000
 FLAC_BYTES_PER_SECOND = 16_500
@@ -90,7 +90,7 @@ def _rows(shard: int, count: int, seed: int, shuffled: bool) -> dict[str, Any]:
     identities = hash64("synthetic", seed, shard, np.arange(count))
     order: I64 = np.lexsort((speaker, language))
     if shuffled:
-        order = order_in_shard(frames / SAMPLE_RATE, identities, seed)
+        order = in_runs(rng.permutation(count), frames / SAMPLE_RATE, seed, shard)
     language, speaker, frames, identities = language[order], speaker[order], frames[order], identities[order]
     codes = list(THOUSAND_HOURS)
     size = (frames / SAMPLE_RATE * FLAC_BYTES_PER_SECOND).astype(np.int64) // 512 * 512 + 2048
