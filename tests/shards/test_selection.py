@@ -1,0 +1,137 @@
+"""`where`, `subset` and `balance`: what is selected, and that nothing is evaluated as code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow.compute
+import pytest
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.selection import compile_selection
+from s3prl_stream.shards.shardset import ShardSet
+
+
+@pytest.fixture(scope="module")
+def shards() -> ShardSet:
+    """600 clips of 1 to 6 s, three speakers of unequal share, takes as text, some without a label."""
+    samples = [
+        {
+            "key": f"k{number}",
+            "wav": np.zeros(16_000 * (1 + number % 6), dtype=np.int16),
+            "speaker": "abc"[min(number % 6, 2)],
+            "take": str(number % 10),
+            "label": None if number % 4 == 0 else f"l{number % 4}",
+        }
+        for number in range(1, 601)
+    ]
+    return ShardSet([MemoryShards(samples, samples_per_shard=50)])
+
+
+def chosen(shards: ShardSet, **choice: Any) -> list[str]:
+    selection = compile_selection(shards, **choice)
+    keys = []
+    for shard in range(shards.num_shards):
+        mask = selection.mask(shard)
+        rows = shards.rows(shard)
+        keys += [key for at, key in enumerate(rows.key) if mask is None or mask[at]]
+    assert len(keys) == len(selection)
+    return keys
+
+
+def seconds(keys: list[str]) -> int:
+    return sum(1 + int(key[1:]) % 6 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("speaker == 'a'", lambda n: n % 6 == 0),
+        ("speaker != 'a' and seconds > 3", lambda n: n % 6 > 2),
+        ("not (speaker == 'c') or seconds == 6", lambda n: n % 6 in (0, 1, 5)),
+        ("2 < seconds <= 4", lambda n: n % 6 in (2, 3)),
+        ("speaker in ['a', 'b']", lambda n: n % 6 < 2),
+        ("speaker not in ('a', 'b')", lambda n: n % 6 >= 2),
+        ("label is None", lambda n: n % 4 == 0),
+        ("label is not None and take < 3", lambda n: n % 4 and n % 10 < 3),
+        ("take in (1, 2)", lambda n: n % 10 in (1, 2)),
+        ("label == 'l1'", lambda n: n % 4 == 1),  # a row without a label is not kept
+    ],
+)
+def test_where(shards: ShardSet, where: str, expected: Any) -> None:
+    assert chosen(shards, where=where) == [f"k{number}" for number in range(1, 601) if expected(number)]
+
+
+def test_a_pyarrow_expression_passes(shards: ShardSet) -> None:
+    assert chosen(shards, where=pyarrow.compute.field("speaker") == "a") == chosen(shards, where="speaker == 'a'")
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("open('x')", "function call is not allowed"),
+        ("__import__('os').system('true')", "function call"),
+        ("speaker == open('x')", "function call"),
+        ("speaker.upper() == 'A'", "function call"),
+        ("speaker == 'a' if True else False", "not allowed"),
+        ("seconds + 1 > 2", "not allowed"),
+        ("[s for s in speaker]", "not allowed"),
+        ("speeker == 'a'", "Did you mean 'speaker'"),
+        ("speaker == ", "not an expression"),
+        ("speaker > 3", "cannot be evaluated"),
+        ("'a'", "not allowed"),
+        ("speaker == 'nobody'", "selects none"),
+    ],
+)
+def test_where_refuses(shards: ShardSet, where: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        compile_selection(shards, where=where)
+    assert "\n" not in str(caught.value)
+
+
+def test_subsets_are_nested_and_as_large_as_asked(shards: ShardSet) -> None:
+    total = 600 * 3.5
+    previous: set[str] = set()
+    for subset, wanted in (("1%", 21), ("60s", 60), ("5min", 300), ("25%", total / 4), ("0.5h", 1800), ("100%", total)):
+        keys = set(chosen(shards, subset=subset))
+        assert previous <= keys
+        assert wanted <= seconds(list(keys)) < wanted + 6
+        previous = keys
+    assert len(previous) == 600
+
+
+def test_a_subset_does_not_depend_on_what_lies_beside_it(shards: ShardSet) -> None:
+    few = chosen(shards, where="speaker == 'a'", subset="10%")
+    assert 10 <= seconds(few) < 11
+    assert all(int(key[1:]) % 6 == 0 for key in few)
+
+
+def test_a_balanced_subset_takes_as_much_of_each(shards: ShardSet) -> None:
+    keys = chosen(shards, subset="3min by speaker")
+    by_speaker = [[key for key in keys if min(int(key[1:]) % 6, 2) == speaker] for speaker in range(3)]
+    assert all(60 <= seconds(some) < 66 for some in by_speaker)
+    shares = chosen(shards, subset="10% by speaker")
+    assert 10 <= seconds([key for key in shares if int(key[1:]) % 6 == 0]) < 11
+
+
+@pytest.mark.parametrize("wrong", ["10", "ten hours", "-1h", "120%", "10h by", "1h by nothing", ""])
+def test_amounts_that_are_none(shards: ShardSet, wrong: str) -> None:
+    with pytest.raises(UsageError):
+        compile_selection(shards, subset=wrong)
+
+
+def test_balance_weighs_by_one_over_the_size_of_the_class(shards: ShardSet) -> None:
+    selection = compile_selection(shards, balance="speaker")
+    found = selection.weights(0)
+    assert found is not None
+    rows = shards.rows(0)
+    expected = [600 / 3 / {0: 100, 1: 100, 2: 400}[min(int(key[1:]) % 6, 2)] for key in rows.key]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_fingerprints_follow_the_rows(shards: ShardSet) -> None:
+    same = compile_selection(shards, where="speaker == 'a'").fingerprint
+    assert compile_selection(shards, where="speaker in ('a',)").fingerprint == same
+    assert compile_selection(shards, where="speaker == 'b'").fingerprint != same
