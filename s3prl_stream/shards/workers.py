@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,7 +33,8 @@ class Workers:
         self._in_flight = num_workers * _IN_FLIGHT_PER_WORKER
         self._pool: ProcessPoolExecutor | None = None
         if num_workers > 0:
-            self._pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent)
 
     def __enter__(self) -> Workers:
         return self
@@ -64,6 +67,18 @@ class Workers:
                 "a worker process died: killed for lack of memory, or started by a script that has no "
                 'if __name__ == "__main__" around its work. Mend that, or use num_workers=0.'
             ) from None
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for tasks for ever: it holds the other end of its own queue."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
