@@ -47,7 +47,10 @@ def decode_int16(
         stop = _stop_frame(wav.frames, first_frame, num_frames)
         if wav.is_pcm16:
             return _wav_frames(data, wav, first_frame, stop), wav.sample_rate
-    if codec == "flac" and (flac := flac_header(data)) is not None and flac.frames:
+    if codec == "flac" and (flac := flac_header(data)) is not None:
+        if not flac.frames:  # written to a pipe: libsndfile cannot find its end
+            whole = _whole_flac(data, flac)
+            return whole[first_frame : _stop_frame(len(whole), first_frame, num_frames)], flac.sample_rate
         stop = _stop_frame(flac.frames, first_frame, num_frames)
         if (first_frame, stop) == (0, flac.frames):
             return _whole_flac(data, flac), flac.sample_rate
@@ -81,8 +84,8 @@ def _whole_flac(data: bytes | memoryview, flac: FlacHeader) -> npt.NDArray[np.in
     except miniaudio.MiniaudioError as error:
         raise SampleError(f"FLAC of {len(data)} bytes cannot be decoded: {error}", reason="decode") from None
     values = np.frombuffer(decoded.samples, dtype=np.int16)
-    if decoded.nchannels != flac.channels or len(values) != flac.frames * flac.channels:
-        found = len(values) // max(decoded.nchannels, 1)
+    found = len(values) // max(decoded.nchannels, 1)
+    if decoded.nchannels != flac.channels or found != (flac.frames or found):
         raise SampleError(f"FLAC decodes to {found} of {flac.frames} frames: damaged or cut", reason="decode")
     return values.reshape(-1, flac.channels)
 

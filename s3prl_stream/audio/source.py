@@ -184,4 +184,11 @@ def _checked_header(path: str) -> FlacHeader | None:
         # Not closed by hand: an error on its way out still holds views of it.
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     wav_header(view)
-    return flac_header(view)
+    flac = flac_header(view)
+    if flac is not None and not flac.frames:
+        raise SampleError(
+            "the FLAC header does not say how many frames there are (written to a pipe?), so a cut file cannot be told "
+            "from a whole one: encode it again",
+            reason="decode",
+        )
+    return flac

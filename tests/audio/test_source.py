@@ -99,6 +99,24 @@ def test_damage_is_found(tmp_path: Path) -> None:
     assert reason_of(str(whole), stop_frame=2 * RATE + 1) == "decode"
 
 
+def test_files_written_to_a_pipe(tmp_path: Path) -> None:
+    """A WAV lasts until the end of its file; of a FLAC without a length nobody could say whether it is whole."""
+    wav = np.random.default_rng(0).integers(-3000, 3000, 9000, dtype=np.int16)
+    piped = Path(write(tmp_path / "a.wav", wav))
+    data = bytearray(piped.read_bytes())
+    position = data.index(b"data")
+    data[4:8] = data[position + 4 : position + 8] = b"\xff" * 4
+    piped.write_bytes(data)
+    assert probe(str(piped)).frames == 9000
+    np.testing.assert_array_equal(read_source(str(piped), sample_rate=RATE), wav)
+    flac = Path(write(tmp_path / "a.flac", wav))
+    data = bytearray(flac.read_bytes())
+    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])
+    flac.write_bytes(data)
+    with pytest.raises(SampleError, match="encode it again"):
+        probe(str(flac))
+
+
 def test_headers_say_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", np.zeros((4000, 2)), 8000)
     info = probe(path)
