@@ -11,7 +11,8 @@ N utterances, H hidden, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -143,6 +144,8 @@ def probe(
 
     folds = {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
     used = [fold for some in folds.values() for fold in some]
+    with _one_thread():
+        rows_of_table = _table(pooled, classes, folds)
     return ProbeResult(
         label=label,
         classes=len(names),
@@ -154,7 +157,7 @@ def probe(
         chance=float(np.mean([_chance(classes, fold) for fold in used])),
         seeds=seeds,
         split=_describe_split(holdout, test_where),
-        rows=tuple(_table(pooled, classes, folds)),
+        rows=tuple(rows_of_table),
     )
 
 
@@ -225,6 +228,17 @@ def fit_and_score(
     with torch.no_grad():
         answers = nn.functional.linear(scaled[test_rows], weight, bias).argmax(dim=1)
     return float((answers == targets[test_rows]).double().mean())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices of a probe are small: with two threads torch took 10 to 100 times as long (measured), most of it waiting."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _mean_over_frames(one: Upstream, wav_BT: Tensor, wav_len_B: Tensor) -> npt.NDArray[np.float32]:
