@@ -116,9 +116,9 @@ def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray
 
 
 def _as_dtype(wav: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Copies once: the result is contiguous, writable and not a view of the encoded bytes."""
-    if dtype == "float32":
-        return np.multiply(wav, INT16_SCALE, dtype=np.float32) if wav.dtype == np.int16 else np.array(wav)
-    if wav.dtype == np.int16:
-        return np.array(wav)
+    """Contiguous and writable; copied only where it is not, such as a view of encoded bytes."""
+    if wav.dtype == np.int16 and dtype == "float32":
+        return np.multiply(wav, INT16_SCALE, dtype=np.float32)
+    if str(wav.dtype) == dtype:
+        return np.require(wav, requirements=["C", "W"])
     return np.clip(np.rint(wav * 32768.0), -32768, 32767).astype(np.int16)
