@@ -1,4 +1,4 @@
-"""The package s3prl-stream: `pip install .`, or `pip install -e ".[dev,plots,probe]"` to work on it.
+"""The package s3prl-stream: `pip install .`, or `pip install -e ".[dev]"` to work on it.
 
 torch and torchaudio are a pair: torchaudio 2.11 is the last release, and it imports next to torch 2.11 only.
 The other ranges start at the oldest release that the tests passed with.
@@ -16,7 +16,6 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py
 assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
 
 PLOTS = ["matplotlib>=3.9,<4"]
-PROBE = ["scikit-learn>=1.5,<2"]
 
 setup(
     name="s3prl-stream",
@@ -44,10 +43,8 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
-        "probe": PROBE,
         "dev": [
             *PLOTS,
-            *PROBE,
             "hypothesis>=6.115,<7",
             "mypy==2.4.1",
             "psutil>=6,<8",

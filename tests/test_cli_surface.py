@@ -30,7 +30,8 @@ SURFACE = {
     "which": f"{PLANNED} --batch",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --crop-seconds --data --device --dropout "
-        "--ffn-size --heads --hidden-size --json --layers --lr --out --seed --steps --subset --update-batches --where --workers"
+        "--ffn-size --heads --hidden-size --json --layers --lr --out --seed --steps --subset --update-batches "
+        "--where --workers"
     ),
     "probe": "--data --device --holdout --json --label --seeds --test-where --upstream --where",
     "quickstart": "--data --label-from --out --pattern --steps --table",
