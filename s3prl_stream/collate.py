@@ -12,7 +12,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Batch, Sample
 
 PER_BATCH = ("batch_index", "weight")
-DROPPED = frozenset({"identity", "slot", "batch_index", "audio"})
+DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "row"})
 """Of use only inside the chain."""
 
 _TORCH_TYPES = {
@@ -59,13 +59,31 @@ def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
     lengths = [len(value) for value in values]
     shapes = {(value.shape[1:], value.dtype) for value in values}
     if len(shapes) > 1:
-        raise UsageError(f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}")
-    rows = [value.numpy() for value in values]
-    # numpy takes large arrays in huge pages and copies in this thread; torch.zeros costs five times the CPU here
-    padded = np.zeros((len(rows), max(lengths), *rows[0].shape[1:]), dtype=rows[0].dtype)
-    for place, row, length in zip(padded, rows, lengths, strict=True):
-        place[:length] = row
-    return torch.from_numpy(padded), torch.tensor(lengths, dtype=torch.int64)
+        raise UsageError(
+            f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}"
+        )
+    padded = _in_place(values, max(lengths))
+    if padded is None:
+        rows = [value.numpy() for value in values]
+        # numpy takes large arrays in huge pages and copies in this thread; torch.zeros costs five times the CPU here
+        array = np.zeros((len(rows), max(lengths), *rows[0].shape[1:]), dtype=rows[0].dtype)
+        for place, row, length in zip(array, rows, lengths, strict=True):
+            place[:length] = row
+        padded = torch.from_numpy(array)
+    return padded, torch.tensor(lengths, dtype=torch.int64)
+
+
+def _in_place(values: list[torch.Tensor], longest: int) -> torch.Tensor | None:
+    """The batch itself, if its rows were decoded into one zeroed array (see `ShardStream`); None otherwise."""
+    first = values[0]
+    width, rest = divmod(first.untyped_storage().nbytes() // first.element_size(), len(values))
+    if first.ndim != 1 or rest or width < longest:
+        return None
+    start = first.untyped_storage().data_ptr()
+    step = width * first.element_size()
+    if any(value.data_ptr() != start + row * step for row, value in enumerate(values)):
+        return None
+    return first.as_strided((len(values), longest), (width, 1), 0)
 
 
 def _stack(values: list[Any]) -> Any:

@@ -22,7 +22,12 @@ _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"}
 
 
 def decode_int16(
-    data: bytes | memoryview, codec: str, *, first_frame: int = 0, num_frames: int | None = None
+    data: bytes | memoryview,
+    codec: str,
+    *,
+    first_frame: int = 0,
+    num_frames: int | None = None,
+    out: npt.NDArray[np.int16] | None = None,
 ) -> tuple[npt.NDArray[np.int16], int]:
     """Decode a clip or a stretch of it.
 
@@ -31,6 +36,8 @@ def decode_int16(
         codec: the file extension: flac, wav, ogg, opus, mp3 or whatever else libsndfile reads.
         first_frame: where the stretch begins (samples per channel).
         num_frames: its length; None: to the end.
+        out: [>= frames] contiguous int16; the beginning of it becomes the result where that saves a copy (a whole
+            FLAC of one channel), otherwise it is left alone.
 
     Returns:
         ([frames, channels] int16, sample rate in Hz). The array may be a read-only view of `data`. Deeper integers
@@ -49,11 +56,11 @@ def decode_int16(
             return _wav_frames(data, wav, first_frame, stop), wav.sample_rate
     if codec == "flac" and (flac := flac_header(data)) is not None:
         if not flac.frames:  # written to a pipe: libsndfile cannot find its end
-            whole = _whole_flac(data, flac)
+            whole = _flac_of_unknown_length(data, flac)
             return whole[first_frame : _stop_frame(len(whole), first_frame, num_frames)], flac.sample_rate
         stop = _stop_frame(flac.frames, first_frame, num_frames)
         if (first_frame, stop) == (0, flac.frames):
-            return _whole_flac(data, flac), flac.sample_rate
+            return _whole_flac(data, flac, out), flac.sample_rate
     return _by_libsndfile(data, codec, first_frame, num_frames)
 
 
@@ -76,18 +83,39 @@ def _wav_frames(data: bytes | memoryview, wav: WavHeader, first_frame: int, stop
     return values.reshape(-1, wav.channels).astype(np.int16, copy=False)
 
 
-def _whole_flac(data: bytes | memoryview, flac: FlacHeader) -> npt.NDArray[np.int16]:
+def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[np.int16] | None) -> npt.NDArray[np.int16]:
+    """dr_flac writes straight into the result: its own one-call functions would allocate and copy it twice more."""
+    import miniaudio
+
+    if out is not None and flac.channels == 1 and len(out) >= flac.frames:
+        frames = out[: flac.frames, None]
+    else:
+        frames = np.empty((flac.frames, flac.channels), dtype=np.int16)
+    decoder = miniaudio.lib.ma_dr_flac_open_memory(miniaudio.ffi.from_buffer(data), len(data), miniaudio.ffi.NULL)
+    if decoder == miniaudio.ffi.NULL:
+        raise SampleError(f"FLAC of {len(data)} bytes cannot be decoded: no FLAC stream in it", reason="decode")
+    try:
+        if decoder.channels != flac.channels:
+            raise SampleError(f"FLAC has {decoder.channels} channels, its header says {flac.channels}", reason="decode")
+        target = miniaudio.ffi.cast("ma_int16 *", miniaudio.ffi.from_buffer(frames, require_writable=True))
+        found = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, flac.frames, target)
+    finally:
+        miniaudio.lib.ma_dr_flac_close(decoder)
+    if found != flac.frames:
+        raise SampleError(f"FLAC decodes to {found} of {flac.frames} frames: damaged or cut", reason="decode")
+    return frames
+
+
+def _flac_of_unknown_length(data: bytes | memoryview, flac: FlacHeader) -> npt.NDArray[np.int16]:
     import miniaudio
 
     try:
         decoded = miniaudio.flac_read_s16(miniaudio.ffi.from_buffer(data))
     except miniaudio.MiniaudioError as error:
         raise SampleError(f"FLAC of {len(data)} bytes cannot be decoded: {error}", reason="decode") from None
-    values = np.frombuffer(decoded.samples, dtype=np.int16)
-    found = len(values) // max(decoded.nchannels, 1)
-    if decoded.nchannels != flac.channels or found != (flac.frames or found):
-        raise SampleError(f"FLAC decodes to {found} of {flac.frames} frames: damaged or cut", reason="decode")
-    return values.reshape(-1, flac.channels)
+    if decoded.nchannels != flac.channels:
+        raise SampleError(f"FLAC has {decoded.nchannels} channels, its header says {flac.channels}", reason="decode")
+    return np.frombuffer(decoded.samples, dtype=np.int16).reshape(-1, flac.channels)
 
 
 def _by_libsndfile(

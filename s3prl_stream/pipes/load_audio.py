@@ -35,7 +35,7 @@ class LoadAudio(Stage):
         SampleError: reason "decode"; costs that sample alone.
     """
 
-    removes = frozenset({"audio", "codec", "num_frames"})
+    removes = frozenset({"audio", "codec", "num_frames", "row"})
 
     def __init__(
         self,
@@ -59,21 +59,22 @@ class LoadAudio(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
-        wav, rate = _frames(sample)
+        row: torch.Tensor | None = sample.get("row")
+        wav, rate = _frames(sample, row.numpy() if row is not None and row.dtype == torch.int16 else None)
         mono = _one_channel(wav, self.channel, str(sample["key"]))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
         kept = {name: value for name, value in sample.items() if name not in self.removes}
-        yield {**kept, "wav": torch.from_numpy(_as_dtype(mono, self.dtype)), "sample_rate": rate}
+        yield {**kept, "wav": _as_tensor(mono, self.dtype, row), "sample_rate": rate}
 
 
-def _frames(sample: Sample) -> tuple[npt.NDArray[Any], int]:
+def _frames(sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int]:
     """([frames, channels] int16 or float32, sample rate) of the sample's stretch."""
     first, count = sample.get("first_frame", 0), sample.get("num_frames")
     if "audio" in sample:
         from s3prl_stream.audio.decode import decode_int16
 
-        return decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=count)
+        return decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=count, out=out)
     if "wav" in sample:
         wav = np.asarray(sample["wav"])
         wav = wav[:, None] if wav.ndim == 1 else wav
@@ -115,10 +116,16 @@ def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray
     return resampled
 
 
-def _as_dtype(wav: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Contiguous and writable; copied only where it is not, such as a view of encoded bytes."""
+def _as_tensor(wav: npt.NDArray[Any], dtype: str, row: torch.Tensor | None) -> torch.Tensor:
+    """Contiguous and writable. In the batch's row if there is one and it fits, so that collation need not copy."""
+    if row is None or len(wav) > len(row):
+        row = torch.from_numpy(np.empty(len(wav), dtype=dtype))
+    row = row[: len(wav)]
+    target = row.numpy()
     if wav.dtype == np.int16 and dtype == "float32":
-        return np.multiply(wav, INT16_SCALE, dtype=np.float32)
-    if str(wav.dtype) == dtype:
-        return np.require(wav, requirements=["C", "W"])
-    return np.clip(np.rint(wav * 32768.0), -32768, 32767).astype(np.int16)
+        np.multiply(wav, INT16_SCALE, out=target)
+    elif wav.dtype != np.int16 and dtype == "int16":
+        target[:] = np.clip(np.rint(wav * 32768.0), -32768, 32767)
+    elif wav.ctypes.data != target.ctypes.data:
+        target[:] = wav
+    return row
