@@ -232,7 +232,7 @@ def fit_and_score(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrices of a probe are small: with two threads torch took 10 to 100 times as long (measured), most of it waiting."""
+    """A probe's matrices are small: with two threads torch took 10 to 100 times as long (measured), mostly waiting."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

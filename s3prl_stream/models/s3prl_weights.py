@@ -6,7 +6,6 @@ arguments and its schedule as objects; these two classes alone are let through, 
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,11 @@ def load_s3prl_transformer(path: str | Path) -> tuple[TransformerEncoder, Recons
     try:
         with torch.serialization.safe_globals(inert):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever its reader trips over
         raise UsageError(
-            f"{path}: not a checkpoint that can be loaded safely ({str(error).splitlines()[0]})"
+            f"{path}: not a checkpoint that can be loaded safely ({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from error
     missing = [key for key in ("Transformer", "SpecHead", "Upstream_Config") if key not in checkpoint]
     if missing:

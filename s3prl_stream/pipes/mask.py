@@ -3,6 +3,8 @@
 From S3PRL's Mockingjay and TERA (Liu et al., "Mockingjay", ICASSP 2020; "TERA", TASLP 2021). S3PRL throws one dice per
 utterance, so that whole utterances stay unmasked; by default each span throws its own here, as the papers describe.
 
+All numpy: torch would wake its pool of threads for arrays of this size, in every loading process.
+
 F frames, D bins, N spans, C frames in a span.
 """
 
@@ -49,9 +51,10 @@ def reconstruction_mask(
     Returns:
         (the altered features, float32 [F, D]; what is to be reconstructed, bool [F, D]).
     """
-    num_frames, num_bins = feat.shape
-    masked_FD = feat.clone()
-    selected_FD = torch.zeros(feat.shape, dtype=torch.bool)
+    feat_FD = np.asarray(feat)
+    num_frames, num_bins = feat_FD.shape
+    masked_FD = feat_FD.copy()
+    selected_FD = np.zeros(feat_FD.shape, dtype=np.bool_)
 
     first_N, span = _draw_spans(num_frames, rng, legacy=legacy)
     if len(first_N):
@@ -59,16 +62,16 @@ def reconstruction_mask(
         dice_N = np.full(len(first_N), rng.random()) if legacy else rng.random(len(first_N))
         other_N = rng.permutation(_num_places(num_frames, span, legacy=legacy))[: len(first_N)]
         origin_F = _origins(num_frames, frames_NC, dice_N, other_N)
-        masked_FD = feat[torch.from_numpy(np.maximum(origin_F, 0))]
-        masked_FD[torch.from_numpy(origin_F < 0)] = 0.0
-        selected_FD[torch.from_numpy(frames_NC.ravel())] = True
+        masked_FD = feat_FD[np.maximum(origin_F, 0)]
+        masked_FD[origin_F < 0] = 0.0
+        selected_FD[frames_NC.ravel()] = True
 
     width = int(rng.integers(0, int(num_bins * band_share) + 1))
     if width:
         lowest = int(rng.integers(0, num_bins - width + (0 if legacy else 1)))
         masked_FD[:, lowest : lowest + width] = 0.0
         selected_FD[:, lowest : lowest + width] = True
-    return masked_FD, selected_FD
+    return torch.from_numpy(masked_FD), torch.from_numpy(selected_FD)
 
 
 @chained("mask")

@@ -1,0 +1,119 @@
+"""Features: what they are (against torchaudio's), their shapes, and that nothing else moves a bit of them."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.features import KINDS, ExtractFeat, cmvn, extract, kaldi_fbank, log_mel
+
+
+def speech_like(num_samples: int, seed: int = 0) -> Tensor:
+    """A waveform of coloured noise, float32 [T]."""
+    rng = np.random.default_rng(seed)
+    wav = np.convolve(rng.standard_normal(num_samples + 7), np.hanning(8) / 4, mode="valid")
+    return torch.from_numpy((0.05 * wav).astype(np.float32))
+
+
+@pytest.mark.parametrize("num_samples", [201, 399, 400, 16_000, 37_039])
+def test_log_mel_has_one_frame_per_hop_and_one_more(num_samples: int) -> None:
+    feat_FD = log_mel(speech_like(num_samples))
+    assert feat_FD.shape == (1 + num_samples // 160, 80)
+    assert feat_FD.dtype == torch.float32
+
+
+@pytest.mark.parametrize("num_samples", [400, 559, 560, 16_000])
+def test_kaldi_fbank_has_as_many_frames_as_windows_fit(num_samples: int) -> None:
+    assert kaldi_fbank(speech_like(num_samples)).shape == (1 + (num_samples - 400) // 160, 80)
+
+
+def test_log_mel_is_the_definition() -> None:
+    """Frame 10 by a direct sum in float64; filters from torchaudio."""
+    torchaudio = pytest.importorskip("torchaudio")
+    filters = torchaudio.functional.melscale_fbanks(201, 0.0, 8000.0, 80, 16_000).double()
+    wav = speech_like(16_000).double()
+    time = torch.arange(400, dtype=torch.float64)
+    window = 0.5 - 0.5 * torch.cos(2 * torch.pi * time / 400)
+    frame = wav[10 * 160 - 200 : 10 * 160 + 200] * window
+    angle = 2 * torch.pi * torch.outer(torch.arange(201, dtype=torch.float64), time) / 400
+    power = (frame * angle.cos()).sum(1) ** 2 + (frame * angle.sin()).sum(1) ** 2
+    expected = (power @ filters + 1e-10).log().float()
+    torch.testing.assert_close(log_mel(wav.float())[10], expected, atol=1e-4, rtol=0)
+
+
+def test_a_tone_lands_in_its_filter() -> None:
+    tone = torch.sin(2 * torch.pi * 1000.0 * torch.arange(16_000) / 16_000)
+    edges = 2595 * np.log10(1 + 8000 / 700) / 81 * np.arange(82)
+    centres = 700 * (10 ** (edges / 2595) - 1)
+    assert int(log_mel(tone)[50].argmax()) == int(np.abs(centres[1:-1] - 1000).argmin())
+
+
+@pytest.mark.parametrize("kind", ["hamming", "povey"])
+def test_the_window_matters_and_is_the_one_asked_for(kind: str) -> None:
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    wav = speech_like(8000)
+    expected = kaldi.fbank(wav[None], num_mel_bins=80, window_type=kind, dither=0.0)
+    assert torch.equal(kaldi_fbank(wav, window=kind), expected)
+
+
+def test_cmvn_gives_mean_zero_and_unbiased_deviation_one() -> None:
+    feat_FD = cmvn(log_mel(speech_like(16_000)))
+    torch.testing.assert_close(feat_FD.mean(0), torch.zeros(80), atol=1e-6, rtol=0)
+    torch.testing.assert_close(feat_FD.std(0), torch.ones(80), atol=1e-6, rtol=0)
+
+
+def test_silence_becomes_zeros_not_noise() -> None:
+    assert cmvn(log_mel(torch.zeros(16_000))).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_samples"), [("logmel80", 200), ("fbank80", 399), ("fbank80", 559), ("logmel80", 0)]
+)
+def test_too_short_costs_the_sample_alone(kind: str, num_samples: int) -> None:
+    with pytest.raises(SampleError) as error:
+        extract(torch.zeros(num_samples), kind, normalise=True)
+    assert error.value.reason == "too_short"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_stage_keeps_the_waveform_and_adds_feat(kind: str) -> None:
+    sample = {"key": "a", "wav": speech_like(8000), "sample_rate": 16_000}
+    (out,) = ExtractFeat(kind=kind)([sample])
+    assert torch.equal(out["wav"], sample["wav"])
+    assert torch.equal(out["feat"], extract(sample["wav"], kind, normalise=True))
+
+
+def test_wrong_use_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="logmel80, fbank80"):
+        ExtractFeat(kind="mfcc")
+    with pytest.raises(UsageError, match="8000 Hz"):
+        list(ExtractFeat()([{"key": "a", "wav": speech_like(8000), "sample_rate": 8000}]))
+
+
+def digests(num_threads: int) -> list[str]:
+    """Hashes of features of many lengths, computed with this many threads."""
+    torch.set_num_threads(num_threads)
+    found = []
+    for num_samples in [201, 400, 4000, 12_345, 48_000, 160_001, 240_000]:
+        for kind in ("logmel80", "fbank80"):
+            if kind == "logmel80" or num_samples >= 560:
+                feat_FD = extract(speech_like(num_samples), kind, normalise=True)
+                found.append(hashlib.sha256(feat_FD.numpy().tobytes()).hexdigest())
+    return found
+
+
+def test_features_do_not_depend_on_threads_or_process() -> None:
+    before = torch.get_num_threads()
+    try:
+        expected = digests(2)
+        assert digests(1) == expected
+    finally:
+        torch.set_num_threads(before)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(digests, (1,)) == expected
