@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
 
 # F frames, D bins.
+F32: TypeAlias = npt.NDArray[np.float32]
 
 
 def draw_losses(
@@ -33,11 +37,11 @@ def draw_losses(
     figure.savefig(file, dpi=120)
 
 
-def draw_reconstruction(feat_FD: Any, masked_FD: Any, reconstructed_FD: Any, title: str, file: str | Path) -> None:
+def draw_reconstruction(feat_FD: F32, masked_FD: F32, reconstructed_FD: F32, title: str, file: str | Path) -> None:
     """Draw a log-mel spectrogram, its masked version and its reconstruction under each other into a PNG.
 
     Args:
-        feat_FD, masked_FD, reconstructed_FD: float [F, D], frames of 10 ms.
+        feat_FD, masked_FD, reconstructed_FD: float32 [F, D], frames of 10 ms.
         title: one line above them.
         file: where the picture goes.
     """

@@ -197,8 +197,8 @@ def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: i
         predicted_BFD = objective.head(objective.encoder(batch["masked_feat"], batch["feat_len"])[-1])
     row = int(batch["feat_len"].argmax())
     frames = int(batch["feat_len"][row])
-    feat_FD, masked_FD = batch["feat"][row, :frames], batch["masked_feat"][row, :frames]
-    draw_reconstruction(feat_FD, masked_FD, predicted_BFD[row, :frames], batch["key"][row], out / "reconstruction.png")
+    pictures = [tensor[row, :frames].numpy() for tensor in (batch["feat"], batch["masked_feat"], predicted_BFD)]
+    draw_reconstruction(pictures[0], pictures[1], pictures[2], batch["key"][row], out / "reconstruction.png")
 
 
 def _title(text: str) -> None:
