@@ -86,6 +86,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.out}: {result.last_step} steps are done already; {args.steps} were asked for. Nothing to do.")
         return 0
     since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
-    print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss:.4f}", end="")
-    print(f", {result.skipped_steps} updates left out (gradient not finite)" if result.skipped_steps else "")
+    print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}", end="")
+    print(f", {result.skipped_steps} updates left out (loss or gradient not finite)" if result.skipped_steps else "")
     return 0

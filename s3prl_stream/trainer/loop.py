@@ -58,7 +58,7 @@ class TrainSettings:
     keep_checkpoints: int = 2
     """Older ones are deleted."""
     max_bad_steps: int = 10
-    """Updates in a row that may be left out because the gradient was not finite."""
+    """Updates in a row that may be left out because loss or gradient was not finite."""
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "update_batches", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
@@ -80,13 +80,13 @@ class TrainResult:
     hours_seen: float
     """Hours of audio in all steps so far, padding not counted."""
     skipped_steps: int
-    """Updates left out in all steps so far because the gradient was not finite."""
+    """Updates left out in all steps so far because loss or gradient was not finite."""
     loss: float | None
-    """Of the last step; None if this call did none."""
+    """Of the last step; None if this call did none, or it was not finite."""
 
 
 class DivergedError(StreamError):
-    """The gradient was not finite too many times in a row."""
+    """Loss or gradient was not finite too many times in a row."""
 
 
 def train(
@@ -111,10 +111,11 @@ def train(
         quiet: no progress on stderr.
 
     Raises:
-        DivergedError: `max_bad_steps` updates in a row had no finite gradient.
+        DivergedError: `max_bad_steps` updates in a row had no finite loss and gradient.
         StateError: the checkpoint or the log of the run cannot be used.
         UsageError: the batches end before the last step.
     """
+    run.mkdir(parents=True, exist_ok=True)
     objective.to(device).train()
     optimizer = build_adamw(objective, lr=settings.lr, weight_decay=settings.weight_decay)
     step, seconds, skipped = _resume(run, objective, optimizer, batches, settings, device)
@@ -135,7 +136,10 @@ def train(
                 step, peak=settings.lr, num_steps=settings.num_steps, warmup_share=settings.warmup_share
             )
             loss, norm = _accumulate(objective, [to_device(batch, device) for batch in update])
-            applied = _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
+            # |x| passes the gradient 0 at x = NaN, so a loss that is not finite may come with a gradient that is
+            applied = math.isfinite(loss) and math.isfinite(norm)
+            if applied:
+                _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
             bad_in_a_row = 0 if applied else bad_in_a_row + 1
             skipped += not applied
             step_seconds = sum(seconds_of(batch) for batch in update)
@@ -143,9 +147,9 @@ def train(
             log.write(
                 {
                     "step": step,
-                    "loss": loss,
+                    "loss": _finite(loss),
                     "lr": rate,
-                    "grad_norm": norm,
+                    "grad_norm": _finite(norm),
                     "applied": applied,
                     "seconds": step_seconds,
                     "hours_seen": seconds / 3600,
@@ -154,7 +158,7 @@ def train(
             progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)
             if bad_in_a_row >= settings.max_bad_steps:
                 raise DivergedError(
-                    f"step {step}: the gradient was not finite {bad_in_a_row} times in a row (loss {loss}). "
+                    f"step {step}: loss or gradient was not finite {bad_in_a_row} times in a row, the last loss is {loss}. "
                     f"Lower the learning rate (now {rate:.2e}); {run} holds the steps until the last checkpoint."
                 )
             if step % settings.checkpoint_every == 0 or step == settings.num_steps:
@@ -163,7 +167,7 @@ def train(
                 checkpoint = Checkpoint(state, objective.state_dict(), optimizer.state_dict())
                 save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
     progress.close()
-    return TrainResult(first_step, step, seconds / 3600, skipped, loss)
+    return TrainResult(first_step, step, seconds / 3600, skipped, _finite(loss))
 
 
 def to_device(batch: Batch, device: str | torch.device) -> Batch:
@@ -219,12 +223,14 @@ def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, floa
 
 def _apply(
     objective: nn.Module, optimizer: torch.optim.Optimizer, *, norm: float, rate: float, clip_norm: float
-) -> bool:
-    """One update with the gradient scaled to at most `clip_norm`; False, and no update, if it is not finite."""
-    if not math.isfinite(norm):
-        return False
+) -> None:
+    """One update with the gradient, whose L2 norm is `norm`, scaled to at most `clip_norm`."""
     nn.utils.clip_grads_with_norm_(list(objective.parameters()), clip_norm, torch.tensor(norm))
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-    return True
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

@@ -39,7 +39,7 @@ class LossLog:
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; it survives a kill of the process at once, and of the machine after `sync`."""
-        self._file.write(json.dumps(line) + "\n")
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
     def sync(self) -> None:

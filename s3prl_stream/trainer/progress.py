@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 
@@ -33,7 +34,8 @@ class Progress:
 
     def update(self, step: int, loss: float, *, audio_seconds: float, waited_seconds: float) -> None:
         """One step is done."""
-        self.loss = loss if self.loss != self.loss else _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss
+        if math.isfinite(loss):
+            self.loss = _SMOOTHING * self.loss + (1 - _SMOOTHING) * loss if math.isfinite(self.loss) else loss
         self.hours += audio_seconds / 3600
         self.waited_seconds += waited_seconds
         if self._bar is not None:

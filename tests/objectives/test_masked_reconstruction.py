@@ -1,0 +1,83 @@
+"""The loss counts masked elements only, and an empty batch still reaches every parameter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import s3prl_stream as ss
+from s3prl_stream.models.transformer import ReconstructionHead
+from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective, masked_l1
+from s3prl_stream.sample import Batch
+
+
+def objective() -> MaskedReconstructionObjective:
+    torch.manual_seed(0)
+    encoder = ss.build_encoder("tera", hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, dropout=0.0)
+    return MaskedReconstructionObjective(encoder, ReconstructionHead(16))
+
+
+def batch(lengths: tuple[int, ...], padded_to: int | None = None) -> Batch:
+    num_frames = padded_to or max(lengths)
+    feat_BFD = torch.zeros(len(lengths), num_frames, 80)
+    selected_BFD = torch.zeros(len(lengths), num_frames, 80, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        feat_BFD[row, :length] = torch.randn(length, 80, generator=torch.Generator().manual_seed(length))
+        selected_BFD[row, : length // 2] = True
+    return {
+        "key": [str(length) for length in lengths],
+        "feat": feat_BFD,
+        "feat_len": torch.tensor(lengths),
+        "masked_feat": feat_BFD * ~selected_BFD,
+        "loss_mask": selected_BFD,
+    }
+
+
+def test_mean_over_selected_elements() -> None:
+    predicted_BFD, target_BFD = torch.zeros(1, 3, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0], [100.0, 100.0]]])
+    selected_BFD = torch.tensor([[[True, False], [True, True], [False, False]]])
+    loss = masked_l1(predicted_BFD, target_BFD, selected_BFD)
+    assert loss.mean.item() == pytest.approx((1 + 3 + 4) / 3)
+    assert int(loss.num_elements) == 3
+
+
+def test_no_selected_element_gives_zero() -> None:
+    loss = masked_l1(torch.ones(1, 2, 2), torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool))
+    assert (loss.mean.item(), int(loss.num_elements)) == (0.0, 0)
+
+
+def test_padding_does_not_change_the_loss() -> None:
+    net = objective().eval()
+    tight, loose = net(batch((20, 12))), net(batch((20, 12), padded_to=50))
+    assert tight.mean.item() == pytest.approx(loose.mean.item(), abs=1e-6)
+    assert int(tight.num_elements) == int(loose.num_elements) == (10 + 6) * 80
+
+
+@pytest.mark.parametrize("with_tensors", [True, False])
+def test_an_empty_batch_gives_zero_gradients_not_none(with_tensors: bool) -> None:
+    net = objective()
+    empty: Batch = {"key": [], "weight": 0.0}
+    if with_tensors:
+        empty |= {"feat": torch.zeros(0, 0, 0), "feat_len": torch.zeros(0, dtype=torch.int64)}
+    loss = net(empty)
+    loss.mean.backward()
+    assert (loss.mean.item(), int(loss.num_elements)) == (0.0, 0)
+    for parameter in net.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+def test_any_module_with_the_same_signature_serves_as_encoder() -> None:
+    class Convolution(nn.Module):
+        hidden_size = 16
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv1d(80, 16, 3, padding=1)
+
+        def forward(self, feat_BFD: torch.Tensor, feat_len_B: torch.Tensor) -> list[torch.Tensor]:
+            return [self.layer(feat_BFD.transpose(1, 2)).transpose(1, 2)]
+
+    loss = MaskedReconstructionObjective(Convolution(), ReconstructionHead(16))(batch((8, 5)))
+    assert torch.isfinite(loss.mean)

@@ -1,0 +1,71 @@
+"""Checkpoints are whole or absent, and load without running code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.trainer.checkpoint import (
+    Checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    save_checkpoint,
+)
+
+
+def checkpoint(step: int) -> Checkpoint:
+    return Checkpoint({"step": step, "loader": {"b": step}}, {"w": torch.full((2,), float(step))}, {"m": [step]})
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, checkpoint(7), keep=2)
+    loaded = load_checkpoint(folder)
+    assert loaded.state == {"step": 7, "loader": {"b": 7}}
+    assert torch.equal(loaded.weights["w"], torch.tensor([7.0, 7.0]))
+    assert loaded.optimizer == {"m": [7]}
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 100_000_000, 200_000_000):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    assert [load_checkpoint(folder).state["step"] for folder in list_checkpoints(tmp_path)] == [
+        100_000_000,
+        200_000_000,
+    ]
+    assert newest_checkpoint(tmp_path).name == "step-200000000"
+
+
+def test_an_unfinished_one_is_not_seen_and_not_in_the_way(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    left = tmp_path / "checkpoints" / ".unfinished-step-00000002"
+    left.mkdir()
+    (left / "model.pt").write_bytes(b"half")
+    assert newest_checkpoint(tmp_path).name == "step-00000001"
+    assert load_checkpoint(save_checkpoint(tmp_path, checkpoint(2), keep=2)).state["step"] == 2
+    assert not left.exists()
+
+
+def test_a_failure_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    with pytest.raises(ValueError, match="Out of range"):
+        save_checkpoint(tmp_path, Checkpoint({"step": 2, "seconds": float("nan")}, {}, {}), keep=1)
+    assert load_checkpoint(newest_checkpoint(tmp_path)).state["step"] == 1
+
+
+def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    torch.save({"w": Path}, folder / "model.pt")
+    with pytest.raises(StateError, match=r"model\.pt: cannot be loaded"):
+        load_checkpoint(folder)
+    (folder / "state.json").write_text("{")
+    with pytest.raises(StateError, match=r"state\.json cannot be read"):
+        load_checkpoint(folder)
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no checkpoint under"):
+        newest_checkpoint(tmp_path)

@@ -1,0 +1,194 @@
+"""The loop: equal after an interruption, weighted over batches, and steady when a gradient is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.sample import Batch
+from s3prl_stream.trainer.checkpoint import list_checkpoints
+from s3prl_stream.trainer.loop import DivergedError, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.losslog import read_losses
+
+
+class Regression(nn.Module):
+    """A small network with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, batch: Batch) -> Loss:
+        if not batch["key"]:
+            return Loss(sum_of_zeros(self), torch.tensor(0))
+        return Loss((self.net(batch["x"]) - batch["y"]).abs().mean(), torch.tensor(len(batch["key"])))
+
+
+class Counted:
+    """Batches that follow from their number; the state is how many were handed out."""
+
+    def __init__(
+        self, sizes: tuple[int, ...] = (4, 2, 0, 5), last: int | None = None, bad: tuple[int, ...] = ()
+    ) -> None:
+        self.sizes, self.last, self.bad = sizes, last, bad
+        self.position = 0
+
+    def batch(self, number: int) -> Batch:
+        size = self.sizes[number % len(self.sizes)]
+        x = torch.randn(size, 3, generator=torch.Generator().manual_seed(number))
+        y = x.sum(dim=1, keepdim=True)
+        return {"key": ["k"] * size, "x": x, "y": y * float("nan") if number in self.bad else y}
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.last is None or self.position < self.last:
+            self.position += 1
+            yield self.batch(self.position - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+
+
+SETTINGS = TrainSettings(num_steps=20, lr=0.05, checkpoint_every=4)
+
+
+def run_once(folder: Path, settings: TrainSettings = SETTINGS, batches: Counted | None = None) -> TrainResult:
+    source = Counted() if batches is None else batches
+    return train(Regression(), source, settings, run=folder, seconds_of=lambda batch: len(batch["key"]), quiet=True)
+
+
+class StopHereError(Exception):
+    pass
+
+
+def run_until(folder: Path, step: int) -> None:
+    """A run that ends at an update of its own accord, as if killed after writing the line of `step`."""
+
+    def seconds_of(batch: Batch) -> float:
+        if not batches.position <= step:
+            raise StopHereError
+        return len(batch["key"])
+
+    batches = Counted()
+    with pytest.raises(StopHereError):
+        train(Regression(), batches, SETTINGS, run=folder, seconds_of=seconds_of, quiet=True)
+
+
+def test_interrupted_at_any_step_gives_the_same_lines(tmp_path: Path) -> None:
+    run_once(tmp_path / "whole")
+    expected = (tmp_path / "whole" / "losses.jsonl").read_text()
+    for step in (3, 4, 17):
+        folder = tmp_path / f"stopped-{step}"
+        run_until(folder, step)
+        assert len(read_losses(folder)) == step
+        result = run_once(folder)
+        assert result.first_step == step // 4 * 4
+        assert (folder / "losses.jsonl").read_text() == expected
+
+
+def test_a_line_that_was_cut_is_dropped(tmp_path: Path) -> None:
+    run_once(tmp_path / "whole")
+    run_until(tmp_path / "cut", 6)
+    with (tmp_path / "cut" / "losses.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')
+    assert [line["step"] for line in read_losses(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+    run_once(tmp_path / "cut")
+    assert read_losses(tmp_path / "cut") == read_losses(tmp_path / "whole")
+
+
+def test_lines_say_what_happened(tmp_path: Path) -> None:
+    result = run_once(tmp_path)
+    lines = read_losses(tmp_path)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["hours_seen"] == result.hours_seen == pytest.approx((4 + 2 + 0 + 5) * 5 / 3600)
+    assert lines[-1]["loss"] == result.loss
+    assert sum(line["loss"] for line in lines[-4:]) < sum(line["loss"] for line in lines[:4])
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == ["step-00000016", "step-00000020"]
+
+
+def test_enough_steps_already(tmp_path: Path) -> None:
+    run_once(tmp_path)
+    before = (tmp_path / "losses.jsonl").read_bytes()
+    for steps in (20, 10):
+        result = run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=steps))
+        assert (result.first_step, result.last_step, result.loss) == (20, 20, None)
+    assert (tmp_path / "losses.jsonl").read_bytes() == before
+
+
+def test_more_steps_go_on(tmp_path: Path) -> None:
+    run_once(tmp_path)
+    result = run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=26))
+    assert (result.first_step, result.last_step) == (20, 26)
+    assert [line["step"] for line in read_losses(tmp_path)] == list(range(1, 27))
+
+
+def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Path) -> None:
+    """Dropout off: an update of batches of 4, 2, 0 and 5 elements equals one of a single batch with all 11."""
+
+    class Joined(Counted):
+        def batch(self, number: int) -> Batch:
+            parts = [super(Joined, self).batch(4 * number + part) for part in range(4)]
+            keys = [key for part in parts for key in part["key"]]
+            return {"key": keys, "x": torch.cat([p["x"] for p in parts]), "y": torch.cat([p["y"] for p in parts])}
+
+    def losses(name: str, batches: Counted, update_batches: int) -> list[float]:
+        net = Regression()
+        net.net[1].p = 0.0
+        settings = TrainSettings(num_steps=5, lr=0.05, update_batches=update_batches)
+        train(net, batches, settings, run=tmp_path / name, seconds_of=lambda batch: 1.0, quiet=True)
+        return [line["loss"] for line in read_losses(tmp_path / name)]
+
+    assert losses("apart", Counted(), 4) == pytest.approx(losses("joined", Joined(), 1), rel=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_costs_its_update_alone(tmp_path: Path) -> None:
+    result = run_once(tmp_path, batches=Counted(bad=(4, 5)))
+    lines = read_losses(tmp_path)
+    assert result.skipped_steps == 2
+    assert [line["step"] for line in lines if not line["applied"]] == [5, 6]
+    assert [line["step"] for line in lines if line["loss"] is None] == [5, 6]
+    assert all(
+        json.loads(folder.joinpath("state.json").read_text())["skipped"] == 2 for folder in list_checkpoints(tmp_path)
+    )
+
+
+def test_many_in_a_row_end_the_run(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, max_bad_steps=3)
+    with pytest.raises(DivergedError, match="step 10: loss or gradient was not finite 3 times in a row"):
+        run_once(tmp_path, settings, Counted(bad=(4, 7, 8, 9)))
+    assert list_checkpoints(tmp_path)[-1].name == "step-00000008"
+
+
+def test_batches_that_end_too_early(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ended before step 7"):
+        run_once(tmp_path, batches=Counted(last=6))
+
+
+def test_a_log_that_lost_lines_is_refused(tmp_path: Path) -> None:
+    run_until(tmp_path, 9)
+    lines = (tmp_path / "losses.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "losses.jsonl").write_text("".join(lines[:5]))
+    with pytest.raises(StateError, match="does not hold steps 1 to 8"):
+        run_once(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_steps", 0), ("lr", 0.0), ("lr", float("nan")), ("warmup_share", 1.0), ("update_batches", 0)],
+)
+def test_settings_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=name):
+        dataclasses.replace(SETTINGS, **{name: value})
