@@ -126,6 +126,6 @@ def _as_tensor(wav: npt.NDArray[Any], dtype: str, row: torch.Tensor | None) -> t
         np.multiply(wav, INT16_SCALE, out=target)
     elif wav.dtype != np.int16 and dtype == "int16":
         target[:] = np.clip(np.rint(wav * 32768.0), -32768, 32767)
-    elif wav.ctypes.data != target.ctypes.data:
+    elif not np.may_share_memory(wav, target):
         target[:] = wav
     return row
