@@ -13,6 +13,9 @@ The page for users, with examples, is shards/README.md.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 INDEX_FOLDER = "index"
@@ -66,5 +69,10 @@ def part_name(number: int) -> str:
     return f"{INDEX_FOLDER}/part-{number:05d}.parquet"
 
 
-PLAIN_COLUMNS = ("key", "key_hash", "offset", "size", "crc32c", "frames", "seconds")
-"""Columns of ever new values: without a dictionary they take a quarter less space and half the time to read."""
+def parquet_options(columns: Iterable[str]) -> dict[str, Any]:
+    """How index rows are written: a dictionary only for columns whose values repeat.
+
+    On the others it costs a quarter more space and twice the time to read.
+    """
+    plain = {"key", "key_hash", "offset", "size", "crc32c", "frames", "seconds"}
+    return {"compression": "zstd", "use_dictionary": [name for name in columns if name not in plain]}

@@ -20,8 +20,8 @@ from s3prl_stream.shards.layout import (
     INDEX_COLUMNS,
     INDEX_FOLDER,
     MANIFEST,
-    PLAIN_COLUMNS,
     SHARDS_PER_PART,
+    parquet_options,
     part_name,
     shard_name,
 )
@@ -59,11 +59,10 @@ def make_synthetic_index(
         raise UsageError(f"{folder}: not empty; give a new folder")
     (folder / INDEX_FOLDER).mkdir(parents=True)
     schema = pyarrow.schema([*INDEX_COLUMNS.items(), ("language", "string"), ("speaker", "string")])
-    repeating = [name for name in schema.names if name not in PLAIN_COLUMNS]
     shards: list[dict[str, Any]] = []
     for first in range(0, num_shards, SHARDS_PER_PART):
         path = folder / part_name(first // SHARDS_PER_PART)
-        with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeating) as writer:
+        with pyarrow.parquet.ParquetWriter(path, schema, **parquet_options(schema.names)) as writer:
             for number in range(first, min(first + SHARDS_PER_PART, num_shards)):
                 columns = _rows(number, samples_per_shard, seed, shuffled)
                 writer.write_table(pyarrow.table(columns, schema=schema))

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from s3prl_stream.shards.layout import INDEX_FOLDER, SHARDS_PER_PART, offsets_name, part_name, rows_name, shard_name
+from s3prl_stream.shards.layout import (
+    INDEX_FOLDER,
+    SHARDS_PER_PART,
+    offsets_name,
+    parquet_options,
+    part_name,
+    rows_name,
+    shard_name,
+)
 from s3prl_stream.shards.listing import metadata_json
 from s3prl_stream.shards.manifest import PARTIAL, write_atomically
 from s3prl_stream.shards.rows import IndexRow, index_table
@@ -74,7 +82,9 @@ class SetWriter:
 
         if self._part is None:
             path = self._folder / part_name(len(self.shards) // SHARDS_PER_PART)
-            self._part = pyarrow.parquet.ParquetWriter(f"{path}{PARTIAL}", table.schema, compression="zstd")
+            self._part = pyarrow.parquet.ParquetWriter(
+                f"{path}{PARTIAL}", table.schema, **parquet_options(table.column_names)
+            )
         self._part.write_table(table, row_group_size=table.num_rows)
 
     def _end_part(self) -> None:
@@ -115,7 +125,8 @@ class _ShardWriter:
         write_atomically(self._folder / offsets_name(self._name), offsets.tobytes())
         table = index_table(self._rows, columns)
         rows_path = self._folder / rows_name(self._name)
-        pyarrow.parquet.write_table(table, f"{rows_path}{PARTIAL}", row_group_size=table.num_rows, compression="zstd")
+        options = parquet_options(table.column_names)
+        pyarrow.parquet.write_table(table, f"{rows_path}{PARTIAL}", row_group_size=table.num_rows, **options)
         for path in (rows_path, self._folder / self._name):
             path.with_name(path.name + PARTIAL).replace(path)
         return table, {
