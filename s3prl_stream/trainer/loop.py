@@ -158,8 +158,8 @@ def train(
             progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)
             if bad_in_a_row >= settings.max_bad_steps:
                 raise DivergedError(
-                    f"step {step}: loss or gradient was not finite {bad_in_a_row} times in a row, the last loss is {loss}. "
-                    f"Lower the learning rate (now {rate:.2e}); {run} holds the steps until the last checkpoint."
+                    f"step {step}: loss or gradient was not finite {bad_in_a_row} times in a row (learning rate "
+                    f"{rate:.2e}, last loss {loss}). Lower the rate; {run} holds the steps until the last checkpoint."
                 )
             if step % settings.checkpoint_every == 0 or step == settings.num_steps:
                 log.sync()

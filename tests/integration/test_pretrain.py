@@ -1,0 +1,209 @@
+"""From a packed set to a pretrained network: killed for real, continued, refused where it must be, and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
+from s3prl_stream.trainer.losslog import read_losses
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "ffn_size": 16,
+    "max_batch_seconds": 10.0,
+    "crop_seconds": 3.0,
+    "device": "cpu",
+    "quiet": True,
+}
+WORDS = (
+    "--hidden-size 16 --layers 1 --heads 2 --ffn-size 16 --batch-seconds 10 --crop-seconds 3 --device cpu "
+    "--checkpoint-every 3"
+)
+
+
+def start(data: Path, out: Path, steps: int, workers: int = 0) -> subprocess.Popen[bytes]:
+    """The command in a process group of its own, with as many threads as this process."""
+    words = ["pretrain", "tera", "--data", data, "--out", out, "--steps", steps, *WORDS.split(), "--workers", workers]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [sys.executable, "-m", "s3prl_stream", *map(str, words)],
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **threads},
+    )
+
+
+def num_lines(run: Path) -> int:
+    log = run / "losses.jsonl"
+    return log.read_bytes().count(b"\n") if log.exists() else 0
+
+
+def kill_after(process: subprocess.Popen[bytes], run: Path, lines: int, delay_seconds: float) -> None:
+    """SIGKILL to the whole group once the log has `lines` lines, and a little later."""
+    try:
+        while num_lines(run) < lines and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(delay_seconds)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, f"the run ended before it was killed at {lines} lines"
+
+
+def assert_loadable(run: Path) -> None:
+    for folder in list_checkpoints(run):
+        assert load_checkpoint(folder).state["step"] == int(folder.name.split("-")[1])
+
+
+def test_killed_and_continued_gives_the_losses_of_an_undisturbed_run(sample_set: Path, tmp_path: Path) -> None:
+    steps, whole, killed = 30, tmp_path / "whole", tmp_path / "killed"
+    ss.pretrain("tera", ss.open_shards(sample_set), steps=steps, out=whole, checkpoint_every=3, **SIZES)
+    at, delay = random.randint(2, 20), random.uniform(0, 0.02)
+    print(f"SIGKILL {delay:.4f} s after line {at}")
+    kill_after(start(sample_set, killed, steps), killed, at, delay)
+    assert_loadable(killed)
+    result = ss.pretrain("tera", ss.open_shards(sample_set), steps=steps, out=killed, checkpoint_every=3, **SIZES)
+    assert max(at - 3, 0) <= result.first_step < steps
+    assert (killed / "losses.jsonl").read_bytes() == (whole / "losses.jsonl").read_bytes()
+    assert_same_weights(whole, killed)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (load_checkpoint(list_checkpoints(run)[-1]) for run in (one, other))
+    assert first.state["step"] == second.state["step"]
+    for name, weight in first.weights.items():
+        assert torch.equal(weight, second.weights[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_three_random_points(sample_set: Path, tmp_path: Path, workers: int) -> None:
+    steps, whole, killed = 200, tmp_path / "whole", tmp_path / "killed"
+    assert start(sample_set, whole, steps).wait() == 0
+    for lines in sorted(random.sample(range(2, 150), 3)):
+        delay = random.uniform(0, 0.1)
+        print(f"SIGKILL {delay:.4f} s after line {lines}")
+        kill_after(start(sample_set, killed, steps, workers), killed, lines, delay)
+        assert_loadable(killed)
+    assert start(sample_set, killed, steps, workers).wait() == 0
+    assert [line["step"] for line in read_losses(killed)] == list(range(1, steps + 1))
+    assert (killed / "losses.jsonl").read_bytes() == (whole / "losses.jsonl").read_bytes()
+    assert_same_weights(whole, killed)
+
+
+def test_the_command_again_says_that_nothing_is_left(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), *WORDS.split()]
+    assert main([*words, "--steps", "4", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["last_step"] == 4
+    assert "step 4/4  loss" in shown.err
+    assert "waiting" in shown.err
+    assert main([*words, "--steps", "3"]) == 0
+    assert "4 steps are done already; 3 were asked for" in capsys.readouterr().out
+    assert len(read_losses(tmp_path / "run")) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lr": 1e-3}, "lr was 0.0002, is 0.001"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"where": "seconds > 1"}, "where was None, is 'seconds > 1'"),
+        ({"max_batch_seconds": 11.0}, "max_batch_seconds was 10.0, is 11.0"),
+        ({"hidden_size": 8}, "'hidden_size': 16"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(
+    sample_set: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    ss.pretrain("tera", sample_set, steps=1, out=tmp_path, **SIZES)
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ss.StateError, match="holds another run") as error:
+        ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **{**SIZES, **changed})
+    assert said in str(error.value)
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_other_files_is_refused_and_mistakes_leave_nothing(sample_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
+    with pytest.raises(ss.UsageError, match="holds files but no run"):
+        ss.pretrain("tera", sample_set, steps=1, out=tmp_path / "mine", **SIZES)
+    for wrong in ({"steps": 0}, {"where": "len(text) > 3"}, {"device": "abacus"}, {"hidden_size": 7}):
+        with pytest.raises(ss.UsageError):
+            ss.pretrain("tera", sample_set, out=tmp_path / "new", **{"steps": 1, **SIZES, **wrong})
+    assert not (tmp_path / "new").exists()
+
+
+class Recurrent(nn.Module):
+    """Someone's own network."""
+
+    hidden_size = 12
+    num_layers = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(80, 12, batch_first=True)
+
+    def forward(self, feat_BFD: Tensor, feat_len_B: Tensor) -> list[Tensor]:
+        hidden_BFH = self.gru(feat_BFD)[0]
+        return [hidden_BFH, hidden_BFH]
+
+
+def test_a_network_of_ones_own(sample_set: Path, tmp_path: Path) -> None:
+    encoder = Recurrent()
+    before = encoder.gru.weight_hh_l0.detach().clone()
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, encoder=encoder, **SIZES)
+    assert not torch.equal(encoder.gru.weight_hh_l0, before)
+    with pytest.raises(ss.UsageError, match="pass encoder="):
+        ss.upstream(tmp_path)
+    up = ss.upstream(tmp_path, encoder=Recurrent())
+    assert isinstance(up.encoder, Recurrent)
+    assert torch.equal(up.encoder.gru.weight_hh_l0, encoder.gru.weight_hh_l0)
+
+
+def test_an_upstream_of_the_run(sample_set: Path, tmp_path: Path) -> None:
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **SIZES)
+    up = ss.upstream(tmp_path)
+    assert (up.stride, up.hidden_size, up.num_layers, up.training) == (160, 16, 1, False)
+    wavs = [torch.randn(16_000) * 0.1, torch.randn(4321) * 0.1, torch.zeros(10)]
+    with torch.no_grad():
+        together = up(wavs)
+        alone = [up([wav])[-1][0] for wav in wavs]
+        padded = up(nn.utils.rnn.pad_sequence(wavs, batch_first=True), torch.tensor([16_000, 4321, 10]))
+    assert up.num_frames([16_000, 4321, 10]).tolist() == [101, 28, 6]
+    assert [tuple(hidden.shape) for hidden in together] == [(3, 101, 16)] * 2
+    for row, frames in enumerate([101, 28, 6]):
+        torch.testing.assert_close(together[-1][row, :frames], alone[row], atol=1e-5, rtol=0)
+        assert torch.equal(together[-1][row, :frames], padded[-1][row, :frames])
+    fresh, again = (ss.upstream(tmp_path, trained=False, seed=3) for _ in range(2))
+    weights = [up.encoder, fresh.encoder, again.encoder]
+    assert torch.equal(weights[1].project.weight, weights[2].project.weight)
+    assert not torch.equal(weights[0].project.weight, weights[1].project.weight)
+
+
+def test_the_baseline_upstream_is_the_log_mel() -> None:
+    up = ss.upstream("logmel80")
+    (feat_BFD,) = up([torch.randn(16_000)])
+    assert feat_BFD.shape == (1, 101, 80)
+    assert (up.hidden_size, up.num_layers, up.stride) == (80, 0, 160)
+    with pytest.raises(ss.UsageError, match=r"no run\.json"):
+        ss.upstream("no/such/run")

@@ -1,0 +1,156 @@
+"""The probe: it finds what is there, finds nothing where nothing is, and never looks at the test part to choose."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import s3prl_stream as ss
+from s3prl_stream import probe as module
+from s3prl_stream.cli import main
+from s3prl_stream.probe import fit_and_score, probe
+
+RATE = 16_000
+
+
+def tones(labels: list[str], speakers: list[str]) -> ss.MemoryShards:
+    """Noise with a tone whose pitch is the label's."""
+    rng, names = np.random.default_rng(0), sorted(set(labels))
+    samples = {}
+    for number, (label, speaker) in enumerate(zip(labels, speakers, strict=True)):
+        time = np.arange(int(RATE * rng.uniform(0.2, 0.4))) / RATE
+        tone = np.sin(2 * np.pi * (500 + 700 * names.index(label)) * time)
+        wav = (3000 * (tone + rng.standard_normal(len(time)))).astype(np.int16)
+        samples[f"clip{number:03d}"] = {"wav": wav, "sample_rate": RATE, "label": label, "speaker": speaker}
+    return ss.MemoryShards(samples)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run of two steps."""
+    folder = tmp_path_factory.mktemp("run")
+    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 16, "max_batch_seconds": 5.0}
+    data = tones(["a", "b"] * 10, ["s"] * 20)
+    ss.pretrain("tera", data, steps=2, out=folder, crop_seconds=1.0, device="cpu", quiet=True, **sizes)
+    return folder
+
+
+def test_tones_are_found_by_every_kind_of_features(run: Path) -> None:
+    result = probe(tones(["a", "b", "c"] * 20, ["x", "y"] * 30), run, label="label", seeds=2)
+    assert [(row.features, row.layer) for row in result.rows] == [
+        ("logmel80", "-"),
+        ("untrained", "last"),
+        ("untrained", "best"),
+        ("pretrained", "last"),
+        ("pretrained", "best"),
+    ]
+    assert result.rows[0].accuracy > 0.95
+    assert (result.classes, result.utterances, result.damaged, result.without_label) == (3, 60, 0, 0)
+    assert {layer for row in result.rows if row.layer == "last" for layer in row.chosen_layers} == {2}
+    assert all(set(row.chosen_layers) <= {0, 1, 2} for row in result.rows)
+
+
+def test_labels_by_chance_are_not_found() -> None:
+    rng = np.random.default_rng(1)
+    data = tones(["a"] * 120, ["x" if one else "y" for one in rng.random(120) < 0.5])
+    result = probe(data, "logmel80", label="speaker", seeds=3)
+    assert [row.features for row in result.rows] == ["logmel80"]
+    assert 0.25 < result.rows[0].accuracy < 0.75
+
+
+def test_held_out_groups_are_the_test_part() -> None:
+    data = tones(["a", "b"] * 20, ["p", "q", "r", "s"] * 10)
+    named = probe(data, "logmel80", label="label", holdout="speaker=q, r", seeds=1)
+    assert (named.train, named.test) == (20, 20)
+    turns = probe(data, "logmel80", label="label", holdout="speaker", seeds=1)
+    assert (turns.train, turns.test, turns.split) == (30, 10, "each speaker held out in turn")
+    where = probe(data, "logmel80", label="label", test_where='speaker == "s"', seeds=1)
+    assert (where.train, where.test) == (30, 10)
+
+
+def test_the_validation_part_is_of_other_groups_and_of_the_training_part() -> None:
+    keys = [("set", str(number)) for number in range(60)]
+    groups = [f"g{number % 6}" for number in range(60)]
+    for fold in module._folds(keys, groups, "speaker", None, seed=0):
+        assert not (fold.test & fold.validation).any()
+        of_test, of_validation = (
+            {g for g, on in zip(groups, part, strict=True) if on} for part in (fold.test, fold.validation)
+        )
+        assert len(of_test) == len(of_validation) == 1
+        assert of_test != of_validation
+
+
+def test_the_choice_does_not_depend_on_test_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the test labels shuffled the chosen layers and penalties stay."""
+    asked: list[tuple[Any, ...]] = []
+    original = fit_and_score
+
+    def spy(features: Any, classes: Any, train: Any, test: Any, *, l2: float, seed: int) -> float:
+        asked.append((features.tobytes(), train.tobytes(), test.tobytes(), l2))
+        return original(features, classes, train, test, l2=l2, seed=seed)
+
+    monkeypatch.setattr(module, "fit_and_score", spy)
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((3, 80, 5)).astype(np.float32)
+    classes = rng.integers(0, 2, 80)
+    features[1, :, 0] += 3 * classes
+    fold = module._fold("x", np.arange(80) % 4 == 0, [("s", str(n)) for n in range(80)], None, 0)
+    first = module._score_fold(features, classes, fold, 0)
+    calls, asked[:] = list(asked), []
+    shuffled = classes.copy()
+    shuffled[fold.test] = 1 - shuffled[fold.test]
+    second = module._score_fold(features, shuffled, fold, 0)
+    assert calls == asked
+    assert first["best"][1] == second["best"][1] == 1
+    assert first["best"][0] == pytest.approx(1 - second["best"][0])
+
+
+def test_logistic_regression_is_the_minimum() -> None:
+    """Two classes on a line, against a fine grid over the weight difference."""
+    values = np.array([-2.0, -1.0, -0.5, 0.3, 1.0, 2.0], dtype=np.float32)[:, None]
+    classes = np.array([0, 0, 1, 0, 1, 1])
+    every = np.ones(6, dtype=np.bool_)
+    assert fit_and_score(values, classes, every, every, l2=1e-4, seed=0) == pytest.approx(4 / 6)
+    clear = np.array([0, 0, 0, 1, 1, 1])
+    assert fit_and_score(values, clear, every, every, l2=1e-4, seed=0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"label": "colour"}, "no column 'colour'"),
+        ({"label": "label", "holdout": "speaker=zoe"}, "speaker has no value zoe; it has x, y"),
+        ({"label": "label", "holdout": "colour"}, "no column 'colour'"),
+        ({"label": "label", "test_where": "seconds > 0"}, "leaves only test utterances"),
+        ({"label": "label", "test_where": "seconds > 9"}, "leaves no test utterances"),
+        ({"label": "label", "where": 'label == "a"'}, "1 value"),
+        ({"label": "label", "seeds": 0}, "seeds is 0"),
+        ({"label": "label", "holdout": "speaker", "test_where": "seconds > 1"}, "not both"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], said: str) -> None:
+    data = tones(["a", "b"] * 10, ["x", "y"] * 10)
+    with pytest.raises(ss.UsageError, match=said):
+        probe(data, "logmel80", **options)
+
+
+def test_threads_are_as_before() -> None:
+    before = torch.get_num_threads()
+    probe(tones(["a", "b"] * 10, ["x"] * 20), "logmel80", label="label", seeds=1)
+    assert torch.get_num_threads() == before
+
+
+def test_the_command_prints_a_table_or_json(sample_set: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["probe", "--data", str(sample_set), "--upstream", str(run), "--label", "digit", "--seeds", "1"]
+    words += ["--where", 'speaker in ("bruno", "hugh", "jonah") and digit is not None', "--device", "cpu"]
+    assert main([*words, "--test-where", 'speaker == "hugh"']) == 0
+    shown = capsys.readouterr().out
+    assert "digit: 10 classes" in shown
+    assert shown.count("+-") == 5
+    assert main([*words, "--holdout", "speaker=hugh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["features"] == "logmel80"
