@@ -81,8 +81,8 @@ def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_opti
         print("Give labels by a name pattern (--pattern '{speaker}_{label}'), a table (--table labels.csv),")
         print("or by the folders that the files are in (--label-from folder).")
     else:
-        probe = ("probe", "--data", str(packed), "--upstream", str(killed), "--label", task.label, *task.options)
-        _command(*probe)
+        probe = ("probe", "--data", str(packed), "--upstream", str(killed), "--label", task.label)
+        _command(*probe, "--where", f"{task.label} is not None", *task.options)
 
     _title("Pictures")
     _draw(packed, whole, killed, out, killed_after=steps // 2)
