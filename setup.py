@@ -35,10 +35,10 @@ setup(
         "numpy>=2.1,<3",
         "pyarrow>=18,<27",
         "soundfile>=0.12.1,<1",
-        "miniaudio>=1.61,<2",
+        "miniaudio>=1.70,<1.72",  # its inner names, which we call, changed between 1.61 and 1.70
         "soxr>=0.5,<2",
         "google-crc32c>=1.6,<2",
-        "sentencepiece>=0.2.1,<0.3",
+        "sentencepiece>=0.2.3,<0.3",  # 0.2.1 crashes next to torch
         "tqdm>=4.66,<5",
     ],
     extras_require={
