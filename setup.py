@@ -34,7 +34,7 @@ setup(
         "torchaudio>=2.11,<2.12",
         "numpy>=2.1,<3",
         "pyarrow>=18,<27",
-        "soundfile>=0.12.1,<1",
+        "soundfile>=0.13,<1",  # libsndfile 1.2.2: older ones do not notice some damaged files
         "miniaudio>=1.70,<1.72",  # its inner names, which we call, changed between 1.61 and 1.70
         "soxr>=0.5,<2",
         "google-crc32c>=1.6,<2",
