@@ -35,7 +35,7 @@ class LoadAudio(Stage):
         SampleError: reason "decode"; costs that sample alone.
     """
 
-    removes = frozenset({"audio", "codec", "num_frames", "row"})
+    removes = frozenset({"audio", "codec", "num_frames", "decode_into"})
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class LoadAudio(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
-        row: torch.Tensor | None = sample.get("row")
+        row: torch.Tensor | None = sample.get("decode_into")
         wav, rate = _frames(sample, row.numpy() if row is not None and row.dtype == torch.int16 else None)
         mono = _one_channel(wav, self.channel, str(sample["key"]))
         if self.sample_rate is not None and rate != self.sample_rate:
@@ -112,7 +112,9 @@ def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDA
 def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray[Any]:
     import soxr
 
-    resampled: npt.NDArray[Any] = soxr.resample(np.ascontiguousarray(wav), rate, sample_rate, quality="HQ")
+    # as floats: soxr dithers its 16-bit output with a seed from the clock
+    floats = np.multiply(wav, INT16_SCALE, dtype=np.float32) if wav.dtype == np.int16 else np.ascontiguousarray(wav)
+    resampled: npt.NDArray[Any] = soxr.resample(floats, rate, sample_rate, quality="HQ")
     return resampled
 
 
