@@ -170,6 +170,6 @@ def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_closed_pipe_is_quiet(sample_set: Path) -> None:
-    command = f"{sys.executable} -m s3prl_stream inspect '{sample_set}' | head -n 1"
+    command = f"'{sys.executable}' -m s3prl_stream inspect '{sample_set}' | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
