@@ -12,8 +12,10 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Batch, Sample
 
 PER_BATCH = ("batch_index", "weight")
-DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "row"})
+DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "decode_into"})
 """Of use only inside the chain."""
+
+_INT64 = range(-(2**63), 2**63)
 
 _TORCH_TYPES = {
     "float32": torch.float32,
@@ -28,8 +30,8 @@ def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping
     """Pad and stack.
 
     Tensors and arrays [X, ...] become `name` [B, longest, ...], zero-padded, with `name_len` [B] int64. Integers,
-    floats and booleans become [B] tensors (int64, float32, bool); everything else becomes a list. A key that only
-    some samples have becomes a list with None.
+    floats and booleans become [B] tensors (int64, float32, bool); everything else, integers beyond int64 too, becomes
+    a list. A key that only some samples have becomes a list with None.
 
     Args:
         samples: of one batch; may be empty.
@@ -74,16 +76,23 @@ def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
 
 
 def _in_place(values: list[torch.Tensor], longest: int) -> torch.Tensor | None:
-    """The batch itself, if its rows were decoded into one zeroed array (see `ShardStream`); None otherwise."""
+    """The batch itself, if its rows were decoded into one zeroed array (see `ShardStream`); None otherwise.
+
+    A stage may have cut or thinned its row since (a view of the same memory), and resampling decodes into it first:
+    so the rows must be contiguous, and what follows each of them must still be zeros.
+    """
     first = values[0]
     width, rest = divmod(first.untyped_storage().nbytes() // first.element_size(), len(values))
     if first.ndim != 1 or rest or width < longest:
         return None
     start = first.untyped_storage().data_ptr()
     step = width * first.element_size()
-    if any(value.data_ptr() != start + row * step for row, value in enumerate(values)):
+    if any(value.data_ptr() != start + row * step or not value.is_contiguous() for row, value in enumerate(values)):
         return None
-    return first.as_strided((len(values), longest), (width, 1), 0)
+    batch = first.as_strided((len(values), longest), (width, 1), 0)
+    if any(np.any(row[len(value) :]) for row, value in zip(batch.numpy(), values, strict=True)):
+        return None
+    return batch
 
 
 def _stack(values: list[Any]) -> Any:
@@ -93,9 +102,9 @@ def _stack(values: list[Any]) -> Any:
     kinds = {type(value) for value in values}
     if kinds == {bool}:
         return torch.tensor(values)
-    if kinds == {int}:
+    if kinds == {int} and all(value in _INT64 for value in values):
         return torch.tensor(values, dtype=torch.int64)
-    if kinds and kinds <= {int, float}:
+    if float in kinds and kinds <= {int, float}:
         return torch.tensor(values, dtype=torch.float32)
     return values
 

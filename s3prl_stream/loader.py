@@ -7,8 +7,9 @@ DataLoader (or to one thread of this process), counts what the consumer has been
 from __future__ import annotations
 
 import bisect
+import pickle
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,12 +17,12 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.stage import Source
+from s3prl_stream.errors import ChainError, StreamError, UsageError
+from s3prl_stream.pipes.stage import Source, Stage, stages_of
 from s3prl_stream.plan.cursor import make_cursor, read_cursor
 from s3prl_stream.plan.planner import START, BlockPlan, Position, view
 from s3prl_stream.sample import Batch, PlannedBatch
-from s3prl_stream.stream import BatchBuilder, check_failures, stream_identity
+from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
 
 Built = tuple[Batch, list[dict[str, Any]]]
 
@@ -41,10 +42,10 @@ class Loader:
 
     Attributes:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
-        too_long: keys left out by `too_long="skip"`, of the blocks seen so far.
+        too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
 
     Raises:
-        ChainError: the chain has no ShardStream at its root.
+        ChainError: the chain has no ShardStream at its root, or a stage cannot be sent to a worker.
         UsageError: a number out of range.
     """
 
@@ -69,11 +70,16 @@ class Loader:
         self.rank, self.world_size = _rank_and_world(rank, world_size)
         self.damaged: list[dict[str, Any]] = []
         self.too_long: list[str] = []
+        self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
+        if num_workers and multiprocessing_context in ("forkserver", "spawn"):
+            _check_picklable(stages_of(stream), multiprocessing_context)
         self._planner = self._builder.root.planner()
         self._next_batch = 0
+        self._began_at = 0  # first batch of this iteration
+        self._end: int | None = None  # number of batches of the stream, once it is known
         self._anchors = [START]  # beginnings of blocks known so far, in order
-        self._failures_in_a_row = 0
+        self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
 
     # ---- iterating -----------------------------------------------------------------------------
@@ -81,7 +87,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [START], False
-        first = self._next_batch
+        first = self._began_at = self._next_batch
         for rounds, (batch, damaged) in enumerate(self._built(self._view(first)), start=1):
             self._next_batch = first + rounds * self.world_size
             self._count_damage(batch, damaged)
@@ -104,41 +110,57 @@ class Loader:
         return self._planner.batches_in_epoch(epoch)
 
     def _view(self, first: int) -> Iterator[PlannedBatch]:
-        last: BlockPlan | None = None
-        for position, planned, block in view(self._planner, self._anchor(first), first, self.rank, self.world_size):
-            if position > self._anchors[-1]:
-                self._anchors.append(position)
-            if block is not None and block is not last:
-                last = block
-                self.too_long.extend(block.keys_too_long())
+        start = self._anchor(first)
+        for _, planned, _ in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
             yield planned
+
+    def _on_block(self, position: Position, block: BlockPlan) -> None:
+        if position > self._anchors[-1]:
+            self._anchors.append(position)
+        if self._planner.is_last(position.epoch, position.block):
+            self._end = position.batch + block.num_batches
+        new = dict.fromkeys(key for key in block.keys_too_long() if key not in self._known_too_long)
+        self._known_too_long.update(new)
+        self.too_long.extend(new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Iterator[Built]:
         if self.num_workers == 0:
-            return _built_in_thread(planned, self._builder, self.prefetch)
-        return iter(
-            DataLoader(
-                self._builder,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=_OneWay(planned),
-                num_workers=self.num_workers,
-                prefetch_factor=self.prefetch,
-                pin_memory=self.pin_memory,
-                multiprocessing_context=self.multiprocessing_context,
-            )
+            yield from _built_in_thread(planned, self._builder, self.prefetch)
+            return
+        sampler = _OneWay(planned)
+        workers: DataLoader[Any] = DataLoader(
+            _ErrorsAsValues(self._builder),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch,
+            pin_memory=self.pin_memory,
+            multiprocessing_context=self.multiprocessing_context,
         )
+        try:
+            for built in workers:
+                if isinstance(built, StreamError):
+                    raise built
+                yield built
+        except Exception as error:
+            # torch's frames would keep the workers until some later collection, which then waits 5 s for them
+            raise error.with_traceback(None) from None
+        if sampler.error is not None:
+            raise sampler.error
 
     def _count_damage(self, batch: Batch, damaged: list[dict[str, Any]]) -> None:
         self.damaged.extend(damaged)
-        self._failures_in_a_row = 0 if batch["key"] else self._failures_in_a_row + len(damaged)
-        check_failures(self._failures_in_a_row, self._builder.root.max_consecutive_failures, damaged)
+        self._failures.count(len(batch["key"]), damaged)
 
     # ---- state ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor: batches handed to the consumer, not prefetched. JSON-able, below 4 kB, the same on every rank."""
-        anchor = self._anchor(self._next_batch)
-        return make_cursor(stream_identity(self.stream), self._next_batch, anchor)
+        # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
+        anchor = self._anchor(max(self._next_batch - self.world_size, self._began_at))
+        # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
+        next_batch = self._next_batch if self._end is None else min(self._next_batch, self._end)
+        return make_cursor(stream_identity(self.stream), next_batch, anchor)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -147,6 +169,7 @@ class Loader:
             StateError: the state belongs to other data, settings, stages or another plan version.
         """
         self._next_batch, anchor = read_cursor(state, stream_identity(self.stream))
+        self._began_at = self._next_batch
         self._anchors = sorted({START, anchor})
         self._finished = False
 
@@ -175,14 +198,47 @@ class Loader:
         return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]
 
 
+class _ErrorsAsValues:
+    """What a worker runs. Our own errors come back as they are: torch would bury their text in a traceback."""
+
+    def __init__(self, builder: BatchBuilder) -> None:
+        self.builder = builder
+
+    def __getitem__(self, planned: PlannedBatch) -> Built | StreamError:
+        try:
+            return self.builder[planned]
+        except StreamError as error:
+            return error
+
+
+def _check_picklable(stages: Sequence[Stage], context: str) -> None:
+    for stage in stages:
+        try:
+            pickle.dumps({name: value for name, value in vars(stage).items() if name != "source"})
+            pickle.dumps(type(stage))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ChainError(
+                f"{type(stage).__name__} cannot be sent to a {context} worker ({error}). Use functions and classes "
+                'of a module instead of lambdas and notebook cells, or multiprocessing_context="fork".'
+            ) from None
+
+
 class _OneWay:
-    """A sampler that is read once: the planned batches, in the process of the consumer."""
+    """A sampler that is read once: the planned batches, in the process of the consumer.
+
+    An error of the plan ends it and is kept in `error`: raised inside torch's iterator, it would overtake the batches
+    that are being built, and tear down the queues of workers that have just begun.
+    """
 
     def __init__(self, planned: Iterator[PlannedBatch]) -> None:
         self.planned = planned
+        self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[PlannedBatch]:
-        return self.planned
+        try:
+            yield from self.planned
+        except Exception as error:
+            self.error = error
 
 
 def _built_in_thread(planned: Iterator[PlannedBatch], builder: BatchBuilder, prefetch: int) -> Iterator[Built]:

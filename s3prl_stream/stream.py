@@ -116,8 +116,13 @@ class ShardStream(Root):
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""
+        failures = Failures(self.max_consecutive_failures)
         for planned in self.planned():
-            yield from self.samples_of(planned, stages, self.damaged)
+            damaged: list[dict[str, Any]] = []
+            samples = self.samples_of(planned, stages, damaged)
+            self.damaged.extend(damaged)
+            failures.count(len(samples), damaged)
+            yield from samples
 
     def samples_of(self, planned: PlannedBatch, stages: Sequence[Stage], damaged: list[dict[str, Any]]) -> list[Sample]:
         """Read and process one planned batch.
@@ -149,7 +154,7 @@ class ShardStream(Root):
         ]
 
         for sample, row in zip(tagged, self._rows(planned, stages), strict=False):
-            sample["row"] = row
+            sample["decode_into"] = row
 
         def on_damage(sample: Sample, error: SampleError) -> None:
             item = planned.items[sample["slot"]]
@@ -236,23 +241,34 @@ class CollatedStream(Source):
         self.builder = BatchBuilder(chain)
 
     def __iter__(self) -> Iterator[Batch]:
-        for planned in self.builder.root.planned():
+        root = self.builder.root
+        failures = Failures(root.max_consecutive_failures)
+        for planned in root.planned():
             batch, damaged = self.builder[planned]
-            self.builder.root.damaged.extend(damaged)
+            root.damaged.extend(damaged)
+            failures.count(len(batch["key"]), damaged)
             yield batch
 
 
-def check_failures(in_a_row: int, limit: int, damaged: Sequence[dict[str, Any]]) -> None:
-    """Stop where damage is no longer the exception.
+class Failures:
+    """Stops a run where damage is no longer the exception."""
 
-    Raises:
-        TooManyFailures: more than `limit` samples in a row.
-    """
-    if in_a_row > limit:
-        raise TooManyFailures(
-            f"{in_a_row} samples in a row could not be used (max_consecutive_failures={limit}); the last: "
-            f"{damaged[-1]['message']}. Run `s3prl-stream inspect` on the set."
-        )
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._in_a_row = 0
+
+    def count(self, num_good: int, damaged: Sequence[dict[str, Any]]) -> None:
+        """Take note of one batch: how many samples it has, and which it lost.
+
+        Raises:
+            TooManyFailures: more than `limit` samples in a row.
+        """
+        self._in_a_row = 0 if num_good else self._in_a_row + len(damaged)
+        if self._in_a_row > self.limit:
+            raise TooManyFailures(
+                f"{self._in_a_row} samples in a row could not be used (max_consecutive_failures={self.limit}); "
+                f"the last: {damaged[-1]['message']}. Run `s3prl-stream inspect` on the set."
+            )
 
 
 def stream_identity(chain: Source) -> dict[str, Any]:
@@ -265,4 +281,5 @@ def stream_identity(chain: Source) -> dict[str, Any]:
         "selection": root.selection.fingerprint,
         "settings": root.settings.identity(),
         "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages_of(chain)},
+        "order": [stage.stage_id for stage in stages_of(chain)],
     }

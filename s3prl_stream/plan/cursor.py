@@ -38,15 +38,19 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> tuple[int, Position]
     """
     if not isinstance(state, Mapping) or state.get("kind") != KIND:
         raise StateError("this is no cursor of a stream; give what Loader.state_dict() returned")
-    if state["plan_version"] != PLAN_VERSION:
+    if state.get("plan_version") != PLAN_VERSION:
         raise StateError(
-            f"the cursor is of plan version {state['plan_version']}, this package plans by version {PLAN_VERSION}: "
+            f"the cursor is of plan version {state.get('plan_version')}, this package plans by version {PLAN_VERSION}: "
             "the same settings give other batches. Finish the run with the package version that began it."
         )
-    differences = list(_differences(state["identity"], identity))
+    try:
+        differences = list(_differences(state["identity"], identity))
+        next_batch, anchor = int(state["next_batch"]), Position(**state["anchor"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if differences:
         raise StateError("the cursor belongs to another stream: " + "; ".join(differences))
-    return int(state["next_batch"]), Position(**state["anchor"])
+    return next_batch, anchor
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

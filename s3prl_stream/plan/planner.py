@@ -7,13 +7,14 @@ global number of a block's first batch depends on the blocks before it: that is 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64, hash64, uniform
 from s3prl_stream.plan.batches import Batches, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
@@ -131,14 +132,26 @@ class Planner:
         return arrange(self.shards, shards, keep, weights, self.settings, epoch, block)
 
     def walk(self, start: Position = START) -> Iterator[tuple[Position, BlockPlan]]:
-        """Blocks from `start` on, each planned in a thread while the one before it is used; stops after `epochs`."""
+        """Blocks from `start` on, each planned in a thread while the one before it is used; stops after `epochs`.
+
+        Raises:
+            UsageError: an epoch without a single batch.
+        """
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner") as thread:
             epoch, block, batch = start.epoch, start.block, start.batch
+            first_of_epoch = -1  # unknown where the walk begins inside an epoch
             following = thread.submit(self._plan_or_none, epoch, block)
             while (plan := following.result()) is not None:
                 position = Position(batch, epoch, block)
-                epoch, block = (epoch, block + 1) if block + 1 < len(self.blocks(epoch)) else (epoch + 1, 0)
+                if block == 0:
+                    first_of_epoch = batch
                 batch += plan.num_batches
+                epoch, block = (epoch, block + 1) if block + 1 < len(self.blocks(epoch)) else (epoch + 1, 0)
+                if block == 0 and batch == first_of_epoch:  # an endless stream would look for one for ever
+                    raise UsageError(
+                        f"epoch {epoch - 1} has no batch: each of the {len(self.selection)} selected clips is longer "
+                        f'than max_batch_seconds={self.settings.max_batch_seconds}. Raise it, or use too_long="split".'
+                    )
                 following = thread.submit(self._plan_or_none, epoch, block)
                 yield position, plan
 
@@ -146,6 +159,10 @@ class Planner:
         if self.settings.epochs is not None and epoch >= self.settings.epochs:
             return None
         return self.plan_block(epoch, block)
+
+    def is_last(self, epoch: int, block: int) -> bool:
+        """True of the last block of a stream with an end."""
+        return epoch + 1 == self.settings.epochs and block + 1 == len(self.blocks(epoch))
 
     def batches_in_epoch(self, epoch: int) -> int:
         """Number of batches in one epoch; plans all of it the first time it is asked."""
@@ -199,7 +216,12 @@ def _gather(shards: list[tuple[int, int, Rows]], keep: list[I64], name: str) -> 
 
 
 def view(
-    planner: Planner, start: Position, next_batch: int, rank: int, world_size: int
+    planner: Planner,
+    start: Position,
+    next_batch: int,
+    rank: int,
+    world_size: int,
+    on_block: Callable[[Position, BlockPlan], None] | None = None,
 ) -> Iterator[tuple[Position, PlannedBatch, BlockPlan | None]]:
     """The batches of one rank from global batch `next_batch` on: b belongs to rank b % world_size.
 
@@ -211,9 +233,12 @@ def view(
         start: the beginning of a block at or before `next_batch`.
         next_batch: the first batch not yet handed out.
         rank, world_size: of data parallelism.
+        on_block: called with every block that is passed, whether or not it holds a batch of this rank.
     """
     position, end = start, next_batch
     for position, block in planner.walk(start):
+        if on_block is not None:
+            on_block(position, block)
         end = position.batch + block.num_batches
         first = max(next_batch, position.batch)
         first += (rank - first) % world_size

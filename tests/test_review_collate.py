@@ -1,0 +1,93 @@
+"""Batches decoded in place: what a stage does to its row afterwards never shows in the batch."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from streams import RATE, clips
+
+import s3prl_stream as ss
+from s3prl_stream.collate import collate
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.sample import Sample
+
+
+class Slice(Stage):
+    """Any view of the waveform."""
+
+    functional_name = "slice"
+
+    def __init__(self, source: Any = None, *, begin: int, stop: int, step: int) -> None:
+        self.begin, self.stop, self.step = begin, stop, step
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Any:
+        yield {**sample, "wav": sample["wav"][self.begin : len(sample["wav"]) - self.stop : self.step]}
+
+
+@given(
+    st.lists(st.floats(0.3, 2.0), min_size=1, max_size=6),
+    st.sampled_from(["int16", "float32"]),
+    st.integers(0, 5),
+    st.integers(0, 200),
+    st.integers(1, 3),
+)
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_stage_may_return_any_view_of_its_row(
+    seconds: list[float], dtype: str, begin: int, stop: int, step: int
+) -> None:
+    data = clips(seconds)
+    stream = ss.ShardStream(data, epochs=1).load_audio(sample_rate=RATE, dtype=dtype)
+    (batch,) = ss.Loader(Slice(begin=begin, stop=stop, step=step)(stream))
+    for key, row, length in zip(batch["key"], batch["wav"], batch["wav_len"].tolist(), strict=True):
+        wav = data[key]["wav"]
+        expected = wav[begin : len(wav) - stop : step]
+        got = row[:length].numpy() if dtype == "int16" else (row[:length].numpy() * 32768).astype(np.int16)
+        assert np.array_equal(got, expected)
+        assert not row[length:].any()
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 12_000, 16_000, 24_000])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_resampled_batches_are_padded_with_zeros(sample_rate: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    data = {}
+    for number, length in enumerate((5000, 4900, 4100)):
+        wav = rng.integers(5000, 9000, length, dtype=np.int16)
+        flac = io.BytesIO()
+        soundfile.write(flac, wav, 16_000, format="FLAC")
+        data[str(number)] = {"wav": wav, "audio": flac.getvalue(), "codec": "flac", "sample_rate": 16_000}
+    stream = ss.ShardStream(data, epochs=1).load_audio(sample_rate=sample_rate, dtype=dtype)
+    alone = {sample["key"]: sample["wav"].clone() for sample in stream}
+    (batch,) = ss.Loader(stream)
+    for key, row, length in zip(batch["key"], batch["wav"], batch["wav_len"].tolist(), strict=True):
+        assert torch.equal(row[:length], alone[key])
+        assert not row[length:].any()
+
+
+def test_a_batch_of_rows_decoded_in_place_is_not_copied() -> None:
+    memory = torch.zeros(2, 8)
+    rows = memory.unbind()
+    rows[0][:] = 1
+    rows[1][:5] = 2
+    batch = collate([{"wav": rows[0]}, {"wav": rows[1][:5]}])
+    assert batch["wav"].data_ptr() == memory.data_ptr()
+    assert batch["wav_len"].tolist() == [8, 5]
+
+
+def test_metadata_may_be_called_row() -> None:
+    stream = ss.ShardStream({"a": {"wav": np.zeros(9, np.int16), "row": 3}}, epochs=1)
+    (batch,) = ss.Loader(stream.load_audio(sample_rate=None))
+    assert batch["row"].tolist() == [3]
+
+
+def test_integers_beyond_int64_stay_a_list() -> None:
+    assert collate([{"id": 10**30}, {"id": 1}])["id"] == [10**30, 1]
