@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PLAN_COLUMNS = ["key", "key_hash", "frames", "sample_rate", "offset", "size", "crc32c"]
 MAX_OPEN_PARTS = 8
+_EXPRESSION_ERRORS = ("ArrowInvalid", "ArrowNotImplementedError", "ArrowTypeError")
 
 
 class ShardFolder:
@@ -64,15 +66,15 @@ class ShardFolder:
 
     def rows(self, shard: int) -> Rows:
         """Index rows of shard number `shard`; safe from several threads."""
-        with self._lock:
+        with self._lock, _reading(self._part_path(shard // SHARDS_PER_PART)):
             part = self._part(shard // SHARDS_PER_PART)
             table = part.read_row_group(shard % SHARDS_PER_PART, columns=PLAN_COLUMNS, use_threads=False)
+            column = {name: table.column(name) for name in PLAN_COLUMNS}
         if table.num_rows != self.shard_samples[shard]:
             raise ShardError(
                 f"{self.folder}: the index has {table.num_rows} rows for {self.shard_names[shard]}, the manifest "
                 f"{self.shard_samples[shard]}. The index is of another set: pack it again."
             )
-        column = {name: table.column(name) for name in PLAN_COLUMNS}
         return Rows(
             key=column["key"],
             key_hash=column["key_hash"].to_numpy(),
@@ -94,19 +96,38 @@ class ShardFolder:
 
     def columns(self) -> dict[str, str]:
         """Index column -> Arrow type."""
-        with self._lock:
+        with self._lock, _reading(self._part_path(0)):
             return {field.name: str(field.type) for field in self._part(0).schema_arrow}
 
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
-        """Stream the index in row order, a row group at a time."""
+        """Stream the index in row order, a row group at a time.
+
+        Raises:
+            ShardError: an index part that cannot be read, or has not the rows that the manifest says.
+            pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError: `where` does not fit.
+        """
         import pyarrow.dataset
+        import pyarrow.parquet
 
         wanted: dict[str, Any] = {name: pyarrow.dataset.field(name) for name in columns}
         if where is not None:
             wanted["keep"] = where
-        paths = [str(self.folder / part_name(n)) for n in range(-(-len(self.shard_names) // SHARDS_PER_PART))]
-        for path in paths:
-            yield from pyarrow.dataset.dataset(path, format="parquet").to_batches(columns=wanted, use_threads=False)
+        for number in range(-(-len(self.shard_names) // SHARDS_PER_PART)):
+            path = self._part_path(number)
+            shards = slice(number * SHARDS_PER_PART, (number + 1) * SHARDS_PER_PART)
+            with _reading(path):
+                found = pyarrow.parquet.read_metadata(path).num_rows
+            if found != self.shard_samples[shards].sum():
+                raise ShardError(
+                    f"{path}: has {found} rows, the manifest says {self.shard_samples[shards].sum()}. "
+                    "The index is of another set: pack it again."
+                )
+            with _reading(path, but=() if where is None else _EXPRESSION_ERRORS):
+                part = pyarrow.dataset.dataset(path, format="parquet")
+                yield from part.to_batches(columns=wanted, use_threads=False)
+
+    def _part_path(self, number: int) -> Path:
+        return self.folder / part_name(number)
 
     def _part(self, number: int) -> pq.ParquetFile:
         import pyarrow.parquet
@@ -114,15 +135,25 @@ class ShardFolder:
         if number in self._parts:
             self._parts.move_to_end(number)
             return self._parts[number]
-        path = self.folder / part_name(number)
-        try:
-            part = pyarrow.parquet.ParquetFile(path)
-        except (OSError, ValueError) as error:
-            raise ShardError(f"{path}: not a readable index part ({error}). Pack the set again.") from error
+        part = pyarrow.parquet.ParquetFile(self._part_path(number), page_checksum_verification=True)
         while len(self._parts) >= MAX_OPEN_PARTS:
             self._parts.popitem(last=False)
         self._parts[number] = part
         return part
+
+
+@contextlib.contextmanager
+def _reading(path: Path, *, but: tuple[str, ...] = ()) -> Iterator[None]:
+    """What Arrow raises on a damaged file (a dozen kinds) as a ShardError; types named in `but` pass."""
+    try:
+        yield
+    except (ShardError, UsageError):
+        raise
+    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError) as error:
+        if type(error).__name__ in but:
+            raise
+        what = " ".join(str(error).split())
+        raise ShardError(f"{path}: not a readable index part ({what}). Pack the set again.") from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -132,8 +163,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
         version = manifest["format_version"]
+        if version == FORMAT_VERSION:
+            _check_manifest(manifest)
     except (ValueError, TypeError, KeyError) as error:
         raise ShardError(f"{path}: not a readable manifest ({error!r}). Pack the set again.") from error
     if version != FORMAT_VERSION:
         raise ShardError(f"{path}: format version {version}; this package reads version {FORMAT_VERSION}.")
+    if not manifest["shards"]:
+        raise UsageError(f"{folder}: the set is empty (its manifest names no shard). Pack it again.")
     return dict(manifest)
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Look up whatever this class reads: KeyError or TypeError where it is not there."""
+    str(manifest["name"])
+    for shard in manifest["shards"]:
+        str(shard["name"]), int(shard["samples"]), float(shard["seconds"]), int(shard["bytes"]), str(shard["sha256"])
