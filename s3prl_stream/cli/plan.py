@@ -25,8 +25,11 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's
+    from s3prl_stream.errors import UsageError
     from s3prl_stream.plan.quality import measure
 
+    if args.blocks < 1:
+        raise UsageError(f"--blocks {args.blocks}: give 1 or more")
     began = time.perf_counter()
     stream = stream_from(args, epochs=None)
     planner = stream.planner()

@@ -5,6 +5,7 @@ Padding alone rewards sorted, frozen batches; fill alone rewards mixing all leng
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -136,11 +137,15 @@ def _column_by_shard(planner: Planner, column: str, wanted: set[tuple[int, int]]
         names = {name: number for number, name in enumerate(member.shard_names)}
         pieces: dict[int, list[Any]] = {}
         for batch in member.batches([column, "shard"]):
-            shard = names[batch.column("shard")[0].as_py()]
-            if (index, shard) in wanted:
-                pieces.setdefault(shard, []).extend(batch.column(column).to_pylist())
-        for shard, cells in pieces.items():
-            found[index, shard] = np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
+            held = batch.column("shard").to_numpy(zero_copy_only=False)
+            begin = np.flatnonzero(held[1:] != held[:-1]) + 1
+            for start, stop in itertools.pairwise([0, *begin.tolist(), len(held)]):
+                shard = names[held[start]]
+                if (index, shard) in wanted:
+                    cells = batch.column(column).slice(start, stop - start)
+                    pieces.setdefault(shard, []).extend(cells.to_pylist())
+        for shard, values in pieces.items():
+            found[index, shard] = np.array([numbers.setdefault(value, len(numbers)) for value in values])
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ class PlanSettings:
 
 def _positive(name: str, value: float | None, *, integer: bool = False) -> None:
     kinds = (int,) if integer else (int, float)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not value > 0):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf):
         raise UsageError(f"{name}: {value!r} must be {'a whole number' if integer else 'a number'} greater than 0")
 
 

@@ -61,8 +61,9 @@ class MemoryShards:
         self.shard_samples = np.array([len(keys[at : at + samples_per_shard]) for at in starts], dtype=np.int64)
         self.shard_seconds = np.array([seconds[at : at + samples_per_shard].sum() for at in starts])
         digest = hashlib.blake2b(name.encode(), digest_size=16)
-        for key, frames in zip(keys, self._frames, strict=True):
-            digest.update(f"\n{key} {frames}".encode())
+        digest.update(f" {samples_per_shard}".encode())
+        for key, frames, rate in zip(keys, self._frames, self._sample_rate, strict=True):
+            digest.update(f"\n{key} {frames} {rate}".encode())
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -103,16 +104,22 @@ class MemoryShards:
         import pyarrow
 
         plain = (str, int, float, bool)
-        names = [name for name, value in self._samples[0].items() if isinstance(value, plain) and name != "key"]
+        first = self._samples[0].items()
+        names = [name for name, value in first if isinstance(value, plain) and name not in ("key", "sample_rate")]
         table: dict[str, Any] = {
             "key": self._keys,
             "key_hash": pyarrow.array([key_hash(key) for key in self._keys], pyarrow.uint64()),
             "frames": self._frames,
+            "sample_rate": pyarrow.array(self._sample_rate, pyarrow.int32()),
             "seconds": self._frames / self._sample_rate,
             "shard": np.repeat(self.shard_names, self.shard_samples),
         }
         for name in names:
-            table.setdefault(name, [sample.get(name) for sample in self._samples])
+            values = [sample.get(name) for sample in self._samples]
+            try:
+                table.setdefault(name, pyarrow.array(values))
+            except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):  # of several kinds: as text
+                table.setdefault(name, pyarrow.array([None if value is None else str(value) for value in values]))
         return pyarrow.table(table)
 
 

@@ -112,7 +112,7 @@ def _evaluate(shards: ShardSet, expression: Any, text: str) -> Bools:
                 keep[row : row + len(values)] = values
                 row += len(values)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
-        raise UsageError(f"where: {text!r} cannot be evaluated ({str(error).splitlines()[0]})") from None
+        raise UsageError(f"where: {text!r:.200} cannot be evaluated ({str(error).splitlines()[0]})") from None
     return keep
 
 
@@ -167,7 +167,8 @@ def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
     if keep is not None:
         seconds[~keep] = 0.0
     totals = np.bincount(group, weights=seconds)
-    wanted = totals * amount / 100 if unit == "%" else np.full(len(totals), amount * _SECONDS[unit] / len(totals))
+    present = max(int(np.count_nonzero(totals)), 1)  # values of which `where` kept nothing take no share
+    wanted = totals * amount / 100 if unit == "%" else np.full(len(totals), amount * _SECONDS[unit] / present)
     order = np.lexsort((np.concatenate([piece.hashes for piece in pieces]), group))
     reached = np.cumsum(seconds[order]) - seconds[order]  # seconds before this row ...
     reached -= np.concatenate([[0.0], np.cumsum(totals)])[group[order]]  # ... of its own group

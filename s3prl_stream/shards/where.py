@@ -34,13 +34,20 @@ def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
     Raises:
         UsageError: anything else, or an unknown column.
     """
-    if not isinstance(where, str):
+    import pyarrow.compute
+
+    if isinstance(where, pyarrow.compute.Expression):
         return where
+    if not isinstance(where, str):
+        raise UsageError(f"where: {where!r} is neither text nor a pyarrow expression")
     try:
         tree = ast.parse(where.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UsageError(f"where: {where!r} is not an expression ({getattr(error, 'msg', error)})") from None
-    return _Compiler(where, columns).condition(tree.body)
+        return _Compiler(where, columns).condition(tree.body)
+    except UsageError:
+        raise
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        reason = " ".join(str(getattr(error, "msg", error)).split())
+        raise UsageError(f"where: {where!r:.200} is not an expression ({reason})") from None
 
 
 class _Compiler:

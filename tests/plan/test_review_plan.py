@@ -1,0 +1,148 @@
+"""Corners of the plan, the cursor and the selection that a review found wrong once."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streams import RATE, clips, memory
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.plan.quality import measure
+from s3prl_stream.shards.bytes import MAX_OPEN_FILES, ShardFiles
+from s3prl_stream.shards.memory import MemoryShards
+
+
+def stream(data: Any, **settings: Any) -> Any:
+    return ss.ShardStream(data, **{"epochs": 1, **settings}).load_audio(sample_rate=RATE)
+
+
+@pytest.mark.parametrize("epochs", [1, None])
+def test_an_epoch_without_a_batch_is_an_error_not_an_endless_search(epochs: int | None) -> None:
+    loader = ss.Loader(stream(clips([9.0, 9.0]), epochs=epochs, max_batch_seconds=5.0, too_long="skip"))
+    with pytest.raises(UsageError, match="epoch 0 has no batch"):
+        next(iter(loader))
+
+
+def test_every_clip_that_is_too_long_is_listed_once_on_every_rank() -> None:
+    data = MemoryShards(clips([9.0] * 4 + [1.0] * 4 + [8.0]), samples_per_shard=4)  # a block of long clips alone
+    settings = {"block_samples": 4, "epochs": 3, "max_batch_seconds": 5.0, "too_long": "skip"}
+    for rank in (0, 1):
+        loader = ss.Loader(stream(data, **settings), rank=rank, world_size=2)
+        list(loader)
+        assert sorted(loader.too_long) == ["clip0000", "clip0001", "clip0002", "clip0003", "clip0008"]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
+def test_more_epochs_after_the_end_lose_no_batch(world_size: int) -> None:
+    data = memory([2.0] * 25)
+    every = [batch["key"] for batch in ss.Loader(stream(data, epochs=2, max_batch_seconds=10.0))]
+    got: dict[int, list[str]] = {}
+    states = []
+    for rank in range(world_size):
+        loader = ss.Loader(stream(data, max_batch_seconds=10.0), rank=rank, world_size=world_size)
+        got.update({batch["batch_index"]: batch["key"] for batch in loader if batch["key"]})
+        states.append(loader.state_dict())
+    longer = ss.Loader(stream(data, epochs=2, max_batch_seconds=10.0))
+    longer.load_state_dict(states[0])
+    for batch in longer:
+        assert batch["batch_index"] not in got
+        got[batch["batch_index"]] = batch["key"]
+    assert [got[number] for number in sorted(got)] == every
+
+
+def test_every_rank_has_the_same_state_after_every_round() -> None:
+    data = memory([0.5 + n % 9 for n in range(150)])
+    settings = {"epochs": 2, "max_batch_seconds": 20.0, "block_samples": 32}
+    world_size = 5
+    loaders = [ss.Loader(stream(data, **settings), rank=rank, world_size=world_size) for rank in range(world_size)]
+    for loader, prefetch in zip(loaders, (1, 2, 8, 30, 3), strict=True):  # plan ahead unequally far
+        loader.prefetch = prefetch
+    for _ in zip(*loaders, strict=True):
+        states = [loader.state_dict() for loader in loaders]
+        assert all(state == states[0] for state in states)
+
+
+def test_the_order_of_the_stages_belongs_to_the_stream() -> None:
+    begin = stream(clips([1.0, 2.0]))
+    state = ss.Loader(begin.add_noise().norm_wav()).state_dict()
+    with pytest.raises(StateError, match="order was"):
+        ss.Loader(begin.norm_wav().add_noise()).load_state_dict(state)
+
+
+@pytest.mark.parametrize("missing", ["anchor", "next_batch", "identity", "plan_version"])
+def test_a_cursor_with_a_piece_missing_is_refused(missing: str) -> None:
+    loader = ss.Loader(stream(clips([1.0])))
+    state = loader.state_dict()
+    del state[missing]
+    with pytest.raises(StateError):
+        loader.load_state_dict(state)
+
+
+def test_what_changes_the_plan_of_samples_in_memory_changes_their_fingerprint() -> None:
+    data = clips([1.0] * 9)
+    faster = {key: {**sample, "sample_rate": 2 * RATE} for key, sample in data.items()}
+    sets = [MemoryShards(data), MemoryShards(data, samples_per_shard=3), MemoryShards(faster)]
+    assert len({one.fingerprint for one in sets}) == 3
+    assert MemoryShards(data).fingerprint == sets[0].fingerprint
+
+
+def test_an_amount_by_column_is_shared_by_the_values_that_where_kept() -> None:
+    chosen = ss.ShardStream(clips([1.0] * 700), where="speaker in ('s0', 's1')", subset="70s by speaker")
+    assert len(chosen.selection) == 70
+
+
+@pytest.mark.parametrize(
+    "where", ["speaker in (1, 'x')", f"seconds > 1{'0' * 40}", f"seconds in (1{'0' * 40},)", "speaker in ()", 5]
+)
+def test_a_where_that_arrow_cannot_take_is_one_line(where: Any) -> None:
+    with pytest.raises(UsageError, match="where: ") as caught:
+        ss.ShardStream(clips([1.0, 2.0]), where=where)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_without_a_limit_is_refused() -> None:
+    with pytest.raises(UsageError, match="max_batch_seconds: inf"):
+        ss.ShardStream(clips([1.0]), max_batch_seconds=float("inf"))
+
+
+def test_metadata_of_several_kinds_become_text_in_memory() -> None:
+    data = {"a": {"wav": np.zeros(9), "label": 1}, "b": {"wav": np.zeros(9), "label": "x"}}
+    assert len(ss.ShardStream(data, where="label == 'x'").selection) == 1
+
+
+def test_the_quality_of_samples_in_memory_can_be_measured() -> None:
+    found = measure(ss.ShardStream(memory([1.0 + n % 3 for n in range(100)]), max_batch_seconds=20.0).planner())
+    assert found.clips == 100
+    assert found.speakers_vs_uniform == pytest.approx(1.0, abs=0.15)
+
+
+def test_no_blocks_to_measure_is_wrong_use(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(sample_set), "--blocks", "0"]) == 2
+    assert "--blocks 0" in capsys.readouterr().err
+
+
+def test_files_are_read_from_several_threads_while_others_let_go_of_them(tmp_path: Path) -> None:
+    names = [f"{number:03d}" for number in range(2 * MAX_OPEN_FILES)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    files = ShardFiles(tmp_path)
+    wrong: list[str] = []
+
+    def read_all(step: int) -> None:
+        for at in range(0, 3 * len(names) * step, step):
+            name = names[at % len(names)]
+            if files.read(name, 0, 3) != name.encode():
+                wrong.append(name)
+
+    threads = [threading.Thread(target=read_all, args=(step,)) for step in (1, 3, 5, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
