@@ -22,6 +22,12 @@ RESERVED_KEYS = frozenset({
 })  # fmt: skip
 """Names the stream gives to its own values; an utterance's metadata must not use them."""
 
+TEXT_KEYS = ("text", "transcription")
+"""Where the text of an utterance is looked for."""
+
+WHOLE_UTTERANCE_KEYS = frozenset({*TEXT_KEYS, "segments", "tokens"})
+"""What is true of a whole utterance only, so that no piece of one may keep it."""
+
 
 class Utterance:
     """What a corpus parser yields: one stretch of audio with its key and flat metadata.

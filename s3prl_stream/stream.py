@@ -16,11 +16,9 @@ from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, roo
 from s3prl_stream.plan.planner import START, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
-from s3prl_stream.sample import Batch, PlannedBatch, Sample
+from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-
-TEXT_KEYS = ("text", "transcription")
 
 
 class ShardStream(Root):
@@ -89,7 +87,7 @@ class ShardStream(Root):
 
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
-        kept = {name: "any" for name in self._columns if not (self.splits and name in TEXT_KEYS)}
+        kept = {name: "any" for name in self._columns if not (self.splits and name in WHOLE_UTTERANCE_KEYS)}
         tags = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame", "num_frames", "audio", "codec")
         return {**kept, **dict.fromkeys(tags, "any")}
 
@@ -210,7 +208,7 @@ class ReadItem(Stage):
         values = self.shards.read(item)
         tags = {name: value for name, value in sample.items() if name != "item"}
         if item.num_frames != item.clip_frames:
-            values = {name: value for name, value in values.items() if name not in TEXT_KEYS}
+            values = {name: value for name, value in values.items() if name not in WHOLE_UTTERANCE_KEYS}
         yield {**values, **tags, "first_frame": item.first_frame, "num_frames": item.num_frames}
 
 

@@ -167,7 +167,7 @@ def _print_summary(report: PackReport) -> None:
 
 
 class _Progress:
-    """A bar for each step on a terminal, else a plain line every ten seconds and at the end of a step; on stderr."""
+    """A bar for each step on a terminal, else a plain line every ten seconds and at the end of packing; on stderr."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -200,7 +200,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        elif self._step:
+        elif self._step == "packing":
             self._print_line()
 
     def _print_line(self) -> None:

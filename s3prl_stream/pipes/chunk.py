@@ -13,12 +13,9 @@ import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, stages_of
-from s3prl_stream.sample import Sample
+from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Sample
 
 TAILS = ("keep", "drop", "merge")
-
-OF_WHOLE_UTTERANCE = frozenset({"text", "transcription", "segments", "tokens"})
-"""Keys that say something of an utterance from its beginning to its end, and nothing of a piece of it."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class UnfoldChunkBySec(Stage):
 
     takes: Mapping[str, str] = {"wav": "float32|int16 [T]", "sample_rate": "any"}
     provides: Mapping[str, str] = {"chunk_index": "int", "chunk_start_seconds": "float"}
-    removes = OF_WHOLE_UTTERANCE
+    removes = WHOLE_UTTERANCE_KEYS
     keeps_count = False
     splits = True
 
@@ -102,7 +99,7 @@ class UnfoldChunkBySec(Stage):
         start = 0
         for index, length in enumerate(lengths):
             whole = length == len(wav)
-            kept = sample if whole else {key: sample[key] for key in sample if key not in OF_WHOLE_UTTERANCE}
+            kept = sample if whole else {key: sample[key] for key in sample if key not in WHOLE_UTTERANCE_KEYS}
             yield {
                 **kept,
                 "wav": wav[start : start + length],

@@ -9,9 +9,8 @@ import torch
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of, stages_of
 from s3prl_stream.pipes.tokenizers import UNK_ID, Tokenizer
-from s3prl_stream.sample import Sample
+from s3prl_stream.sample import TEXT_KEYS, Sample
 
-TEXT_KEYS = ("text", "transcription")
 """Where the text is looked for, in this order, if the key is not given."""
 
 

@@ -41,7 +41,7 @@ def test_pack_ends_with_a_summary_and_reports_steps_in_plain_lines(
     captured = capsys.readouterr()
     assert "12 samples, 0.00 h in 1 shard, " in captured.out
     assert "(wav, 8000 Hz)" in captured.out
-    assert captured.err.splitlines() == ["listing: 6 of 6", "headers: 6 of 6", "packing: 12 of 12"]
+    assert captured.err.splitlines() == ["packing: 12 of 12"]
 
 
 def test_pack_lists_the_first_twenty_damaged_files_and_says_where_all_are(
