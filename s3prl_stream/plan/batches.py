@@ -43,7 +43,7 @@ def make_batches(seconds: F64, shard: I64, identities: U64, settings: PlanSettin
         settings, epoch, block: where in the plan.
     """
     if not settings.shuffle:
-        sequence = np.arange(len(seconds))
+        sequence: I64 = np.arange(len(seconds))
         edges = _cut(seconds, settings)
         return Batches(sequence, np.stack([edges[:-1], edges[1:]], axis=1))
     run_of = _runs(seconds, shard, settings, epoch)

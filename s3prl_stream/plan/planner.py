@@ -197,7 +197,7 @@ def arrange(
     identities = np.concatenate(
         [hash64(name, rows.key_hash[on]) for name, (_, _, rows), on in zip(names, shards, keep, strict=True)]
     )
-    draws = np.ones(len(frames), dtype=np.int64)
+    draws: I64 = np.ones(len(frames), dtype=np.int64)
     if any(one is not None for one in weights):
         expected = np.concatenate([w[on] for w, on in zip(weights, keep, strict=True) if w is not None])
         draws = np.floor(expected + uniform(hash64("draws", settings.seed, epoch, identities))).astype(np.int64)
