@@ -22,7 +22,20 @@ from typing import Any, NamedTuple
 from s3prl_stream.errors import StreamError, UsageError
 
 PRETRAIN_SIZES = ("--hidden-size", "128", "--layers", "2", "--heads", "4", "--ffn-size", "512")
-PRETRAIN_BUDGET = ("--batch-seconds", "20", "--crop-seconds", "10", "--lr", "0.002", "--seed", "0", "--device", "cpu")
+PRETRAIN_BUDGET = (
+    "--attention-dropout",
+    "0",
+    "--batch-seconds",
+    "20",
+    "--crop-seconds",
+    "10",
+    "--lr",
+    "0.002",
+    "--seed",
+    "0",
+    "--device",
+    "cpu",
+)
 HELD_OUT_SHARE = 0.25
 """Share of the speakers that the probe keeps for testing."""
 

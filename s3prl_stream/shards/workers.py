@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from s3prl_stream.errors import StreamError
@@ -33,8 +36,7 @@ class Workers:
         self._in_flight = num_workers * _IN_FLIGHT_PER_WORKER
         self._pool: ProcessPoolExecutor | None = None
         if num_workers > 0:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(num_workers, mp_context=_Context(), initializer=_end_with_parent)
 
     def __enter__(self) -> Workers:
         return self
@@ -64,9 +66,30 @@ class Workers:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise StreamError(
-                "a worker process died: killed for lack of memory, or started by a script that has no "
-                'if __name__ == "__main__" around its work. Mend that, or use num_workers=0.'
+                "a worker process died, most likely killed for lack of memory. Use fewer workers; "
+                "what was packed so far is redone."
             ) from None
+
+
+class _Process(SpawnProcess):
+    """A spawned process that does not run the user's script again.
+
+    multiprocessing would, to find functions of that script; ours are in modules. So a script needs no
+    `if __name__ == "__main__"` around a call of `pack`.
+    """
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 def _end_with_parent() -> None:
