@@ -91,6 +91,7 @@ def probe(
     holdout: str | None = None,
     test_where: str | None = None,
     where: str | None = None,
+    center: str | None = None,
     seeds: int = 3,
     encoder: nn.Module | None = None,
     device: str | None = None,
@@ -105,6 +106,8 @@ def probe(
         holdout: "COLUMN=VALUE,VALUE": these are the test part; "COLUMN": each of its values in turn.
         test_where: expression that selects the test part. Without either a random quarter, by seed.
         where: expression that selects the utterances to be used at all.
+        center: index column, such as "speaker": from all features of one of its values their mean is subtracted.
+            That needs no labels, and shows how much of the accuracy an offset of each speaker costs.
         seeds: how many. A seed changes the untrained weights, the start of the fit, the validation part, and the test
             part where that is random.
         encoder: a fresh instance, if the run was made with an encoder of one's own.
@@ -135,6 +138,9 @@ def probe(
     rows = [row for row, kept in enumerate(labelled) if kept]
     keys = [keys[row] for row in rows]
     pooled = {name: features[:, rows] for name, features in pooled.items()}
+    if center is not None:
+        group_of = _read_table(shard_set, label, center)
+        pooled = {name: _centered(features, [group_of[key][1] for key in keys]) for name, features in pooled.items()}
     values = [str(table[key][0]) for key in keys]
     names = sorted(set(values))
     if len(names) < 2:
@@ -156,7 +162,7 @@ def probe(
         test=round(float(np.mean([fold.test.sum() for fold in used]))),
         chance=float(np.mean([_chance(classes, fold) for fold in used])),
         seeds=seeds,
-        split=_describe_split(holdout, test_where),
+        split=_describe_split(holdout, test_where) + (f", each {center} centered" if center else ""),
         rows=tuple(rows_of_table),
     )
 
@@ -187,6 +193,16 @@ def extract_pooled(
     order = sorted(range(len(keys)), key=keys.__getitem__)
     pooled = {name: np.concatenate(features, axis=1)[:, order] for name, features in parts.items()}
     return [keys[row] for row in order], pooled, len(loader.damaged)
+
+
+def _centered(features: npt.NDArray[np.float32], groups: Sequence[str | None]) -> npt.NDArray[np.float32]:
+    """[layers + 1, N, H] less the mean of each of the N utterances' group."""
+    _, group = np.unique([str(one) for one in groups], return_inverse=True)
+    centered = np.empty_like(features)
+    for number in range(int(group.max()) + 1):
+        of_group = features[:, group == number]
+        centered[:, group == number] = of_group - of_group.mean(axis=1, keepdims=True)
+    return centered
 
 
 def fit_and_score(

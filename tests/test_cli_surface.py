@@ -32,7 +32,7 @@ SURFACE = {
         "--ffn-size --heads --hidden-size --json --layers --lr --out --seed --steps --subset --update-batches "
         "--where --workers"
     ),
-    "probe": "--data --device --holdout --json --label --seeds --test-where --upstream --where",
+    "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "quickstart": "--data --label-from --out --pattern --steps --table",
 }
 """Every option of every command. A new one is a decision: add it here, and a line to CHANGELOG.md."""

@@ -154,3 +154,14 @@ def test_the_command_prints_a_table_or_json(sample_set: Path, run: Path, capsys:
     assert shown.count("+-") == 5
     assert main([*words, "--holdout", "speaker=hugh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["features"] == "logmel80"
+
+
+def test_centering_takes_the_offset_of_each_group_away() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 30, 4)).astype(np.float32)
+    groups = ["a", "b", "c"] * 10
+    offset = np.array([{"a": 5.0, "b": -3.0, "c": 0.5}[group] for group in groups], dtype=np.float32)
+    centered = module._centered(features + offset[None, :, None], groups)
+    np.testing.assert_allclose(centered, module._centered(features, groups), atol=1e-5)
+    for group in "abc":
+        np.testing.assert_allclose(centered[:, [one == group for one in groups]].mean(axis=1), 0.0, atol=1e-6)

@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
     )
     split.add_argument("--test-where", metavar="EXPR", help='test on these clips, as in "take < 5"')
     parser.add_argument("--where", metavar="EXPR", help="clips to use at all")
+    parser.add_argument("--center", metavar="COLUMN", help="subtract the mean of each value of a column, as in speaker")
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         holdout=args.holdout,
         test_where=args.test_where,
         where=args.where,
+        center=args.center,
         seeds=args.seeds,
         device=args.device,
     )
