@@ -1,0 +1,103 @@
+"""A small real HTTP server with ranges, ETags, uploads and a chunked listing, for tests that need no object store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class RangedHandler(BaseHTTPRequestHandler):
+    """GET (with ranges), HEAD and PUT of objects; GET / lists their names, chunked."""
+
+    protocol_version = "HTTP/1.1"
+    server: ObjectServer
+
+    def do_GET(self) -> None:
+        if self.path.partition("?")[0] == "/":
+            return self._list()
+        content = self.server.objects.get(self.path.partition("?")[0])
+        if content is None:
+            return self.send_error(404)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            self.send_response(200)
+            body = content
+        else:
+            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+            body = content[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("ETag", etag_of(content))
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Host", self.headers["Host"])
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+        return None
+
+    do_HEAD = do_GET  # noqa: N815  # the name is the base class's
+
+    def do_PUT(self) -> None:
+        if "Content-Length" in self.headers:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+        else:
+            content = b""
+            while size := int(self.rfile.readline(), 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        self.server.objects[self.path] = content
+        self.send_response(200)
+        self.send_header("ETag", etag_of(content))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _list(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in [*(f"{name}\n".encode() for name in sorted(self.server.objects)), b""]:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the base class's
+        """Quiet: the tests look at what the proxy logs."""
+
+
+class ObjectServer(ThreadingHTTPServer):
+    """The server; `objects` maps a path to its bytes."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), RangedHandler)
+        self.objects: dict[str, bytes] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is what these tests are about."""
+
+
+def etag_of(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
+
+
+@contextmanager
+def serving() -> Iterator[ObjectServer]:
+    """A running server, gone at the end of the block."""
+    server = ObjectServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
