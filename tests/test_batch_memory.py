@@ -1,0 +1,71 @@
+"""Memory of batches: rows begin unwritten and end in zeros, and nothing is used again while anybody holds it."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from streams import RATE, memory, row_hashes
+
+from s3prl_stream.batch_memory import MOST_KEPT, BatchMemory
+from s3prl_stream.loader import Loader
+from s3prl_stream.stream import ShardStream
+
+
+def address(rows: tuple[torch.Tensor, ...]) -> int:
+    return rows[0].untyped_storage().data_ptr()
+
+
+@given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=8), min_size=1, max_size=12), st.data())
+def test_rows_end_in_zeros_and_held_ones_stay_as_written(batches: list[list[int]], data: st.DataObject) -> None:
+    pool = BatchMemory()
+    held: list[tuple[torch.Tensor, int]] = []
+    for number, lengths in enumerate(batches, start=1):
+        rows = pool.rows(lengths, data.draw(st.sampled_from(["int16", "float32"])))
+        assert len(rows) == len(lengths)
+        for row, length in zip(rows, lengths, strict=True):
+            assert len(row) == max(lengths)
+            assert not row[length:].any()
+            row[:length] = number
+        if data.draw(st.booleans()):
+            held.append((rows[0][: lengths[0]], number))  # a part of one row is enough to keep it
+        del rows, row
+        assert all(bool((kept == written).all()) for kept, written in held)
+
+
+@pytest.mark.parametrize("hold", ["tensor", "numpy view"])
+def test_memory_is_used_again_only_when_it_is_free(hold: str) -> None:
+    pool = BatchMemory()
+    rows = pool.rows([1000, 900], "int16")
+    first = address(rows)
+    kept = rows[1][3:5] if hold == "tensor" else rows[1].numpy()[3:5]
+    del rows
+    gc.collect()
+    other = pool.rows([1000, 900], "int16")
+    assert address(other) != first
+    del kept
+    gc.collect()
+    assert address(pool.rows([900, 1000], "int16")) == first
+
+
+def test_it_keeps_a_bounded_number_and_pickles_empty() -> None:
+    pool = BatchMemory()
+    many = [pool.rows([100], "int16") for _ in range(3 * MOST_KEPT)]
+    del many
+    gc.collect()
+    assert len(pool._free) == MOST_KEPT
+    assert not pickle.loads(pickle.dumps(pool))._free
+
+
+def test_batches_that_are_kept_do_not_change() -> None:
+    """A consumer that keeps every batch, and one that lets go of each, are handed the same."""
+    stream = ShardStream(memory(np.linspace(0.3, 3.0, 60)), max_batch_seconds=12.0).load_audio(sample_rate=RATE)
+    kept = list(itertools.islice(Loader(stream), 60))
+    let_go = [row_hashes(batch) for batch in itertools.islice(Loader(stream), 60)]
+    assert [row_hashes(batch) for batch in kept] == let_go
