@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.audio.headers import FlacHeader, WavHeader, flac_header, wav_header
+from s3prl_stream.audio.headers import FlacHeader, WavHeader, after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError, UsageError
 
 _BLOCK_FRAMES = 1 << 20
+_SMALL_BLOCK_FRAMES = 1 << 16
+_MP3_SYNC_BYTES = 4096
 _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"})
 
 
@@ -50,17 +52,16 @@ def decode_int16(
     """
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
         raise UsageError(f"frames {first_frame} + {num_frames} are no stretch of a clip: both must be 0 or more")
-    if codec == "wav" and (wav := wav_header(data)) is not None:
-        stop = _stop_frame(wav.frames, first_frame, num_frames)
-        if wav.is_pcm16:
-            return _wav_frames(data, wav, first_frame, stop), wav.sample_rate
+    if codec == "wav" and (wav := wav_header(data)) is not None and wav.is_pcm16:
+        return _wav_frames(data, wav, first_frame, _stop_frame(wav.frames, first_frame, num_frames)), wav.sample_rate
     if codec == "flac" and (flac := flac_header(data)) is not None:
-        if not flac.frames:  # written to a pipe: libsndfile cannot find its end
-            whole = _flac_of_unknown_length(data, flac)
-            return whole[first_frame : _stop_frame(len(whole), first_frame, num_frames)], flac.sample_rate
+        if not flac.frames:  # written to a pipe
+            return _of_unknown_length(data, codec, first_frame, num_frames)
         stop = _stop_frame(flac.frames, first_frame, num_frames)
         if (first_frame, stop) == (0, flac.frames):
             return _whole_flac(data, flac, out), flac.sample_rate
+    if codec == "mp3" and not mp3_says_its_length(data):
+        return _of_unknown_length(data, codec, first_frame, num_frames)
     return _by_libsndfile(data, codec, first_frame, num_frames)
 
 
@@ -106,16 +107,74 @@ def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[np.
     return frames
 
 
-def _flac_of_unknown_length(data: bytes | memoryview, flac: FlacHeader) -> npt.NDArray[np.int16]:
+def mp3_says_its_length(data: bytes | memoryview) -> bool:
+    """True if the first frame of an MP3 is a Xing (or Info) header, which counts the frames.
+
+    Args:
+        data: the file or its beginning, from byte 0 or from behind its ID3v2 tag.
+    """
+    head = memoryview(data)[after_id3(memoryview(data)) :][:_MP3_SYNC_BYTES].tobytes()
+    start = head.find(b"\xff")
+    while 0 <= start < len(head) - 4:
+        version, layer = head[start + 1] >> 3 & 3, head[start + 1] >> 1 & 3
+        if head[start + 1] >> 5 == 7 and layer == 1 and version != 1 and head[start + 2] >> 4 not in (0, 15):
+            mono, mpeg_1 = head[start + 3] >> 6 == 3, version == 3
+            side_info_bytes = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
+            tag = head[start + 4 + side_info_bytes :][:8]  # name and flags; the lowest flag: a count of frames follows
+            return len(tag) == 8 and tag[:4] in (b"Xing", b"Info") and bool(tag[7] & 1)
+        start = head.find(b"\xff", start + 1)
+    return False
+
+
+def blocks_of_unknown_length(data: bytes | memoryview, codec: str) -> Iterator[tuple[npt.NDArray[np.int16], int]]:
+    """All frames of a FLAC or MP3 that does not say how long it is: blocks of [<= 65536, channels], and the rate in Hz.
+
+    One block is held at a time, so a few bytes that decode to hours cost time and no memory. libsndfile would guess
+    the length: that of an MP3 from the bit rate of its first frame, which may be half of it or twice as much.
+
+    Raises:
+        SampleError(reason="decode"): no such stream in it.
+    """
     import miniaudio
 
+    lib, ffi = miniaudio.lib, miniaudio.ffi
+    buffer = ffi.from_buffer(data)
+    if codec == "flac":
+        decoder = lib.ma_dr_flac_open_memory(buffer, len(data), ffi.NULL)
+        opened, read, close = decoder != ffi.NULL, lib.ma_dr_flac_read_pcm_frames_s16, lib.ma_dr_flac_close
+    else:
+        decoder = ffi.new("ma_dr_mp3 *")
+        opened = bool(lib.ma_dr_mp3_init_memory(decoder, buffer, len(data), ffi.NULL))
+        read, close = lib.ma_dr_mp3_read_pcm_frames_s16, lib.ma_dr_mp3_uninit
+    if not opened:
+        raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: no {codec} stream in it", reason="decode")
     try:
-        decoded = miniaudio.flac_read_s16(miniaudio.ffi.from_buffer(data))
-    except miniaudio.MiniaudioError as error:
-        raise SampleError(f"FLAC of {len(data)} bytes cannot be decoded: {error}", reason="decode") from None
-    if decoded.nchannels != flac.channels:
-        raise SampleError(f"FLAC has {decoded.nchannels} channels, its header says {flac.channels}", reason="decode")
-    return np.frombuffer(decoded.samples, dtype=np.int16).reshape(-1, flac.channels)
+        channels, sample_rate = int(decoder.channels), int(decoder.sampleRate)
+        while True:
+            block = np.empty((_SMALL_BLOCK_FRAMES, channels), dtype=np.int16)
+            target = ffi.cast("ma_int16 *", ffi.from_buffer(block, require_writable=True))
+            found = read(decoder, _SMALL_BLOCK_FRAMES, target)
+            if not found:
+                return
+            yield block[:found], sample_rate
+    finally:
+        close(decoder)
+
+
+def _of_unknown_length(
+    data: bytes | memoryview, codec: str, first_frame: int, num_frames: int | None
+) -> tuple[npt.NDArray[np.int16], int]:
+    stop = None if num_frames is None else first_frame + num_frames
+    kept, position, sample_rate = [], 0, 0
+    for block, sample_rate in blocks_of_unknown_length(data, codec):  # noqa: B007  # every block says it
+        kept.append(block[max(first_frame - position, 0) : None if stop is None else max(stop - position, 0)])
+        position += len(block)
+        if stop is not None and position >= stop:
+            break
+    if not kept:
+        raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: it holds no frames", reason="decode")
+    _stop_frame(position, first_frame, num_frames)
+    return np.concatenate(kept), sample_rate
 
 
 def _by_libsndfile(

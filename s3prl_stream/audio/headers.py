@@ -40,13 +40,18 @@ class FlacHeader(NamedTuple):
     """Of the decoded PCM, interleaved, little-endian, ceil(bits / 8) bytes a value; zeros: unknown."""
 
 
-def wav_header(data: bytes | memoryview) -> WavHeader | None:
+def wav_header(data: bytes | memoryview, num_bytes: int | None = None) -> WavHeader | None:
     """The header of a RIFF WAVE in `data`; None if it is of a kind that only libsndfile should judge (RF64, AIFF ...).
+
+    Args:
+        data: the file, or its beginning.
+        num_bytes: of the whole file, where `data` is its beginning.
 
     Raises:
         SampleError(reason="decode"): chunks are missing, or the data chunk claims more bytes than there are.
     """
     view = memoryview(data)
+    size = len(view) if num_bytes is None else num_bytes
     if bytes(view[:4]) != b"RIFF" or bytes(view[8:12]) != b"WAVE":
         return None
     form, position = None, 12
@@ -56,18 +61,17 @@ def wav_header(data: bytes | memoryview) -> WavHeader | None:
         if name == b"fmt " and claimed >= 16 and body + claimed <= len(view):
             form = view[body : body + claimed]
         if name == b"data":
-            return _wav_sound(view, form, body, claimed)
+            return _wav_sound(form, body, claimed, size - body)
         position = body + claimed + claimed % 2
-    raise SampleError(f"WAV of {len(view)} bytes has no data chunk", reason="decode")
+    raise SampleError(f"WAV of {size} bytes has no data chunk", reason="decode")
 
 
-def _wav_sound(view: memoryview, form: memoryview | None, offset: int, claimed: int) -> WavHeader:
+def _wav_sound(form: memoryview | None, offset: int, claimed: int, present: int) -> WavHeader:
     if form is None:
         raise SampleError("WAV has no fmt chunk before its data chunk", reason="decode")
     tag, channels, sample_rate, _, frame_bytes, bits = struct.unpack_from("<HHIIHH", form)
     if tag == _EXTENSIBLE and len(form) >= 26:
         tag = struct.unpack_from("<H", form, 24)[0]
-    present = len(view) - offset
     # A writer to a pipe cannot know the size: then the sound lasts until the end of the file.
     size = present if claimed == _UNKNOWN_SIZE else claimed
     if size > present:
@@ -81,20 +85,25 @@ def _wav_sound(view: memoryview, form: memoryview | None, offset: int, claimed: 
     return WavHeader(is_pcm16, sample_rate, channels, offset, size // frame_bytes)
 
 
-def flac_header(data: bytes | memoryview) -> FlacHeader | None:
+def flac_header(data: bytes | memoryview, num_bytes: int | None = None) -> FlacHeader | None:
     """STREAMINFO of the FLAC in `data`; None if it does not begin like a plain FLAC (or one behind an ID3v2 tag).
+
+    Args:
+        data: the file, or its beginning.
+        num_bytes: of the whole file, where `data` is its beginning.
 
     Raises:
         SampleError(reason="decode"): STREAMINFO is cut or missing, or it claims more frames than so many bytes can
             hold. So nothing is allocated on the word of a header alone.
     """
     view = memoryview(data)
-    start = _after_id3(view)
+    size = len(view) if num_bytes is None else num_bytes
+    start = after_id3(view)
     if bytes(view[start : start + 4]) != b"fLaC":
         return None
     block = view[start + 4 : start + 42]
     if len(block) < 38 or block[0] & 0x7F != 0:
-        raise SampleError(f"FLAC of {len(view)} bytes has no whole STREAMINFO block", reason="decode")
+        raise SampleError(f"FLAC of {size} bytes has no whole STREAMINFO block", reason="decode")
     info = block[4:]
     max_block_frames = struct.unpack_from(">H", info, 2)[0]
     packed = int.from_bytes(info[10:18], "big")
@@ -105,17 +114,18 @@ def flac_header(data: bytes | memoryview) -> FlacHeader | None:
         frames=packed & 0xFFFFFFFFF,
         md5=bytes(info[18:34]),
     )
-    most = len(view) // _SMALLEST_FLAC_FRAME_BYTES * max_block_frames
+    most = size // _SMALLEST_FLAC_FRAME_BYTES * max_block_frames
     if header.sample_rate == 0 or header.frames > most:
         raise SampleError(
             f"FLAC header is impossible: {header.frames} frames at {header.sample_rate} Hz; "
-            f"{len(view)} bytes hold at most {most} frames",
+            f"{size} bytes hold at most {most} frames",
             reason="decode",
         )
     return header
 
 
-def _after_id3(view: memoryview) -> int:
+def after_id3(view: memoryview) -> int:
+    """Where the sound begins behind an ID3v2 tag; 0 without one."""
     if bytes(view[:3]) != b"ID3" or len(view) < 10:
         return 0
     size = 0
