@@ -28,6 +28,10 @@ class ShardError(StreamError):
     """A shard or an index that cannot be used as a whole (missing, replaced, of an unknown format version)."""
 
 
+class MissingFile(ShardError):
+    """A file of a set that is not where it should be."""
+
+
 class SampleError(StreamError):
     """One damaged sample. It costs itself: the stream lists it and goes on.
 

@@ -1,4 +1,4 @@
-"""The bytes of one sample: a positioned read, a checksum, and the two tar members inside.
+"""The bytes of one sample: a checksum, and the two tar members inside.
 
 No member's path ever touches the file system, and no size is believed before it is compared with the bytes at hand.
 """
@@ -6,74 +6,12 @@ No member's path ever touches the file system, and no size is believed before it
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections import OrderedDict
-from pathlib import Path
 from typing import Any
 
-from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.layout import CODECS
 
 BLOCK = 512  # tar's unit
-MAX_OPEN_FILES = 64
-
-
-class _OpenFile:
-    """A descriptor that is closed when nobody reads from it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-
-class ShardFiles:
-    """Positioned reads from local shards, from any thread; keeps a bounded number of files open in each process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
-
-    def read(self, shard: str, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer where the shard ends.
-
-        Raises:
-            ShardError: the shard is missing or cannot be read.
-        """
-        try:
-            file = self._file(shard)  # held while it is read: another thread may let go of it meanwhile
-            return os.pread(file.descriptor, size, offset)
-        except OSError as error:
-            raise ShardError(
-                f"{self.folder / shard}: cannot be read at byte {offset} ({error.strerror}). "
-                "The set is not complete: pack it again or restore the shard."
-            ) from error
-
-    def _file(self, shard: str) -> _OpenFile:
-        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
-            self._begin()
-        with self._lock:
-            if shard in self._open:
-                self._open.move_to_end(shard)
-                return self._open[shard]
-            while len(self._open) >= MAX_OPEN_FILES:
-                self._open.popitem(last=False)
-            file = self._open[shard] = _OpenFile(self.folder / shard)
-            return file
 
 
 def check_bytes(data: bytes, *, size: int, crc32c: int, where: str) -> None:

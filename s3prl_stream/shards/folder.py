@@ -1,4 +1,8 @@
-"""A packed set on disk, opened by its manifest; index rows are read shard by shard when they are needed."""
+"""A packed set, opened by its manifest; index rows are read shard by shard when they are needed.
+
+On a disk they come from the index parts, which stay open. In an object store they come from the sidecar beside each
+shard: one request, where a row group inside a part would cost one for the footer and one for each column.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,19 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
-from s3prl_stream.shards.bytes import ShardFiles, check_bytes, split_members
-from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.bytes import check_bytes, split_members
+from s3prl_stream.shards.indexed import IndexedSamples, open_tars
+from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
 from s3prl_stream.shards.member import Rows
+from s3prl_stream.shards.store import Ahead, LocalStore, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,23 +31,27 @@ if TYPE_CHECKING:
 
 PLAN_COLUMNS = ["key", "key_hash", "frames", "sample_rate", "offset", "size", "crc32c"]
 MAX_OPEN_PARTS = 8
+DEFAULT_RUN = 4
+"""Of packed sets, whose neighbours are alike in duration and of mixed speakers."""
+
+MAX_MANIFEST_BYTES = MAX_INDEX_BYTES = 1 << 30
 _EXPRESSION_ERRORS = ("ArrowInvalid", "ArrowNotImplementedError", "ArrowTypeError")
 
 
 class ShardFolder:
-    """One set written by `pack`.
+    """One set written by `pack`, or indexed where its tars lie by `index_shards`.
 
     Args:
-        folder: holds `manifest.json`.
+        url: folder that holds `manifest.json`: a path, or a URL as in `store.open_store`.
 
     Raises:
         UsageError: there is no set in the folder.
         ShardError: the manifest is damaged or of a format version this package does not know.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        manifest = _read_manifest(self.folder)
+    def __init__(self, url: str | Path) -> None:
+        self.store: Store = open_store(url)
+        manifest = _read_manifest(self.store)
         shards = manifest["shards"]
         self.name: str = manifest["name"]
         self.shard_names = [shard["name"] for shard in shards]
@@ -50,10 +60,13 @@ class ShardFolder:
         self.num_bytes = sum(shard["bytes"] for shard in shards)
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
         for shard in shards:
-            digest.update(f"\n{shard['name']} {shard['samples']} {shard['sha256']}".encode())
+            digest.update(f"\n{shard['name']} {shard['samples']} {shard.get('rows_hash') or shard['sha256']}".encode())
         self.fingerprint = digest.hexdigest()
         self.manifest = {name: value for name, value in manifest.items() if name != "shards"}
-        self._files = ShardFiles(self.folder)
+        self.tars: Store = open_tars(self.store, manifest)
+        """Where the shards lie: beside the manifest, unless they were indexed from elsewhere."""
+        self._indexed = IndexedSamples(manifest) if "indexed" in manifest else None
+        self._columns: dict[str, str] | None = None
         self._parts: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -64,17 +77,19 @@ class ShardFolder:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
+    @property
+    def is_remote(self) -> bool:
+        """True where bytes come over a network."""
+        return self.store.is_remote or self.tars.is_remote
+
+    @property
+    def run(self) -> int:
+        """Neighbours in a shard that may be read together without harm to the batches."""
+        return int(self.manifest.get("run", DEFAULT_RUN))
+
     def rows(self, shard: int) -> Rows:
         """Index rows of shard number `shard`; safe from several threads."""
-        with self._lock, _reading(self._part_path(shard // SHARDS_PER_PART)):
-            part = self._part(shard // SHARDS_PER_PART)
-            table = part.read_row_group(shard % SHARDS_PER_PART, columns=PLAN_COLUMNS, use_threads=False)
-            column = {name: table.column(name) for name in PLAN_COLUMNS}
-        if table.num_rows != self.shard_samples[shard]:
-            raise ShardError(
-                f"{self.folder}: the index has {table.num_rows} rows for {self.shard_names[shard]}, the manifest "
-                f"{self.shard_samples[shard]}. The index is of another set: pack it again."
-            )
+        column = self._rows_table(shard, PLAN_COLUMNS)
         return Rows(
             key=column["key"],
             key_hash=column["key_hash"].to_numpy(),
@@ -82,22 +97,50 @@ class ShardFolder:
             sample_rate=column["sample_rate"].to_numpy().astype(np.int64),
             offset=column["offset"].to_numpy(),
             size=column["size"].to_numpy(),
-            crc32c=column["crc32c"].to_numpy().astype(np.int64),
+            crc32c=column["crc32c"].cast("int64").fill_null(-1).to_numpy(),  # null: never computed
         )
+
+    def _rows_table(self, shard: int, columns: list[str]) -> pa.Table:
+        name = rows_name(self.shard_names[shard]) if self.store.is_remote else part_name(shard // SHARDS_PER_PART)
+        with self._reading(name):
+            table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
+            table = table.select(columns)
+        if table.num_rows != self.shard_samples[shard]:
+            raise ShardError(
+                f"{self.store.url}: the index has {table.num_rows} rows for {self.shard_names[shard]}, the manifest "
+                f"{self.shard_samples[shard]}. The index is of another set: pack it again."
+            )
+        return table
 
     def read(self, item: Item) -> Sample:
         """Bytes of one sample, checked, with its metadata."""
         shard = self.shard_names[item.shard]
-        data = self._files.read(shard, item.offset, item.size)
+        data = self.tars.read(shard, item.offset, item.size)
         where = f"{shard}: {item.key} at byte {item.offset}"
-        check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
+        try:
+            check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
+        except SampleError:
+            if not self.tars.is_remote:
+                raise
+            data = self.tars.read_again(shard, item.offset, item.size)  # damage on the way is not damage at rest
+            check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
+        if self._indexed is not None:
+            return self._indexed.sample(data, item, shard, where, self._rows_table)
         audio, codec, metadata = split_members(data, where)
         return {**metadata, "audio": audio, "codec": codec}
 
+    def read_ahead(self, items: Sequence[Item]) -> Ahead:
+        """Begin to read samples whose `read` will follow; until closed."""
+        return self.tars.read_ahead([(self.shard_names[item.shard], item.offset, item.size) for item in items])
+
     def columns(self) -> dict[str, str]:
         """Index column -> Arrow type."""
-        with self._lock, _reading(self._part_path(0)):
-            return {field.name: str(field.type) for field in self._part(0).schema_arrow}
+        if self._columns is None:
+            name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
+            with self._lock, self._reading(name):
+                schema = self._remote_rows(name).schema if self.store.is_remote else self._part(0).schema_arrow
+            self._columns = {field.name: str(field.type) for field in schema}
+        return self._columns
 
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
         """Stream the index in row order, a row group at a time.
@@ -107,27 +150,44 @@ class ShardFolder:
             pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError: `where` does not fit.
         """
         import pyarrow.dataset
-        import pyarrow.parquet
+        import pyarrow.fs
 
         wanted: dict[str, Any] = {name: pyarrow.dataset.field(name) for name in columns}
         if where is not None:
             wanted["keep"] = where
         for number in range(-(-len(self.shard_names) // SHARDS_PER_PART)):
-            path = self._part_path(number)
+            name = part_name(number)
             shards = slice(number * SHARDS_PER_PART, (number + 1) * SHARDS_PER_PART)
-            with _reading(path):
-                found = pyarrow.parquet.read_metadata(path).num_rows
+            with self._reading(name):
+                files = None if self.store.is_remote else pyarrow.fs.LocalFileSystem()
+                part = pyarrow.dataset.ParquetFileFormat().make_fragment(self._source(name), filesystem=files)
+                found = part.metadata.num_rows
             if found != self.shard_samples[shards].sum():
                 raise ShardError(
-                    f"{path}: has {found} rows, the manifest says {self.shard_samples[shards].sum()}. "
-                    "The index is of another set: pack it again."
+                    f"{self.store.url}/{name}: has {found} rows, the manifest says "
+                    f"{self.shard_samples[shards].sum()}. The index is of another set: pack it again."
                 )
-            with _reading(path, but=() if where is None else _EXPRESSION_ERRORS):
-                part = pyarrow.dataset.dataset(path, format="parquet")
+            with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
                 yield from part.to_batches(columns=wanted, use_threads=False)
 
-    def _part_path(self, number: int) -> Path:
-        return self.folder / part_name(number)
+    def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
+        with self._lock:
+            part = self._part(shard // SHARDS_PER_PART)
+            return part.read_row_group(shard % SHARDS_PER_PART, columns=columns, use_threads=False)
+
+    def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow.parquet
+
+        part = pyarrow.parquet.ParquetFile(self._source(name), page_checksum_verification=True)
+        return part.read(columns=columns, use_threads=False)
+
+    def _source(self, name: str) -> Any:
+        """What Arrow opens: a path, or all bytes of a remote file by one request."""
+        if isinstance(self.store, LocalStore):
+            return str(self.store.path(name))
+        import pyarrow
+
+        return pyarrow.BufferReader(self.store.read_whole(name, at_most=MAX_INDEX_BYTES))
 
     def _part(self, number: int) -> pq.ParquetFile:
         import pyarrow.parquet
@@ -135,33 +195,37 @@ class ShardFolder:
         if number in self._parts:
             self._parts.move_to_end(number)
             return self._parts[number]
-        part = pyarrow.parquet.ParquetFile(self._part_path(number), page_checksum_verification=True)
+        part = pyarrow.parquet.ParquetFile(self._source(part_name(number)), page_checksum_verification=True)
         while len(self._parts) >= MAX_OPEN_PARTS:
             self._parts.popitem(last=False)
         self._parts[number] = part
         return part
 
-
-@contextlib.contextmanager
-def _reading(path: Path, *, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """What Arrow raises on a damaged file (a dozen kinds) as a ShardError; types named in `but` pass."""
-    try:
-        yield
-    except (ShardError, UsageError):
-        raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError) as error:
-        if type(error).__name__ in but:
+    @contextlib.contextmanager
+    def _reading(self, name: str, *, but: tuple[str, ...] = ()) -> Iterator[None]:
+        """What Arrow raises on a damaged file (a dozen kinds) as a ShardError; types named in `but` pass."""
+        try:
+            yield
+        except StreamError:
             raise
-        what = " ".join(str(error).split())
-        raise ShardError(f"{path}: not a readable index part ({what}). Pack the set again.") from error
+        except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError) as error:
+            if type(error).__name__ in but:
+                raise
+            what = " ".join(str(error).split())
+            raise ShardError(
+                f"{self.store.url}/{name}: not a readable index part ({what}). Pack the set again."
+            ) from error
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UsageError(f"{folder}: no shard set here ({MANIFEST} is missing). Make one with `s3prl-stream pack`.")
+def _read_manifest(store: Store) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_bytes())
+        content = store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
+    except MissingFile as error:
+        why = str(error) if store.is_remote else f"{MANIFEST} is missing"
+        raise UsageError(f"{store.url}: no shard set here ({why}). Make one with `s3prl-stream pack`.") from None
+    path = f"{store.url}/{MANIFEST}"
+    try:
+        manifest = json.loads(content)
         version = manifest["format_version"]
         if version == FORMAT_VERSION:
             _check_manifest(manifest)
@@ -170,7 +234,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise ShardError(f"{path}: format version {version}; this package reads version {FORMAT_VERSION}.")
     if not manifest["shards"]:
-        raise UsageError(f"{folder}: the set is empty (its manifest names no shard). Pack it again.")
+        raise UsageError(f"{store.url}: the set is empty (its manifest names no shard). Pack it again.")
     return dict(manifest)
 
 
@@ -178,4 +242,6 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     """Look up whatever this class reads: KeyError or TypeError where it is not there."""
     str(manifest["name"])
     for shard in manifest["shards"]:
-        str(shard["name"]), int(shard["samples"]), float(shard["seconds"]), int(shard["bytes"]), str(shard["sha256"])
+        if str(shard["name"]).startswith("/") or ".." in str(shard["name"]).split("/"):
+            raise ValueError(f"the shard name {shard['name']!r:.100} leads out of the set")
+        int(shard["samples"]), float(shard["seconds"]), int(shard["bytes"]), str(shard["sha256"])

@@ -6,11 +6,14 @@ WebDataset cuts a member's name at its first dot and takes a slash for a folder,
 from __future__ import annotations
 
 import hashlib
+import re
 
 MAX_KEY_BYTES = 88
 """A ustar header holds names of 100 bytes; `KEY.flac` and `KEY.json` must fit, and the numbers of pieces."""
 
 _DIGEST_BYTES = 8
+_PLAIN = re.compile(r"[A-Za-z0-9_-]*")
+_ESCAPED = re.compile(r"((?:%[0-9A-F]{2})+)")
 
 
 def escape_key(name: str) -> str:
@@ -19,13 +22,25 @@ def escape_key(name: str) -> str:
     A slash becomes "+", every other unfit character (and "+" and "%") becomes "%" and its byte in hexadecimal, as in
     URLs. What is still longer than `MAX_KEY_BYTES` keeps its beginning and ends in "%%" and a digest of the whole.
     """
-    escaped = "".join(_escape_character(character) for character in name)
+    escaped = escape_foreign_key(name)
     encoded = escaped.encode()
     if len(encoded) <= MAX_KEY_BYTES:
         return escaped
     digest = hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).hexdigest()
     kept = encoded[: MAX_KEY_BYTES - 2 * _DIGEST_BYTES - 2].decode(errors="ignore")
     return f"{kept}%%{digest}"
+
+
+def escape_foreign_key(name: str) -> str:
+    """The same for a sample of a tar made elsewhere, whose names are not ours to shorten: any length, reversible."""
+    return name if _PLAIN.fullmatch(name) else "".join(_escape_character(character) for character in name)
+
+
+def unescape_key(key: str) -> str:
+    """What `escape_foreign_key` was given."""
+    pieces = _ESCAPED.split(key.replace("+", "/"))
+    pieces[1::2] = [bytes.fromhex(piece.replace("%", "")).decode("utf-8", "surrogatepass") for piece in pieces[1::2]]
+    return "".join(pieces)
 
 
 def _escape_character(character: str) -> str:

@@ -13,8 +13,11 @@ The page for users, with examples, is shards/README.md.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
+
+from s3prl_stream.errors import UsageError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -47,6 +50,19 @@ over exactly these bytes. `frames` counts waveform samples per channel; `seconds
 
 CODECS = ("flac", "wav", "ogg", "opus", "mp3")
 """Extensions under which the audio member of a sample is found."""
+
+
+def set_name(folder: str, name: str | None) -> str:
+    """Name of a set: the one that is asked for, else that of its folder as far as it fits.
+
+    Raises:
+        UsageError: a name with other characters than letters, digits, - and _, or longer than 64.
+    """
+    if name is None:
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", folder).strip("-")[:64] or "set"
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        raise UsageError(f"name is {name!r}; a set's name has 1 to 64 letters, digits, - and _.")
+    return name
 
 
 def shard_name(set_name: str, number: int) -> str:

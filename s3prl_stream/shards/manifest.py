@@ -11,9 +11,7 @@ from typing import Any
 from s3prl_stream import __version__
 from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.layout import MANIFEST
-
-PARTIAL = ".partial"
-"""Every file is written under a name with this at its end, and renamed when it is complete."""
+from s3prl_stream.shards.store import PARTIAL
 
 
 def library_versions() -> dict[str, str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import INDEX_FOLDER, MANIFEST
-from s3prl_stream.shards.manifest import PARTIAL, read_manifest, write_atomically
+from s3prl_stream.shards.manifest import read_manifest, write_atomically
+from s3prl_stream.shards.store import PARTIAL
 
 LEFT_OUT = "left_out.jsonl"
 """The utterances that are not in the set, one a line, with kind, reason and message."""

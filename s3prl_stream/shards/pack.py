@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from s3prl_stream.audio.source import Channel, read_source
 from s3prl_stream.errors import SampleError, ShardError, UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.shards.arrange import arrange
-from s3prl_stream.shards.layout import FORMAT_VERSION
+from s3prl_stream.shards.layout import FORMAT_VERSION, set_name
 from s3prl_stream.shards.listing import (
     Clip,
     LeftOut,
@@ -140,7 +139,7 @@ def pack_set(
 ) -> PackReport:
     """`pack`, with a report in place of the opened set, and with progress. Arguments and errors are those of `pack`."""
     folder = Path(out)
-    name = _set_name(folder, name)
+    name = set_name(folder.resolve().name, name)
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
     tell = progress or _tell_nobody
@@ -282,11 +281,3 @@ def _nothing_packed(num_utterances: int, left_out: list[LeftOut]) -> str:
         f"none of {num_utterances} utterances could be packed. The first is {first.audio}: {first.message} "
         f"({first.reason})."
     )
-
-
-def _set_name(folder: Path, name: str | None) -> str:
-    if name is None:
-        return re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-") or "set"
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        raise UsageError(f"name is {name!r}; a set's name has 1 to 64 letters, digits, - and _.")
-    return name

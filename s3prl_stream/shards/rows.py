@@ -35,12 +35,33 @@ def metadata_columns(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, str
     Integers and floats together become doubles, any other mixture strings (what is no string in it is written as
     JSON). Names that hold only lists and objects, or nothing, are no columns.
     """
+    return columns_of([metadata_kinds(all_metadata)])
+
+
+def metadata_kinds(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Name -> the kinds of values it has ("bool", "int64", "double", "string", "nested"), nulls not counted."""
     kinds: dict[str, set[str]] = {}
     for metadata in all_metadata:
         for name, value in metadata.items():
             if value is not None:
                 kinds.setdefault(name, set()).add(_kind(value))
+    return kinds
+
+
+def columns_of(some_kinds: Iterable[Mapping[str, set[str]]]) -> dict[str, str]:
+    """`metadata_columns` of a set whose shards have these `metadata_kinds`."""
+    kinds: dict[str, set[str]] = {}
+    for some in some_kinds:
+        for name, found in some.items():
+            kinds.setdefault(name, set()).update(found)
     return {name: _joint(kinds[name]) for name in sorted(kinds) if kinds[name] != {"nested"}}
+
+
+def index_cells(row: IndexRow, columns: Mapping[str, str]) -> dict[str, Any]:
+    """One sample's row as `index_table` writes it: column -> value."""
+    fixed = {name: getattr(row, name) for name in INDEX_COLUMNS if name not in ("key_hash", "seconds")}
+    fixed |= {"key_hash": key_hash(row.key), "seconds": row.frames / row.sample_rate}
+    return {**fixed, **{name: _cell(row.metadata.get(name), kind) for name, kind in columns.items()}}
 
 
 def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Table:
@@ -52,16 +73,10 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
     """
     import pyarrow
 
-    fixed: dict[str, list[Any]] = {
-        name: [getattr(row, name) for row in rows] for name in INDEX_COLUMNS if name not in ("key_hash", "seconds")
-    }
-    fixed["key_hash"] = [key_hash(row.key) for row in rows]
-    fixed["seconds"] = [row.frames / row.sample_rate for row in rows]
-    arrays = [pyarrow.array(fixed[name], type=_arrow_type(kind)) for name, kind in INDEX_COLUMNS.items()]
-    for name, kind in columns.items():
-        cells = [_cell(row.metadata.get(name), kind) for row in rows]
-        arrays.append(pyarrow.array(cells, type=_arrow_type(kind)))
-    return pyarrow.Table.from_arrays(arrays, names=[*INDEX_COLUMNS, *columns])
+    kinds = {**INDEX_COLUMNS, **columns}
+    cells = [index_cells(row, columns) for row in rows]
+    arrays = [pyarrow.array([row[name] for row in cells], type=_arrow_type(kind)) for name, kind in kinds.items()]
+    return pyarrow.Table.from_arrays(arrays, names=list(kinds))
 
 
 def _kind(value: Any) -> str:

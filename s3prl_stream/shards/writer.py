@@ -20,8 +20,9 @@ from s3prl_stream.shards.layout import (
     shard_name,
 )
 from s3prl_stream.shards.listing import metadata_json
-from s3prl_stream.shards.manifest import PARTIAL, write_atomically
+from s3prl_stream.shards.manifest import write_atomically
 from s3prl_stream.shards.rows import IndexRow, index_table
+from s3prl_stream.shards.store import PARTIAL
 from s3prl_stream.shards.tar import END_OF_TAR, member
 
 if TYPE_CHECKING:

@@ -1,0 +1,307 @@
+"""Where the files of a set lie: a folder on a disk (here), or in an object store (`object_store.py`).
+
+A *store* is a folder of files. Names are relative paths with "/", such as "manifest.json", "index/part-00000.parquet"
+or "set-000000.tar". What was read once must stay what it is: a file that is replaced under a reader is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+from s3prl_stream.errors import MissingFile, ShardError, UsageError
+
+MAX_OPEN_FILES = 64
+PARTIAL = ".partial"
+"""Every file is written under a name with this at its end, and renamed when it is complete."""
+
+REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+class Ahead(Protocol):
+    """Reads that have begun before anybody waits for them, until it is closed."""
+
+    def close(self) -> None:
+        """Forget what was read ahead; what is still under way is given up."""
+
+
+class Store(Protocol):
+    """A folder of files. Pickles without open connections; safe from several threads."""
+
+    url: str
+    """For messages: never with a user's name, a password or a query string."""
+    is_remote: bool
+    counters: dict[str, int]
+    """Of this process: "requests", "bytes", "retries" and "rereads". A local folder counts nothing."""
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none of this name."""
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends.
+
+        Raises:
+            MissingFile: it is not there.
+            ShardError: unreadable, or replaced since this store read it first.
+        """
+
+    def read_again(self, name: str, offset: int, size: int) -> bytes:
+        """The same bytes from their source, whatever was read ahead; counted as a reread."""
+
+    def read_ahead(self, ranges: Sequence[tuple[str, int, int]]) -> Ahead:
+        """Begin to read (name, offset, size) of each: a `read` inside one of them, before it is closed, waits for it.
+
+        Never raises for a file: its `read` does. A local folder leaves this to the operating system.
+        """
+
+    def read_whole(self, name: str, *, at_most: int) -> bytes:
+        """All of a file of `at_most` bytes.
+
+        Raises:
+            MissingFile: it is not there.
+            ShardError: larger, or unreadable.
+        """
+
+    def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """(name, bytes) of every file whose name begins with `prefix`, by name; half-written ones are left out.
+
+        Raises:
+            UsageError: a web server, which has no listing.
+        """
+
+    def write(self, name: str, content: bytes) -> None:
+        """A whole file at once: a reader sees all of it or none."""
+
+    def upload(self, path: Path, name: str) -> None:
+        """A local file as a file of this store, at once as `write`."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+
+def is_remote(url: str | Path) -> bool:
+    """True of a URL of an object store or a web server; False of a local path and of file://."""
+    match = _SCHEME.match(str(url))
+    return match is not None and match[1].lower() != "file"
+
+
+def open_store(url: str | Path) -> Store:
+    """The folder at a local path, or at s3://BUCKET/FOLDER, gs://, az://, abfss://, http(s)://HOST/FOLDER, file:///FOLDER.
+
+    Nothing is read yet.
+
+    Raises:
+        UsageError: a scheme that is none of these, or a URL without a bucket.
+    """
+    if not is_remote(url):
+        return LocalStore(local_path(url))
+    from s3prl_stream.shards.object_store import ObjectStore
+
+    return ObjectStore(str(url))
+
+
+def local_path(url: str | Path) -> Path:
+    """A path from a path or a file:// URL."""
+    return Path(unquote(urlsplit(str(url)).path)) if _SCHEME.match(str(url)) else Path(url)
+
+
+class _Identity(NamedTuple):
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> _Identity:
+        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+class _OpenFile:
+    """A descriptor that is closed when nobody reads from it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class LocalStore:
+    """A folder on a disk: positioned reads, with a bounded number of files open in each process."""
+
+    is_remote = False
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.url = str(folder)
+        self.counters: dict[str, int] = {}
+        self._pinned: dict[str, _Identity] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.url!r})"
+
+    def path(self, name: str) -> Path:
+        """The path of a file, for a library that opens it itself.
+
+        Raises:
+            MissingFile: it is not there.
+            ShardError: replaced since this store opened it first.
+        """
+        path = self.folder / name
+        with self._explained(name):
+            self._check_identity(name, path.stat())
+        return path
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none of this name."""
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else None
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """See `Store.read`; a file that is replaced while it is open is read to its end as it was."""
+        try:
+            file = self._file(name)  # held while it is read: another thread may let go of it meanwhile
+            return os.pread(file.descriptor, size, offset)
+        except OSError as error:
+            raise self._unreadable(name, error, f" at byte {offset}") from error
+
+    def read_again(self, name: str, offset: int, size: int) -> bytes:
+        """See `Store.read_again`."""
+        return self.read(name, offset, size)
+
+    def read_ahead(self, ranges: Sequence[tuple[str, int, int]]) -> Ahead:  # noqa: ARG002
+        """Nothing: the operating system reads ahead."""
+        return _NOTHING_AHEAD
+
+    def read_whole(self, name: str, *, at_most: int) -> bytes:
+        """See `Store.read_whole`."""
+        path = self.folder / name
+        with self._explained(name):
+            size = path.stat().st_size
+            if size > at_most:
+                raise ShardError(f"{path}: {size} bytes, expected at most {at_most}.")
+            return path.read_bytes()
+
+    def list(self, prefix: str = "") -> list[tuple[str, int]]:
+        """See `Store.list`; links to folders are not followed."""
+        found = []
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(folder, name)
+                relative = path.relative_to(self.folder).as_posix()
+                if relative.startswith(prefix) and not name.endswith(PARTIAL) and path.is_file():
+                    found.append((relative, path.stat().st_size))
+        return sorted(found)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Store.write`: under another name, flushed to the disk, renamed."""
+        with self._being_written(name) as partial, partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def upload(self, path: Path, name: str) -> None:
+        """See `Store.upload`."""
+        with self._being_written(name) as partial:
+            shutil.copyfile(path, partial)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        (self.folder / name).unlink(missing_ok=True)
+        self._forget(name)
+
+    @contextlib.contextmanager
+    def _being_written(self, name: str) -> Iterator[Path]:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + PARTIAL)
+        yield partial
+        partial.replace(path)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._pinned.pop(name, None)
+            self._open.pop(name, None)
+
+    def _file(self, name: str) -> _OpenFile:
+        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
+            self._begin()
+        with self._lock:
+            if name in self._open:
+                self._open.move_to_end(name)
+                return self._open[name]
+            while len(self._open) >= MAX_OPEN_FILES:
+                self._open.popitem(last=False)
+            file = _OpenFile(self.folder / name)
+            self._check_identity(name, os.fstat(file.descriptor))
+            self._open[name] = file
+            return file
+
+    def _check_identity(self, name: str, stat: os.stat_result) -> None:
+        found = _Identity.of(stat)
+        pinned = self._pinned.setdefault(name, found)
+        if found != pinned:
+            raise ShardError(
+                f"{self.folder / name}: replaced since it was opened (it had {pinned.size} bytes, has {found.size}, "
+                "or was written again). A running stream needs the files it began with: restore them, or begin anew."
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: OSError, where: str = "") -> ShardError:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        return (MissingFile if missing else ShardError)(
+            f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
+            "The set is not complete: pack it again or restore the file."
+        )
+
+
+class _NothingAhead:
+    def close(self) -> None:
+        pass
+
+
+_NOTHING_AHEAD = _NothingAhead()
+
+
+def check_remote(url: str) -> str:
+    """The scheme of a remote URL.
+
+    Raises:
+        UsageError: an unknown scheme, or no bucket or host.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    if scheme not in REMOTE_SCHEMES:
+        known = ", ".join(REMOTE_SCHEMES)
+        raise UsageError(f"{scheme}://: unknown kind of store; known are {known}, file and local paths.")
+    if not parts.netloc.rpartition("@")[2]:
+        raise UsageError(f"{scheme}://{parts.path}: no bucket or host is named; write {scheme}://NAME/FOLDER.")
+    return scheme

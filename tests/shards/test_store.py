@@ -1,0 +1,103 @@
+"""Stores: the same bytes wherever a set lies, and none of a file that was replaced under its reader."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from s3prl_stream.errors import MissingFile, ShardError, UsageError
+from s3prl_stream.shards import store as stores
+from s3prl_stream.shards.store import LocalStore, is_remote, open_store
+
+CONTENT = bytes(range(256)) * 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "a.tar").write_bytes(CONTENT)
+    (tmp_path / "index/part").write_bytes(CONTENT[:100])
+    (tmp_path / "b.tar.partial").write_bytes(b"half of it")
+    return tmp_path
+
+
+def test_a_url_is_told_from_a_path() -> None:
+    for url in ("s3://bucket/set", "gs://b/x", "az://b/x", "http://h/x", "HTTPS://h/x"):
+        assert is_remote(url)
+    for path in ("set", "/data/set", "a:b/c", "file:///data/set", Path("s3/set")):
+        assert not is_remote(path)
+    assert open_store("file:///data/my%20set").url == "/data/my set"
+
+
+@pytest.mark.parametrize(("url", "found"), [("ftp://host/set", "ftp://: unknown kind"), ("s3:///set", "no bucket")])
+def test_a_url_of_nothing_known_is_a_usage_error(url: str, found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        open_store(url)
+
+
+def test_a_folder_is_read_by_name_and_position(folder: Path) -> None:
+    store = open_store(folder)
+    assert store.size("a.tar") == len(CONTENT)
+    assert store.size("none.tar") is None
+    assert store.read("a.tar", 100, 50) == CONTENT[100:150]
+    assert store.read("a.tar", len(CONTENT) - 5, 50) == CONTENT[-5:]
+    assert store.read_whole("index/part", at_most=100) == CONTENT[:100]
+    assert store.list() == [("a.tar", len(CONTENT)), ("index/part", 100)]
+    assert store.list("index/") == [("index/part", 100)]
+    with pytest.raises(ShardError, match="100 bytes, expected at most 99"):
+        store.read_whole("index/part", at_most=99)
+    for read in (lambda: store.read("none", 0, 1), lambda: store.read_whole("none", at_most=1)):
+        with pytest.raises(MissingFile, match=r"none: cannot be read.*No such file"):
+            read()
+
+
+def test_files_are_written_whole_and_removed(folder: Path) -> None:
+    store = open_store(folder)
+    store.write("new/file", b"one")
+    assert store.read("new/file", 0, 3) == b"one"
+    store.upload(folder / "a.tar", "new/file")  # what a store writes itself is no change behind its back
+    assert store.read("new/file", 0, 3) == CONTENT[:3]
+    store.delete("new/file")
+    store.delete("new/file")
+    assert store.size("new/file") is None
+    assert [path.name for path in (folder / "new").iterdir()] == []
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_file_replaced_between_two_openings_is_refused(
+    folder: Path, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "MAX_OPEN_FILES", 1)
+    store = LocalStore(folder)
+    assert store.read("a.tar", 0, 10) == CONTENT[:10]
+    changed = folder / ("a.tar" if in_place else "other")
+    os.utime(changed, ns=(1, 1)) if in_place else changed.write_bytes(CONTENT)
+    changed.replace(folder / "a.tar")
+    assert store.read("a.tar", 0, 10) == CONTENT[:10]  # the open file is the one that was opened
+    store.read("index/part", 0, 1)  # lets go of it
+    with pytest.raises(ShardError, match=r"a\.tar: replaced since it was opened"):
+        store.read("a.tar", 0, 10)
+    with pytest.raises(ShardError, match=r"a\.tar: replaced since it was opened"):
+        store.path("a.tar")
+    assert LocalStore(folder).read("a.tar", 0, 10) == CONTENT[:10]
+
+
+def _read_in_child(store: LocalStore, queue: multiprocessing.SimpleQueue[bytes]) -> None:
+    queue.put(store.read("a.tar", 3, 4))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_folder_goes_to_other_processes(folder: Path, method: str) -> None:
+    store = LocalStore(folder)
+    store.read("a.tar", 0, 1)
+    context = multiprocessing.get_context(method)
+    queue = context.SimpleQueue()
+    child = context.Process(target=_read_in_child, args=(store, queue))
+    child.start()
+    assert queue.get() == CONTENT[3:7]
+    child.join()
+    assert pickle.loads(pickle.dumps(store)).read("a.tar", 3, 4) == CONTENT[3:7]
