@@ -1,0 +1,247 @@
+"""What a table beside the tars says of their samples: durations, text, speakers.
+
+Three kinds are known by their fields: NeMo's manifest (`audio_filepath`, `duration`, `text`), Lhotse's cuts (`id`,
+`duration`, `supervisions`), and any CSV, TSV or JSON lines with a column of keys. All may be compressed by gzip; they
+are read front to back with bounded memory for a line and for what gzip claims.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.braces import expand_braces
+from s3prl_stream.shards.foreign_sample import key_and_suffix, storable, with_free_names
+from s3prl_stream.shards.store import is_remote, open_store
+
+MAX_LINE_BYTES = 16 << 20
+MAX_INFLATION = 250
+"""Bytes out of gzip for one byte in, once `_FREE_BYTES` have come: tables of text reach 30, bombs 1000."""
+
+_FREE_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+
+_KEY_COLUMNS = ("key", "id", "utterance_id", "utt_id", "audio_filepath", "audio", "path", "file", "file_name")
+_SECONDS_COLUMNS = ("seconds", "duration")
+_NOT_METADATA = frozenset({*_KEY_COLUMNS, *_SECONDS_COLUMNS, "offset", "shard_id", "num_samples", "recording"})
+_FROM_SUPERVISIONS = ("text", "speaker", "language", "gender")
+
+
+class Table:
+    """Rows by the key of their sample.
+
+    Attributes:
+        num_rows: how many there are.
+        twice: keys that several rows claim (pieces of one recording, as a rule): none of those rows is used.
+    """
+
+    def __init__(self) -> None:
+        self.num_rows = 0
+        self.twice: set[str] = set()
+        self._rows: dict[str, bytes] = {}  # as JSON: a quarter of the memory of dicts
+        self._full_names: dict[str, str | None] = {}
+
+    @property
+    def num_keys(self) -> int:
+        """Different keys."""
+        return len(self._rows)
+
+    def add(self, name: str, seconds: float | None, metadata: Mapping[str, Any]) -> None:
+        """One row.
+
+        Args:
+            name: key or path of the sample; what follows the first dot of its last part is cut off.
+            seconds: its duration, where the row has one.
+            metadata: scalars.
+        """
+        self.num_rows += 1
+        key = _key(name)
+        if key in self._rows:
+            self.twice.add(key)
+        self._rows[key] = json.dumps([seconds, with_free_names(metadata)]).encode()
+        base = key.rpartition("/")[2]
+        self._full_names[base] = key if self._full_names.get(base, key) == key else None
+
+    def find(self, key: str) -> tuple[str, float | None, dict[str, Any]] | None:
+        """(key of the row, seconds, metadata) for the sample of this key (as WebDataset cuts it); None: no row.
+
+        A row whose path ends like the key counts too, if it is the only one: tars often hold names without folders.
+        """
+        plain = key.removeprefix("./")
+        found = plain if plain in self._rows else self._full_names.get(plain.rpartition("/")[2])
+        if found is None or found in self.twice:
+            return None
+        seconds, metadata = json.loads(self._rows[found])
+        return found, seconds, metadata
+
+
+def read_table(sources: str | Path | Sequence[str | Path]) -> Table:
+    """One table, or several as one (braces as in WebDataset).
+
+    Raises:
+        UsageError: a row without key, not JSON, a line or an inflation without bound, nothing in it.
+    """
+    table = Table()
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    names = [name for source in given for name in _existing_or_expanded(str(source))]
+    for name in names:
+        for where, values in _rows(name):
+            _add(table, values, where)
+    if not table.num_rows:
+        raise UsageError(f"{', '.join(names)}: no rows in it.")
+    return table
+
+
+def _existing_or_expanded(name: str) -> list[str]:
+    return [name] if not is_remote(name) and Path(name).exists() else expand_braces(name)
+
+
+def _add(table: Table, values: Mapping[str, Any], where: str) -> None:
+    column = next((name for name in _KEY_COLUMNS if name in values), None)
+    if column is None:
+        raise UsageError(f"{where}: no column names the sample. It is called one of {', '.join(_KEY_COLUMNS)}.")
+    metadata = {name: value for name, value in values.items() if name not in _NOT_METADATA}
+    if isinstance(values.get("supervisions"), list):
+        metadata = {**_cut_metadata(values["supervisions"], where), **_scalars(values.get("custom"))}
+    elif column == "audio_filepath" and isinstance(values.get("text"), str):
+        metadata["text"] = values["text"]
+    table.add(str(values[column]), _seconds(values, where), _scalars(metadata))
+
+
+def _cut_metadata(supervisions: Sequence[Any], where: str) -> dict[str, Any]:
+    """Texts joined in the order of time; what all supervisions of a cut agree on."""
+    if not all(isinstance(one, Mapping) for one in supervisions):
+        raise UsageError(f"{where}: supervisions are objects.")
+    ordered = sorted(supervisions, key=lambda one: float(one.get("start") or 0.0))
+    found: dict[str, Any] = {}
+    for name in _FROM_SUPERVISIONS:
+        values = [one[name] for one in ordered if one.get(name) is not None]
+        if name == "text" and values and len(values) == len(ordered):
+            found[name] = " ".join(map(str, values))
+        elif name != "text" and len({str(value) for value in values}) == 1:
+            found[name] = values[0]
+    if len(ordered) == 1:
+        found = {**_scalars(ordered[0].get("custom")), **found}
+    return found
+
+
+def _scalars(values: Any) -> dict[str, Any]:
+    items = values.items() if isinstance(values, Mapping) else ()
+    return {str(name): storable(value) for name, value in items if isinstance(value, str | int | float) and name}
+
+
+def _seconds(values: Mapping[str, Any], where: str) -> float | None:
+    column = next((name for name in _SECONDS_COLUMNS if values.get(name) not in (None, "")), None)
+    if column is None:
+        return None
+    try:
+        seconds = float(values[column])
+    except (TypeError, ValueError):
+        raise UsageError(f"{where}: {column} is {values[column]!r:.40}, expected seconds.") from None
+    if not 0.0 <= seconds < math.inf:
+        raise UsageError(f"{where}: {column} is {seconds}, expected 0 or more seconds.")
+    return seconds
+
+
+def _key(name: str) -> str:
+    split = key_and_suffix(name)
+    return (name if split is None else split[0]).removeprefix("./")
+
+
+def _rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, column -> value) of each row of a table."""
+    lines = (line for line in _lines(name) if line.strip())
+    first = next(lines, b"")
+    if first.lstrip()[:1] == b"{":
+        for number, line in enumerate(_chained(first, lines), start=1):
+            yield f"{name}, row {number}", _parsed(line, f"{name}, row {number}")
+        return
+    if first.lstrip()[:1] == b"[":
+        raise UsageError(f"{name}: one JSON array; write JSON lines, one object a line.")
+    divider = "\t" if b"\t" in first else ","
+    text = (_text(line, name) for line in _chained(first, lines))
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
+    try:
+        for number, cells in enumerate(csv.DictReader(text, delimiter=divider, quoting=quoting, strict=True), start=1):
+            if None in cells:
+                raise UsageError(f"{name}, row {number}: more cells than columns.")
+            yield f"{name}, row {number}", {str(column): value for column, value in cells.items() if value}
+    except csv.Error as error:
+        raise UsageError(f"{name}: not readable as a table: {error}.") from None
+
+
+def _chained(first: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from lines
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not JSON: {str(error)[:200]}.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: expected an object, found a {type(values).__name__}.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _text(line: bytes, name: str) -> str:
+    try:
+        return line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not UTF-8 ({error}).") from None
+
+
+def _lines(name: str) -> Iterator[bytes]:
+    rest = b""
+    for chunk in _inflated(name):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > MAX_LINE_BYTES:
+            raise UsageError(f"{name}: a line of more than {MAX_LINE_BYTES} bytes.")
+    yield rest
+
+
+def _inflated(name: str) -> Iterator[bytes]:
+    """The table's bytes, through gzip where it begins like it."""
+    chunks = _chunks(name)
+    first = next(chunks, b"")
+    if first[:2] != b"\x1f\x8b":
+        yield first
+        yield from chunks
+        return
+    gzip, num_in, num_out = zlib.decompressobj(wbits=31), 0, 0
+    try:
+        for chunk in _chained(first, chunks):
+            num_in += len(chunk)
+            waiting = chunk
+            while waiting:
+                if gzip.eof:  # gzip files may follow one another
+                    gzip = zlib.decompressobj(wbits=31)
+                out = gzip.decompress(waiting, _CHUNK_BYTES)
+                num_out += len(out)
+                if num_out > max(_FREE_BYTES, num_in * MAX_INFLATION):
+                    raise UsageError(f"{name}: {num_in} bytes of gzip become more than {num_out} bytes: refused.")
+                yield out
+                waiting = gzip.unused_data if gzip.eof else gzip.unconsumed_tail
+    except zlib.error as error:
+        raise UsageError(f"{name}: damaged gzip ({error}).") from None
+    if not gzip.eof:
+        raise UsageError(f"{name}: the gzip is cut.")
+
+
+def _chunks(name: str) -> Iterator[bytes]:
+    folder, _, base = name.rpartition("/") if is_remote(name) else (str(Path(name).parent), "/", Path(name).name)
+    store = open_store(folder)
+    if not store.is_remote and store.size(base) is None:
+        raise UsageError(f"{name}: no such file.")
+    position = 0
+    while chunk := store.read(base, position, _CHUNK_BYTES):
+        yield chunk
+        position += len(chunk)

@@ -1,0 +1,341 @@
+"""`index_shards`: WebDataset tars made elsewhere become a set where they lie; no audio is copied.
+
+The tars' headers and the audio's headers are read, in pieces of a few kilobytes, bodies are skipped. Nothing of a tar
+is unpacked, unpickled or run, and no name in it becomes a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from s3prl_stream.errors import MissingFile, ShardError, UsageError
+from s3prl_stream.shards.braces import find_tars
+from s3prl_stream.shards.durations import Table, read_table
+from s3prl_stream.shards.foreign_index import ForeignIndexWriter, metadata_schema
+from s3prl_stream.shards.keys import escape_foreign_key
+from s3prl_stream.shards.layout import MANIFEST, rows_name, set_name
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
+from s3prl_stream.shards.store import LocalStore, is_remote, local_path, open_store
+from s3prl_stream.shards.workers import Workers
+
+if TYPE_CHECKING:
+    from s3prl_stream.shards.shardset import ShardSet
+
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with the step ("indexing"), how many tars are done, and of how many."""
+
+MAX_MANIFEST_BYTES = 1 << 30
+_MARKER = ".indexing.json"
+_SCRATCH = ".indexing-"
+_COMPRESSED_NAMES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
+
+
+class IndexReport(NamedTuple):
+    """What an index holds and what was left out of it."""
+
+    url: str
+    manifest: dict[str, Any]
+    left_out: list[LeftOut]
+    table: dict[str, Any] | None
+    """How the table fits; None: there is none. Keys: rows, samples_without_row, rows_without_sample, rows_twice,
+    durations_differ, first_difference."""
+
+    @property
+    def problems(self) -> list[LeftOut]:
+        """What is damaged or refused; not what simply holds no audio."""
+        return [one for one in self.left_out if one.kind != "skipped"]
+
+
+def index_shards(
+    tars: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    durations: str | Path | Sequence[str | Path] | None = None,
+    full: bool = False,
+    prefix_keys: bool = False,
+    num_workers: int = 0,
+    corpus_name: str | None = None,
+    licence: str | None = None,
+) -> ShardSet:
+    """Index WebDataset tars made elsewhere, where they lie, and open them as a set.
+
+    Samples, keys and metadata follow `foreign_sample.py`; what is not in the set is listed in `left_out.jsonl`. An
+    index that is there already is made anew.
+
+    Args:
+        tars: paths or URLs, with braces ("train-{000000..000123}.tar"), stars, or a folder; one or several. All in
+            one store.
+        out: where index and manifest go; None: beside the tars.
+        name: of the set; None: that of the folder.
+        durations: a table of the samples: NeMo's manifest, Lhotse's cuts, or CSV, TSV or JSON lines with a column of
+            keys. Its text, speakers and so on become metadata, before those of the tar. Its durations are compared
+            with what the audio says of itself, which is exact and what counts.
+        full: read every byte, for a CRC-32C of each sample and a SHA-256 of each tar.
+        prefix_keys: put the tar's name before each key, where each tar counts from 0.
+        num_workers: processes that read tars; 0: this one.
+        corpus_name, licence: free text for the manifest.
+
+    Raises:
+        UsageError: no tars, nothing readable in them for lack of unpacking, a folder that holds something else.
+        ShardError: not one sample.
+    """
+    report = index_tars(
+        tars,
+        out,
+        name=name,
+        durations=durations,
+        full=full,
+        prefix_keys=prefix_keys,
+        num_workers=num_workers,
+        corpus_name=corpus_name,
+        licence=licence,
+    )
+    from s3prl_stream.shards.shardset import open_shards
+
+    return open_shards(report.url)
+
+
+def index_tars(
+    tars: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    name: str | None = None,
+    durations: str | Path | Sequence[str | Path] | None = None,
+    full: bool = False,
+    prefix_keys: bool = False,
+    num_workers: int = 0,
+    corpus_name: str | None = None,
+    licence: str | None = None,
+    progress: Progress | None = None,
+) -> IndexReport:
+    """`index_shards`, with a report in place of the opened set, and with progress; all else is the same."""
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    found = find_tars(tars)
+    _refuse_secrets_and_compression(found)
+    base, names = _base_and_names(found)
+    url = base if out is None else str(out)
+    target = _Target(url, base, names)
+    table = None if durations is None else read_table(durations)
+    name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
+    with target.begun() as scratch, Workers(num_workers) as workers:
+        tasks = [ScanTask(base, tar, full, str(scratch / f"{number}.jsonl")) for number, tar in enumerate(names)]
+        scans, left_out = [], []
+        for done, scan in enumerate(workers.map(scan_tar, tasks), start=1):
+            if isinstance(scan, NotATar):
+                left_out.append(LeftOut("", names[done - 1], scan.kind, scan.reason, str(scan)))
+            else:
+                scans.append(scan)
+                left_out += scan.left_out
+            if progress is not None:
+                progress("indexing", done, len(names))
+        _refuse_nothing(scans, left_out, len(names))
+        fit = None if table is None else _join(scans, table)
+        twice = _duplicates(scans, prefix_keys)
+        left_out += _listed_twice(scans, twice)
+        columns, num_without = metadata_schema(scans)
+        writer = ForeignIndexWriter(target.out, scratch, columns)
+        try:
+            for number, scan in enumerate(scans):
+                own = target.writes_offsets(scan)
+                writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | twice[number], own)
+            if not writer.shards:
+                raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
+            facts = {
+                "name": name,
+                "corpus": corpus_name or name,
+                "licence": licence,
+                "indexed": {
+                    "tars": "." if target.is_beside else base,
+                    "prefix_keys": prefix_keys,
+                    "full": full,
+                    "files": dict(sorted(sum((Counter(scan.suffixes) for scan in scans), Counter()).items())),
+                    "decoded_for_their_length": sum(scan.num_decoded for scan in scans),
+                    "metadata_without_column": num_without,
+                    "wrong_offsets": [scan.name for scan in scans if scan.offsets == "wrong"],
+                    "from_table": [] if fit is None else sorted(set(fit.pop("columns")) & set(columns)),
+                },
+            }
+            manifest = writer.finish(left_out, facts)
+        finally:
+            writer.close()
+    return IndexReport(url, manifest, left_out, fit)
+
+
+class _Target:
+    """Where an index goes, and what of it may be replaced."""
+
+    def __init__(self, url: str, base: str, names: Sequence[str]) -> None:
+        self.is_beside = _same_folder(url, base)
+        self.out = open_store(url)
+        self._check_writable(url)
+        self._ours = self._previous()
+        if self._ours is None and self.out.size(_MARKER) is None:
+            in_the_way = next(
+                (name for name in (LEFT_OUT, *map(rows_name, names)) if self.out.size(name) is not None), None
+            )
+            if in_the_way is not None:
+                raise UsageError(f"{self.out.url}: {in_the_way} is in the way and of no index that is known. Give out=")
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[Path]:
+        """A scratch folder; while it is there, a marker says that the index is being made."""
+        folder = self.out.folder if isinstance(self.out, LocalStore) else None
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                for old in folder.glob(f"{_SCRATCH}*"):
+                    shutil.rmtree(old, ignore_errors=True)
+            self.out.write(_MARKER, b"{}\n")
+        except OSError as error:
+            raise UsageError(f"{self.out.url}: cannot be written ({error.strerror}). Give another out=.") from None
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+            self.out.delete(MANIFEST)
+            yield Path(scratch)
+        self.out.delete(_MARKER)
+
+    def writes_offsets(self, scan: Scan) -> bool:
+        """False where offsets lie beside the tar that are not ours to replace."""
+        return not self.is_beside or scan.offsets == "none" or scan.name in (self._ours or ())
+
+    def _check_writable(self, url: str) -> None:
+        if url.startswith(("http://", "https://")):
+            raise UsageError(f"{self.out.url}: a web server takes no files. Give out=, a folder for the index.")
+        if isinstance(self.out, LocalStore) and self.out.folder.exists() and not self.out.folder.is_dir():
+            raise UsageError(f"{url} is a file. out= is the folder of the index.")
+
+    def _previous(self) -> set[str] | None:
+        """Shards whose offsets an earlier index has written here; None: there is no earlier one."""
+        with contextlib.suppress(MissingFile):
+            content = self.out.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
+            try:
+                manifest = json.loads(content)
+                indexed, shards = manifest["indexed"], manifest["shards"]
+                return {shard["name"] for shard in shards if shard["offsets"] == "written" and indexed}
+            except (ValueError, KeyError, TypeError):
+                raise UsageError(
+                    f"{self.out.url}: {MANIFEST} there is of no index. A packed set is opened as it is; "
+                    "otherwise give out=, another folder."
+                ) from None
+        return None
+
+
+def _refuse_secrets_and_compression(found: Sequence[str]) -> None:
+    for tar in found:
+        if is_remote(tar):
+            parts = urlsplit(tar)
+            if parts.query or parts.username or parts.password:
+                raise UsageError(
+                    f"{parts.scheme}://{parts.hostname}{parts.path}: has a query or a password; a manifest keeps no "
+                    "secrets. Give plain URLs, and credentials by the environment."
+                )
+        if tar.lower().endswith(_COMPRESSED_NAMES):
+            raise UsageError(f"{tar}: compressed; a sample in it has no place of its own. Unpack it to a .tar first.")
+
+
+def _base_and_names(found: Sequence[str]) -> tuple[str, list[str]]:
+    """(the folder that holds all tars, their names in it)."""
+    if any(map(is_remote, found)):
+        if not all(map(is_remote, found)):
+            raise UsageError("tars of a disk and of a store in one index: index each, and open both as a list.")
+        stores = {urlsplit(tar)[:2] for tar in found}
+        if len(stores) > 1:
+            raise UsageError("tars of several stores in one index: index each, and open them as a list.")
+        folders = [tar.rpartition("/")[0].split("/") for tar in found]
+        same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
+        base = "/".join(parts[0] for parts in same)
+        return base, [tar[len(base) + 1 :] for tar in found]
+    paths = [str(local_path(tar).absolute()) for tar in found]
+    base = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return base, [os.path.relpath(path, base).replace(os.sep, "/") for path in paths]
+
+
+def _same_folder(url: str, base: str) -> bool:
+    if is_remote(url) or is_remote(base):
+        return url.rstrip("/") == base.rstrip("/")
+    return local_path(url).resolve() == local_path(base).resolve()
+
+
+def _refuse_nothing(scans: Sequence[Scan], left_out: Sequence[LeftOut], num_tars: int) -> None:
+    if scans:
+        return
+    message = f"none of {num_tars} tars can be indexed. {_first(left_out)}"
+    if all(one.reason == "compressed" for one in left_out):
+        raise UsageError(message)
+    raise ShardError(message)
+
+
+def _first(left_out: Sequence[LeftOut]) -> str:
+    return f"The first: {left_out[0].audio}: {left_out[0].message}" if left_out else "They are empty."
+
+
+def _prefix(tar: str, prefix_keys: bool) -> str:
+    return escape_foreign_key(f"{tar.removesuffix('.tar')}/") if prefix_keys else ""
+
+
+def _join(scans: Sequence[Scan], table: Table) -> dict[str, Any]:
+    """Give the samples what the table says of them; how well it fits."""
+    fits = [join_table(scan, table) for scan in scans]
+    used = {row for fit in fits for row in fit.used}
+    return {
+        "rows": table.num_rows,
+        "samples_without_row": sum(fit.num_without for fit in fits),
+        "rows_without_sample": table.num_keys - len(used),
+        "rows_twice": len(table.twice),
+        "durations_differ": sum(fit.num_different for fit in fits),
+        "first_difference": next((fit.first_difference for fit in fits if fit.first_difference), None),
+        "columns": {name for fit in fits for name in fit.columns},
+    }
+
+
+def _duplicates(scans: Sequence[Scan], prefix_keys: bool) -> list[frozenset[int]]:
+    """Of each tar, the numbers of rows whose key came before: in this tar, or in any without prefixes."""
+    if prefix_keys:
+        return [_repeated([scan])[0] for scan in scans]
+    return _repeated(scans)
+
+
+def _repeated(scans: Sequence[Scan]) -> list[frozenset[int]]:
+    kept = []
+    for scan in scans:
+        keep = np.ones(len(scan.hashes), dtype=np.bool_)
+        keep[list(scan.doubtful)] = False
+        kept.append(keep)
+    hashes = np.concatenate([scan.hashes for scan in scans])
+    on = np.flatnonzero(np.concatenate(kept))
+    _, first = np.unique(hashes[on], return_index=True)
+    again = np.ones(len(on), dtype=np.bool_)
+    again[first] = False
+    rows = on[again]
+    edges = np.cumsum([0, *(len(scan.hashes) for scan in scans)])
+    return [
+        frozenset((rows[(rows >= start) & (rows < stop)] - start).tolist())
+        for start, stop in itertools.pairwise(edges.tolist())
+    ]
+
+
+def _listed_twice(scans: Sequence[Scan], twice: Sequence[frozenset[int]]) -> list[LeftOut]:
+    found = []
+    for scan, numbers in zip(scans, twice, strict=True):
+        if not numbers:
+            continue
+        for number, row in enumerate(scanned_rows(scan)):
+            if number in numbers:
+                message = f"byte {row['offset']}: another sample before it has this key; prefix_keys tells tars apart"
+                found.append(LeftOut(row["key"], scan.name, "refused", "duplicate_key", message))
+    return found

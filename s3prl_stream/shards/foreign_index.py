@@ -1,0 +1,174 @@
+"""What `index` writes: the sidecars, index parts and manifest of tars made elsewhere, from what their scans found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s3prl_stream import __version__
+from s3prl_stream.shards.choose_run import Neighbours, speaker_of
+from s3prl_stream.shards.layout import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SHARDS_PER_PART,
+    offsets_name,
+    parquet_options,
+    part_name,
+    rows_name,
+)
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
+from s3prl_stream.shards.scan import Scan, scanned_rows
+from s3prl_stream.shards.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_COLUMNS = 128
+"""Metadata in the index; the rest is delivered with the samples only. A field of one sample alone is no column."""
+
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "spk_id", "spk", "client_id")
+
+
+def metadata_schema(scans: Sequence[Scan]) -> tuple[dict[str, str], int]:
+    """(column -> Arrow type, how many names are left without one): the names that most samples have."""
+    counts: Counter[str] = Counter()
+    for scan in scans:
+        counts.update(scan.name_counts)
+    columns = columns_of([scan.kinds for scan in scans])
+    kept = sorted(sorted(columns), key=lambda name: -counts[name])[:MAX_COLUMNS]
+    return {name: columns[name] for name in sorted(kept)}, len(columns) - len(kept)
+
+
+class ForeignIndexWriter:
+    """Writes shard after shard; the manifest comes last.
+
+    Args:
+        out: where to.
+        scratch: local folder for files on their way.
+        columns: of metadata, with their Arrow types.
+    """
+
+    def __init__(self, out: Store, scratch: Path, columns: Mapping[str, str]) -> None:
+        self.shards: list[dict[str, Any]] = []
+        """What the manifest says of every shard."""
+        self.neighbours = Neighbours()
+        self._out, self._scratch, self._columns = out, scratch, columns
+        self._part: Any = None
+
+    def add(self, scan: Scan, prefix: str, without: frozenset[int], write_offsets: bool) -> None:
+        """One tar: its sidecars, its row group, and what the manifest says of it. One without samples is no shard.
+
+        Args:
+            scan: of the tar.
+            prefix: put before each key.
+            without: numbers of rows that are left out.
+            write_offsets: False: the tar has offsets of its own.
+        """
+        rows = [row for number, row in enumerate(self._index_rows(scan, prefix)) if number not in without]
+        if not rows:
+            return
+        table = index_table(rows, self._columns)
+        self._write_rows(scan.name, table)
+        if write_offsets:
+            offsets = np.array([*(row.offset for row in rows), scan.num_bytes], dtype="<u8")
+            self._out.write(offsets_name(scan.name), offsets.tobytes())
+        self._append_to_part(table)
+        self._look_at_neighbours(rows)
+        self.shards.append(
+            {
+                "name": scan.name,
+                "samples": len(rows),
+                "seconds": math.fsum(row.frames / row.sample_rate for row in rows),
+                "bytes": scan.num_bytes,
+                "sha256": scan.sha256,
+                "rows_hash": _rows_hash(rows),
+                "offsets": "written" if write_offsets else "found",
+            }
+        )
+        if len(self.shards) % SHARDS_PER_PART == 0:
+            self._end_part()
+
+    def finish(self, left_out: Sequence[LeftOut], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the rest and the manifest.
+
+        Args:
+            left_out: all that is not in the set.
+            facts: of the manifest: name, corpus, licence and what is about the index.
+        """
+        self._end_part()
+        # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
+        lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in left_out)
+        self._out.write(LEFT_OUT, "".join(lines).encode("utf-8", "backslashreplace"))
+        others = Counter(one.reason for one in left_out if one.kind != "damaged")
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            **facts,
+            "run": self.neighbours.choose_run(),
+            "libraries": {"s3prl_stream": __version__},
+            "counts": {
+                "samples": sum(shard["samples"] for shard in self.shards),
+                "seconds": math.fsum(shard["seconds"] for shard in self.shards),
+                "damaged": sum(one.kind == "damaged" for one in left_out),
+                "skipped": dict(sorted(others.items())),
+            },
+            "parts": [part_name(number) for number in range(-(-len(self.shards) // SHARDS_PER_PART))],
+            "shards": self.shards,
+        }
+        self._out.write(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+        return manifest
+
+    def close(self) -> None:
+        """Let go of open files."""
+        if self._part is not None:
+            self._part.close()
+
+    def _index_rows(self, scan: Scan, prefix: str) -> Iterator[IndexRow]:
+        for row in scanned_rows(scan):
+            metadata = {name: value for name, value in row["metadata"].items() if name in self._columns}
+            yield IndexRow(prefix + row["key"], scan.name, row["offset"], row["size"], row["crc32c"], row["codec"],
+                           row["sample_rate"], row["frames"], metadata)  # fmt: skip
+
+    def _write_rows(self, shard: str, table: pa.Table) -> None:
+        import pyarrow.parquet
+
+        path = self._scratch / "rows.parquet"
+        options = parquet_options(table.column_names)
+        pyarrow.parquet.write_table(table, path, row_group_size=table.num_rows, **options)
+        self._out.upload(path, rows_name(shard))
+
+    def _append_to_part(self, table: pa.Table) -> None:
+        import pyarrow.parquet
+
+        if self._part is None:
+            options = parquet_options(table.column_names)
+            self._part = pyarrow.parquet.ParquetWriter(self._scratch / "part.parquet", table.schema, **options)
+        self._part.write_table(table, row_group_size=table.num_rows)
+
+    def _end_part(self) -> None:
+        if self._part is None:
+            return
+        self._part.close()
+        self._part = None
+        self._out.upload(self._scratch / "part.parquet", part_name((len(self.shards) - 1) // SHARDS_PER_PART))
+
+    def _look_at_neighbours(self, rows: Sequence[IndexRow]) -> None:
+        column = next((name for name in SPEAKER_COLUMNS if name in self._columns), "")
+        speakers = [speaker_of(row.key, row.metadata.get(column)) for row in rows]
+        self.neighbours.add(np.array([row.frames / row.sample_rate for row in rows]), speakers)
+
+
+def _rows_hash(rows: Sequence[IndexRow]) -> str:
+    """32 hexadecimal digits that change when a sample's key, place, length or checksum changes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        digest.update(f"{row.key} {row.offset} {row.size} {row.frames} {row.sample_rate} {row.crc32c}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,418 @@
+"""One tar made elsewhere, read for its index: headers of the tar and of the audio, small files, no bodies.
+
+Works in a process of its own: the rows of a tar go to a scratch file, a summary comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.audio.lengths import clip_length
+from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.hashing import key_hash
+from s3prl_stream.shards.durations import Table
+from s3prl_stream.shards.foreign_sample import Group, Stray, group, metadata_of, parts_of, storable
+from s3prl_stream.shards.keys import escape_foreign_key
+from s3prl_stream.shards.layout import offsets_name
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.rows import metadata_kinds
+from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.tarheader import is_header
+from s3prl_stream.shards.tarwalk import Gap, Member, next_header, shown, walk
+
+COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+LOCAL_WINDOW_BYTES = 16 << 10
+REMOTE_WINDOW_BYTES = 64 << 10
+FULL_READ_BYTES = 8 << 20
+DURATION_TOLERANCE_SECONDS = 0.05
+"""By which a table's duration may differ from the audio's (or by 1 %) without being noted: tables round and trim."""
+MAX_SUFFIXES = 100
+MAX_NAMES = 10_000
+"""Of metadata in one tar, and of suffixes of files: what is more is no schema."""
+
+_WINDOWS = 4
+_OFFSETS_AHEAD = 64
+_MAX_OFFSETS_BYTES = 1 << 30
+_FIRST_HEADER_WITHIN = 16 << 20
+_SKIPPED = frozenset({"no_audio", "after_end"})
+_REFUSED = frozenset({"several_audio", "duplicate_member", "too_large", "not_a_file", "sparse", "path"})
+
+
+class ScanTask(NamedTuple):
+    """What a worker is asked to do."""
+
+    base: str
+    """URL or path of the folder of the tars."""
+    name: str
+    """Of the tar, in that folder."""
+    full: bool
+    """Read every byte: CRC-32C of each sample, SHA-256 of the tar."""
+    scratch: str
+    """File for the rows."""
+
+
+class Scan(NamedTuple):
+    """What one tar holds."""
+
+    name: str
+    scratch: str
+    """File with the rows."""
+    num_bytes: int
+    sha256: str | None
+    hashes: npt.NDArray[np.uint64]
+    """Of the rows' keys, in the order of the scratch file."""
+    doubtful: frozenset[int]
+    """Numbers of rows that are left out after all."""
+    left_out: list[LeftOut]
+    suffixes: dict[str, int]
+    """Of all files, with how often each is there."""
+    kinds: dict[str, set[str]]
+    """Metadata name -> kinds of its values."""
+    name_counts: dict[str, int]
+    """Metadata name -> how many samples have it."""
+    num_decoded: int
+    """Clips whose length no header told."""
+    offsets: str
+    """The `.tar.idx` beside the tar: "none", "used" or "wrong"."""
+
+
+class NotATar(ShardError):
+    """A file that cannot be indexed at all; `reason` is "compressed", "not_a_tar" or "unreadable"."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def kind(self) -> str:
+        """As in `LeftOut`."""
+        return "refused" if self.reason == "compressed" else "damaged"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NotATar, (self.args[0], self.reason)
+
+
+def scanned_rows(scan: Scan) -> Iterator[dict[str, Any]]:
+    """The rows of a tar from its scratch file: key, source_key, offset, size, crc32c, codec ... and metadata."""
+    checksums = Path(f"{scan.scratch}.npy")
+    crc32c = np.load(checksums).tolist() if checksums.exists() else itertools.repeat(None)
+    with open(scan.scratch, encoding="utf-8") as scratch:
+        for line, checksum in zip(scratch, crc32c, strict=False):
+            yield {**json.loads(line), "crc32c": checksum}
+
+
+class TableFit(NamedTuple):
+    """How a table fits one tar."""
+
+    used: list[str]
+    """Keys of the rows of the table."""
+    num_without: int
+    """Samples without a row."""
+    num_different: int
+    """Samples whose duration is another in the table."""
+    first_difference: str | None
+    columns: set[str]
+
+
+def join_table(scan: Scan, table: Table) -> TableFit:
+    """Put what a table says of the samples into the scratch file, before what the tar says."""
+    used: list[str] = []
+    columns: set[str] = set()
+    num_without, num_different, first_difference = 0, 0, None
+    with open(f"{scan.scratch}.joined", "w", encoding="utf-8") as joined:
+        for row in scanned_rows(scan):
+            del row["crc32c"]
+            found = table.find(row["source_key"])
+            if found is None:
+                num_without += 1
+            else:
+                key, seconds, metadata = found
+                used.append(key)
+                columns.update(metadata)
+                _note_metadata(metadata, scan.kinds, scan.name_counts)
+                row["metadata"].update(metadata)
+                own = row["frames"] / row["sample_rate"]
+                if seconds is not None and abs(seconds - own) > max(DURATION_TOLERANCE_SECONDS, 0.01 * own):
+                    num_different += 1
+                    first_difference = (
+                        first_difference or f"{row['source_key']}: {seconds} s, the audio has {own:.3f} s"
+                    )
+            joined.write(json.dumps(row) + "\n")
+    Path(joined.name).replace(scan.scratch)
+    return TableFit(used, num_without, num_different, first_difference, columns)
+
+
+def _note_metadata(metadata: Mapping[str, Any], kinds: dict[str, set[str]], name_counts: dict[str, int]) -> None:
+    for name, found in metadata_kinds([metadata]).items():
+        kinds.setdefault(name, set()).update(found)
+        name_counts[name] = name_counts.get(name, 0) + 1
+
+
+class Windows:
+    """Positioned reads with the last few pieces kept: a header, the audio behind it and the next header are one."""
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        self._store, self._name, self._size = store, name, num_bytes
+        self._window_bytes = REMOTE_WINDOW_BYTES if store.is_remote else LOCAL_WINDOW_BYTES
+        self._windows: OrderedDict[int, bytes] = OrderedDict()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends."""
+        size = min(size, self._size - offset)
+        if size <= 0:
+            return b""
+        for start, data in reversed(self._windows.items()):
+            if start <= offset and offset + size <= start + len(data):
+                return data[offset - start : offset - start + size]
+        data = self._store.read(self._name, offset, max(size, min(self._window_bytes, self._size - offset)))
+        if len(data) <= 16 * self._window_bytes:  # a large body is asked for once
+            self._windows[offset] = data
+            while len(self._windows) > _WINDOWS:
+                self._windows.popitem(last=False)
+        return data[:size]
+
+
+def scan_tar(task: ScanTask) -> Scan | NotATar:
+    """Runs in a worker; an error about the tar as a whole comes back as a value, so it keeps its place in the order."""
+    try:
+        return _Scanner(task).scan()
+    except NotATar as error:
+        return error
+    except ShardError as error:  # the store cannot read it
+        return NotATar(str(error), "unreadable")
+
+
+class _Scanner:
+    def __init__(self, task: ScanTask) -> None:
+        self.task = task
+        self.store = open_store(task.base)
+        self.where = task.name
+        size = self.store.size(task.name)
+        if size is None:
+            raise NotATar(f"{self.store.url}/{task.name}: no such file.", "unreadable")
+        self.num_bytes = size
+        self.windows = Windows(self.store, task.name, size)
+        self.left_out: list[LeftOut] = []
+        self.suffixes: Counter[str] = Counter()
+        self.usual: Counter[frozenset[str]] = Counter()
+        self.beside_gaps: list[tuple[int, Group, dict[str, Any]]] = []
+        self.kinds: dict[str, set[str]] = {}
+        self.name_counts: dict[str, int] = {}
+        self.num_decoded = 0
+
+    def scan(self) -> Scan:
+        self._refuse_what_is_no_tar()
+        offsets = _Offsets(self.store, self.task.name, self.num_bytes)
+        hashes: list[int] = []
+        spans: list[tuple[int, int]] = []
+        starts: list[int] = []
+        with open(self.task.scratch, "w", encoding="utf-8") as scratch:
+            for found in group(self._entries(offsets)):
+                if not isinstance(found, Group):
+                    self._leave_out_entry(found)
+                    continue
+                starts.append(found.files[0][1].start)
+                row = self._row(found)
+                if row is None:
+                    continue
+                if found.touches_gap:
+                    self.beside_gaps.append((len(hashes), found, row))
+                hashes.append(key_hash(row["key"]))
+                spans.append((row["offset"], row["size"]))
+                scratch.write(json.dumps(row) + "\n")
+        checksums, sha256 = self._read_all(spans) if self.task.full else (None, None)
+        if checksums is not None:
+            np.save(f"{self.task.scratch}.npy", checksums)
+        doubtful = self._doubtful()
+        return Scan(
+            name=self.task.name,
+            scratch=self.task.scratch,
+            num_bytes=self.num_bytes,
+            sha256=sha256,
+            hashes=np.array(hashes, dtype=np.uint64),
+            doubtful=doubtful,
+            left_out=self.left_out,
+            suffixes=dict(self.suffixes),
+            kinds=self.kinds,
+            name_counts=self.name_counts,
+            num_decoded=self.num_decoded,
+            offsets=offsets.verdict(starts),
+        )
+
+    def _refuse_what_is_no_tar(self) -> None:
+        first = self.windows.read(0, 512)
+        url = f"{self.store.url}/{self.task.name}"
+        for magic, kind in COMPRESSED.items():
+            if first.startswith(magic):
+                what = f"compressed by {kind}; a sample in it has no place of its own. Unpack it to a .tar"
+                raise NotATar(f"{url}: {what}.", "compressed")
+        if not first:
+            raise NotATar(f"{url}: the file has no bytes.", "not_a_tar")
+        if any(first) and not is_header(first) and next_header(self.windows.read, 512, _FIRST_HEADER_WITHIN) is None:
+            looked = min(self.num_bytes, _FIRST_HEADER_WITHIN)
+            raise NotATar(f"{url}: not a tar (no tar header in its first {looked} bytes).", "not_a_tar")
+
+    def _entries(self, offsets: _Offsets) -> Iterator[Member | Gap]:
+        for entry in walk(self.windows.read, 0, self.num_bytes):
+            if isinstance(entry, Member):
+                offsets.fetch_ahead(entry.end)
+                if entry.kind == "file":
+                    suffix = entry.name.rpartition("/")[2].partition(".")[2].lower()[:40]
+                    suffix = suffix if suffix.isprintable() else ascii(suffix)[1:-1]
+                    known = suffix in self.suffixes or len(self.suffixes) < MAX_SUFFIXES
+                    self.suffixes[suffix if known else "..."] += 1
+            yield entry
+
+    def _row(self, found: Group) -> dict[str, Any] | None:
+        """What the index says of a sample; None: it is left out."""
+        try:
+            parts = parts_of(found)
+            metadata = metadata_of(parts, self._content)
+            audio = parts.audio
+            length = clip_length(lambda at, size: self.windows.read(audio.content + at, min(size, audio.size - at)),
+                                 audio.size, parts.codec)  # fmt: skip
+        except SampleError as error:
+            self._leave_out(found.key, found.files[0][1], error.reason, str(error))
+            return None
+        if not found.touches_gap:
+            self.usual[found.suffixes] += 1
+        self.num_decoded += length.was_decoded
+        start, end = parts.used[0].start, parts.used[-1].end
+        return {
+            "key": escape_foreign_key(found.key),
+            "source_key": found.key,
+            "offset": start,
+            "size": end - start,
+            "codec": parts.codec,
+            "sample_rate": length.sample_rate,
+            "frames": length.frames,
+            "metadata": self._columns_of(metadata),
+        }
+
+    def _content(self, member: Member) -> bytes:
+        return self.windows.read(member.content, member.size)
+
+    def _columns_of(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """The scalars that an index can hold; lists, objects and odd names stay with the sample."""
+        columns = {}
+        for name, value in metadata.items():
+            if not isinstance(value, str | int | float) or not name or not name.isprintable():
+                continue
+            if name not in self.name_counts and len(self.name_counts) >= MAX_NAMES:
+                continue
+            columns[name] = storable(value)
+        _note_metadata(columns, self.kinds, self.name_counts)
+        return columns
+
+    def _leave_out_entry(self, found: Gap | Stray) -> None:
+        if isinstance(found, Gap):
+            message = f"bytes {found.start} to {found.end}: {found.message}"
+            kind = "skipped" if found.reason == "after_end" else "damaged"
+            self.left_out.append(LeftOut("", self.where, kind, found.reason, message))
+        else:
+            self._leave_out("", found.member, found.reason, found.message)
+
+    def _leave_out(self, key: str, member: Member, reason: str, message: str) -> None:
+        kind = "skipped" if reason in _SKIPPED else "refused" if reason in _REFUSED else "damaged"
+        audio = f"{self.where}: {shown(member.name)}"
+        self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind, reason, f"byte {member.start}: {message}"))
+
+    def _doubtful(self) -> frozenset[int]:
+        """Samples beside damage that lack a kind of file which the other samples of the tar have."""
+        usual = self.usual.most_common(1)[0][0] if self.usual else None
+        doubtful = set()
+        for number, found, row in self.beside_gaps:
+            if usual is not None and found.suffixes >= usual:
+                continue
+            doubtful.add(number)
+            message = "stands beside damage, and may have lost a file to it"
+            self._leave_out(row["source_key"], found.files[0][1], "beside_damage", message)
+        return frozenset(doubtful)
+
+    def _read_all(self, spans: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], str]:
+        """CRC-32C of each (offset, size), and SHA-256 of the tar, by one reading from front to back."""
+        import google_crc32c
+
+        sha256 = hashlib.sha256()
+        checksums = np.zeros(len(spans), dtype=np.int64)
+        current = 0
+        for position in range(0, self.num_bytes, FULL_READ_BYTES):
+            chunk = self.store.read(self.task.name, position, FULL_READ_BYTES)
+            sha256.update(chunk)
+            stop = position + len(chunk)
+            while current < len(spans) and spans[current][0] < stop:
+                offset, size = spans[current]
+                piece = chunk[max(offset - position, 0) : offset + size - position]
+                checksums[current] = google_crc32c.extend(int(checksums[current]), piece)
+                if offset + size > stop:
+                    break
+                current += 1
+        return checksums, sha256.hexdigest()
+
+
+class _Offsets:
+    """The `.tar.idx` beside a tar: byte offsets of its samples, and an end (of the file, or of the last sample).
+
+    They are a hint: they say what to fetch ahead from an object store, and are compared with what the headers say.
+    """
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        self._store, self._name = store, name
+        self._offsets: npt.NDArray[np.int64] | None = None
+        self._is_there = False
+        self._ahead: Any = None
+        self._fetched_to = 0
+        with contextlib.suppress(ShardError):
+            content = store.read_whole(offsets_name(name), at_most=_MAX_OFFSETS_BYTES)
+            self._is_there = True
+            self._offsets = _sound_offsets(content, num_bytes)
+
+    def fetch_ahead(self, position: int) -> None:
+        """Begin to fetch the surroundings of the next samples, where the tar lies in an object store."""
+        if self._offsets is None or not self._store.is_remote or position < self._fetched_to:
+            return
+        first = int(np.searchsorted(self._offsets, position))
+        some = self._offsets[first : first + _OFFSETS_AHEAD]
+        if not len(some):
+            return
+        half = REMOTE_WINDOW_BYTES // 2
+        if self._ahead is not None:
+            self._ahead.close()
+        self._ahead = self._store.read_ahead([(self._name, max(int(at) - half, 0), REMOTE_WINDOW_BYTES) for at in some])
+        self._fetched_to = int(some[-1])
+
+    def verdict(self, starts: list[int]) -> str:
+        """Whether the offsets are those of the samples that were found."""
+        if self._ahead is not None:
+            self._ahead.close()
+        if not self._is_there:
+            return "none"
+        if self._offsets is None:
+            return "wrong"
+        return "used" if np.isin(self._offsets, np.array(starts, dtype=np.int64)).all() else "wrong"
+
+
+def _sound_offsets(content: bytes, num_bytes: int) -> npt.NDArray[np.int64] | None:
+    """[samples] without the end; None if they are no growing multiples of 512 within the tar."""
+    if len(content) % 8 or len(content) < 16:
+        return None
+    numbers = np.frombuffer(content, dtype="<u8")
+    if numbers[-1] > num_bytes or (numbers[1:] <= numbers[:-1]).any() or (numbers[:-1] % 512).any():
+        return None
+    return numbers[:-1].astype(np.int64)

@@ -1,0 +1,264 @@
+"""Walking a tar made elsewhere by its headers: bodies are skipped, nothing is believed, damage is passed by.
+
+`walk` is used alike on a file with positioned reads, on the bytes of one sample and on a pipe, which is why it reads
+through one function, front to back. A header that is damaged does not end the walk: the next block that is a header
+goes on, and the gap between is reported. (Python's tarfile stops there; GNU tar skips to the next header as well.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from s3prl_stream.errors import SampleError
+from s3prl_stream.shards.tarheader import (
+    BLOCK_BYTES,
+    DESCRIBES_THE_NEXT,
+    WITHOUT_CONTENT,
+    TarHeader,
+    is_header,
+    pax_records,
+    pax_size,
+    read_header,
+)
+
+ReadAt = Callable[[int, int], bytes]
+"""(offset, size) -> that many bytes, fewer where the file ends. Offsets grow, but for steps back within a header."""
+
+MAX_NAME_BYTES = 4096
+"""Of a member, as the systems that wrote it limit paths."""
+MAX_PAX_BYTES = 1 << 20
+MAX_HEADERS_OF_A_MEMBER = 16
+MAX_SPARSE_BLOCKS = 4096
+
+_SCAN_BYTES = 1 << 18
+_MAGIC, _MAGIC_AT = b"ustar", 257
+_CHANGES_WHAT_FOLLOWS = ("path", "linkpath", "size", "hdrcharset")
+
+
+class Member(NamedTuple):
+    """One entry of a tar; offsets are bytes from its beginning."""
+
+    name: str
+    """As it stands there; bytes that are not UTF-8 are lone surrogates."""
+    kind: str
+    """"file", "folder", "symbolic link", "hard link", "device", "fifo", "sparse" or "kind ..."."""
+    start: int
+    """First block of it, headers that only describe it included."""
+    content: int
+    size: int
+    """Of the content."""
+    end: int
+    """Behind its padding."""
+
+
+class Gap(NamedTuple):
+    """A stretch of a tar that is no member."""
+
+    start: int
+    end: int
+    reason: str
+    """"tar", "size", "pax", "name", "truncated", or "after_end": bytes behind the end marker."""
+    message: str
+    name: str | None = None
+    """Of the member that was lost, where its header was sound."""
+
+
+class _CutMember(SampleError):
+    """A member that claims more bytes than are left."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message, reason="truncated")
+        self.member_name = name
+
+
+def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) -> Iterator[Member | Gap]:
+    """The entries of a tar in its order, up to its end marker or its end.
+
+    Args:
+        read: from the tar.
+        start: offset of the first header.
+        limit: where the tar ends; None: known when `read` gives no more.
+        several: tars may follow one another (`cat a.tar b.tar`); else an end marker ends the walk.
+    """
+    position: int | None = start
+    while position is not None:
+        try:
+            member = read_member(read, position, limit)
+        except SampleError as error:
+            found = _go_on(read, position, limit)
+            end = _end(read, position, limit) if found is None else found
+            yield Gap(
+                position,
+                end,
+                _reason(error, found),
+                str(error),
+                error.member_name if isinstance(error, _CutMember) else None,
+            )
+            position = found
+            continue
+        if member is None:
+            position = _after_zeros(read, position)
+            if position is None:
+                return
+            if not (several and is_header(read(position, BLOCK_BYTES))):
+                end = _end(read, position, limit)
+                message = f"{end - position} bytes behind the tar's end marker are not read"
+                yield Gap(position, end, "after_end", message)
+                return
+            continue
+        yield member
+        position = member.end
+
+
+def read_member(read: ReadAt, start: int, limit: int | None) -> Member | None:
+    """The member whose first header stands at `start`; None where the tar ends.
+
+    Raises:
+        SampleError: reason "tar", "size", "pax", "name" or "truncated".
+    """
+    position, name, size, sparse = start, None, None, False
+    for _ in range(MAX_HEADERS_OF_A_MEMBER):
+        block = read(position, BLOCK_BYTES)
+        if position == start and not any(block):
+            if len(block) == BLOCK_BYTES and any(read(position + BLOCK_BYTES, BLOCK_BYTES)):
+                raise SampleError("a block of zeros where a header should be; two would end the tar", reason="tar")
+            return None
+        if len(block) < BLOCK_BYTES:
+            raise SampleError(f"the tar ends within a header at byte {position}", reason="truncated")
+        header = read_header(block)
+        position += BLOCK_BYTES
+        if header.kind == "global pax":
+            _check_global(pax_records(_body(read, position, header, MAX_PAX_BYTES, "pax")))
+        elif header.kind == "pax":
+            records = pax_records(_body(read, position, header, MAX_PAX_BYTES, "pax"))
+            name, size = records.get("path", name), pax_size(records)
+            sparse = sparse or any(key.startswith("GNU.sparse.") for key in records)
+        elif header.kind == "long name":
+            body = _body(read, position, header, MAX_NAME_BYTES, "name")
+            name = body.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        elif header.kind == "long link":
+            _body(read, position, header, MAX_NAME_BYTES, "name")
+        else:
+            return _member(read, start, position, header, name, size, sparse, limit)
+        position += _padded(header.size)
+        if header.kind not in DESCRIBES_THE_NEXT:  # a global header stands for itself
+            start = position
+    raise SampleError(f"more than {MAX_HEADERS_OF_A_MEMBER} headers before one member", reason="pax")
+
+
+def _member(
+    read: ReadAt,
+    start: int,
+    position: int,
+    header: TarHeader,
+    name: str | None,
+    size: int | None,
+    sparse: bool,
+    limit: int | None,
+) -> Member:
+    name = header.name if name is None else name
+    if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+        raise SampleError(f"a name of more than {MAX_NAME_BYTES} bytes: {name[:40]!r} ...", reason="name")
+    if header.is_extended:
+        position = _after_sparse_map(read, position)
+    size = header.size if size is None or header.kind in WITHOUT_CONTENT else size
+    end = position + _padded(size)
+    if limit is not None and position + size > limit:
+        left = max(limit - position, 0)
+        raise _CutMember(f"{shown(name)}: claims {size} bytes, {left} are left in the tar", name)
+    kind = "sparse" if sparse and header.kind == "file" else header.kind
+    return Member(name, kind, start, position, size, end if limit is None else min(end, limit))
+
+
+def shown(name: str) -> str:
+    """A name for a message: short, on one line."""
+    text = ascii(name) if not name.isprintable() else repr(name)
+    return text if len(text) <= 120 else f"{text[:80]} ... {text[-30:]}"
+
+
+def _body(read: ReadAt, position: int, header: TarHeader, most: int, reason: str) -> bytes:
+    if header.size > most:
+        raise SampleError(f"a {header.kind} header of {header.size} bytes, more than {most}", reason=reason)
+    body = read(position, header.size)
+    if len(body) < header.size:
+        raise SampleError(f"the tar ends within a {header.kind} header", reason="truncated")
+    return body
+
+
+def _check_global(records: dict[str, str]) -> None:
+    """A global header that renames or resizes all members that follow: no sample could be read by itself."""
+    for key in records:
+        if key in _CHANGES_WHAT_FOLLOWS or key.startswith("GNU.sparse."):
+            raise SampleError(f"a global pax header sets {key!r} of all members that follow", reason="pax")
+
+
+def _after_sparse_map(read: ReadAt, position: int) -> int:
+    for _ in range(MAX_SPARSE_BLOCKS):
+        block = read(position, BLOCK_BYTES)
+        position += BLOCK_BYTES
+        if len(block) < BLOCK_BYTES or not block[504]:
+            return position
+    raise SampleError("a sparse member whose map does not end", reason="tar")
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _go_on(read: ReadAt, damaged: int, limit: int | None) -> int | None:
+    """Where the walk goes on behind damage at `damaged`; None: nowhere.
+
+    Where the damage is in a header that describes the next member, that member is lost too: its name or its size would
+    be wrong.
+    """
+    describes = _looks_descriptive(read(damaged, BLOCK_BYTES))
+    found = next_header(read, damaged + BLOCK_BYTES, limit)
+    while found is not None and describes:
+        describes = _looks_descriptive(read(found, BLOCK_BYTES))
+        found = next_header(read, found + BLOCK_BYTES, limit)
+    return found
+
+
+def _looks_descriptive(block: bytes) -> bool:
+    return block[156:157] in (b"x", b"X", b"L", b"K") or b"PaxHeader" in block[:100] or b"@LongLink" in block[:100]
+
+
+def next_header(read: ReadAt, start: int, limit: int | None) -> int | None:
+    """Offset of the next block that is a header; headers stand at multiples of 512 bytes."""
+    position = start
+    while limit is None or position < limit:
+        chunk = read(position, _SCAN_BYTES)
+        at = chunk.find(_MAGIC)
+        while at >= 0:
+            block = at - _MAGIC_AT
+            if block >= 0 and block % BLOCK_BYTES == 0 and is_header(chunk[block : block + BLOCK_BYTES]):
+                return position + block
+            at = chunk.find(_MAGIC, at + 1)
+        if len(chunk) < _SCAN_BYTES:
+            return None
+        position += _SCAN_BYTES
+    return None
+
+
+def _end(read: ReadAt, position: int, limit: int | None) -> int:
+    if limit is not None:
+        return limit
+    while chunk := read(position, _SCAN_BYTES):
+        position += len(chunk)
+    return position
+
+
+def _reason(error: SampleError, found: int | None) -> str:
+    """A member that claims more than is left is the last of a cut tar, or a lie if others follow it."""
+    return "size" if error.reason == "truncated" and found is not None else error.reason
+
+
+def _after_zeros(read: ReadAt, position: int) -> int | None:
+    """The next block that is not all zeros; None: there is none. Zeros behind an end marker are padding."""
+    while chunk := read(position, _SCAN_BYTES):
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            return position + (len(chunk) - len(rest)) // BLOCK_BYTES * BLOCK_BYTES
+        position += len(chunk)
+    return None
