@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from s3prl_stream.shards.pack import PackReport
 
 _SHOWN = 20
-_SECONDS_BETWEEN_LINES = 10.0
-_MOST_DEFAULT_WORKERS = 16
 
 
 def add_parser(subparsers: Any) -> None:
@@ -65,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         max_seconds=args.max_seconds,
         split_seconds=args.split_seconds,
     )
-    with _Progress() as progress:
+    with Progress("files", "packing") as progress:
         report = pack_set(
             _utterances(args),
             args.out,
@@ -95,13 +92,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-mb", type=float, default=512, metavar="MB", help="wanted size (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
     parser.add_argument("--licence", help="free text for the manifest")
-    parser.add_argument("--workers", type=int, default=_usable_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-
-
-def _usable_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_DEFAULT_WORKERS)
 
 
 def _utterances(args: argparse.Namespace) -> Iterator[Utterance]:
@@ -164,46 +156,3 @@ def _print_summary(report: PackReport) -> None:
         print(f"  ... and {len(report.damaged) - _SHOWN} more")
     if report.left_out:
         print(f"all that was left out: {report.folder / LEFT_OUT}")
-
-
-class _Progress:
-    """A bar for each step on a terminal, else a plain line every ten seconds and at the end of packing; on stderr."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._step = ""
-        self._last = (0, 0)
-        self._told_at = time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end_step()
-
-    def tell(self, step: str, done: int, total: int | None) -> None:
-        """Of `step`, `done` of `total` are done."""
-        if step != self._step:
-            self._end_step()
-            self._step = step
-            if sys.stderr.isatty():
-                from tqdm import tqdm
-
-                self._bar = tqdm(desc=step, total=total, unit=" files", file=sys.stderr, dynamic_ncols=True)
-        self._last = (done, total or done)
-        if self._bar is not None:
-            self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._told_at > _SECONDS_BETWEEN_LINES:
-            self._print_line()
-
-    def _end_step(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        elif self._step == "packing":
-            self._print_line()
-
-    def _print_line(self) -> None:
-        done, total = self._last
-        self._told_at = time.monotonic()
-        print(f"{self._step}: {done} of {total}", file=sys.stderr, flush=True)

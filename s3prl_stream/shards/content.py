@@ -1,0 +1,268 @@
+"""What the bytes of a packed shard say by themselves: read once from front to back, hashed, cut, checked, decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.shards.bytes import check_bytes
+from s3prl_stream.shards.findings import Finding, of_bytes, of_sample
+from s3prl_stream.shards.layout import CODECS, INDEX_COLUMNS
+from s3prl_stream.shards.rows import IndexRow, index_cells
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+END = "end_of_tar"
+"""Reason of a finding on the end marker."""
+
+RANGE_BYTES = 8 << 20
+"""One read: few requests to an object store, little memory."""
+
+Sink = Callable[[IndexRow, bytes], None]
+"""Called with each sound sample, in the order of the shard."""
+
+Place = tuple[str, int]
+"""Key and offset of a sample in its shard."""
+
+
+_ANOTHER_HAS_ITS_KEY = SampleError("another sample of the set has this key", reason="duplicate_key")
+
+
+class Content(NamedTuple):
+    """What one reading of a shard found."""
+
+    rows: list[IndexRow]
+    """Of the sound samples, with their places in this shard."""
+    bad: list[Finding]
+    """Samples that are not as the index says."""
+    end: Finding | None
+    """The end marker is not what it should be."""
+    sha256: str | None
+    """None: some bytes could not be read."""
+
+
+class FrontToBack:
+    """A file read once in ranges of 8 MiB and hashed on the way.
+
+    Where a range cannot be read, what is asked for inside it is tried by itself: a bad disk sector costs its samples.
+
+    Args:
+        store, name: the file.
+        num_bytes: where to stop.
+    """
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        self.keep_from = 0
+        """What lies before this byte will not be asked for any more."""
+        self._store, self._name, self._end = store, name, num_bytes
+        self._buffer, self._start, self._stop = b"", 0, 0
+        self._hash = hashlib.sha256()
+        self._unreadable: list[tuple[int, int]] = []
+
+    def take(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends.
+
+        Raises:
+            SampleError(reason="unreadable"): the store cannot read them.
+        """
+        while self._stop < min(offset + size, self._end):
+            self._advance()
+        if any(start < offset + size and offset < stop for start, stop in self._unreadable):
+            try:
+                return self._store.read(self._name, offset, size)
+            except ShardError as error:
+                raise SampleError(str(error), reason="unreadable") from None
+        return self._buffer[offset - self._start : offset - self._start + size]
+
+    def finish(self) -> str | None:
+        """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
+        while self._stop < self._end:
+            self.keep_from = self._stop
+            self._advance()
+        return None if self._unreadable else self._hash.hexdigest()
+
+    def _advance(self) -> None:
+        size = min(RANGE_BYTES, self._end - self._stop)
+        try:
+            new = self._store.read(self._name, self._stop, size)
+        except ShardError:
+            self._unreadable.append((self._stop, self._stop + size))
+            new = bytes(size)  # keeps the places of what follows
+        if not new:  # shorter than it was a moment ago
+            self._end = self._stop
+        self._hash.update(new)
+        keep_from = min(max(self.keep_from, self._start), self._stop)
+        self._buffer = self._buffer[keep_from - self._start :] + new
+        self._start, self._stop = keep_from, self._stop + len(new)
+
+
+def read_by_rows(
+    store: Store, shard: str, num_bytes: int, table: pa.Table, sink: Sink, leave_out: Collection[Place] = ()
+) -> Content:
+    """Read a shard along its index rows and compare every sample with what they say of it.
+
+    Args:
+        store, shard: the file.
+        num_bytes: how much of it is read.
+        table: index rows that pass `index_files.problem_with`.
+        sink: gets each sound sample.
+        leave_out: samples whose key another one has.
+    """
+    reader = FrontToBack(store, shard, num_bytes)
+    columns = metadata_columns_of(table)
+    rows: list[IndexRow] = []
+    bad: list[Finding] = []
+    end = 0
+    for expected in table.to_pylist():
+        key, offset, size = (expected[name] for name in ("key", "offset", "size"))
+        reader.keep_from, end = offset, offset + size
+        try:
+            if (key, offset) in leave_out:
+                raise _ANOTHER_HAS_ITS_KEY
+            data = reader.take(offset, size)
+            row = _checked(data, shard, expected, columns)
+        except SampleError as error:
+            bad.append(of_sample(shard, key, offset, size, error.reason, str(error)))
+            continue
+        sink(row, data)
+        rows.append(row)
+    return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
+
+
+def read_by_headers(store: Store, shard: str, num_bytes: int, sink: Sink, leave_out: Collection[Place] = ()) -> Content:
+    """Read a shard along its tar headers: for one that is known to be sound, when its index rows are not.
+
+    Raises:
+        SampleError: it is not sound after all.
+    """
+    reader = FrontToBack(store, shard, num_bytes)
+    rows: list[IndexRow] = []
+    bad: list[Finding] = []
+    end = 0
+    for offset, size in _samples(reader):
+        data = reader.take(offset, size)
+        row = row_of(data, shard, offset)
+        end = offset + size
+        if (row.key, offset) in leave_out:
+            bad.append(of_sample(shard, row.key, offset, size, _ANOTHER_HAS_ITS_KEY.reason, str(_ANOTHER_HAS_ITS_KEY)))
+            continue
+        sink(row, data)
+        rows.append(row)
+    return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
+
+
+def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
+    """The index row of a packed sample, from its bytes alone.
+
+    Args:
+        data: both members with headers and padding.
+        shard, offset: where it lies.
+
+    Raises:
+        SampleError: reason "tar" (not exactly KEY.CODEC and KEY.json), "json" or "decode".
+    """
+    import google_crc32c
+
+    name, audio, position = _member(data, 0)
+    json_name, body, stop = _member(data, position)
+    key, _, codec = name.partition(".")
+    if codec not in CODECS or json_name != f"{key}.json" or stop != len(data):
+        raise SampleError(f"holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
+    try:
+        metadata = json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"damaged JSON ({error})", reason="json") from None
+    if not isinstance(metadata, dict):
+        raise SampleError(f"the JSON holds a {type(metadata).__name__}, expected an object", reason="json")
+    wav, sample_rate = decode_int16(audio, codec)
+    return IndexRow(key, shard, offset, len(data), google_crc32c.value(data), codec, sample_rate, len(wav), metadata)
+
+
+def metadata_columns_of(table: pa.Table) -> dict[str, str]:
+    """Column -> Arrow type of what stands behind the fixed columns."""
+    return {field.name: str(field.type) for field in table.schema if field.name not in INDEX_COLUMNS}
+
+
+def member_header(block: bytes) -> tuple[str, int]:
+    """(name, bytes of content) of one tar header of 512 bytes.
+
+    Raises:
+        SampleError(reason="tar"): its checksum is wrong, or it is not that of a plain file.
+    """
+    try:
+        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+    except (tarfile.HeaderError, UnicodeDecodeError) as error:
+        raise SampleError(f"damaged tar header ({error})", reason="tar") from None
+    if not info.isreg() or info.size < 0:
+        raise SampleError(f"tar header of {info.name!r} is not that of a plain file", reason="tar")
+    return info.name, info.size
+
+
+def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapping[str, str]) -> IndexRow:
+    """The row that the bytes give, if it is the one that is expected.
+
+    Raises:
+        SampleError: truncated, crc, tar, json, decode, or reason "differs": whole, but not what the index says.
+    """
+    offset, size = expected["offset"], expected["size"]
+    try:
+        check_bytes(data, size=size, crc32c=expected["crc32c"], where=shard)
+    except SampleError as error:
+        raise SampleError(str(error).removeprefix(f"{shard}: "), reason=error.reason) from None
+    row = row_of(data, shard, offset)
+    try:
+        found = index_cells(row, columns)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SampleError(f"metadata do not fit the index ({error})", reason="differs") from None
+    for name, value in expected.items():
+        if found[name] != value:
+            raise SampleError(f"{name} is {found[name]!r:.100}, the index says {value!r:.100}", reason="differs")
+    return row
+
+
+def _member(data: bytes, position: int) -> tuple[str, memoryview, int]:
+    """(name, content, position of what follows) of the member at `position`."""
+    name, size = member_header(data[position : position + BLOCK_BYTES])
+    start = position + BLOCK_BYTES
+    stop = start + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+    if stop > len(data):
+        raise SampleError(f"{name}: {size} bytes, but the sample ends before", reason="tar")
+    if any(data[start + size : stop]):
+        raise SampleError(f"{name}: what follows up to the next 512 bytes is not empty", reason="tar")
+    return name, memoryview(data)[start : start + size], stop
+
+
+def _samples(reader: FrontToBack) -> Iterator[tuple[int, int]]:
+    """(offset, bytes) of each sample, from the headers of its two members."""
+    offset = 0
+    while any(reader.take(offset, BLOCK_BYTES)):
+        position = offset
+        for _ in range(2):
+            _, size = member_header(reader.take(position, BLOCK_BYTES))
+            position += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        yield offset, position - offset
+        offset = reader.keep_from = position
+
+
+def end_marker_problem(tail: bytes) -> str | None:
+    """What is wrong with what follows the last sample."""
+    if tail == END_OF_TAR:
+        return None
+    return "the end marker of the tar is damaged or cut; it should be 1024 zeros"
+
+
+def _end_finding(reader: FrontToBack, shard: str, end: int) -> Finding | None:
+    reader.keep_from = end
+    try:
+        problem = end_marker_problem(reader.take(end, len(END_OF_TAR)))
+    except SampleError as error:
+        problem = str(error)
+    return None if problem is None else of_bytes(shard, end, len(END_OF_TAR), END, problem, "rebuilt by repair")

@@ -1,0 +1,215 @@
+"""One shard under examination: what its index files, its bytes and the manifest say, and which of them is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.shards.content import (
+    END,
+    Content,
+    FrontToBack,
+    Place,
+    Sink,
+    end_marker_problem,
+    member_header,
+    metadata_columns_of,
+    read_by_headers,
+    read_by_rows,
+)
+from s3prl_stream.shards.findings import Finding, of_bytes, of_file, of_sample
+from s3prl_stream.shards.index_files import (
+    IndexPart,
+    Offsets,
+    Unusable,
+    first_difference,
+    offsets_of,
+    read_offsets,
+    read_rows_sidecar,
+)
+from s3prl_stream.shards.inventory import SECONDS_TOLERANCE, Entry
+from s3prl_stream.shards.layout import MANIFEST, offsets_name, rows_name
+from s3prl_stream.shards.rows import index_table
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ShardIndex(NamedTuple):
+    """The three listings of a shard's samples."""
+
+    part: pa.Table | Unusable
+    sidecar: pa.Table | Unusable
+    offsets: Offsets | Unusable
+
+    def candidates(self) -> list[pa.Table]:
+        """What may be the truth about the shard: none, one, or two tables that differ."""
+        usable = [table for table in (self.part, self.sidecar) if not isinstance(table, Unusable)]
+        return usable[:1] if len(usable) == 2 and first_difference(*usable) is None else usable
+
+
+class Reading(NamedTuple):
+    """A shard that was read."""
+
+    table: pa.Table | None
+    """Its true index rows, those of damaged samples included; None: lost, and with them all samples."""
+    content: Content | None
+
+
+_LOST = Reading(None, None)
+
+
+def read_index(store: Store, entry: Entry, part: IndexPart) -> ShardIndex:
+    """All that is listed of a shard."""
+    return ShardIndex(
+        part.rows(entry.row_group, entry.name), read_rows_sidecar(store, entry.name), read_offsets(store, entry.name)
+    )
+
+
+def read_shard(
+    store: Store,
+    entry: Entry,
+    index: ShardIndex,
+    new_sink: Callable[[], Sink],
+    *,
+    columns: Mapping[str, str] | None = None,
+    leave_out: Collection[Place] = (),
+) -> Reading:
+    """Read a shard by the index rows that fit it best.
+
+    Where the index is wrong about a shard whose SHA-256 is that of the manifest, the shard's own headers count.
+
+    Args:
+        store, entry, index: the shard.
+        new_sink: called before each reading; what the last sink got is the result.
+        columns: metadata columns of the set, for a shard whose own rows are lost.
+        leave_out: samples that count as damaged, because others have their keys.
+    """
+    there = store.size(entry.name) or 0
+
+    def by_rows(table: pa.Table) -> Reading:
+        num_bytes = min(there, int(offsets_of(table)[-1]))
+        return Reading(table, read_by_rows(store, entry.name, num_bytes, table, new_sink(), leave_out))
+
+    read: list[Reading] = []
+    for table in index.candidates():
+        read.append(by_rows(table))
+        if not _damaged(read[-1]):
+            return read[-1]
+    if entry.sha256 is not None and entry.sha256 == _sha256(store, entry, read, there):
+        with contextlib.suppress(SampleError):  # it was packed like this
+            content = read_by_headers(store, entry.name, there, new_sink(), leave_out)
+            known = metadata_columns_of(read[0].table) if read else columns or {}
+            return Reading(index_table(content.rows, known), content)
+    best = min(read, key=lambda one: len(_damaged(one)), default=_LOST)
+    # the sink holds what the last reading gave
+    return best if best.table is None else by_rows(best.table)
+
+
+def _sha256(store: Store, entry: Entry, read: Sequence[Reading], there: int) -> str | None:
+    """Of as many bytes as the manifest says."""
+    num_bytes = there if entry.num_bytes is None else min(there, entry.num_bytes)
+    for one in read:
+        if one.table is not None and one.content is not None and num_bytes == min(there, offsets_of(one.table)[-1]):
+            return one.content.sha256
+    return FrontToBack(store, entry.name, num_bytes).finish()
+
+
+def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:
+    """What of the index files and the manifest's entry does not fit the rows of the shard.
+
+    Args:
+        entry, index: what is said of the shard.
+        true_rows: its rows; None: nobody knows them.
+        num_bytes: the size of its file; None: there is none.
+    """
+    findings = []
+    for file, reason, said in ((entry.part, "index", index.part), (rows_name(entry.name), "rows", index.sidecar)):
+        if isinstance(said, Unusable):
+            findings.append(of_file(file, reason, said.message, "rebuilt by repair"))
+        elif true_rows is not None and (difference := first_difference(said, true_rows)) is not None:
+            message = f"rows of {entry.name} are not those of the shard: {difference}"
+            findings.append(of_file(file, reason, message, "rebuilt by repair"))
+    offsets, file = index.offsets, offsets_name(entry.name)
+    if isinstance(offsets, Unusable):
+        findings.append(of_file(file, "offsets", offsets.message, "rebuilt by repair"))
+    elif true_rows is not None and not np.array_equal(offsets, offsets_of(true_rows)):
+        findings.append(of_file(file, "offsets", "not the offsets of the shard's samples", "rebuilt by repair"))
+    return findings + _entry_findings(entry, true_rows, num_bytes)
+
+
+def _entry_findings(entry: Entry, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:
+    """The manifest's numbers and the size of the file."""
+    findings = []
+    expected = entry.num_bytes
+    if true_rows is not None:
+        expected = int(offsets_of(true_rows)[-1])
+        seconds = math.fsum(true_rows.column("seconds").to_pylist())
+        for name, said, found in (
+            ("samples", entry.samples, true_rows.num_rows),
+            ("bytes", entry.num_bytes, expected),
+            ("seconds", entry.seconds, seconds),
+        ):
+            if said is not None and not math.isclose(said, found, rel_tol=SECONDS_TOLERANCE):
+                message = f"{entry.name}: {name} is {said}, its index rows say {found}"
+                findings.append(of_file(MANIFEST, "manifest", message, "rebuilt by repair"))
+    if None not in (expected, num_bytes) and num_bytes != expected:
+        message = f"{num_bytes} bytes, expected {expected}"
+        findings.append(of_file(entry.name, "size", message, "look closer"))
+    return findings
+
+
+def content_findings(entry: Entry, reading: Reading) -> list[Finding]:
+    """What is wrong with the bytes of a shard that was read."""
+    content = reading.content
+    if content is None:
+        message = (
+            "its index rows are lost, and its SHA-256 is not the one in the manifest: good samples and damaged ones "
+            "cannot be told apart"
+        )
+        return [of_file(entry.name, "index_lost", message, "shard left out")]
+    findings = content.bad if content.end is None else [*content.bad, content.end]
+    if findings or content.sha256 is None or entry.sha256 in (content.sha256, None):
+        return findings
+    message = (
+        f"{entry.name}: the SHA-256 is {content.sha256}, not {entry.sha256}, though all its samples and the end marker "
+        "are as the index says"
+    )
+    return [of_file(MANIFEST, "sha256", message, "rebuilt by repair")]
+
+
+def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]:
+    """Whether the first and the last sample begin where the index says, and the tar ends after them."""
+    findings = []
+    for number in sorted({0, rows.num_rows - 1}):
+        row = rows.slice(number, 1).to_pylist()[0]
+        try:
+            block = store.read(entry.name, row["offset"], BLOCK_BYTES)
+            if len(block) < BLOCK_BYTES:
+                raise SampleError("the shard ends before or inside this sample", reason="truncated")
+            name, _ = member_header(block)
+            if name != f"{row['key']}.{row['codec']}":
+                raise SampleError(f"begins with {name!r}, expected {row['key']}.{row['codec']}", reason="tar")
+        except (SampleError, ShardError) as error:
+            reason = error.reason if isinstance(error, SampleError) else "unreadable"
+            findings.append(of_sample(entry.name, row["key"], row["offset"], row["size"], reason, str(error)))
+    end = int(offsets_of(rows)[-1]) - len(END_OF_TAR)
+    try:
+        problem = end_marker_problem(store.read(entry.name, end, len(END_OF_TAR)))
+    except ShardError as error:
+        problem = str(error)
+    if problem is not None:
+        findings.append(of_bytes(entry.name, end, len(END_OF_TAR), END, problem, "rebuilt by repair"))
+    return findings
+
+
+def _damaged(reading: Reading) -> list[Finding]:
+    """Samples that do not fit the index rows they were read by."""
+    return [] if reading.content is None else [one for one in reading.content.bad if one.reason != "duplicate_key"]

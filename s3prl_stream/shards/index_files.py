@@ -1,0 +1,169 @@
+"""The three listings of a shard's samples (index part, row sidecar, offset sidecar), read with suspicion."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.errors import ShardError
+from s3prl_stream.hashing import key_hash
+from s3prl_stream.shards.layout import INDEX_COLUMNS, offsets_name, rows_name
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.tar import END_OF_TAR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_PARQUET_BYTES = 4 << 30
+MAX_OFFSETS_BYTES = 1 << 30
+
+_KINDS = ("bool", "int64", "double", "string")
+
+
+class Unusable(NamedTuple):
+    """Why a file of the index cannot be used."""
+
+    message: str
+
+
+Offsets = npt.NDArray[np.uint64]
+
+
+class IndexPart:
+    """One index part, read whole; its row groups are decoded one at a time."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self._file: Any = None
+        self._problem: Unusable | None = None
+        try:
+            self._file = _parquet(store.read_whole(name, at_most=MAX_PARQUET_BYTES))
+        except ShardError as error:
+            self._problem = Unusable(str(error))
+
+    @property
+    def num_row_groups(self) -> int | None:
+        """None: not readable at all."""
+        return None if self._file is None else int(self._file.num_row_groups)
+
+    def shards_in(self, row_group: int) -> list[str]:
+        """Names in the column "shard"; none where it cannot be read."""
+        try:
+            with _arrow_errors():
+                column = self._file.read_row_group(row_group, columns=["shard"], use_threads=False).column("shard")
+                return [str(name) for name in column.unique().to_pylist()]
+        except ShardError:
+            return []
+
+    def rows(self, row_group: int, shard: str) -> pa.Table | Unusable:
+        """The rows of a shard, which should be row group number `row_group`."""
+        if self._problem is not None:
+            return self._problem
+        return _rows(self._file, row_group, shard)
+
+
+def read_rows_sidecar(store: Store, shard: str) -> pa.Table | Unusable:
+    """The rows that lie beside a shard."""
+    try:
+        file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
+    except ShardError as error:
+        return Unusable(str(error))
+    return _rows(file, 0, shard)
+
+
+def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
+    """The offsets that lie beside a shard, sentinel included: [samples + 1]."""
+    try:
+        content = store.read_whole(offsets_name(shard), at_most=MAX_OFFSETS_BYTES)
+    except ShardError as error:
+        return Unusable(str(error))
+    if len(content) % 8:
+        return Unusable(f"{len(content)} bytes are no list of numbers of 8 bytes")
+    return np.frombuffer(content, dtype="<u8").astype(np.uint64)
+
+
+def offsets_of(table: pa.Table) -> Offsets:
+    """What the offset sidecar of a shard with these rows holds."""
+    offset, size = (table.column(name).to_numpy() for name in ("offset", "size"))
+    return np.append(offset, offset[-1] + size[-1] + len(END_OF_TAR)).astype(np.uint64)
+
+
+def problem_with(table: pa.Table, shard: str) -> str | None:
+    """What is impossible about the index rows of a shard by themselves; None: nothing."""
+    found = {field.name: str(field.type) for field in table.schema}
+    if list(found)[: len(INDEX_COLUMNS)] != list(INDEX_COLUMNS) or found != {**found, **INDEX_COLUMNS}:
+        return f"columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}"
+    if any(kind not in _KINDS for name, kind in found.items() if name not in INDEX_COLUMNS):
+        return f"a metadata column has a type that is none of {', '.join(_KINDS)}"
+    if not table.num_rows:
+        return "no rows"
+    if any(table.column(name).null_count for name in INDEX_COLUMNS):
+        return "nulls in the fixed columns"
+    if table.column("shard").unique().to_pylist() != [shard]:
+        return f"rows are of shard {table.column('shard')[0].as_py()!r}"
+    number = {name: table.column(name).to_numpy() for name, kind in INDEX_COLUMNS.items() if kind != "string"}
+    if min(number[name].min() for name in ("size", "frames", "sample_rate")) <= 0:
+        return "sizes, frames and sample rates must be greater than 0"
+    # compared without adding up: sums of impossible sizes would overflow
+    if number["offset"][0] != 0 or (np.diff(number["offset"]) != number["size"][:-1]).any():
+        return "samples do not follow one another without gaps from byte 0"
+    if (number["seconds"] != number["frames"] / number["sample_rate"]).any():
+        return "seconds are not frames / sample_rate"
+    hashes = np.array([key_hash(key) for key in table.column("key").to_pylist()], dtype=np.uint64)
+    if (number["key_hash"] != hashes).any():
+        return "key_hash is not the hash of the key"
+    return None
+
+
+def first_difference(table: pa.Table, other: pa.Table) -> str | None:
+    """Where two tables of a shard's rows first differ, as "row 3, frames: 1 and 2"; None: nowhere."""
+    if table.schema.names != other.schema.names or table.schema.types != other.schema.types:
+        return "columns differ"
+    if table.num_rows != other.num_rows:
+        return f"{table.num_rows} and {other.num_rows} rows"
+    for name in table.column_names:
+        if not table.column(name).equals(other.column(name)):
+            pairs = zip(table.column(name).to_pylist(), other.column(name).to_pylist(), strict=True)
+            row, (one, two) = next((row, pair) for row, pair in enumerate(pairs) if pair[0] != pair[1])
+            return f"row {row}, {name}: {one!r:.100} and {two!r:.100}"
+    return None
+
+
+def _parquet(content: bytes) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    with _arrow_errors():
+        return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
+
+
+def _rows(file: Any, row_group: int, shard: str) -> pa.Table | Unusable:
+    try:
+        if row_group >= file.num_row_groups:
+            return Unusable(f"has {file.num_row_groups} row groups, the rows of {shard} should be number {row_group}")
+        with _arrow_errors():
+            table = file.read_row_group(row_group, use_threads=False)
+            table.validate(full=True)
+            table = table.combine_chunks()
+    except ShardError as error:
+        return Unusable(str(error))
+    problem = problem_with(table, shard)
+    return table if problem is None else Unusable(f"rows of {shard}: {problem}")
+
+
+@contextlib.contextmanager
+def _arrow_errors() -> Iterator[None]:
+    """The dozen kinds of exceptions that Arrow raises on a damaged file, as one."""
+    import pyarrow
+
+    try:
+        yield
+    except (
+        pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, NotImplementedError, ArithmeticError,
+        MemoryError,
+    ) as error:  # fmt: skip
+        raise ShardError(f"not readable as Parquet ({' '.join(str(error).split())})") from error

@@ -1,0 +1,213 @@
+"""What a set should hold: by its manifest, or, where that is damaged, by the files that are there."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.shards.findings import Finding, of_file
+from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_FOLDER, MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.store import Store
+
+MAX_MANIFEST_BYTES = MAX_LEFT_OUT_BYTES = 1 << 30
+
+_SHARD = re.compile(r"([A-Za-z0-9_-]{1,64})-\d{6,}\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+SECONDS_TOLERANCE = 1e-9
+"""Relative; of two sums of the same numbers."""
+
+
+class Entry(NamedTuple):
+    """What the manifest says of one shard; None where it can no longer be read."""
+
+    name: str
+    samples: int | None
+    seconds: float | None
+    num_bytes: int | None
+    sha256: str | None
+    part: str
+    """The index part that holds its rows ..."""
+    row_group: int
+    """... and where in it."""
+
+
+class Inventory(NamedTuple):
+    """What a set should hold."""
+
+    name: str
+    entries: list[Entry]
+    manifest: dict[str, Any]
+    """Its other values, as far as they can be read."""
+    findings: list[Finding]
+    """What is wrong with the manifest."""
+
+    def groups(self) -> list[list[Entry]]:
+        """The entries of each index part."""
+        return [self.entries[first : first + SHARDS_PER_PART] for first in range(0, len(self.entries), SHARDS_PER_PART)]
+
+
+def take_inventory(store: Store) -> Inventory:
+    """Read the manifest, or make up for it.
+
+    Raises:
+        UsageError: there is no set, or none that was ever finished.
+        ShardError: another format version, or a damaged manifest and too little else to tell what the set was.
+    """
+    manifest, problems = _read(store)
+    names = _names(manifest.get("shards"))
+    if names is None:
+        problems.append("it does not name the shards")
+        names = _names_of_files(store, manifest.get("name"))
+    described = manifest["shards"] if _names(manifest.get("shards")) else [{}] * len(names)
+    entries = [_entry(name, position, one) for position, (name, one) in enumerate(zip(names, described, strict=True))]
+    match = _SHARD.fullmatch(names[0])
+    name = manifest.get("name")
+    if not isinstance(name, str) or match is None or name != match[1]:
+        problems.append(f"its name is {name!r}, the shards are called {names[0]}")
+        name = match[1] if match else ""
+    if not problems:
+        problems += _contradictions(manifest, entries)
+    findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
+    others = {field: value for field, value in manifest.items() if field not in ("shards", "name", "format_version")}
+    return Inventory(name, entries, others, findings)
+
+
+def left_out_lines(store: Store) -> list[dict[str, Any]]:
+    """The lines of `left_out.jsonl`.
+
+    Raises:
+        ShardError: missing or damaged.
+    """
+    content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
+    try:
+        lines = [dict(json.loads(line)) for line in content.splitlines()]
+        for line in lines:
+            str(line["key"]), str(line["kind"]), str(line["reason"]), str(line["audio"]), str(line["message"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ShardError(f"damaged ({error!r})") from None
+    return lines
+
+
+def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
+    """Whether the list of what is not in the set can be read and agrees with the counts of the manifest."""
+    try:
+        lines = left_out_lines(store)
+    except ShardError as error:
+        return [of_file(LEFT_OUT, "left_out", str(error), "rebuilt by repair")]
+    counts = inventory.manifest.get("counts")
+    if not isinstance(counts, dict):
+        return []
+    skipped = Counter(line["reason"] for line in lines if line["kind"] == "skipped")
+    found = {"damaged": sum(line["kind"] == "damaged" for line in lines), "skipped": dict(skipped)}
+    said = {name: counts.get(name) for name in found}
+    if found == said:
+        return []
+    message = f"lists {found['damaged']} damaged, {found['skipped']} skipped; the manifest says {said}"
+    return [of_file(LEFT_OUT, "left_out", message, "rebuilt by repair")]
+
+
+def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
+    """(manifest, what is wrong with it); what is no manifest at all gives {}."""
+    if store.size(MANIFEST) is None:
+        if store.size(".packing.json") is not None:
+            raise UsageError(f"{store.url}: this set was never finished. Pack (or repair) it again.")
+        return {}, ["missing"]
+    try:
+        manifest = json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES))
+    except (ValueError, RecursionError) as error:
+        return {}, [f"not readable ({error})"]
+    if not isinstance(manifest, dict):
+        return {}, ["holds no object"]
+    version = manifest.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ShardError(f"{store.url}: format version {version}; this package reads version {FORMAT_VERSION}.")
+    return manifest, [] if version == FORMAT_VERSION else [f"its format version is {version!r}"]
+
+
+def _names(shards: Any) -> list[str] | None:
+    """File names of the shards, if each entry has one, all different."""
+    if not isinstance(shards, list) or not shards or not all(isinstance(one, dict) for one in shards):
+        return None
+    names = [one.get("name") for one in shards]
+    if len(set(map(str, names))) < len(names):
+        return None
+    return names if all(isinstance(name, str) and _SHARD.fullmatch(name) for name in names) else None
+
+
+def _names_of_files(store: Store, name: Any) -> list[str]:
+    """Shards that are there, and those that the index knows of.
+
+    Raises:
+        UsageError, ShardError: there are none, those of several sets, or no way to list them.
+    """
+    try:
+        files = [file for file, _ in store.list()]
+    except UsageError as error:
+        raise ShardError(f"{store.url}: the manifest is damaged, and {error}") from None
+    found = {file for file in files if _SHARD.fullmatch(file)}
+    parts = [file for file in files if file.startswith(f"{INDEX_FOLDER}/")]
+    found |= {shard for file in parts for shard in _shards_in(IndexPart(store, file))}
+    matches = {shard: _SHARD.fullmatch(shard) for shard in found}
+    sets = {match[1] for match in matches.values() if match}
+    if name in sets:
+        sets = {name}
+    if not sets:
+        raise UsageError(f"{store.url}: no shard set here ({MANIFEST} is missing). Make one with `s3prl-stream pack`.")
+    if len(sets) > 1:
+        raise ShardError(
+            f"{store.url}: the manifest is damaged, and there are shards of {len(sets)} sets "
+            f"({', '.join(sorted(sets))}). Move those of the others away, or restore manifest.json from a copy."
+        )
+    return sorted(shard for shard, match in matches.items() if match and match[1] in sets)
+
+
+def _shards_in(part: IndexPart) -> Iterable[str]:
+    for row_group in range(part.num_row_groups or 0):
+        yield from part.shards_in(row_group)
+
+
+def _entry(name: str, position: int, one: dict[str, Any]) -> Entry:
+    def number(field: str, *kinds: type) -> Any:
+        value: Any = one.get(field)
+        return value if type(value) in kinds and 0 < value < math.inf else None
+
+    sha256 = one.get("sha256")
+    return Entry(
+        name,
+        number("samples", int),
+        number("seconds", int, float),
+        number("bytes", int),
+        sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
+        part_name(position // SHARDS_PER_PART),
+        position % SHARDS_PER_PART,
+    )
+
+
+def _contradictions(manifest: dict[str, Any], entries: list[Entry]) -> list[str]:
+    """What the manifest says against itself."""
+    lacking = next((entry for entry in entries if None in entry), None)
+    if lacking is not None:
+        fields = zip(("samples", "seconds", "bytes", "sha256"), lacking[1:5], strict=True)
+        return [f"{next(field for field, value in fields if value is None)} of {lacking.name} is missing or damaged"]
+    problems = []
+    parts = [part_name(number) for number in range(-(-len(entries) // SHARDS_PER_PART))]
+    if manifest.get("parts") != parts:
+        problems.append(f"its parts are {manifest.get('parts')!r:.200}, expected {parts[0]} to {parts[-1]}")
+    counts = manifest.get("counts")
+    samples = sum(entry.samples or 0 for entry in entries)
+    seconds = math.fsum(entry.seconds or 0.0 for entry in entries)
+    if not isinstance(counts, dict) or not isinstance(counts.get("seconds"), int | float):
+        problems.append("its counts are missing")
+    elif counts.get("samples") != samples or not math.isclose(counts["seconds"], seconds, rel_tol=SECONDS_TOLERANCE):
+        problems.append(
+            f"its counts are {counts.get('samples')} samples and {counts['seconds']} s, its shards hold {samples} and "
+            f"{seconds}"
+        )
+    return problems

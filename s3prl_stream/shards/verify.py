@@ -1,0 +1,216 @@
+"""`verify`: is a set what its manifest says? Quick: by sizes, index files and a few headers. Full: every byte.
+
+Nothing is believed on one file's word. The index part, the row sidecar and the bytes of a shard are compared, and what
+two of the three say against the third is the truth; so a finding names the file that is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import U64
+from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
+from s3prl_stream.shards.findings import Finding, of_file, of_sample
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
+from s3prl_stream.shards.rows import IndexRow
+from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.workers import Workers
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, how many shards are done, and of how many."""
+
+
+class VerifyReport(NamedTuple):
+    """What was looked at, and all that is wrong with it."""
+
+    url: str
+    full: bool
+    """Every byte was read; otherwise sizes, index files and the first and last header of each shard."""
+    shards: int
+    samples: int
+    """Of the shards that are there and whose index can be read."""
+    num_bytes: int
+    findings: list[Finding]
+    """In the order of the shards."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Nothing was found."""
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """Name -> value, the findings as objects."""
+        return {
+            "set": self.url,
+            "full": self.full,
+            "shards": self.shards,
+            "samples": self.samples,
+            "bytes": self.num_bytes,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+class Examined(NamedTuple):
+    """One shard as a worker found it."""
+
+    findings: list[Finding]
+    num_bytes: int
+    key_hashes: U64
+    """Of the samples that its index lists."""
+
+
+class Examination(NamedTuple):
+    """What a worker is asked: consecutive shards of one index part, with the sizes of their files (None: missing)."""
+
+    store: Store
+    entries: list[tuple[Entry, int | None]]
+    full: bool
+
+
+def verify(
+    shards: str | Path | ShardSet | ShardFolder,
+    full: bool = False,
+    *,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Look for damage in a packed set; nothing is changed.
+
+    Quick: the manifest can be read, every shard is there in its size, index parts and sidecars agree with each other
+    and the manifest, the first and the last sample of each shard begin where they should, no key stands twice. Full: in
+    addition every byte is read; the SHA-256 of each shard, the CRC-32C, tar headers, JSON and audio of each sample, and
+    all that the index says of them, are as they were when the set was packed.
+
+    Args:
+        shards: folder or URL of a set, or an opened one.
+        full: read everything.
+        num_workers: processes; 0: this one. The findings and their order do not depend on it. Memory grows by 16 bytes
+            a sample (hashes of keys) in this process, whatever the size of the shards.
+        progress: called after each shard.
+
+    Raises:
+        UsageError: there is no finished set.
+        ShardError: the set is of another format version, or its manifest is damaged and nothing else tells what it was.
+    """
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    store = store_of(shards)
+    inventory = take_inventory(store)
+    findings = inventory.findings + check_left_out(store, inventory)
+    hashes: list[U64] = []
+    num_bytes = 0
+    with Workers(num_workers) as workers:
+        for entry, examined in zip(inventory.entries, examine_all(store, inventory, workers, full=full), strict=True):
+            if entry.row_group == 0:
+                findings += _part_findings(store, inventory, entry.part)
+            findings += examined.findings
+            hashes.append(examined.key_hashes)
+            num_bytes += examined.num_bytes
+            if progress is not None:
+                progress("checking", len(hashes), len(inventory.entries))
+    for place, (shard, key, offset, size) in duplicates(store, inventory, hashes):
+        findings.append(of_sample(shard, key, offset, size, "duplicate_key", f"{place} has this key, too"))
+    samples = sum(map(len, hashes))
+    return VerifyReport(store.url, full, len(hashes), samples, num_bytes, list(dict.fromkeys(findings)))
+
+
+def store_of(shards: str | Path | ShardSet | ShardFolder) -> Store:
+    """The folder of one packed set, as if seen for the first time.
+
+    Raises:
+        UsageError: several sets at once, or samples in memory.
+    """
+    if isinstance(shards, str | Path):
+        return open_store(shards)
+    members = shards.members if isinstance(shards, ShardSet) else [shards]
+    if len(members) != 1 or not isinstance(members[0], ShardFolder):
+        raise UsageError(f"{shards!r:.200}: expected one packed set; check several one after the other.")
+    return copy.copy(members[0].store)  # a copy has forgotten which file it saw under a name
+
+
+def examine_all(store: Store, inventory: Inventory, workers: Workers, *, full: bool) -> Iterator[Examined]:
+    """Every shard in the order of the set."""
+    for examined in workers.map(_examine_some, _tasks(store, inventory, full)):
+        yield from examined
+
+
+def duplicates(
+    store: Store, inventory: Inventory, hashes: Sequence[U64]
+) -> Iterator[tuple[str, tuple[str, str, int, int]]]:
+    """(where the first one is, (shard, key, offset, size)) of each sample whose key an earlier one has."""
+    import pyarrow
+
+    everything = np.sort(np.concatenate(hashes))
+    twice = np.unique(everything[1:][everything[1:] == everything[:-1]])
+    first: dict[str, str] = {}
+    for entry, some in zip(inventory.entries, hashes, strict=True):
+        if not np.isin(some, twice).any():
+            continue
+        for table in read_index(store, entry, IndexPart(store, entry.part)).candidates()[:1]:
+            suspects = table.filter(pyarrow.array(np.isin(table.column("key_hash").to_numpy(), twice)))
+            for row in suspects.select(["key", "offset", "size"]).to_pylist():
+                place = f"the sample of {entry.name} at byte {row['offset']}"
+                if first.setdefault(row["key"], place) != place:
+                    yield first[row["key"]], (entry.name, row["key"], row["offset"], row["size"])
+
+
+def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:
+    """One shard a task where it is read, one index part a task where it is not."""
+    try:
+        listed: dict[str, int] | None = dict(store.list())
+    except UsageError:  # a web server
+        listed = None
+    for group in inventory.groups():
+        entries = [(entry, store.size(entry.name) if listed is None else listed.get(entry.name)) for entry in group]
+        if full:
+            yield from (Examination(store, [one], full) for one in entries)
+        else:
+            yield Examination(store, entries, full)
+
+
+def _examine_some(task: Examination) -> list[Examined]:
+    part = IndexPart(task.store, task.entries[0][0].part)
+    return [_examine(task.store, entry, size, part, task.full) for entry, size in task.entries]
+
+
+def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
+    index = read_index(store, entry, part)
+    rows = next(iter(index.candidates()), None)
+    findings: list[Finding] = []
+    if size is None:
+        samples = "" if entry.samples is None else f"; it held {entry.samples} samples"
+        findings.append(of_file(entry.name, "missing", f"not there{samples}", "shard left out"))
+    elif full:
+        reading = read_shard(store, entry, index, lambda: _drop)
+        rows = reading.table
+        findings = index_findings(entry, index, rows, size) + content_findings(entry, reading)
+    else:
+        findings = index_findings(entry, index, rows, size)
+        if rows is not None:
+            findings += header_findings(store, entry, rows)
+    if size is None:
+        findings += index_findings(entry, index, rows, None)
+    hashes = np.zeros(0, dtype=np.uint64) if rows is None else rows.column("key_hash").to_numpy()
+    return Examined(findings, size or 0, hashes)
+
+
+def _part_findings(store: Store, inventory: Inventory, name: str) -> list[Finding]:
+    """Row groups that no shard of the manifest has."""
+    expected = sum(entry.part == name for entry in inventory.entries)
+    found = IndexPart(store, name).num_row_groups
+    if found is None or found <= expected:  # too few are found shard by shard
+        return []
+    return [of_file(name, "index", f"has {found} row groups, expected {expected}", "rebuilt by repair")]
+
+
+def _drop(row: IndexRow, sample: bytes) -> None:
+    """The sink of one who only looks."""

@@ -1,0 +1,446 @@
+"""`verify`: a sound set has no findings, and damage anywhere is found, named and explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from damage import (
+    Row,
+    change_row,
+    flip,
+    flip_audio,
+    flip_first_header,
+    flip_json,
+    flip_second_header,
+    members,
+    pack_clips,
+    part_of_another_set,
+    part_of_fewer_shards,
+    part_without_a_column,
+    remove_part,
+    rename_sample,
+    rows_of,
+    truncate_part,
+    zero_a_disk_block,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.hashing import key_hash
+from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.verify import VerifyReport
+
+SHARD = "set-000001.tar"
+ROWS, OFFSETS, PART = f"{SHARD}.parquet", f"{SHARD}.idx", part_name(0)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undamaged set of four shards."""
+    folder = tmp_path_factory.mktemp("verify") / "set"
+    pack_clips(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it to be damaged."""
+    return shutil.copytree(whole, tmp_path / "set")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of more shards than an index part holds."""
+    folder = tmp_path_factory.mktemp("many") / "set"
+    pack_clips(folder, shard_mb=0.012)
+    return folder
+
+
+def found(report: VerifyReport) -> list[tuple[str, str | None, str]]:
+    return [(one.file, one.key, one.reason) for one in report.findings]
+
+
+def middle_row(folder: Path) -> Row:
+    return [row for row in rows_of(folder) if row.shard == SHARD][3]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_sound_set_has_no_findings(whole: Path, many: Path, sample_set: Path, full: bool) -> None:
+    for folder in (whole, many, sample_set):
+        shards = ss.open_shards(folder)
+        report = ss.verify(folder, full)
+        assert report.is_sound
+        assert (report.shards, report.samples) == (shards.num_shards, len(shards))
+        assert report.num_bytes == sum(path.stat().st_size for path in folder.glob("*.tar"))
+    assert len(list((many / "index").iterdir())) > 1
+
+
+def test_an_opened_set_is_checked_as_it_is_now(broken: Path) -> None:
+    shards = ss.open_shards(broken)
+    next(iter(ss.ShardStream(shards)))
+    flip_audio(broken, middle_row(broken))
+    for opened in (shards, shards.members[0]):
+        assert found(ss.verify(opened, full=True)) == [(SHARD, middle_row(broken).key, "crc")]
+    with pytest.raises(UsageError, match="expected one packed set"):
+        ss.verify(ss.MemoryShards({"a": {"wav": np.zeros(3)}}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip_audio, flip_json, flip_first_header, flip_second_header, zero_a_disk_block],
+    ids=lambda f: f.__name__,
+)
+def test_full_names_the_damaged_samples_and_no_others(broken: Path, damage: Callable[[Path, Row], None]) -> None:
+    rows = rows_of(broken)
+    hit = [rows[0], rows[9], rows[-1]]
+    for row in hit:
+        damage(broken, row)
+    report = ss.verify(broken, full=True)
+    assert [(one.file, one.key, one.offset, one.size, one.reason) for one in report.findings] == [
+        (row.shard, row.key, row.offset, row.size, "crc") for row in hit
+    ]
+    assert all("repair" in one.advice and "CRC-32C" in one.message for one in report.findings)
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / SHARD, middle_row(folder).offset + 700)
+
+
+def lengthen(folder: Path) -> None:
+    with (folder / SHARD).open("ab") as file:
+        file.write(b"more")
+
+
+def flip_the_end(folder: Path) -> None:
+    flip(folder / SHARD, (folder / SHARD).stat().st_size - 1000)
+
+
+def of_another_shard(folder: Path) -> None:
+    shutil.copy(folder / "set-000000.tar", folder / SHARD)
+
+
+def without_shard(folder: Path) -> None:
+    (folder / SHARD).unlink()
+
+
+def without_rows(folder: Path) -> None:
+    (folder / ROWS).unlink()
+
+
+def without_offsets(folder: Path) -> None:
+    (folder / OFFSETS).unlink()
+
+
+def short_offsets(folder: Path) -> None:
+    os.truncate(folder / OFFSETS, 12)
+
+
+def flip_offset(folder: Path) -> None:
+    flip(folder / OFFSETS, 9)
+
+
+def other_crc(row: dict[str, Any]) -> None:
+    row["crc32c"] ^= 1
+
+
+def other_text(row: dict[str, Any]) -> None:
+    row["text"] += "!"
+
+
+def other_frames(row: dict[str, Any]) -> None:
+    row["frames"] += 1
+    row["seconds"] = row["frames"] / row["sample_rate"]
+
+
+def other_key(row: dict[str, Any]) -> None:
+    row["key"] += "x"
+    row["key_hash"] = key_hash(row["key"])
+
+
+def in_manifest(field: str, value: Any, shard: int | None = None) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        (manifest if shard is None else manifest["shards"][shard])[field] = value
+        (folder / MANIFEST).write_text(json.dumps(manifest))
+
+    change.__name__ = f"manifest_{field}"
+    return change
+
+
+def no_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def garbage_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes(b"\x00\xff")
+
+
+def no_left_out(folder: Path) -> None:
+    (folder / "left_out.jsonl").unlink()
+
+
+def garbage_left_out(folder: Path) -> None:
+    (folder / "left_out.jsonl").write_text('{"key": 1\n')
+
+
+def left_out_with_one_more(folder: Path) -> None:
+    line = {"key": "a", "audio": "a.wav", "kind": "skipped", "reason": "too_short", "message": ""}
+    (folder / "left_out.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def a_leftover_row_group(folder: Path) -> None:
+    file = pq.ParquetFile(folder / PART)
+    groups = [file.read_row_group(number) for number in (0, 1, 2, 0)]
+    file.close()
+    with pq.ParquetWriter(folder / PART, groups[0].schema) as writer:
+        for group in groups:
+            writer.write_table(group)
+
+
+ON_FILES: dict[Callable[[Path], None], tuple[set[tuple[str, str]], set[tuple[str, str]]]] = {
+    cut: ({(SHARD, "size"), (SHARD, "truncated"), (SHARD, "end_of_tar")},) * 2,
+    lengthen: ({(SHARD, "size")},) * 2,
+    flip_the_end: ({(SHARD, "end_of_tar")},) * 2,
+    without_shard: ({(SHARD, "missing")},) * 2,
+    without_rows: ({(ROWS, "rows")},) * 2,
+    without_offsets: ({(OFFSETS, "offsets")},) * 2,
+    short_offsets: ({(OFFSETS, "offsets")},) * 2,
+    flip_offset: ({(OFFSETS, "offsets")},) * 2,
+    remove_part: ({(PART, "index")},) * 2,
+    truncate_part: ({(PART, "index")},) * 2,
+    part_of_another_set: ({(PART, "index")},) * 2,
+    part_of_fewer_shards: ({(PART, "index")},) * 2,
+    part_without_a_column: ({(PART, "index")},) * 2,
+    a_leftover_row_group: ({(PART, "index")},) * 2,
+    in_manifest("name", "other"): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("format_version", "1"): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("parts", []): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("counts", {"samples": 3, "seconds": 1.0}): ({(MANIFEST, "manifest"), ("left_out.jsonl", "left_out")},)
+    * 2,
+    in_manifest("shards", []): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("samples", 99, shard=1): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("samples", -1, shard=1): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("seconds", 1e300, shard=1): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("bytes", 12, shard=1): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("sha256", "0" * 64, shard=1): (set(), {(MANIFEST, "sha256")}),
+    no_manifest: ({(MANIFEST, "manifest")},) * 2,
+    garbage_manifest: ({(MANIFEST, "manifest")},) * 2,
+    no_left_out: ({("left_out.jsonl", "left_out")},) * 2,
+    garbage_left_out: ({("left_out.jsonl", "left_out")},) * 2,
+    left_out_with_one_more: ({("left_out.jsonl", "left_out")},) * 2,
+}
+"""Damage -> (file, reason) of what the quick check finds, and of what the full one finds."""
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("damage", ON_FILES, ids=lambda f: f.__name__)
+def test_damage_to_a_file_is_found_in_that_file(broken: Path, damage: Callable[[Path], None], full: bool) -> None:
+    damage(broken)
+    report = ss.verify(broken, full)
+    assert {(one.file, one.reason) for one in report.findings} == ON_FILES[damage][full]
+    assert all(one.message and one.advice and "\n" not in str(one) for one in report.findings)
+
+
+def test_a_cut_shard_loses_the_samples_behind_the_cut(broken: Path) -> None:
+    cut(broken)
+    lost = [row.key for row in rows_of(broken) if row.shard == SHARD][3:]
+    truncated = [one.key for one in ss.verify(broken, full=True).findings if one.reason == "truncated"]
+    assert truncated == lost
+
+
+def test_a_shard_in_the_place_of_another_loses_all_samples(broken: Path) -> None:
+    of_another_shard(broken)
+    lost = [row.key for row in rows_of(broken) if row.shard == SHARD]
+    assert [one.key for one in ss.verify(broken, full=True).findings if one.key] == lost
+    assert not ss.verify(broken).is_sound
+
+
+@pytest.mark.parametrize("change", [other_crc, other_text, other_frames, other_key], ids=lambda f: f.__name__)
+def test_of_two_listings_the_one_that_fits_the_bytes_is_right(
+    broken: Path, change: Callable[[dict[str, Any]], None]
+) -> None:
+    """With page checksums that are right: what a flipped bit cannot do, a mixture of two sets can."""
+    row = middle_row(broken)
+    change_row(broken, row, change, PART)
+    assert "rows" in {one.reason for one in ss.verify(broken).findings}  # quick: that they differ
+    assert found(ss.verify(broken, full=True)) == [(PART, None, "index")]  # full: which of them is wrong
+    change_row(broken, row, change, ROWS)
+    both = ss.verify(broken, full=True)  # both are wrong, but the shard has its SHA-256: it is right
+    assert found(both) == [(PART, None, "index"), (ROWS, None, "rows")]
+    flip_audio(broken, rows_of(broken)[0])
+    assert len(ss.verify(broken, full=True).findings) == 3
+    flip_audio(broken, [row for row in rows_of(broken) if row.shard == SHARD][5])
+    # nothing left says that the shard is right: the samples that do not fit are named
+    hit = [one for one in ss.verify(broken, full=True).findings if one.key]
+    assert [one.reason for one in hit] == ["crc", "crc" if change is other_crc else "differs", "crc"]
+
+
+def test_a_shard_whose_rows_are_lost_is_read_by_its_own_headers(broken: Path) -> None:
+    remove_part(broken)
+    for path in broken.glob("*.tar.parquet"):
+        path.unlink()
+    assert {one.reason for one in ss.verify(broken, full=True).findings} == {"index", "rows"}
+    row = Row("", SHARD, 2048, 0)
+    flip(broken / SHARD, row.offset)
+    report = ss.verify(broken, full=True)
+    assert [(one.file, one.reason) for one in report.findings if one.reason not in ("index", "rows")] == [
+        (SHARD, "index_lost")
+    ]
+
+
+def test_a_key_that_stands_twice_is_found(broken: Path) -> None:
+    """Two whole, sound shards with one key between them: every checksum is right."""
+    other = next(row.key for row in rows_of(broken) if row.shard == "set-000000.tar")
+    own = middle_row(broken)
+    rename_sample(broken, own, other)
+    for full in (False, True):
+        (finding,) = ss.verify(broken, full).findings
+        assert (finding.file, finding.key, finding.offset, finding.reason) == (
+            SHARD,
+            other,
+            own.offset,
+            "duplicate_key",
+        )
+        assert "set-000000.tar" in finding.message
+
+
+def test_findings_do_not_depend_on_the_number_of_workers(many: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(many, tmp_path / "set")
+    for row in rows_of(broken)[::3]:
+        flip_audio(broken, row)
+    (broken / "set-000018.tar").unlink()
+    remove_part(broken)
+    seen: list[tuple[str, int, int]] = []
+    one = ss.verify(broken, full=True)
+    two = ss.verify(broken, full=True, num_workers=2, progress=lambda *step: seen.append(step))
+    assert len(one.findings) > 8
+    assert two == one
+    assert seen == [("checking", done, one.shards) for done in range(1, one.shards + 1)]
+    assert one.shards > SHARDS_PER_PART
+    assert ss.verify(broken, num_workers=2) == ss.verify(broken)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_full_finds_every_changed_byte_of_a_shard(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
+    shard = data.draw(st.sampled_from(sorted(path.name for path in whole.glob("*.tar"))))
+    content = (whole / shard).read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    changed = data.draw(st.integers(0, 255).filter(lambda value: value != content[at]))
+    folder = tmp_path / "linked"
+    link(whole, folder, but=shard)
+    (folder / shard).write_bytes(content[:at] + bytes([changed]) + content[at + 1 :])
+    (finding,) = ss.verify(folder, full=True).findings
+    owner = [row for row in rows_of(whole) if row.shard == shard and row.offset <= at < row.offset + row.size]
+    expected = (owner[0].key, "crc") if owner else (None, "end_of_tar")
+    assert (finding.file, finding.key, finding.reason) == (shard, *expected)
+    assert finding.offset is not None
+    assert finding.size is not None
+    assert finding.offset <= at < finding.offset + finding.size
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_changed_byte_anywhere_else_is_found_or_changes_nothing(
+    whole: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    """Free text in the manifest, and what Parquet writes about itself, say nothing about the samples."""
+    name = data.draw(st.sampled_from([PART, ROWS, OFFSETS, MANIFEST]))
+    content = (whole / name).read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    folder = tmp_path / "linked"
+    link(whole, folder, but=name)
+    (folder / name).write_bytes(
+        content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :]
+    )
+    if re.search(rb'"format_version": [2-9]', (folder / MANIFEST).read_bytes()):
+        with pytest.raises(ShardError, match="format version"):
+            ss.verify(folder, full=True)
+        return
+    report = ss.verify(folder, full=True)
+    if report.is_sound:
+        before, after = ss.open_shards(whole), ss.open_shards(folder)
+        assert before.fingerprint == after.fingerprint
+        assert before.table().equals(after.table())
+    else:
+        assert {one.file for one in report.findings} == {name}
+
+
+def link(source: Path, target: Path, *, but: str) -> None:
+    """The same set under another path, without one of its files."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=os.link)
+    (target / but).unlink()
+
+
+def test_what_is_no_set_or_a_newer_one(broken: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no shard set here"):
+        ss.verify(tmp_path)
+    in_manifest("format_version", 99)(broken)
+    with pytest.raises(ShardError, match="format version 99"):
+        ss.verify(broken)
+    with pytest.raises(UsageError, match="num_workers is -1"):
+        ss.verify(broken, num_workers=-1)
+    (broken / MANIFEST).unlink()
+    (broken / ".packing.json").write_text('{"name": "set"}')
+    with pytest.raises(UsageError, match="never finished"):
+        ss.verify(broken)
+
+
+def test_shards_of_two_sets_and_no_manifest(broken: Path) -> None:
+    (broken / MANIFEST).unlink()
+    shutil.copy(broken / SHARD, broken / "other-000000.tar")
+    with pytest.raises(ShardError, match=r"shards of 2 sets \(other, set\)"):
+        ss.verify(broken)
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_command_says_what_is_wrong_and_what_to_do(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["verify", str(broken), "--full", "--workers", "0"]
+    assert main(command) == 0
+    assert lines_of(capsys)[1:] == ["nothing wrong was found"]
+    for row in rows_of(broken):
+        flip_audio(broken, row)
+    without_offsets(broken)
+    assert main(command) == 1
+    lines = lines_of(capsys)
+    assert lines[1] == "problems: 25"
+    assert lines[2].startswith(f"  {rows_of(broken)[0].shard}: {rows_of(broken)[0].key} at byte 0 (")
+    assert "  ... and 5 more; --json lists all" in lines
+    assert lines[-1].startswith("offsets: no audio is lost")
+    assert main([*command, "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["shards"], facts["samples"], len(facts["findings"])) == (4, 24, 25)
+    assert facts["findings"][0]["key"] == rows_of(broken)[0].key
+    assert main(["verify", str(broken.parent / "absent")]) == 2
+
+
+@pytest.fixture(autouse=True)
+def _closed_members(whole: Path) -> Iterator[None]:
+    """The set that the tests share stays as it is."""
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    yield
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_members_are_where_the_helpers_say(whole: Path) -> None:
+    row = middle_row(whole)
+    audio, header = members(whole, row)
+    content = (whole / SHARD).read_bytes()
+    assert content[audio : audio + 4] == b"fLaC"
+    assert content[header:].startswith(f"{row.key}.json".encode())
