@@ -26,6 +26,7 @@ _HOME = {
     "pack": "s3prl_stream.shards.pack",
     "pretrain": "s3prl_stream.recipes",
     "upstream": "s3prl_stream.upstreams",
+    "verify": "s3prl_stream.shards.verify",
 }
 _MODULES = ("corpora", "pipes")
 

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from s3prl_stream.errors import ChainError, StreamError, UsageError
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
-from s3prl_stream.plan.cursor import make_cursor, read_cursor
-from s3prl_stream.plan.planner import START, BlockPlan, Position, view
+from s3prl_stream.plan.cursor import Cursor, make_cursor, read_cursor
+from s3prl_stream.plan.mix import MixPlanner
+from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
 
@@ -42,6 +43,7 @@ class Loader:
 
     Attributes:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
+        hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
 
     Raises:
@@ -70,6 +72,7 @@ class Loader:
         self.rank, self.world_size = _rank_and_world(rank, world_size)
         self.damaged: list[dict[str, Any]] = []
         self.too_long: list[str] = []
+        self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
         if num_workers and multiprocessing_context in ("forkserver", "spawn"):
@@ -78,7 +81,8 @@ class Loader:
         self._next_batch = 0
         self._began_at = 0  # first batch of this iteration
         self._end: int | None = None  # number of batches of the stream, once it is known
-        self._anchors = [START]  # beginnings of blocks known so far, in order
+        self._anchors = [self._planner.start]  # beginnings of blocks known so far, in order
+        self._seconds_under_way: deque[dict[int, float]] = deque()  # of each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
 
@@ -86,11 +90,15 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
-            self._next_batch, self._anchors, self._finished = 0, [START], False
+            self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
         first = self._began_at = self._next_batch
+        self._seconds_under_way.clear()
         for rounds, (batch, damaged) in enumerate(self._built(self._view(first)), start=1):
             self._next_batch = first + rounds * self.world_size
             self._count_damage(batch, damaged)
+            for index, seconds in self._seconds_under_way.popleft().items():
+                name = self._builder.root.shards.members[index].name
+                self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
             yield batch
         self._finished = True
 
@@ -100,26 +108,33 @@ class Loader:
         Raises:
             TypeError: the stream is endless.
         """
-        epochs = self._planner.settings.epochs
-        if epochs is None:
+        if self._planner.settings.epochs is None:
             raise TypeError("an endless stream has no length: give ShardStream epochs=, or ask batches_in_epoch(0)")
-        return -(-sum(self.batches_in_epoch(epoch) for epoch in range(epochs)) // self.world_size)
+        return -(-self._planner.num_batches() // self.world_size)
 
     def batches_in_epoch(self, epoch: int) -> int:
-        """Global batches in an epoch, over all ranks."""
+        """Global batches in an epoch, over all ranks.
+
+        Raises:
+            UsageError: a mix by weights, in which each set has epochs of its own.
+        """
+        if not isinstance(self._planner, EpochPlanner):
+            raise UsageError("a mix by weights has no epoch: each of its sets has epochs of its own")
         return self._planner.batches_in_epoch(epoch)
 
     def _view(self, first: int) -> Iterator[PlannedBatch]:
         start = self._anchor(first)
-        for _, planned, _ in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
+        for position, planned, block in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
+            in_block = planned.number - position.batch
+            self._seconds_under_way.append({} if block is None else block.seconds_by_set(in_block))
             yield planned
 
-    def _on_block(self, position: Position, block: BlockPlan) -> None:
+    def _on_block(self, position: Position, step: Step) -> None:
         if position > self._anchors[-1]:
             self._anchors.append(position)
-        if self._planner.is_last(position.epoch, position.block):
-            self._end = position.batch + block.num_batches
-        new = dict.fromkeys(key for key in block.keys_too_long() if key not in self._known_too_long)
+        if step.following is None:
+            self._end = position.batch + step.plan.num_batches
+        new = dict.fromkeys(key for key in step.plan.keys_too_long() if key not in self._known_too_long)
         self._known_too_long.update(new)
         self.too_long.extend(new)
 
@@ -160,17 +175,22 @@ class Loader:
         anchor = self._anchor(max(self._next_batch - self.world_size, self._began_at))
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = self._next_batch if self._end is None else min(self._next_batch, self._end)
-        return make_cursor(stream_identity(self.stream), next_batch, anchor)
+        changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
+        return make_cursor(stream_identity(self.stream), Cursor(next_batch, anchor, changes))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
 
+        A mix may go on with other weights: they hold from the block after the one that the state stands in.
+
         Raises:
             StateError: the state belongs to other data, settings, stages or another plan version.
         """
-        self._next_batch, anchor = read_cursor(state, stream_identity(self.stream))
-        self._began_at = self._next_batch
-        self._anchors = sorted({START, anchor})
+        cursor = read_cursor(state, stream_identity(self.stream))
+        if isinstance(self._planner, MixPlanner):
+            self._planner.change_weights(cursor.changes, cursor.anchor)
+        self._next_batch = self._began_at = cursor.next_batch
+        self._anchors = sorted({self._planner.start, cursor.anchor})
         self._finished = False
 
     def which(self, batch_index: int) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ TARGET_DB = -25.0
 FEAT_DIM = 80
 FRAMES_PER_SECOND = 100
 
-MAY_CHANGE = frozenset({"steps", "num_workers", "checkpoint_every", "keep_checkpoints", "device", "version"})
+MAY_CHANGE = frozenset({"steps", "weights", "num_workers", "checkpoint_every", "keep_checkpoints", "device", "version"})
 """Settings that a run may be continued with other values of."""
 
 
@@ -125,6 +125,7 @@ def pretrain(
     settings = {
         "recipe": recipe,
         "data": f"{shard_set.name} {shard_set.fingerprint}",
+        "weights": None if shard_set.weights is None else list(shard_set.weights),
         **stream_settings,
         "lr": lr,
         "update_batches": update_batches,
@@ -140,7 +141,9 @@ def pretrain(
     stream = tera_stream(shard_set, **stream_settings)
     loader = Loader(stream, num_workers=num_workers, pin_memory=used_device.type == "cuda" and num_workers > 0)
     claim_run(run, settings)
-    return train(objective, loader, train_settings, run=run, seconds_of=seconds_of, device=used_device, quiet=quiet)
+    return train(
+        objective, loader, train_settings, run=run, seconds_by_set=seconds_by_set, device=used_device, quiet=quiet
+    )
 
 
 def tera_stream(shards: Any, *, crop_seconds: float = 15.0, **stream: Any) -> Stage:
@@ -249,9 +252,12 @@ def pick_device(device: str | None) -> torch.device:
     return chosen
 
 
-def seconds_of(batch: Batch) -> float:
-    """Seconds of audio in a batch of features, padding not counted."""
-    return float(batch["feat_len"].sum()) / FRAMES_PER_SECOND
+def seconds_by_set(batch: Batch) -> dict[str, float]:
+    """Set -> seconds of its audio in a batch of features, padding not counted."""
+    totals: dict[str, float] = {}
+    for name, frames in zip(batch["set"], batch["feat_len"].tolist() if batch["set"] else [], strict=True):
+        totals[name] = totals.get(name, 0.0) + frames / FRAMES_PER_SECOND
+    return totals
 
 
 def _describe_module(module: nn.Module) -> str:

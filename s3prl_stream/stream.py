@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from s3prl_stream.batch_memory import BatchMemory
 from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, run_batch, stages_of
-from s3prl_stream.plan.planner import START, Planner, view
+from s3prl_stream.plan.mix import MixPlanner
+from s3prl_stream.plan.planner import EpochPlanner, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
@@ -34,6 +35,7 @@ class ShardStream(Root):
         run: neighbours in a shard that stay together; None: 1 (local sets).
         chunk_seconds, crop_seconds, crops, too_long: see `plan.settings.PlanSettings`.
         where, subset, balance: see `shards.selection.compile_selection`.
+        stop: where a mix by weights with `epochs` ends: "first" (as soon as one set has had its epochs) or "all".
         max_consecutive_failures: damaged samples in a row that stop the run.
 
     Raises:
@@ -57,6 +59,7 @@ class ShardStream(Root):
         where: Any = None,
         subset: str | None = None,
         balance: str | None = None,
+        stop: str | None = None,
         max_consecutive_failures: int = 100,
         block_samples: int = 16_384,
     ) -> None:
@@ -72,18 +75,24 @@ class ShardStream(Root):
             crop_seconds=crop_seconds,
             crops=crops,
             too_long=too_long,
+            stop=stop,
             block_samples=block_samples,
         )
         self.selection = compile_selection(self.shards, where=where, subset=subset, balance=balance)
+        if stop is not None and self.shards.weights is None:
+            raise UsageError(f"stop={stop!r} is about a mix by weights; these sets have none")
+        self.planner()  # which refuses what it cannot plan
         self.max_consecutive_failures = max_consecutive_failures
         self.splits = chunk_seconds is not None or crop_seconds is not None
         self.damaged: list[dict[str, Any]] = []
         self._columns = self.shards.columns()
         self._read = ReadItem(shards=self.shards)
+        self._memory = BatchMemory()
 
     def planner(self) -> Planner:
         """A planner of this stream."""
-        return Planner(self.shards, self.settings, self.selection)
+        kind = EpochPlanner if self.shards.weights is None else MixPlanner
+        return kind(self.shards, self.settings, self.selection)
 
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
@@ -106,10 +115,9 @@ class ShardStream(Root):
     def __len__(self) -> int:
         if self.settings.epochs is None:
             raise TypeError("an endless stream has no length: give epochs=")
-        if self.splits or self.selection.with_replacement or self.settings.too_long != "crop":
-            planner = self.planner()
-            blocks = [(e, b) for e in range(self.settings.epochs) for b in range(len(planner.blocks(e)))]
-            return sum(len(planner.plan_block(epoch, block).seconds) for epoch, block in blocks)
+        weighted = self.shards.weights is not None or self.selection.with_replacement
+        if self.splits or weighted or self.settings.too_long != "crop":
+            return sum(len(step.plan.seconds) for _, step in self.planner().walk())
         return len(self.selection) * self.settings.epochs
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
@@ -180,15 +188,14 @@ class ShardStream(Root):
         """Rows of one array for the waveforms of a batch: decoded in place, they need no copy when collated."""
         if not stages or not isinstance(stages[0], LoadAudio) or not planned.items:
             return ()
-        longest = max(item.num_frames for item in planned.items)
-        # numpy takes large arrays in huge pages; torch.zeros costs five times the CPU here
-        return torch.from_numpy(np.zeros((len(planned.items), longest), dtype=stages[0].dtype)).unbind()
+        return self._memory.rows([item.num_frames for item in planned.items], stages[0].dtype)
 
     def planned(self) -> Iterator[PlannedBatch]:
         """Batches in order from the first; in a DataLoader worker, this worker's share of them."""
         worker = get_worker_info()
         rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for _, planned, _ in view(self.planner(), START, 0, rank, world):
+        planner = self.planner()
+        for _, planned, _ in view(planner, planner.start, 0, rank, world):
             if planned.items:
                 yield planned
 
@@ -278,6 +285,7 @@ def stream_identity(chain: Source) -> dict[str, Any]:
         "data": {member.name: member.fingerprint for member in root.shards.members},
         "selection": root.selection.fingerprint,
         "settings": root.settings.identity(),
+        "mixed": root.shards.weights is not None,
         "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages_of(chain)},
         "order": [stage.stage_id for stage in stages_of(chain)],
     }

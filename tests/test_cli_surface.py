@@ -18,21 +18,24 @@ PACK = (
     "--split-seconds --workers"
 )
 PLANNED = (
-    "SET --balance --batch-seconds --batch-size --chunk-seconds --crop-seconds --json --run --seed --subset --where"
+    "SET --balance --batch-seconds --batch-size --chunk-seconds --crop-seconds --json --run --seed --subset "
+    "--temperature --weights --where"
 )
 SURFACE = {
     "pack librispeech": f"{PACK} ROOT --split",
     "pack folder": f"{PACK} ROOT --label-from --pattern --table",
     "pack manifest": f"{PACK} ROOT",
     "inspect": "SET --json --top",
+    "verify": "SET --full --json --workers",
     "plan": f"{PLANNED} --blocks --whole-epoch",
     "which": f"{PLANNED} --batch",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --crop-seconds --data --device --dropout "
-        "--ffn-size --heads --hidden-size --json --layers --lr --out --seed --steps --subset --update-batches "
-        "--where --workers"
+        "--ffn-size --heads --hidden-size --json --layers --lr --out --seed --steps --subset --temperature "
+        "--update-batches --weights --where --workers"
     ),
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
+    "chaos-serve": "--faults --json --log --port --seed --upstream",
     "quickstart": "--data --label-from --out --pattern --steps --table",
 }
 """Every option of every command. A new one is a decision: add it here, and a line to CHANGELOG.md."""

@@ -7,12 +7,33 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import soundfile
+from damage import (
+    NUM_CLIPS,
+    Row,
+    batches_of,
+    empty_part,
+    flip,
+    flip_audio,
+    flip_first_header,
+    flip_json,
+    flip_second_header,
+    listed,
+    pack_clips,
+    part_of_another_set,
+    part_of_fewer_shards,
+    part_without_a_column,
+    remove_part,
+    remove_shard,
+    rows_of,
+    stream_of,
+    truncate_part,
+    without,
+    zero_a_disk_block,
+)
 from streams import delivered
 
 import s3prl_stream as ss
@@ -21,23 +42,6 @@ from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.layout import MANIFEST, part_name
 
-RATE = 16_000
-NUM_CLIPS = 24
-
-
-def pack_clips(folder: Path, *, order: int = 1) -> None:
-    """A set of three small shards; `order` = -1 gives the same keys each other's audio."""
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(RATE // 5, RATE, NUM_CLIPS)
-    sources = folder.parent / f"{folder.name}-sources"
-    sources.mkdir()
-    utterances = []
-    for number, length in enumerate(lengths[::order].tolist()):
-        path = sources / f"clip{number:02d}.wav"
-        soundfile.write(path, rng.integers(-3000, 3000, length, dtype=np.int16), RATE)
-        utterances.append(ss.Utterance(f"clip{number:02d}", path, speaker=f"s{number % 3}", text=f"text {number}"))
-    ss.pack(utterances, folder, name="set", shard_mb=0.1, num_workers=1)
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,76 +49,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults") / "set"
     pack_clips(folder)
     return folder
-
-
-class Row(NamedTuple):
-    """Where a sample lies."""
-
-    key: str
-    shard: str
-    offset: int
-    size: int
-
-
-def rows_of(folder: Path) -> list[Row]:
-    """All samples in the order of the index."""
-    columns = pq.read_table(folder / part_name(0), columns=list(Row._fields)).to_pylist()
-    return [Row(**row) for row in columns]
-
-
-def flip(path: Path, at: int) -> None:
-    """Change one bit of a file."""
-    content = bytearray(path.read_bytes())
-    content[at] ^= 4
-    path.write_bytes(content)
-
-
-def members(folder: Path, row: Row) -> tuple[int, int]:
-    """Offsets in the shard of a sample's audio content and of its JSON header."""
-    header = (folder / row.shard).read_bytes()[row.offset :][:512]
-    size = int(header[124:136].rstrip(b"\0 "), 8)
-    return row.offset + 512, row.offset + 512 + -(-size // 512) * 512
-
-
-def flip_audio(folder: Path, row: Row) -> None:
-    flip(folder / row.shard, members(folder, row)[0] + 200)
-
-
-def flip_json(folder: Path, row: Row) -> None:
-    flip(folder / row.shard, members(folder, row)[1] + 512 + 3)
-
-
-def flip_first_header(folder: Path, row: Row) -> None:
-    flip(folder / row.shard, row.offset + 130)
-
-
-def flip_second_header(folder: Path, row: Row) -> None:
-    flip(folder / row.shard, members(folder, row)[1] + 130)
-
-
-def zero_a_disk_block(folder: Path, row: Row) -> None:
-    content = bytearray((folder / row.shard).read_bytes())
-    content[row.offset + 1024 : row.offset + 1536] = bytes(512)
-    (folder / row.shard).write_bytes(content)
-
-
-def stream_of(folder: Path, **settings: Any) -> Any:
-    return ss.ShardStream(folder, **{"epochs": 1, "max_batch_seconds": 3.0, **settings}).load_audio()
-
-
-def batches_of(folder: Path, workers: int = 0) -> tuple[list[Any], list[dict[str, Any]]]:
-    """What a loader delivered, and what it lists as damaged."""
-    loader = ss.Loader(stream_of(folder), num_workers=workers)
-    return [delivered(batch) for batch in loader], loader.damaged
-
-
-def without(batches: list[Any], keys: set[str]) -> list[Any]:
-    """The same batches without these keys."""
-    return [(number, tuple(row for row in rows if row[0] not in keys)) for number, rows in batches]
-
-
-def listed(row: Row, reason: str) -> tuple[str, str, int, str]:
-    return row.shard, row.key, row.offset, reason
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -163,43 +97,6 @@ def test_a_shard_of_another_set_costs_its_samples(whole: Path, tmp_path: Path) -
     assert {one["reason"] for one in damaged} <= {"crc", "truncated"}
 
 
-def remove_shard(folder: Path) -> None:
-    (folder / "set-000001.tar").unlink()
-
-
-def remove_part(folder: Path) -> None:
-    (folder / part_name(0)).unlink()
-
-
-def truncate_part(folder: Path) -> None:
-    os.truncate(folder / part_name(0), 2000)
-
-
-def empty_part(folder: Path) -> None:
-    (folder / part_name(0)).write_bytes(b"")
-
-
-def part_of_another_set(folder: Path) -> None:
-    table = pq.read_table(folder / part_name(0))
-    pq.write_table(table.slice(1), folder / part_name(0), row_group_size=8)
-
-
-def part_of_fewer_shards(folder: Path) -> None:
-    file = pq.ParquetFile(folder / part_name(0))
-    table = file.read_row_group(0)
-    file.close()
-    pq.write_table(table, folder / part_name(0))
-
-
-def part_without_a_column(folder: Path) -> None:
-    file = pq.ParquetFile(folder / part_name(0))
-    groups = [file.read_row_group(number).drop_columns(["crc32c"]) for number in range(file.num_row_groups)]
-    file.close()
-    with pq.ParquetWriter(folder / part_name(0), groups[0].schema) as writer:
-        for group in groups:
-            writer.write_table(group)
-
-
 def manifest_without_shards(folder: Path) -> None:
     (folder / MANIFEST).write_text('{"format_version": 1, "name": "set"}')
 
@@ -212,7 +109,7 @@ def manifest_shard_without_checksum(folder: Path) -> None:
 
 STOPPING = {
     remove_shard: "set-000001.tar: cannot be read at byte",
-    remove_part: "part-00000.parquet: not a readable index part",
+    remove_part: "part-00000.parquet: cannot be read",
     truncate_part: "part-00000.parquet: not a readable index part",
     empty_part: "part-00000.parquet: not a readable index part",
     part_of_another_set: "The index is of another set",

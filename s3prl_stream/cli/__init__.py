@@ -20,10 +20,12 @@ from typing import NoReturn
 COMMANDS = {
     "pack": "pack a corpus, a folder of audio or a manifest into shards",
     "inspect": "show what a set of shards holds",
+    "verify": "look for damage in a set, quickly or byte for byte",
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
     "which": "list the clips of one global batch",
     "pretrain": "pretrain an encoder on a set",
     "probe": "measure frozen features with a linear probe",
+    "chaos-serve": "a proxy that injects the faults of object stores",
     "quickstart": "run the main job once, on the sample set or on your own audio",
 }
 """Command -> the line that `--help` shows. The order is that of a working day."""
@@ -51,7 +53,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         if name == command:
-            importlib.import_module(f"s3prl_stream.cli.{name}").add_parser(subparsers)
+            importlib.import_module(f"s3prl_stream.cli.{name.replace('-', '_')}").add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser

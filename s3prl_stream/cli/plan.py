@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's
     from s3prl_stream.errors import UsageError
+    from s3prl_stream.plan.planner import EpochPlanner
     from s3prl_stream.plan.quality import measure
 
     if args.blocks < 1:
@@ -33,16 +34,18 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     stream = stream_from(args, epochs=None)
     planner = stream.planner()
-    planner.plan_block(0, 0)
+    planner.step(planner.start)
     first_block = time.perf_counter() - began
     quality = measure(planner, max_blocks=args.blocks)
     found: dict[str, Any] = {
         "clips_selected": len(stream.selection),
-        "blocks_in_epoch": len(planner.blocks(0)),
+        "blocks_in_epoch": len(planner.blocks(0)) if isinstance(planner, EpochPlanner) else None,
         "seconds_to_first_block": round(first_block, 3),
         **asdict(quality),
     }
     if args.whole_epoch:
+        if not isinstance(planner, EpochPlanner):
+            raise UsageError("--whole-epoch: a mix by weights has no epoch; each of its sets has epochs of its own")
         began, cpu = time.perf_counter(), time.process_time()
         found["batches_in_epoch"] = planner.batches_in_epoch(0)
         found["seconds_for_whole_epoch"] = round(time.perf_counter() - began, 3)
@@ -57,18 +60,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    speakers = found["speakers_vs_uniform"]
+    speakers, repeated = found["speakers_vs_uniform"], found["repeated_pairs"]
     lines = [
-        f"clips selected     {found['clips_selected']} in {found['blocks_in_epoch']} blocks an epoch",
+        f"clips selected     {found['clips_selected']}"
+        + (f" in {found['blocks_in_epoch']} blocks an epoch" if found["blocks_in_epoch"] else ""),
         f"first block after  {found['seconds_to_first_block']:.2f} s",
         f"measured on        {found['blocks']} blocks, {found['batches']} batches, {found['hours']:.2f} h",
         f"clips per batch    {found['clips_per_batch']:.1f}",
         f"padding            {found['padding']:.2%}",
         f"budget filled      {found['budget_filled']:.1%}",
-        f"repeated pairs     {found['repeated_pairs']:.1%} of the pairs in a batch meet again in the next epoch",
+        "repeated pairs     "
+        + (
+            "of a mix: not measured"
+            if repeated is None
+            else f"{repeated:.1%} of a batch's meet again in the next epoch"
+        ),
         "speakers per batch " + ("no speaker column" if speakers is None else f"{speakers:.2f} of a uniform shuffle"),
         f"one read           {found['megabytes_per_read']:.2f} MB",
     ]
+    if len(found["share_of_set"]) > 1:
+        shares = (f"{name} {share:.1%}" for name, share in found["share_of_set"].items())
+        lines.append(f"shares of audio    {', '.join(shares)}")
     if "batches_in_epoch" in found:
         lines.append(
             f"whole epoch        {found['batches_in_epoch']} batches, "

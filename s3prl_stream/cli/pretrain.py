@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 
 
 def add_parser(subparsers: Any) -> None:
@@ -20,6 +21,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("recipe", metavar="RECIPE", help="tera")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
+    add_mix_options(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
     parser.add_argument("--hidden-size", metavar="N", type=int, default=768, help="default: %(default)s")
@@ -55,11 +57,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
     from s3prl_stream.recipes import pretrain
-    from s3prl_stream.shards.shardset import open_shards
 
     result = pretrain(
         args.recipe,
-        open_shards(args.data),
+        sets_from(args.data, args),
         steps=args.steps,
         out=args.out,
         seed=args.seed,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from s3prl_stream.errors import UsageError
+
 if TYPE_CHECKING:
+    from s3prl_stream.shards.shardset import ShardSet
     from s3prl_stream.stream import ShardStream
 
 
@@ -23,6 +26,32 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--where", help="rows to keep, as in: language == 'en' and seconds > 2")
     parser.add_argument("--subset", help='"10h", "30min" or "10%%", or "10h by speaker"')
     parser.add_argument("--balance", metavar="COLUMN", help="draw each value of this column equally often")
+    add_mix_options(parser)
+
+
+def add_mix_options(parser: argparse.ArgumentParser) -> None:
+    """How several sets are mixed."""
+    parser.add_argument("--weights", metavar="W,W", help="shares of the audio, one a set, in their order")
+    parser.add_argument("--temperature", type=float, metavar="T", help="mix by hours ** (1 / T) instead")
+
+
+def sets_from(sets: list[str], args: argparse.Namespace) -> ShardSet:
+    """The sets of a command, mixed as its options say.
+
+    Raises:
+        UsageError: weights that are no numbers, or not one a set.
+    """
+    from s3prl_stream.shards.shardset import open_shards
+
+    if args.weights is None:
+        return open_shards(sets, temperature=args.temperature)
+    try:
+        weights = [float(weight) for weight in args.weights.split(",")]
+    except ValueError:
+        raise UsageError(f"--weights {args.weights}: give numbers with commas between, such as 0.7,0.3") from None
+    if len(weights) != len(sets) or len(set(sets)) != len(sets):
+        raise UsageError(f"--weights {args.weights}: {len(weights)} weights for {len(set(sets))} sets")
+    return open_shards(dict(zip(sets, weights, strict=True)), temperature=args.temperature)
 
 
 def stream_from(args: argparse.Namespace, *, epochs: int | None) -> ShardStream:
@@ -30,7 +59,7 @@ def stream_from(args: argparse.Namespace, *, epochs: int | None) -> ShardStream:
     from s3prl_stream.stream import ShardStream
 
     return ShardStream(
-        args.set,
+        sets_from(args.set, args),
         seed=args.seed,
         epochs=epochs,
         max_batch_seconds=args.batch_seconds,

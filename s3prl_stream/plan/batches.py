@@ -33,35 +33,42 @@ class Batches(NamedTuple):
     edges: I64  # [batches, 2]
 
 
-def make_batches(seconds: F64, shard: I64, identities: U64, settings: PlanSettings, epoch: int, block: int) -> Batches:
+def make_batches(
+    seconds: F64, run_of: I64, random_of_run: U64, settings: PlanSettings, place: tuple[int | str, ...]
+) -> Batches:
     """Arrange the stretches of one block.
 
     Args:
         seconds: [N] durations, none above the budget.
-        shard: [N] shard of each stretch; stretches lie in the order of their bytes.
-        identities: [N] hashes of (set, key, stretch).
-        settings, epoch, block: where in the plan.
+        run_of: [N] number of each stretch's run; runs are contiguous and numbered from 0.
+        random_of_run: [runs] hashes that order the runs inside a bucket.
+        settings: of the plan.
+        place: names the block, for the order of its batches.
     """
     if not settings.shuffle:
         sequence: I64 = np.arange(len(seconds))
         edges = _cut(seconds, settings)
         return Batches(sequence, np.stack([edges[:-1], edges[1:]], axis=1))
-    run_of = _runs(seconds, shard, settings, epoch)
-    first_of_run = np.flatnonzero(np.diff(run_of, prepend=-1))
+    first_of_run = first_of_runs(run_of)
     run_seconds = np.maximum.reduceat(seconds, first_of_run)
     run_total = np.add.reduceat(seconds, first_of_run)
-    random = hash64("run", settings.seed, epoch, identities[first_of_run])
     bucket = _buckets(run_seconds, run_total, settings)
-    order = np.lexsort((random, bucket))
-    sequence = _concatenate_runs(order, first_of_run, len(seconds))
+    order = np.lexsort((random_of_run, bucket))
+    sequence = concatenate_runs(order, first_of_run, len(seconds))
     edges = _cut(seconds[sequence], settings)
-    random = hash64("batch", settings.seed, epoch, block, np.arange(len(edges) - 1))
+    random = hash64("batch", settings.seed, *place, np.arange(len(edges) - 1))
     pairs = np.stack([edges[:-1], edges[1:]], axis=1)
     return Batches(sequence, pairs[np.argsort(random, kind="stable")])
 
 
-def _runs(seconds: F64, shard: I64, settings: PlanSettings, epoch: int) -> I64:
-    """Number of the run of each stretch.
+def first_of_runs(run_of: I64) -> I64:
+    """[runs] where each run begins."""
+    first: I64 = np.flatnonzero(np.diff(run_of, prepend=-1))
+    return first
+
+
+def group_runs(seconds: F64, shard: I64, settings: PlanSettings, epoch: int) -> I64:
+    """[N] number of the run of each stretch; stretches lie in the order of their bytes.
 
     Neighbours of one shard whose durations differ little form a group (what the packer put together). A group of n
     is cut into round(n / run) runs whose inner edges are shifted by a phase that changes each epoch, so that other
@@ -101,7 +108,8 @@ def _buckets(run_seconds: F64, run_total: F64, settings: PlanSettings) -> I64:
     return found
 
 
-def _concatenate_runs(order: I64, first_of_run: I64, count: int) -> I64:
+def concatenate_runs(order: I64, first_of_run: I64, count: int) -> I64:
+    """Stretches in the order of their runs: `order` is a permutation of the runs of `count` stretches."""
     size = np.diff(first_of_run, append=count)[order]
     starts = first_of_run[order]
     ends = np.cumsum(size)

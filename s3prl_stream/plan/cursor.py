@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StateError
-from s3prl_stream.plan.planner import Position
+from s3prl_stream.plan.mix import Change
+from s3prl_stream.plan.planner import LanePosition, Position
 from s3prl_stream.plan.settings import PLAN_VERSION
 
 KIND = "s3prl_stream cursor"
 
 
-def make_cursor(identity: Mapping[str, Any], next_batch: int, anchor: Position) -> dict[str, Any]:
+MOST_CHANGES = 8
+"""Changes of a mix's weights that a cursor remembers, the newest."""
+
+
+class Cursor(NamedTuple):
+    """Where a stream stands."""
+
+    next_batch: int
+    """First global batch not yet handed to the consumer (over all ranks)."""
+    anchor: Position
+    """The beginning of a block at or before that batch."""
+    changes: Sequence[Change] = ()
+    """The weights of a mix, oldest first."""
+
+
+def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     """JSON-able state.
 
     Args:
         identity: what determines the stream: sets, selection, settings, stages.
-        next_batch: first global batch not yet handed to the consumer (over all ranks).
-        anchor: the beginning of a block at or before that batch.
+        cursor: where it stands.
     """
-    return {
+    anchor: dict[str, Any] = cursor.anchor._asdict()
+    lanes = anchor.pop("lanes")
+    state = {
         "kind": KIND,
         "plan_version": PLAN_VERSION,
-        "next_batch": next_batch,
-        "anchor": anchor._asdict(),
+        "next_batch": cursor.next_batch,
+        "anchor": {**anchor, "lanes": [list(lane) for lane in lanes]} if lanes else anchor,
         "identity": dict(identity),
     }
+    known = [change for change in cursor.changes if change.first_batch <= cursor.anchor.batch]
+    if known:
+        state["mix"] = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
+    return state
 
 
-def read_cursor(state: Any, identity: Mapping[str, Any]) -> tuple[int, Position]:
-    """(next batch, anchor) of a cursor that belongs to this stream.
+def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
+    """Where a stream stood, from a cursor that belongs to it.
 
     Raises:
         StateError: not a cursor, or one of another plan version, data, selection, settings or stages; the message
@@ -45,12 +66,15 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> tuple[int, Position]
         )
     try:
         differences = list(_differences(state["identity"], identity))
-        next_batch, anchor = int(state["next_batch"]), Position(**state["anchor"])
+        anchor = dict(state["anchor"])
+        lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
+        changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
+        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if differences:
         raise StateError("the cursor belongs to another stream: " + "; ".join(differences))
-    return next_batch, anchor
+    return cursor
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
-"""The planner: block after block of global batches, from the index alone.
+"""Planners: block after block of global batches, from the index alone.
 
-Any block is a pure function of (index, selection, settings, epoch, block), so planning can begin anywhere. Only the
-global number of a block's first batch depends on the blocks before it: that is what a cursor remembers.
+Any block is a pure function of (index, selection, settings, position), so planning can begin anywhere. Only the
+position of a block depends on the blocks before it: that is what a cursor remembers.
 """
 
 from __future__ import annotations
@@ -12,53 +12,55 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import U64, hash64, uniform
-from s3prl_stream.plan.batches import Batches, make_batches
+from s3prl_stream.hashing import hash64
+from s3prl_stream.plan.batches import Batches, first_of_runs, group_runs, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
+from s3prl_stream.plan.gather import Gathered, gather
 from s3prl_stream.plan.settings import PlanSettings
-from s3prl_stream.plan.stretches import Stretches, cut_clips
 from s3prl_stream.sample import Item, PlannedBatch
-from s3prl_stream.shards.member import I64, Rows
+from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
 
 
+class LanePosition(NamedTuple):
+    """How far one set of a mix has been taken: its own epoch, block and run, and what it is owed."""
+
+    epoch: int = 0
+    block: int = 0
+    run: int = 0
+    owed_us: int = 0  # microseconds of audio that rounding to whole runs has left open; negative: taken in advance
+
+
 class Position(NamedTuple):
-    """Where a block begins: the global number of its first batch, its epoch, its number in the epoch."""
+    """Where a block begins: the global number of its first batch, its epoch, its number in the epoch.
+
+    In a mix, `epoch` is 0, blocks are counted through, and `lanes` says where each set stands.
+    """
 
     batch: int
     epoch: int
     block: int
+    lanes: tuple[LanePosition, ...] = ()
 
 
 START = Position(0, 0, 0)
 
 
 class BlockPlan:
-    """The batches of one block. S shards, R rows, N stretches."""
+    """The batches of one block."""
 
-    def __init__(
-        self,
-        epoch: int,
-        shards: list[tuple[int, int, Rows]],  # (set index, shard number in the set, its rows)
-        shard_of_row: I64,  # [R], position in `shards`
-        row_in_shard: I64,  # [R]
-        stretches: Stretches,
-        seconds: npt.NDArray[np.float64],  # [N]
-        batches: Batches,
-        too_long: I64,  # rows left out
-    ) -> None:
-        self.epoch = epoch
-        self.shards = shards
-        self.shard_of_row = shard_of_row
-        self.row_in_shard = row_in_shard
-        self.stretches = stretches
-        self.seconds = seconds
+    def __init__(self, gathered: Gathered, batches: Batches) -> None:
+        self.shards = gathered.shards
+        self.shard_of_row = gathered.shard_of_row
+        self.row_in_shard = gathered.row_in_shard
+        self.stretches = gathered.stretches
+        self.seconds = gathered.seconds
+        self.too_long = gathered.too_long
         self.batches = batches
-        self.too_long = too_long
+        self._set_of_shard = np.array([shard.set_index for shard in gathered.shards], dtype=np.int64)
 
     @property
     def num_batches(self) -> int:
@@ -75,7 +77,7 @@ class BlockPlan:
         items = []
         for stretch in self.stretches_of(batch).tolist():
             row = self.stretches.row[stretch]
-            set_index, shard, rows = self.shards[self.shard_of_row[row]]
+            set_index, shard, rows, epoch = self.shards[self.shard_of_row[row]]
             at = int(self.row_in_shard[row])
             items.append(
                 Item(
@@ -88,81 +90,117 @@ class BlockPlan:
                     first_frame=int(self.stretches.first_frame[stretch]),
                     num_frames=int(self.stretches.num_frames[stretch]),
                     clip_frames=int(rows.frames[at]),
-                    epoch=self.epoch,
+                    epoch=epoch,
                     draw=int(self.stretches.draw[stretch]),
                 )
             )
         return items
 
+    def seconds_by_set(self, batch: int) -> dict[int, float]:
+        """Set index -> seconds of audio in batch `batch` of this block, padding not counted."""
+        on = self.stretches_of(batch)
+        totals = np.bincount(self._set_of_shard[self.shard_of_row[self.stretches.row[on]]], weights=self.seconds[on])
+        return {int(index): float(totals[index]) for index in np.flatnonzero(totals)}
+
     def keys_too_long(self) -> list[str]:
         """Keys of the clips left out by `too_long="skip"`."""
-        return [str(self.shards[self.shard_of_row[row]][2].key[int(self.row_in_shard[row])]) for row in self.too_long]
+        return [str(self.shards[self.shard_of_row[row]].rows.key[int(self.row_in_shard[row])]) for row in self.too_long]
+
+
+class Step(NamedTuple):
+    """A planned block, and where the next one begins; None: it was the last."""
+
+    plan: BlockPlan
+    following: Position | None
 
 
 class Planner:
-    """Plans a ShardSet under settings and a selection. Reads the index only, a block at a time."""
+    """Plans a ShardSet under settings and a selection. Reads the index only, a block at a time.
+
+    Two kinds of planner give blocks: `EpochPlanner` (every clip of all sets once an epoch) and `mix.MixPlanner` (sets
+    by weight, each with its own epochs).
+    """
 
     def __init__(self, shards: ShardSet, settings: PlanSettings, selection: Selection) -> None:
         self.shards = shards
         self.settings = settings
         self.selection = selection
+
+    @property
+    def start(self) -> Position:
+        """Where the first block begins."""
+        raise NotImplementedError
+
+    def step(self, position: Position) -> Step | None:
+        """The block at a position; None: the stream has ended before it."""
+        raise NotImplementedError
+
+    def walk(self, start: Position | None = None) -> Iterator[tuple[Position, Step]]:
+        """Blocks from `start` on, each planned in a thread while the one before it is used; stops at a finite end."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner") as thread:
+            position: Position | None = self.start if start is None else start
+            coming = thread.submit(self.step, position) if position is not None else None
+            while position is not None and coming is not None and (step := coming.result()) is not None:
+                here, position = position, step.following
+                coming = None if position is None else thread.submit(self.step, position)
+                yield here, step
+
+    def num_batches(self) -> int:
+        """Global batches from beginning to end; plans all of it. Only for a stream with an end."""
+        return sum(step.plan.num_batches for _, step in self.walk())
+
+
+class EpochPlanner(Planner):
+    """Every selected clip of all sets once an epoch."""
+
+    def __init__(self, shards: ShardSet, settings: PlanSettings, selection: Selection) -> None:
+        super().__init__(shards, settings, selection)
         self._identities = shard_identities(shards)
         self._epoch_blocks: tuple[int, EpochBlocks] | None = None
         self._batches_in_epoch: dict[int, int] = {}
+        self._first_of_epoch: dict[int, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def start(self) -> Position:
+        """Where the first block begins."""
+        return START
 
     def blocks(self, epoch: int) -> EpochBlocks:
         """The blocks of an epoch."""
         with self._lock:
             if self._epoch_blocks is None or self._epoch_blocks[0] != epoch:
-                found = epoch_blocks(self._identities, self.selection, self.settings, epoch)
+                found = epoch_blocks(self._identities, self.selection.counts, self.settings, epoch)
                 self._epoch_blocks = (epoch, found)
             return self._epoch_blocks[1]
 
     def plan_block(self, epoch: int, block: int) -> BlockPlan:
         """One block, from its index rows."""
-        shards, keep, weights = [], [], []
-        for number in self.blocks(epoch).block(block).tolist():
-            member, local = self.shards.locate(number)
-            rows = self.shards.rows(number)
-            shards.append((member, local, rows))
-            mask = self.selection.mask(number)
-            keep.append(np.arange(len(rows.frames)) if mask is None else np.flatnonzero(mask))
-            weights.append(self.selection.weights(number))
-        return arrange(self.shards, shards, keep, weights, self.settings, epoch, block)
+        shards = [(number, self.shards.rows(number)) for number in self.blocks(epoch).block(block).tolist()]
+        return arrange(gather(self.shards, self.selection, self.settings, shards, epoch), self.settings, epoch, block)
 
-    def walk(self, start: Position = START) -> Iterator[tuple[Position, BlockPlan]]:
-        """Blocks from `start` on, each planned in a thread while the one before it is used; stops after `epochs`.
+    def step(self, position: Position) -> Step | None:
+        """The block at a position.
 
         Raises:
             UsageError: an epoch without a single batch.
         """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner") as thread:
-            epoch, block, batch = start.epoch, start.block, start.batch
-            first_of_epoch = -1  # unknown where the walk begins inside an epoch
-            following = thread.submit(self._plan_or_none, epoch, block)
-            while (plan := following.result()) is not None:
-                position = Position(batch, epoch, block)
-                if block == 0:
-                    first_of_epoch = batch
-                batch += plan.num_batches
-                epoch, block = (epoch, block + 1) if block + 1 < len(self.blocks(epoch)) else (epoch + 1, 0)
-                if block == 0 and batch == first_of_epoch:  # an endless stream would look for one for ever
-                    raise UsageError(
-                        f"epoch {epoch - 1} has no batch: each of the {len(self.selection)} selected clips is longer "
-                        f'than max_batch_seconds={self.settings.max_batch_seconds}. Raise it, or use too_long="split".'
-                    )
-                following = thread.submit(self._plan_or_none, epoch, block)
-                yield position, plan
-
-    def _plan_or_none(self, epoch: int, block: int) -> BlockPlan | None:
+        batch, epoch, block, _ = position
         if self.settings.epochs is not None and epoch >= self.settings.epochs:
             return None
-        return self.plan_block(epoch, block)
-
-    def is_last(self, epoch: int, block: int) -> bool:
-        """True of the last block of a stream with an end."""
-        return epoch + 1 == self.settings.epochs and block + 1 == len(self.blocks(epoch))
+        plan = self.plan_block(epoch, block)
+        if block == 0:
+            self._first_of_epoch = {epoch: batch}
+        batch += plan.num_batches
+        last_of_epoch = block + 1 == len(self.blocks(epoch))
+        if last_of_epoch and batch == self._first_of_epoch.get(epoch):  # an endless stream would look for one for ever
+            raise UsageError(
+                f"epoch {epoch} has no batch: each of the {len(self.selection)} selected clips is longer "
+                f'than max_batch_seconds={self.settings.max_batch_seconds}. Raise it, or use too_long="split".'
+            )
+        if last_of_epoch and epoch + 1 == self.settings.epochs:
+            return Step(plan, None)
+        return Step(plan, Position(batch, epoch + 1, 0) if last_of_epoch else Position(batch, epoch, block + 1))
 
     def batches_in_epoch(self, epoch: int) -> int:
         """Number of batches in one epoch; plans all of it the first time it is asked."""
@@ -171,48 +209,19 @@ class Planner:
             self._batches_in_epoch[epoch] = sum(self.plan_block(epoch, block).num_batches for block in blocks)
         return self._batches_in_epoch[epoch]
 
-
-def arrange(
-    shard_set: ShardSet,
-    shards: list[tuple[int, int, Rows]],
-    keep: list[I64],
-    weights: list[npt.NDArray[np.float32] | None],
-    settings: PlanSettings,
-    epoch: int,
-    block: int,
-) -> BlockPlan:
-    """The arithmetic of one block: rows in, batches out. Pure.
-
-    Args:
-        shard_set: for the names of the sets.
-        shards: (set index, shard number in its set, rows) of each shard, in the epoch's order.
-        keep: selected rows of each shard.
-        weights: expected draws of every row of each shard, or None for once each.
-        settings, epoch, block: where in the plan.
-    """
-    shard_of_row = np.repeat(np.arange(len(shards)), [len(rows) for rows in keep])
-    row_in_shard = np.concatenate(keep)
-    frames, sample_rate = _gather(shards, keep, "frames"), _gather(shards, keep, "sample_rate")
-    names = [shard_set.members[member].name for member, _, _ in shards]
-    identities = np.concatenate(
-        [hash64(name, rows.key_hash[on]) for name, (_, _, rows), on in zip(names, shards, keep, strict=True)]
-    )
-    draws: I64 = np.ones(len(frames), dtype=np.int64)
-    if any(one is not None for one in weights):
-        expected = np.concatenate([w[on] for w, on in zip(weights, keep, strict=True) if w is not None])
-        draws = np.floor(expected + uniform(hash64("draws", settings.seed, epoch, identities))).astype(np.int64)
-    stretches, too_long = cut_clips(frames, sample_rate, identities, draws, settings, epoch)
-    seconds = stretches.num_frames / sample_rate[stretches.row]
-    stretch_identities: U64 = hash64(identities[stretches.row], stretches.first_frame, stretches.draw)
-    if len(seconds):
-        batches = make_batches(seconds, shard_of_row[stretches.row], stretch_identities, settings, epoch, block)
-    else:
-        batches = Batches(np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64))
-    return BlockPlan(epoch, shards, shard_of_row, row_in_shard, stretches, seconds, batches, too_long)
+    def num_batches(self) -> int:
+        """Global batches of all epochs."""
+        return sum(self.batches_in_epoch(epoch) for epoch in range(self.settings.epochs or 0))
 
 
-def _gather(shards: list[tuple[int, int, Rows]], keep: list[I64], name: str) -> I64:
-    return np.concatenate([getattr(rows, name)[on] for (_, _, rows), on in zip(shards, keep, strict=True)])
+def arrange(gathered: Gathered, settings: PlanSettings, epoch: int, block: int) -> BlockPlan:
+    """The arithmetic from stretches to batches. Pure."""
+    seconds = gathered.seconds
+    if not len(seconds):
+        return BlockPlan(gathered, Batches(np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)))
+    run_of = group_runs(seconds, gathered.shard_of_row[gathered.stretches.row], settings, epoch)
+    random = hash64("run", settings.seed, epoch, gathered.identities[first_of_runs(run_of)])
+    return BlockPlan(gathered, make_batches(seconds, run_of, random, settings, (epoch, block)))
 
 
 def view(
@@ -221,7 +230,7 @@ def view(
     next_batch: int,
     rank: int,
     world_size: int,
-    on_block: Callable[[Position, BlockPlan], None] | None = None,
+    on_block: Callable[[Position, Step], None] | None = None,
 ) -> Iterator[tuple[Position, PlannedBatch, BlockPlan | None]]:
     """The batches of one rank from global batch `next_batch` on: b belongs to rank b % world_size.
 
@@ -236,9 +245,10 @@ def view(
         on_block: called with every block that is passed, whether or not it holds a batch of this rank.
     """
     position, end = start, next_batch
-    for position, block in planner.walk(start):
+    for position, step in planner.walk(start):
         if on_block is not None:
-            on_block(position, block)
+            on_block(position, step)
+        block = step.plan
         end = position.batch + block.num_batches
         first = max(next_batch, position.batch)
         first += (rank - first) % world_size

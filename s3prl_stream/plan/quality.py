@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.hashing import hash64
-from s3prl_stream.plan.planner import BlockPlan, Planner
+from s3prl_stream.plan.planner import BlockPlan, EpochPlanner, Planner
 from s3prl_stream.shards.member import I64
 
 
 @dataclass(frozen=True)
 class PlanQuality:
-    """Measured on the first blocks of two epochs. Shares are from 0 to 1."""
+    """Measured on the first blocks (of two epochs, unless sets are mixed by weight). Shares are from 0 to 1."""
 
     blocks: int
     batches: int
@@ -31,23 +31,26 @@ class PlanQuality:
     """Padded seconds that hold no audio."""
     budget_filled: float
     """Padded seconds of a batch over `max_batch_seconds`, on average."""
-    repeated_pairs: float
-    """Pairs of clips in one batch that share a batch in the next epoch too."""
+    repeated_pairs: float | None
+    """Pairs of clips in one batch that share a batch in the next epoch too; None: a mix, which has no epochs."""
     speakers_vs_uniform: float | None
     """Distinct speakers in a batch over those of as many clips drawn uniformly; None: no speaker column."""
     megabytes_per_read: float
     """Mean size of one contiguous read."""
+    share_of_set: dict[str, float]
+    """Set -> its share of the audio: the realised mix."""
 
 
 def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -> PlanQuality:
-    """Plan up to `max_blocks` blocks of epoch 0 (and, for the pairs, the same shards' blocks of epoch 1) and measure.
+    """Plan up to `max_blocks` blocks (and, for the pairs, the same shards' blocks of epoch 1) and measure.
 
     Args:
         planner: of the stream.
         max_blocks: how many; all of a small set.
         column: whose distinct values in a batch are counted.
     """
-    blocks = [planner.plan_block(0, block) for block in range(min(max_blocks, len(planner.blocks(0))))]
+    most = min(max_blocks, len(planner.blocks(0))) if isinstance(planner, EpochPlanner) else max_blocks
+    blocks = [step.plan for _, step in itertools.islice(planner.walk(), most)]
     padded = np.concatenate([_padded_seconds(block) for block in blocks])
     seconds = sum(float(block.seconds.sum()) for block in blocks)
     sizes = np.concatenate([np.diff(block.batches.edges, axis=1)[:, 0] for block in blocks])
@@ -60,10 +63,22 @@ def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -
         clips_per_batch=float(sizes.mean()),
         padding=1 - seconds / float(padded.sum()),
         budget_filled=float(padded.mean()) / planner.settings.max_batch_seconds,
-        repeated_pairs=_repeated_pairs(planner, blocks),
+        repeated_pairs=_repeated_pairs(planner, blocks) if isinstance(planner, EpochPlanner) else None,
         speakers_vs_uniform=_speakers(planner, blocks, column),
         megabytes_per_read=sum(size for size, _ in reads) / max(sum(count for _, count in reads), 1) / 1e6,
+        share_of_set=_shares(planner, blocks),
     )
+
+
+def _shares(planner: Planner, blocks: list[BlockPlan]) -> dict[str, float]:
+    totals = np.zeros(len(planner.shards.members))
+    for block in blocks:
+        for batch in range(block.num_batches):
+            for index, seconds in block.seconds_by_set(batch).items():
+                totals[index] += seconds
+    return {
+        member.name: float(share) for member, share in zip(planner.shards.members, totals / totals.sum(), strict=True)
+    }
 
 
 def _padded_seconds(block: BlockPlan) -> npt.NDArray[np.float64]:
@@ -78,9 +93,9 @@ def _batch_of_stretch(block: BlockPlan) -> I64:
     return found
 
 
-def _repeated_pairs(planner: Planner, blocks: list[BlockPlan]) -> float:
+def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
     """Share of the pairs of these blocks that meet again in epoch 1, over all blocks of epoch 1 that hold them."""
-    wanted = {(member, shard) for block in blocks for member, shard, _ in block.shards}
+    wanted = {(one.set_index, one.shard) for block in blocks for one in block.shards}
     later: dict[tuple[int, int, int, int], tuple[int, int]] = {}
     order = planner.blocks(1)
     for number in range(len(order)):
@@ -107,18 +122,19 @@ def _repeated_pairs(planner: Planner, blocks: list[BlockPlan]) -> float:
 
 def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
     for row, first, draw in zip(block.stretches.row, block.stretches.first_frame, block.stretches.draw, strict=True):
-        member, shard, _ = block.shards[block.shard_of_row[row]]
-        yield member, shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
+        one = block.shards[block.shard_of_row[row]]
+        yield one.set_index, one.shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
 
 
 def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> float | None:
     if column not in planner.shards.columns():
         return None
-    values = _column_by_shard(planner, column, {(m, s) for block in blocks for m, s, _ in block.shards})
+    values = _column_by_shard(planner, column, {(one.set_index, one.shard) for block in blocks for one in block.shards})
     ratios = []
     for number, block in enumerate(blocks):
-        codes = np.concatenate([values[member, shard] for member, shard, _ in block.shards])
-        first_row = np.cumsum([0, *(len(values[member, shard]) for member, shard, _ in block.shards)])
+        held = [values[one.set_index, one.shard] for one in block.shards]
+        codes = np.concatenate(held)
+        first_row = np.cumsum([0, *map(len, held)])
         row = block.stretches.row
         code = codes[first_row[block.shard_of_row[row]] + block.row_in_shard[row]]
         shuffled = code[np.argsort(hash64("uniform", number, np.arange(len(code))))]
@@ -155,7 +171,7 @@ def _reads(block: BlockPlan) -> tuple[int, int]:
     for start, stop in block.batches.edges:
         rows = np.unique(block.stretches.row[block.batches.sequence[start:stop]])
         shard, at = block.shard_of_row[rows], block.row_in_shard[rows]
-        sizes = [int(block.shards[s][2].size[r]) for s, r in zip(shard, at, strict=True)]
+        sizes = [int(block.shards[s].rows.size[r]) for s, r in zip(shard, at, strict=True)]
         total += sum(sizes)
         count += int(np.count_nonzero((np.diff(at, prepend=-2) != 1) | (np.diff(shard, prepend=-1) != 0)))
     return total, count

@@ -38,6 +38,9 @@ class PlanSettings:
     """"per_clip": one crop of each clip. "per_seconds": as many as the clip is long, on average."""
     too_long: str = "split"
     """What happens to a clip longer than `max_batch_seconds`: "split", "crop" or "skip"."""
+    stop: str | None = None
+    """Where a mix of sets by weight with `epochs` ends: "first": as soon as one set has had its epochs; "all": when
+    every set has, those that had them earlier going on meanwhile."""
     block_samples: int = 16_384
     """Clips planned at a time (whole shards)."""
 
@@ -62,10 +65,12 @@ class PlanSettings:
                 )
         _one_of("crops", self.crops, ("per_clip", "per_seconds"))
         _one_of("too_long", self.too_long, ("split", "crop", "skip"))
+        if self.stop is not None:
+            _one_of("stop", self.stop, ("first", "all"))
 
     def identity(self) -> dict[str, Any]:
-        """What a cursor must agree with: every setting but the number of epochs, which only says where to stop."""
-        return {name: value for name, value in asdict(self).items() if name != "epochs"}
+        """What a cursor must agree with: every setting but `epochs` and `stop`, which only say where to end."""
+        return {name: value for name, value in asdict(self).items() if name not in ("epochs", "stop")}
 
 
 def _positive(name: str, value: float | None, *, integer: bool = False) -> None:

@@ -14,6 +14,7 @@ from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.weights import Weights, by_temperature, normalised
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,13 +25,15 @@ class ShardSet:
 
     Args:
         members: sets with different names, because a sample's identity is (set, key).
+        weights: shares of the delivered audio, one a set, summing to 1; None: every clip once an epoch.
 
     Raises:
         UsageError: two sets of one name, or none at all.
     """
 
-    def __init__(self, members: Sequence[SetMember]) -> None:
+    def __init__(self, members: Sequence[SetMember], weights: Weights | None = None) -> None:
         self.members = list(members)
+        self.weights = weights
         names = [member.name for member in self.members]
         if not names:
             raise UsageError("no shard sets given")
@@ -98,22 +101,34 @@ class ShardSet:
         return f"{self.name}: {len(self)} samples, {self.hours:.2f} h in {self.num_shards} shards"
 
 
-def open_shards(url: str | Path | Sequence[str | Path]) -> ShardSet:
+def open_shards(
+    url: str | Path | Sequence[str | Path] | Mapping[str, float], *, temperature: float | None = None
+) -> ShardSet:
     """Open a packed set, or several as one.
 
     Args:
-        url: folder of a set, or a list of folders.
+        url: of a set, or a list of them (an epoch delivers every clip of all sets once), or a mix, {url: weight}:
+            the sets' shares of the delivered audio; each set has its own epochs then.
+        temperature: mixes a list of sets by hours ** (1 / temperature): 1 in proportion to their hours, more favours
+            small sets, infinity is uniform.
 
     Raises:
-        UsageError: no set there.
+        UsageError: no set there; weights or temperature out of range, or both.
         ShardError: a damaged manifest.
     """
-    folders = [url] if isinstance(url, str | Path) else list(url)
-    return ShardSet([ShardFolder(folder) for folder in folders])
+    if isinstance(url, Mapping):
+        if temperature is not None:
+            raise UsageError("weights are given, and temperature= computes weights: use one of them")
+        weights = normalised(url)
+        return ShardSet([ShardFolder(folder) for folder in url], weights)
+    members = [ShardFolder(folder) for folder in ([url] if isinstance(url, str | Path) else url)]
+    if temperature is None:
+        return ShardSet(members)
+    return ShardSet(members, by_temperature([float(member.shard_seconds.sum()) for member in members], temperature))
 
 
 def as_shard_set(shards: Any) -> ShardSet:
-    """What a stream accepts: a ShardSet, a folder or list of folders, MemoryShards, or samples in memory."""
+    """What a stream accepts: a ShardSet, what `open_shards` takes, MemoryShards, or samples in memory."""
     if isinstance(shards, ShardSet):
         return shards
     if isinstance(shards, MemoryShards | ShardFolder):
@@ -121,7 +136,8 @@ def as_shard_set(shards: Any) -> ShardSet:
     if isinstance(shards, str | Path):
         return open_shards(shards)
     if isinstance(shards, Mapping):
-        return ShardSet([MemoryShards(shards)])
+        weighted = shards and not any(isinstance(value, Mapping) for value in shards.values())
+        return open_shards(shards) if weighted else ShardSet([MemoryShards(shards)])
     if isinstance(shards, Sequence) and shards:
         if all(isinstance(one, str | Path) for one in shards):
             return open_shards(shards)

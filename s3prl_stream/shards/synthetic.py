@@ -38,7 +38,13 @@ SPEAKERS_PER_LANGUAGE = 300
 
 
 def make_synthetic_index(
-    out: str | Path, num_shards: int, *, samples_per_shard: int = 1250, seed: int = 0, shuffled: bool = True
+    out: str | Path,
+    num_shards: int,
+    *,
+    samples_per_shard: int = 1250,
+    seed: int = 0,
+    shuffled: bool = True,
+    name: str = "synthetic",
 ) -> None:
     """Write manifest and index parts of a set that has no shards.
 
@@ -47,6 +53,7 @@ def make_synthetic_index(
         num_shards, samples_per_shard: size.
         seed: another seed, another set.
         shuffled: as the packer does it; False: in the order of a corpus, speaker after speaker.
+        name: of the set.
 
     Raises:
         UsageError: the folder is not empty.
@@ -75,7 +82,7 @@ def make_synthetic_index(
                         "sha256": f"{seed}-{number}",
                     }
                 )
-    manifest = {"format_version": FORMAT_VERSION, "name": "synthetic", "corpus": "synthetic", "shards": shards}
+    manifest = {"format_version": FORMAT_VERSION, "name": name, "corpus": "synthetic", "shards": shards}
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,7 +95,7 @@ def train(
     settings: TrainSettings,
     *,
     run: Path,
-    seconds_of: Callable[[Batch], float],
+    seconds_by_set: Callable[[Batch], Mapping[str, float]],
     device: str | torch.device = "cpu",
     quiet: bool = False,
 ) -> TrainResult:
@@ -106,7 +106,7 @@ def train(
         batches: endless; its cursor goes into the checkpoints.
         settings: how to train.
         run: folder that gets `losses.jsonl` and `checkpoints/`.
-        seconds_of: seconds of audio in a batch.
+        seconds_by_set: set -> seconds of its audio in a batch.
         device: where to train.
         quiet: no progress on stderr.
 
@@ -142,7 +142,10 @@ def train(
                 _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
             bad_in_a_row = 0 if applied else bad_in_a_row + 1
             skipped += not applied
-            step_seconds = sum(seconds_of(batch) for batch in update)
+            mix: dict[str, float] = {}
+            for name, amount in (pair for batch in update for pair in seconds_by_set(batch).items()):
+                mix[name] = mix.get(name, 0.0) + amount
+            step_seconds = sum(mix.values())
             seconds += step_seconds
             log.write(
                 {
@@ -153,6 +156,7 @@ def train(
                     "applied": applied,
                     "seconds": step_seconds,
                     "hours_seen": seconds / 3600,
+                    "seconds_by_set": mix,
                 }
             )
             progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)

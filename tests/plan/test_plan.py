@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from streams import RATE, cuts, durations, memory, settings
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.plan.planner import START, Planner, view
+from s3prl_stream.plan.planner import START, EpochPlanner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.sample import Item
 from s3prl_stream.stream import ShardStream
 
 
-def planner_of(seconds: list[float], **given_settings: Any) -> Planner:
+def planner_of(seconds: list[float], **given_settings: Any) -> EpochPlanner:
     return ShardStream(memory(seconds), **given_settings).planner()
 
 
-def items_of_epoch(planner: Planner, epoch: int) -> list[list[Item]]:
+def items_of_epoch(planner: EpochPlanner, epoch: int) -> list[list[Item]]:
     blocks = [planner.plan_block(epoch, number) for number in range(len(planner.blocks(epoch)))]
     return [block.items(batch) for block in blocks for batch in range(block.num_batches)]
 

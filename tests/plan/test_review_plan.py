@@ -14,8 +14,8 @@ import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.plan.quality import measure
-from s3prl_stream.shards.bytes import MAX_OPEN_FILES, ShardFiles
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.store import MAX_OPEN_FILES, LocalStore
 
 
 def stream(data: Any, **settings: Any) -> Any:
@@ -131,7 +131,7 @@ def test_files_are_read_from_several_threads_while_others_let_go_of_them(tmp_pat
     names = [f"{number:03d}" for number in range(2 * MAX_OPEN_FILES)]
     for name in names:
         (tmp_path / name).write_text(name)
-    files = ShardFiles(tmp_path)
+    files = LocalStore(tmp_path)
     wrong: list[str] = []
 
     def read_all(step: int) -> None:

@@ -67,7 +67,9 @@ SETTINGS = TrainSettings(num_steps=20, lr=0.05, checkpoint_every=4)
 
 def run_once(folder: Path, settings: TrainSettings = SETTINGS, batches: Counted | None = None) -> TrainResult:
     source = Counted() if batches is None else batches
-    return train(Regression(), source, settings, run=folder, seconds_of=lambda batch: len(batch["key"]), quiet=True)
+    return train(
+        Regression(), source, settings, run=folder, seconds_by_set=lambda batch: {"a": len(batch["key"])}, quiet=True
+    )
 
 
 class StopHereError(Exception):
@@ -77,14 +79,14 @@ class StopHereError(Exception):
 def run_until(folder: Path, step: int) -> None:
     """A run that ends at an update of its own accord, as if killed after writing the line of `step`."""
 
-    def seconds_of(batch: Batch) -> float:
+    def seconds_by_set(batch: Batch) -> dict[str, float]:
         if not batches.position <= step:
             raise StopHereError
-        return len(batch["key"])
+        return {"a": len(batch["key"])}
 
     batches = Counted()
     with pytest.raises(StopHereError):
-        train(Regression(), batches, SETTINGS, run=folder, seconds_of=seconds_of, quiet=True)
+        train(Regression(), batches, SETTINGS, run=folder, seconds_by_set=seconds_by_set, quiet=True)
 
 
 def test_interrupted_at_any_step_gives_the_same_lines(tmp_path: Path) -> None:
@@ -148,7 +150,7 @@ def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Pa
         net = Regression()
         net.net[1].p = 0.0
         settings = TrainSettings(num_steps=5, lr=0.05, update_batches=update_batches)
-        train(net, batches, settings, run=tmp_path / name, seconds_of=lambda batch: 1.0, quiet=True)
+        train(net, batches, settings, run=tmp_path / name, seconds_by_set=lambda batch: {"a": 1.0}, quiet=True)
         return [line["loss"] for line in read_losses(tmp_path / name)]
 
     assert losses("apart", Counted(), 4) == pytest.approx(losses("joined", Joined(), 1), rel=1e-5)

@@ -1,0 +1,44 @@
+"""Weights of the sets of a mix: their shares of the audio that is delivered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from s3prl_stream.errors import UsageError
+
+Weights: TypeAlias = tuple[float, ...]
+"""One a set, in the order of the sets; they sum to 1."""
+
+
+def normalised(weights: Mapping[str, Any]) -> Weights:
+    """Weights of any sum -> shares.
+
+    Raises:
+        UsageError: one is no number from 0 on, or all are 0.
+    """
+    for name, weight in weights.items():
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight < math.inf:
+            raise UsageError(f"set {name}: weight {weight!r} must be a number from 0 on")
+    total = math.fsum(weights.values())
+    if not total:
+        raise UsageError("all weights are 0; give at least one set a share")
+    return tuple(weight / total for weight in weights.values())
+
+
+def by_temperature(hours: Sequence[float], temperature: float) -> Weights:
+    """Shares in proportion to hours ** (1 / temperature).
+
+    1 is in proportion to the sets' hours, more favours small sets, infinity is uniform (Arivazhagan et al., "Massively
+    Multilingual Neural Machine Translation in the Wild", 2019, section 4.2).
+
+    Raises:
+        UsageError: the temperature is not greater than 0.
+    """
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature > 0:
+        raise UsageError(f"temperature: {temperature!r} must be a number greater than 0")
+    largest = max(hours)
+    powers = [(amount / largest) ** (1 / temperature) for amount in hours]
+    return tuple(power / math.fsum(powers) for power in powers)

@@ -1,0 +1,256 @@
+"""Several sets by weight: the shares are the asked ones, each set's epochs are exact, and a cursor remembers all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from streams import RATE, clips, cuts, delivered
+
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.plan.mix import MixPlanner
+from s3prl_stream.plan.planner import view
+from s3prl_stream.sample import PlannedBatch
+from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.shardset import ShardSet, open_shards
+from s3prl_stream.shards.synthetic import make_synthetic_index
+from s3prl_stream.shards.weights import by_temperature, normalised
+from s3prl_stream.stream import ShardStream
+
+
+def mixed(lengths: Sequence[Sequence[float]], weights: Sequence[float], **memory: Any) -> ShardSet:
+    """One set in memory for each list of lengths, by weight."""
+    names = "abcdefgh"
+    members = [MemoryShards(clips(one, seed), names[seed], **memory) for seed, one in enumerate(lengths)]
+    return ShardSet(members, normalised(dict(zip(names, weights, strict=False))))
+
+
+def batches_of(stream: ShardStream, count: int) -> list[PlannedBatch]:
+    planner = stream.planner()
+    return [planned for _, planned, _ in itertools.islice(view(planner, planner.start, 0, 0, 1), count)]
+
+
+def by_set_and_epoch(batches: Iterator[PlannedBatch] | list[PlannedBatch]) -> dict[tuple[int, int], Counter[str]]:
+    found: dict[tuple[int, int], Counter[str]] = {}
+    for planned in batches:
+        for item in planned.items:
+            found.setdefault((item.set_index, item.epoch), Counter())[item.key] += 1
+    return found
+
+
+lengths = st.lists(st.lists(st.floats(0.2, 6.0), min_size=1, max_size=60), min_size=1, max_size=4)
+settings = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**40),
+        "max_batch_seconds": st.floats(8.0, 40.0),
+        "max_batch_size": st.one_of(st.none(), st.integers(1, 9)),
+        "run": st.integers(1, 4),
+        "block_samples": st.integers(4, 80),
+    }
+)
+
+
+@given(lengths, settings, st.data())
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_each_set_is_delivered_exactly_once_in_each_of_its_epochs(
+    seconds: list[list[float]], given_settings: dict[str, Any], data: st.DataObject
+) -> None:
+    weights = data.draw(st.lists(st.floats(0.05, 1.0), min_size=len(seconds), max_size=len(seconds)))
+    stop, epochs = data.draw(st.sampled_from(["first", "all"])), data.draw(st.integers(1, 3))
+    stream = ShardStream(mixed(seconds, weights, samples_per_shard=7), epochs=epochs, stop=stop, **given_settings)
+    found = by_set_and_epoch(batches_of(stream, 10**6))
+    whole = set()
+    for index, one in enumerate(seconds):
+        seen = sorted(epoch for member, epoch in found if member == index)
+        for epoch in seen:
+            assert max(found[index, epoch].values()) == 1
+            complete = len(found[index, epoch]) == len(one)
+            assert complete or epoch == seen[-1], "an epoch begins only when the one before it is complete"
+        if len([e for e in seen if len(found[index, e]) == len(one)]) >= epochs:
+            whole.add(index)
+    assert whole if stop == "first" else whole == set(range(len(seconds)))
+    if stop == "first":  # it ends with the first, not after it
+        assert all(epoch < epochs for _, epoch in found)
+    assert len(stream) == sum(sum(counts.values()) for counts in found.values())
+
+
+@given(lengths, settings, cuts, st.data())
+@hypothesis_settings(max_examples=12, deadline=None)
+def test_resume_chains_on_changing_ranks_deliver_the_ledger(
+    seconds: list[list[float]], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
+) -> None:
+    weights = data.draw(st.lists(st.floats(0.05, 1.0), min_size=len(seconds), max_size=len(seconds)))
+    shards = mixed(seconds, weights, samples_per_shard=7)
+    stream = ShardStream(shards, **given_settings, **cut).load_audio(sample_rate=RATE)
+    ledger = [delivered(batch) for batch in itertools.islice(Loader(stream), 20)]
+    got: list[Any] = []
+    state = None
+    while len(got) < 20:
+        world = data.draw(st.integers(1, 3))
+        rounds = data.draw(st.integers(2, 8))
+        loaders = [Loader(stream, rank=rank, world_size=world) for rank in range(world)]
+        if state is not None:
+            for loader in loaders:
+                loader.load_state_dict(json.loads(json.dumps(state)))
+        ranks = [[delivered(batch) for batch in itertools.islice(loader, rounds)] for loader in loaders]
+        got += [batch for together in zip(*ranks, strict=True) for batch in sorted(together)]
+        states = [loader.state_dict() for loader in loaders]
+        assert all(one == states[0] for one in states)
+        state = states[0]
+    assert got[:20] == ledger
+
+
+@pytest.mark.parametrize("run", [1, 4])
+def test_realised_shares_over_many_batches(tmp_path: Path, run: int) -> None:
+    """Shares of the delivered seconds, whatever the sets' sizes and lengths."""
+    wanted = {"large": 0.5, "small": 0.3, "tiny": 0.2}
+    for name, shards, clips_a_shard in (("large", 8, 1250), ("small", 1, 1250), ("tiny", 1, 50)):
+        make_synthetic_index(tmp_path / name, shards, samples_per_shard=clips_a_shard, name=name)
+    shards = open_shards({str(tmp_path / name): weight for name, weight in wanted.items()})
+    planner = ShardStream(shards, max_batch_seconds=60.0, run=run).planner()
+    totals, count = np.zeros(3), 0
+    for _, step in planner.walk():
+        for batch in range(min(step.plan.num_batches, 10_000 - count)):
+            for index, seconds in step.plan.seconds_by_set(batch).items():
+                totals[index] += seconds
+            count += 1
+        if count == 10_000:
+            break
+    shares = totals / totals.sum()
+    assert count == 10_000
+    assert np.abs(shares - list(wanted.values())).max() < 0.01
+
+
+def test_fifty_clips_beside_a_hundred_thousand(tmp_path: Path) -> None:
+    make_synthetic_index(tmp_path / "large", 80, name="large")
+    make_synthetic_index(tmp_path / "small", 1, samples_per_shard=50, name="small")
+    shards = open_shards({str(tmp_path / "large"): 0.9, str(tmp_path / "small"): 0.1})
+    stream = ShardStream(shards)
+    found = by_set_and_epoch(batches_of(stream, 2000))
+    small = [epoch for member, epoch in found if member == 1]
+    assert len(small) > 10
+    assert all(max(counts.values()) == 1 for counts in found.values())
+    assert all(len(found[1, epoch]) == 50 for epoch in sorted(small)[: min(small[-1], 5)])
+
+
+def test_new_weights_hold_from_the_block_after_the_state(tmp_path: Path) -> None:
+    seconds = [[2.0] * 300, [2.0] * 300]
+    settings: dict[str, Any] = {"block_samples": 50, "max_batch_seconds": 10.0}
+
+    def loader_with(weights: list[float]) -> Loader:
+        return Loader(ShardStream(mixed(seconds, weights), **settings).load_audio(sample_rate=RATE))
+
+    def shares(batches: list[Any]) -> float:
+        return sum(batch["set"].count("a") for batch in batches) / sum(len(batch["set"]) for batch in batches)
+
+    first = loader_with([0.8, 0.2])
+    before = list(itertools.islice(first, 25))
+    second = loader_with([0.2, 0.8])
+    second.load_state_dict(first.state_dict())
+    rest = list(itertools.islice(second, 5))
+    undisturbed = list(itertools.islice(loader_with([0.8, 0.2]), 30))
+    assert [b["key"] for b in before + rest] == [b["key"] for b in undisturbed], "the begun block keeps its weights"
+    after = list(itertools.islice(second, 60))
+    assert abs(shares(before + rest) - 0.8) < 0.03
+    assert abs(shares(after) - 0.2) < 0.03
+    state = second.state_dict()
+    assert [weights for _, weights in state["mix"]] == [[0.8, 0.2], [0.2, 0.8]]
+    third = loader_with([0.2, 0.8])
+    third.load_state_dict(json.loads(json.dumps(state)))
+    assert [row["key"] for row in third.which(3)] == before[3]["key"], "the past is planned with the past's weights"
+    assert [row["key"] for row in third.which(70)] == (before + rest + after)[70]["key"]
+    epochs = by_set_and_epoch_of_batches(before + rest + after)
+    assert all(max(counts.values()) == 1 for counts in epochs.values())
+
+
+def by_set_and_epoch_of_batches(batches: list[Any]) -> dict[tuple[str, int], Counter[str]]:
+    found: dict[tuple[str, int], Counter[str]] = {}
+    for batch in batches:
+        for name, epoch, key in zip(batch["set"], batch["epoch"].tolist(), batch["key"], strict=True):
+            found.setdefault((name, epoch), Counter())[key] += 1
+    return found
+
+
+def test_the_loader_counts_the_realised_mix() -> None:
+    stream = ShardStream(mixed([[1.0] * 40, [3.0] * 40], [0.25, 0.75]), block_samples=20, max_batch_seconds=12.0)
+    loader = Loader(stream.load_audio(sample_rate=RATE))
+    heard = {"a": 0.0, "b": 0.0}
+    for batch in itertools.islice(loader, 30):
+        for name, length in zip(batch["set"], batch["wav_len"].tolist(), strict=True):
+            heard[name] += length / RATE / 3600
+    assert loader.hours_by_set == pytest.approx(heard)
+    assert heard["b"] / sum(heard.values()) == pytest.approx(0.75, abs=0.03)
+
+
+def test_cursor_of_23_sets_is_small() -> None:
+    members = [MemoryShards(clips([1.0] * 3, number), f"voxpopuli_{number:02d}") for number in range(23)]
+    shards = ShardSet(members, by_temperature([float(number + 1) for number in range(23)], 2.0))
+    loader = Loader(ShardStream(shards, block_samples=30).load_audio(sample_rate=RATE))
+    list(itertools.islice(loader, 20))
+    assert len(json.dumps(loader.state_dict())) < 4096
+
+
+def test_temperature() -> None:
+    hours = [100.0, 10.0, 1.0]
+    assert by_temperature(hours, 1.0) == pytest.approx([amount / 111 for amount in hours])
+    assert by_temperature(hours, math.inf) == pytest.approx([1 / 3] * 3)
+    square_roots = [math.sqrt(amount) for amount in hours]
+    assert by_temperature(hours, 2.0) == pytest.approx([root / sum(square_roots) for root in square_roots])
+    for wrong in (0, -1.0, math.nan, True, "2"):
+        with pytest.raises(UsageError, match="temperature"):
+            by_temperature(hours, wrong)  # type: ignore[arg-type]
+
+
+def test_what_a_mix_refuses() -> None:
+    shards = mixed([[1.0] * 9, [2.0] * 9], [1, 1])
+    for wrong, words in (
+        ({"shuffle": False}, "shuffled"),
+        ({"epochs": 2}, "stop="),
+        ({"stop": "first"}, "epochs="),
+        ({"balance": "speaker"}, "balance"),
+        ({"where": "frames == 1000"}, "set b: nothing of it is selected"),
+        ({"stop": "last", "epochs": 1}, "first, all"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ShardStream(shards, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="by weight"):
+        ShardStream(shards.members[0], epochs=1, stop="all")
+    for weights, words in (({"a": -1.0}, "-1.0"), ({"a": 0.0}, "all weights are 0"), ({"a": "much"}, "much")):
+        with pytest.raises(UsageError, match=words):
+            normalised(weights)
+    loader = Loader(ShardStream(shards).load_audio(sample_rate=RATE))
+    with pytest.raises(UsageError, match="no epoch"):
+        loader.batches_in_epoch(0)
+    with pytest.raises(TypeError):
+        len(loader)
+
+
+def test_a_set_of_which_nothing_fits_is_named() -> None:
+    stream = ShardStream(mixed([[1.0], [9.0]], [1, 1]), max_batch_seconds=5.0, too_long="skip")
+    with pytest.raises(UsageError, match="set b: each of its 1 selected clips is longer"):
+        batches_of(stream, 50)
+
+
+def test_a_cursor_of_a_mix_and_one_of_epochs_do_not_fit_each_other() -> None:
+    weighted = mixed([[1.0] * 9, [2.0] * 9], [1, 1])
+    plain = ShardSet(weighted.members)
+    state = Loader(ShardStream(plain).load_audio(sample_rate=RATE)).state_dict()
+    with pytest.raises(StateError, match="mixed was False, is True"):
+        Loader(ShardStream(weighted).load_audio(sample_rate=RATE)).load_state_dict(state)
+
+
+def test_a_set_with_weight_0_rests() -> None:
+    stream = ShardStream(mixed([[1.0] * 9, [2.0] * 9], [1, 0]), epochs=1, stop="all")
+    assert {member for member, _ in by_set_and_epoch(batches_of(stream, 100))} == {0}
+    assert isinstance(stream.planner(), MixPlanner)
