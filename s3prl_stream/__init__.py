@@ -22,6 +22,7 @@ _HOME = {
     "UsageError": "s3prl_stream.errors",
     "Utterance": "s3prl_stream.sample",
     "build_encoder": "s3prl_stream.models.transformer",
+    "index_shards": "s3prl_stream.shards.foreign",
     "open_shards": "s3prl_stream.shards.shardset",
     "pack": "s3prl_stream.shards.pack",
     "pretrain": "s3prl_stream.recipes",

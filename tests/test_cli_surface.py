@@ -25,6 +25,7 @@ SURFACE = {
     "pack librispeech": f"{PACK} ROOT --split",
     "pack folder": f"{PACK} ROOT --label-from --pattern --table",
     "pack manifest": f"{PACK} ROOT",
+    "index": "TARS --durations --full --json --name --out --prefix-keys --workers",
     "inspect": "SET --json --top",
     "verify": "SET --full --json --workers",
     "plan": f"{PLANNED} --blocks --whole-epoch",

@@ -17,6 +17,7 @@ PROMISED = {
     "Utterance",
     "build_encoder",
     "corpora",
+    "index_shards",
     "open_shards",
     "pack",
     "pipes",

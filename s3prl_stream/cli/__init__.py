@@ -19,6 +19,7 @@ from typing import NoReturn
 
 COMMANDS = {
     "pack": "pack a corpus, a folder of audio or a manifest into shards",
+    "index": "index WebDataset tars made elsewhere, where they lie",
     "inspect": "show what a set of shards holds",
     "verify": "look for damage in a set, quickly or byte for byte",
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",

@@ -11,9 +11,11 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.braces import expand_braces
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.weights import Weights, by_temperature, normalised
 
 if TYPE_CHECKING:
@@ -107,13 +109,14 @@ def open_shards(
     """Open a packed set, or several as one.
 
     Args:
-        url: of a set, or a list of them (an epoch delivers every clip of all sets once), or a mix, {url: weight}:
-            the sets' shares of the delivered audio; each set has its own epochs then.
+        url: folder of a set, or a list of them (an epoch delivers every clip of all sets once), in which braces stand
+            for several ("sets/{en,de}"); or a mix, {url: weight}: the sets' shares of the delivered audio; each set has
+            its own epochs then.
         temperature: mixes a list of sets by hours ** (1 / temperature): 1 in proportion to their hours, more favours
             small sets, infinity is uniform.
 
     Raises:
-        UsageError: no set there; weights or temperature out of range, or both.
+        UsageError: no set there, or tars in place of their folder; weights or temperature out of range, or both.
         ShardError: a damaged manifest.
     """
     if isinstance(url, Mapping):
@@ -121,10 +124,27 @@ def open_shards(
             raise UsageError("weights are given, and temperature= computes weights: use one of them")
         weights = normalised(url)
         return ShardSet([ShardFolder(folder) for folder in url], weights)
-    members = [ShardFolder(folder) for folder in ([url] if isinstance(url, str | Path) else url)]
+    given = [url] if isinstance(url, str | Path) else url
+    members = [ShardFolder(folder) for one in given for folder in _folders(one)]
     if temperature is None:
         return ShardSet(members)
     return ShardSet(members, by_temperature([float(member.shard_seconds.sum()) for member in members], temperature))
+
+
+def _folders(url: str | Path) -> list[str]:
+    """The folders that a name with braces stands for."""
+    folders = [str(url)] if not is_remote(url) and local_path(url).exists() else expand_braces(str(url))
+    tar = next((folder for folder in folders if folder.endswith(".tar") and not _is_local_folder(folder)), None)
+    if tar is not None:
+        raise UsageError(
+            f"{tar}: a tar is opened by the folder of its index. Make one with `s3prl-stream index` (or index_shards), "
+            "and open that folder."
+        )
+    return folders
+
+
+def _is_local_folder(url: str) -> bool:
+    return not is_remote(url) and local_path(url).is_dir()
 
 
 def as_shard_set(shards: Any) -> ShardSet:

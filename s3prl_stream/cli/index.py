@@ -1,0 +1,106 @@
+"""`s3prl-stream index TARS...`: WebDataset tars made elsewhere become a set where they lie."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.progress import Progress, usable_cores
+
+if TYPE_CHECKING:
+    from s3prl_stream.shards.foreign import IndexReport
+
+_SHOWN = 20
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "index",
+        help=COMMANDS["index"],
+        description="Read the headers of tars and of the audio in them, and write an index beside them (or to --out). "
+        "Nothing is unpacked or copied. Exit status 1 if anything is damaged or refused.",
+    )
+    parser.add_argument(
+        "tars", nargs="+", metavar="TARS", help="paths or URLs, with braces {000000..000123} or stars; or a folder"
+    )
+    parser.add_argument("--out", metavar="SET", help="folder or URL for the index (default: beside the tars)")
+    parser.add_argument("--name", help="of the set (default: that of its folder)")
+    parser.add_argument(
+        "--durations",
+        metavar="FILE",
+        action="append",
+        help="a table of the samples: NeMo's manifest, Lhotse's cuts, CSV, TSV or JSON lines; repeat it for several",
+    )
+    parser.add_argument("--full", action="store_true", help="read every byte, for checksums")
+    parser.add_argument("--prefix-keys", action="store_true", help="the tar's name before each key: keys repeat")
+    parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("--json", action="store_true", help="print the summary and all that was left out as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Index, show progress, end with a summary; 1 if something is damaged or refused."""
+    from s3prl_stream.shards.foreign import index_tars
+
+    with Progress("tars", "indexing") as progress:
+        report = index_tars(
+            args.tars,
+            args.out,
+            name=args.name,
+            durations=args.durations,
+            full=args.full,
+            prefix_keys=args.prefix_keys,
+            num_workers=args.workers,
+            progress=progress.tell,
+        )
+    print(json.dumps(_as_json(report)) if args.json else "\n".join(_lines(report)))
+    return 1 if report.problems else 0
+
+
+def _as_json(report: IndexReport) -> dict[str, Any]:
+    counts, shards, indexed = (report.manifest[name] for name in ("counts", "shards", "indexed"))
+    return {
+        "out": report.url,
+        "samples": counts["samples"],
+        "hours": counts["seconds"] / 3600,
+        "shards": len(shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "run": report.manifest["run"],
+        "wrong_offsets": indexed["wrong_offsets"],
+        "table": report.table,
+        "left_out": [one._asdict() for one in report.left_out],
+    }
+
+
+def _lines(report: IndexReport) -> list[str]:
+    facts, table = _as_json(report), report.table
+    lines = [
+        f"{report.url}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
+        f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB; "
+        f"{facts['run']} neighbours are read together"
+    ]
+    if table is not None:
+        lines.append(
+            f"table: {table['rows']} rows; {table['samples_without_row']} samples without a row, "
+            f"{table['rows_without_sample']} rows without a sample, {table['rows_twice']} keys in several rows"
+        )
+        if table["durations_differ"]:
+            lines.append(
+                f"{table['durations_differ']} durations differ from the audio, such as {table['first_difference']}"
+            )
+    if facts["wrong_offsets"]:
+        lines.append(
+            f"{len(facts['wrong_offsets'])} .tar.idx are wrong and not used, such as {facts['wrong_offsets'][0]}.idx"
+        )
+    skipped = len(report.left_out) - len(report.problems)
+    if skipped:
+        lines.append(f"skipped for holding no audio: {skipped}")
+    if report.problems:
+        lines.append(f"damaged or refused: {len(report.problems)}")
+    lines += [f"  {one.audio}: {one.message} ({one.reason})" for one in report.problems[:_SHOWN]]
+    if len(report.problems) > _SHOWN:
+        lines.append(f"  ... and {len(report.problems) - _SHOWN} more, in left_out.jsonl")
+    return lines
