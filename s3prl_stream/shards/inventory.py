@@ -18,7 +18,7 @@ from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = MAX_LEFT_OUT_BYTES = 1 << 30
 
-_SHARD = re.compile(r"([A-Za-z0-9_-]{1,64})-\d{6,}\.tar")
+_SHARD = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{6,12}\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 SECONDS_TOLERANCE = 1e-9
 """Relative; of two sums of the same numbers."""
@@ -61,17 +61,15 @@ def take_inventory(store: Store) -> Inventory:
         ShardError: another format version, or a damaged manifest and too little else to tell what the set was.
     """
     manifest, problems = _read(store)
-    names = _names(manifest.get("shards"))
-    if names is None:
-        problems.append("it does not name the shards")
-        names = _names_of_files(store, manifest.get("name"))
-    described = manifest["shards"] if _names(manifest.get("shards")) else [{}] * len(names)
-    entries = [_entry(name, position, one) for position, (name, one) in enumerate(zip(names, described, strict=True))]
-    match = _SHARD.fullmatch(names[0])
-    name = manifest.get("name")
-    if not isinstance(name, str) or match is None or name != match[1]:
-        problems.append(f"its name is {name!r}, the shards are called {names[0]}")
-        name = match[1] if match else ""
+    described, problem = _described(store, manifest.get("shards"))
+    names = list(described)
+    if problem is not None:
+        problems.append(problem)
+        names = _names_of_files(store, manifest.get("name"), problems[0])
+    entries = [_entry(name, position, described.get(name, {})) for position, name in enumerate(names)]
+    name = _set_of(names[0])
+    if manifest.get("name") != name:
+        problems.append(f"its name is {manifest.get('name')!r}, the shards are called {names[0]}")
     if not problems:
         problems += _contradictions(manifest, entries)
     findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
@@ -131,41 +129,88 @@ def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
     return manifest, [] if version == FORMAT_VERSION else [f"its format version is {version!r}"]
 
 
-def _names(shards: Any) -> list[str] | None:
-    """File names of the shards, if each entry has one, all different."""
+def _described(store: Store, shards: Any) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """What the manifest says of each shard by its name, and why these are not the names of the set's shards.
+
+    A damaged name must not pass for a missing shard: a shard that is not there is looked up in the index.
+    """
     if not isinstance(shards, list) or not shards or not all(isinstance(one, dict) for one in shards):
-        return None
+        return {}, "it does not name the shards"
     names = [one.get("name") for one in shards]
-    if len(set(map(str, names))) < len(names):
+    counts = Counter(map(str, names))
+    described = {str(name): one for name, one in zip(names, shards, strict=True) if counts[str(name)] == 1}
+    order: list[tuple[str, int]] = []
+    for name in names:
+        if not isinstance(name, str) or not _SHARD.fullmatch(name):
+            return described, f"{name!r:.100} is no name of a shard"
+        order.append((_set_of(name), _number(name)))
+        if len(order) > 1 and (order[-1][0] != order[0][0] or order[-1] <= order[-2]):
+            return described, f"{name} does not follow {names[len(order) - 2]}"
+    there = _files(store)
+    part: IndexPart | None = None
+    for position, name in enumerate(names):
+        if there is None or name in there:
+            continue
+        in_part = part_name(position // SHARDS_PER_PART)
+        if part is None or part.name != in_part:
+            part = IndexPart(store, in_part)
+        listed = part.shards_in(position % SHARDS_PER_PART)
+        if listed and name not in listed:
+            return described, f"names {name}, which is not there, where the index has {listed[0]}"
+    return described, None
+
+
+def _set_of(shard: str) -> str:
+    return shard.rpartition("-")[0]
+
+
+def _number(shard: str) -> int:
+    return int(shard.rpartition("-")[2].removesuffix(".tar"))
+
+
+def _files(store: Store) -> set[str] | None:
+    """None: the store cannot tell."""
+    try:
+        return {file for file, _ in store.list()}
+    except UsageError:  # a web server
         return None
-    return names if all(isinstance(name, str) and _SHARD.fullmatch(name) for name in names) else None
 
 
-def _names_of_files(store: Store, name: Any) -> list[str]:
+def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
     """Shards that are there, and those that the index knows of.
+
+    Args:
+        store: the set.
+        name: of the set, by its manifest.
+        problem: of the manifest.
 
     Raises:
         UsageError, ShardError: there are none, those of several sets, or no way to list them.
     """
-    try:
-        files = [file for file, _ in store.list()]
-    except UsageError as error:
-        raise ShardError(f"{store.url}: the manifest is damaged, and {error}") from None
-    found = {file for file in files if _SHARD.fullmatch(file)}
-    parts = [file for file in files if file.startswith(f"{INDEX_FOLDER}/")]
-    found |= {shard for file in parts for shard in _shards_in(IndexPart(store, file))}
-    matches = {shard: _SHARD.fullmatch(shard) for shard in found}
-    sets = {match[1] for match in matches.values() if match}
-    if name in sets:
+    files = _files(store)
+    if files is None:
+        raise ShardError(f"{store.url}: the manifest is damaged, and a web server does not list the shards.")
+    found = {file.removesuffix(".idx").removesuffix(".parquet") for file in files}
+    for file in files:
+        if file.startswith(f"{INDEX_FOLDER}/"):
+            found.update(_shards_in(IndexPart(store, file)))
+    shards = {shard for shard in found if _SHARD.fullmatch(shard)}
+    sets = {_set_of(shard) for shard in shards}
+    if isinstance(name, str) and name in sets:
         sets = {name}
-    if not sets:
+    if not sets and MANIFEST not in files:
         raise UsageError(f"{store.url}: no shard set here ({MANIFEST} is missing). Make one with `s3prl-stream pack`.")
+    if not sets:
+        raise ShardError(
+            f"{store.url}: {MANIFEST} is damaged ({problem}), and no shards of a packed set are there. Restore it from "
+            "a copy, or, for tars made elsewhere, run `s3prl-stream index` again."
+        )
     if len(sets) > 1:
         raise ShardError(
             f"{store.url}: the manifest is damaged, and there are shards of {len(sets)} sets "
             f"({', '.join(sorted(sets))}). Move those of the others away, or restore manifest.json from a copy."
         )
-    return sorted(shard for shard, match in matches.items() if match and match[1] in sets)
+    return sorted((shard for shard in shards if _set_of(shard) in sets), key=_number)
 
 
 def _shards_in(part: IndexPart) -> Iterable[str]:

@@ -179,6 +179,12 @@ def in_manifest(field: str, value: Any, shard: int | None = None) -> Callable[[P
     return change
 
 
+def other_name(shard: int, name: str) -> Callable[[Path], None]:
+    change = in_manifest("name", name, shard)
+    change.__name__ = f"manifest_calls_shard_{shard}_{name}"
+    return change
+
+
 def no_manifest(folder: Path) -> None:
     (folder / MANIFEST).unlink()
 
@@ -235,6 +241,11 @@ ON_FILES: dict[Callable[[Path], None], tuple[set[tuple[str, str]], set[tuple[str
     in_manifest("seconds", 1e300, shard=1): ({(MANIFEST, "manifest")},) * 2,
     in_manifest("bytes", 12, shard=1): ({(MANIFEST, "manifest")},) * 2,
     in_manifest("sha256", "0" * 64, shard=1): (set(), {(MANIFEST, "sha256")}),
+    other_name(1, "ret-000001.tar"): ({(MANIFEST, "manifest")},) * 2,
+    other_name(1, "set-000003.tar"): ({(MANIFEST, "manifest")},) * 2,
+    other_name(3, "set-000007.tar"): ({(MANIFEST, "manifest")},) * 2,
+    other_name(1, "../../set-000001.tar"): ({(MANIFEST, "manifest")},) * 2,
+    in_manifest("name", ["set"]): ({(MANIFEST, "manifest")},) * 2,
     no_manifest: ({(MANIFEST, "manifest")},) * 2,
     garbage_manifest: ({(MANIFEST, "manifest")},) * 2,
     no_left_out: ({("left_out.jsonl", "left_out")},) * 2,
@@ -396,6 +407,21 @@ def test_what_is_no_set_or_a_newer_one(broken: Path, tmp_path: Path) -> None:
     (broken / MANIFEST).unlink()
     (broken / ".packing.json").write_text('{"name": "set"}')
     with pytest.raises(UsageError, match="never finished"):
+        ss.verify(broken)
+
+
+def test_a_damaged_name_does_not_hide_a_missing_shard(broken: Path) -> None:
+    other_name(1, "set-000003.tar")(broken)
+    (broken / "set-000002.tar").unlink()
+    assert set(found(ss.verify(broken))) == {(MANIFEST, None, "manifest"), ("set-000002.tar", None, "missing")}
+
+
+def test_a_damaged_manifest_and_no_shards(broken: Path) -> None:
+    garbage_manifest(broken)
+    shutil.rmtree(broken / "index")
+    for path in broken.glob("set-*"):
+        path.unlink()
+    with pytest.raises(ShardError, match=r"manifest\.json is damaged \(not readable"):
         ss.verify(broken)
 
 
