@@ -133,47 +133,36 @@ def index_tars(
     target = _Target(url, base, names)
     table = None if durations is None else read_table(durations)
     name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
-    with target.begun() as scratch, Workers(num_workers) as workers:
+    with target.scratch() as scratch:
         tasks = [ScanTask(base, tar, full, str(scratch / f"{number}.jsonl")) for number, tar in enumerate(names)]
-        scans, left_out = [], []
-        for done, scan in enumerate(workers.map(scan_tar, tasks), start=1):
-            if isinstance(scan, NotATar):
-                left_out.append(LeftOut("", names[done - 1], scan.kind, scan.reason, str(scan)))
-            else:
-                scans.append(scan)
-                left_out += scan.left_out
-            if progress is not None:
-                progress("indexing", done, len(names))
-        _refuse_nothing(scans, left_out, len(names))
+        scans, left_out = _scan_all(tasks, num_workers, progress)
         fit = None if table is None else _join(scans, table)
         twice = _duplicates(scans, prefix_keys)
         left_out += _listed_twice(scans, twice)
         columns, num_without = metadata_schema(scans)
-        writer = ForeignIndexWriter(target.out, scratch, columns)
-        try:
-            for number, scan in enumerate(scans):
+        from_table = set() if fit is None else fit.pop("columns") & set(columns)
+        if all(len(scan.hashes) == len(scan.doubtful | without) for scan, without in zip(scans, twice, strict=True)):
+            raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
+        facts = {
+            "name": name,
+            "corpus": corpus_name or name,
+            "licence": licence,
+            "indexed": {
+                "tars": "." if target.is_beside else base,
+                "prefix_keys": prefix_keys,
+                "full": full,
+                "files": dict(sorted(sum((Counter(scan.suffixes) for scan in scans), Counter()).items())),
+                "decoded_for_their_length": sum(scan.num_decoded for scan in scans),
+                "metadata_without_column": num_without,
+                "wrong_offsets": [scan.name for scan in scans if scan.offsets == "wrong"],
+                "from_table": sorted(from_table),
+            },
+        }
+        with target.being_written(), contextlib.closing(ForeignIndexWriter(target.out, scratch, columns)) as writer:
+            for scan, without in zip(scans, twice, strict=True):
                 own = target.writes_offsets(scan)
-                writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | twice[number], own)
-            if not writer.shards:
-                raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
-            facts = {
-                "name": name,
-                "corpus": corpus_name or name,
-                "licence": licence,
-                "indexed": {
-                    "tars": "." if target.is_beside else base,
-                    "prefix_keys": prefix_keys,
-                    "full": full,
-                    "files": dict(sorted(sum((Counter(scan.suffixes) for scan in scans), Counter()).items())),
-                    "decoded_for_their_length": sum(scan.num_decoded for scan in scans),
-                    "metadata_without_column": num_without,
-                    "wrong_offsets": [scan.name for scan in scans if scan.offsets == "wrong"],
-                    "from_table": [] if fit is None else sorted(set(fit.pop("columns")) & set(columns)),
-                },
-            }
+                writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, own)
             manifest = writer.finish(left_out, facts)
-        finally:
-            writer.close()
     return IndexReport(url, manifest, left_out, fit)
 
 
@@ -193,20 +182,29 @@ class _Target:
                 raise UsageError(f"{self.out.url}: {in_the_way} is in the way and of no index that is known. Give out=")
 
     @contextlib.contextmanager
-    def begun(self) -> Iterator[Path]:
-        """A scratch folder; while it is there, a marker says that the index is being made."""
+    def scratch(self) -> Iterator[Path]:
+        """A folder for what the scans find; in that of the index, since it may be as large."""
         folder = self.out.folder if isinstance(self.out, LocalStore) else None
+        if folder is None:
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH) as path:
+                yield Path(path)
+            return
         try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                for old in folder.glob(f"{_SCRATCH}*"):
-                    shutil.rmtree(old, ignore_errors=True)
-            self.out.write(_MARKER, b"{}\n")
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(old, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
         except OSError as error:
             raise UsageError(f"{self.out.url}: cannot be written ({error.strerror}). Give another out=.") from None
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
-            self.out.delete(MANIFEST)
-            yield Path(scratch)
+        with made as path:
+            yield Path(path)
+
+    @contextlib.contextmanager
+    def being_written(self) -> Iterator[None]:
+        """From here on an earlier index is gone; a marker says so until the new one is complete."""
+        self.out.write(_MARKER, b"{}\n")
+        self.out.delete(MANIFEST)
+        yield
         self.out.delete(_MARKER)
 
     def writes_offsets(self, scan: Scan) -> bool:
@@ -271,13 +269,30 @@ def _same_folder(url: str, base: str) -> bool:
     return local_path(url).resolve() == local_path(base).resolve()
 
 
-def _refuse_nothing(scans: Sequence[Scan], left_out: Sequence[LeftOut], num_tars: int) -> None:
-    if scans:
-        return
-    message = f"none of {num_tars} tars can be indexed. {_first(left_out)}"
-    if all(one.reason == "compressed" for one in left_out):
-        raise UsageError(message)
-    raise ShardError(message)
+def _scan_all(
+    tasks: Sequence[ScanTask], num_workers: int, progress: Progress | None
+) -> tuple[list[Scan], list[LeftOut]]:
+    """The tars that can be read, and what is left out of them or instead of them.
+
+    Raises:
+        UsageError: all are compressed, or not there.
+        ShardError: none can be read.
+    """
+    scans: list[Scan] = []
+    left_out: list[LeftOut] = []
+    with Workers(num_workers) as workers:
+        for done, scan in enumerate(workers.map(scan_tar, tasks), start=1):
+            if isinstance(scan, NotATar):
+                left_out.append(LeftOut("", tasks[done - 1].name, scan.kind, scan.reason, str(scan)))
+            else:
+                scans.append(scan)
+                left_out += scan.left_out
+            if progress is not None:
+                progress("indexing", done, len(tasks))
+    if not scans:
+        message = f"none of {len(tasks)} tars can be indexed. {_first(left_out)}"
+        raise (UsageError if all(one.reason in ("compressed", "missing") for one in left_out) else ShardError)(message)
+    return scans, left_out
 
 
 def _first(left_out: Sequence[LeftOut]) -> str:

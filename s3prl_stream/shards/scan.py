@@ -38,13 +38,16 @@ COMPRESSED = {
     b"PK\x03\x04": "zip",
 }
 LOCAL_WINDOW_BYTES = 16 << 10
-REMOTE_WINDOW_BYTES = 64 << 10
+REMOTE_WINDOW_BYTES = 32 << 10
 FULL_READ_BYTES = 8 << 20
 DURATION_TOLERANCE_SECONDS = 0.05
 """By which a table's duration may differ from the audio's (or by 1 %) without being noted: tables round and trim."""
 MAX_SUFFIXES = 100
 MAX_NAMES = 10_000
 """Of metadata in one tar, and of suffixes of files: what is more is no schema."""
+
+MAX_LEFT_OUT = 200_000
+"""Of one tar: what has more that is of no use is no data set, and its list would fill the memory."""
 
 _WINDOWS = 4
 _OFFSETS_AHEAD = 64
@@ -93,7 +96,7 @@ class Scan(NamedTuple):
 
 
 class NotATar(ShardError):
-    """A file that cannot be indexed at all; `reason` is "compressed", "not_a_tar" or "unreadable"."""
+    """A file that cannot be indexed at all; `reason` is "missing", "compressed", "not_a_tar" or "unreadable"."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -205,7 +208,7 @@ class _Scanner:
         self.where = task.name
         size = self.store.size(task.name)
         if size is None:
-            raise NotATar(f"{self.store.url}/{task.name}: no such file.", "unreadable")
+            raise NotATar(f"{self.store.url}/{task.name}: no such file.", "missing")
         self.num_bytes = size
         self.windows = Windows(self.store, task.name, size)
         self.left_out: list[LeftOut] = []
@@ -322,16 +325,19 @@ class _Scanner:
 
     def _leave_out_entry(self, found: Gap | Stray) -> None:
         if isinstance(found, Gap):
-            message = f"bytes {found.start} to {found.end}: {found.message}"
-            kind = "skipped" if found.reason == "after_end" else "damaged"
-            self.left_out.append(LeftOut("", self.where, kind, found.reason, message))
+            self._list("", self.where, found.reason, f"bytes {found.start} to {found.end}: {found.message}")
         else:
             self._leave_out("", found.member, found.reason, found.message)
 
     def _leave_out(self, key: str, member: Member, reason: str, message: str) -> None:
+        self._list(key, f"{self.where}: {shown(member.name)}", reason, f"byte {member.start}: {message}")
+
+    def _list(self, key: str, audio: str, reason: str, message: str) -> None:
+        if len(self.left_out) == MAX_LEFT_OUT:
+            why = f"more than {MAX_LEFT_OUT} of its entries are of no use; the first: {self.left_out[0].message}"
+            raise NotATar(f"{self.store.url}/{self.where}: {why}.", "not_a_tar")
         kind = "skipped" if reason in _SKIPPED else "refused" if reason in _REFUSED else "damaged"
-        audio = f"{self.where}: {shown(member.name)}"
-        self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind, reason, f"byte {member.start}: {message}"))
+        self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind, reason, message))
 
     def _doubtful(self) -> frozenset[int]:
         """Samples beside damage that lack a kind of file which the other samples of the tar have."""
@@ -391,10 +397,11 @@ class _Offsets:
         some = self._offsets[first : first + _OFFSETS_AHEAD]
         if not len(some):
             return
-        half = REMOTE_WINDOW_BYTES // 2
         if self._ahead is not None:
             self._ahead.close()
-        self._ahead = self._store.read_ahead([(self._name, max(int(at) - half, 0), REMOTE_WINDOW_BYTES) for at in some])
+        # a window begins with the small files before the next sample, or with that sample
+        ranges = [(self._name, max(int(at) - REMOTE_WINDOW_BYTES, 0), 2 * REMOTE_WINDOW_BYTES) for at in some]
+        self._ahead = self._store.read_ahead(ranges)
         self._fetched_to = int(some[-1])
 
     def verdict(self, starts: list[int]) -> str:

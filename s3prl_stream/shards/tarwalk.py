@@ -31,6 +31,7 @@ MAX_PAX_BYTES = 1 << 20
 MAX_HEADERS_OF_A_MEMBER = 16
 MAX_SPARSE_BLOCKS = 4096
 
+_FIRST_SCAN_BYTES = 4096
 _SCAN_BYTES = 1 << 18
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _CHANGES_WHAT_FOLLOWS = ("path", "linkpath", "size", "hdrcharset")
@@ -58,7 +59,8 @@ class Gap(NamedTuple):
     start: int
     end: int
     reason: str
-    """"tar", "size", "pax", "name", "truncated", or "after_end": bytes behind the end marker."""
+    """"tar", "size", "pax", "name", "truncated", "no_end": it ends without an end marker, and may have been cut there,
+    or "after_end": bytes behind the end marker."""
     message: str
     name: str | None = None
     """Of the member that was lost, where its header was sound."""
@@ -98,6 +100,9 @@ def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) 
             position = found
             continue
         if member is None:
+            if not read(position, 1):
+                yield Gap(position, position, "no_end", "the tar has no end marker: it may have been cut here")
+                return
             position = _after_zeros(read, position)
             if position is None:
                 return
@@ -226,18 +231,18 @@ def _looks_descriptive(block: bytes) -> bool:
 
 def next_header(read: ReadAt, start: int, limit: int | None) -> int | None:
     """Offset of the next block that is a header; headers stand at multiples of 512 bytes."""
-    position = start
+    position, size = start, _FIRST_SCAN_BYTES  # damage is mostly short, and a tar of nothing else is read only once
     while limit is None or position < limit:
-        chunk = read(position, _SCAN_BYTES)
+        chunk = read(position, size)
         at = chunk.find(_MAGIC)
         while at >= 0:
             block = at - _MAGIC_AT
             if block >= 0 and block % BLOCK_BYTES == 0 and is_header(chunk[block : block + BLOCK_BYTES]):
                 return position + block
             at = chunk.find(_MAGIC, at + 1)
-        if len(chunk) < _SCAN_BYTES:
+        if len(chunk) < size:
             return None
-        position += _SCAN_BYTES
+        position, size = position + size, min(2 * size, _SCAN_BYTES)
     return None
 
 
