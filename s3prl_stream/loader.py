@@ -9,9 +9,10 @@ from __future__ import annotations
 import bisect
 import pickle
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import closing
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -20,9 +21,11 @@ from torch.utils.data import DataLoader
 from s3prl_stream.errors import ChainError, StreamError, UsageError
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
 from s3prl_stream.plan.cursor import Cursor, make_cursor, read_cursor
+from s3prl_stream.plan.left_out import LeftOut, hash_of
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.sample import Batch, PlannedBatch
+from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
 
 Built = tuple[Batch, list[dict[str, Any]]]
@@ -43,6 +46,8 @@ class Loader:
 
     Attributes:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
+        excluded: what `skip` and `exclude` have left out so far: rows as of `which`, with the reason ("skipped",
+            "excluded"). Delivered, damaged and excluded together are what was planned.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
 
@@ -71,6 +76,7 @@ class Loader:
         self.multiprocessing_context = multiprocessing_context
         self.rank, self.world_size = _rank_and_world(rank, world_size)
         self.damaged: list[dict[str, Any]] = []
+        self.excluded: list[dict[str, Any]] = []
         self.too_long: list[str] = []
         self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
@@ -82,7 +88,8 @@ class Loader:
         self._began_at = 0  # first batch of this iteration
         self._end: int | None = None  # number of batches of the stream, once it is known
         self._anchors = [self._planner.start]  # beginnings of blocks known so far, in order
-        self._seconds_under_way: deque[dict[int, float]] = deque()  # of each batch planned and not yet handed over
+        self._left_out = LeftOut()
+        self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
 
@@ -91,16 +98,19 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
-        first = self._began_at = self._next_batch
-        self._seconds_under_way.clear()
-        for rounds, (batch, damaged) in enumerate(self._built(self._view(first)), start=1):
-            self._next_batch = first + rounds * self.world_size
-            self._count_damage(batch, damaged)
-            for index, seconds in self._seconds_under_way.popleft().items():
-                name = self._builder.root.shards.members[index].name
-                self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
-            yield batch
-        self._finished = True
+        while not self._finished:
+            first = self._began_at = self._next_batch
+            left_out = self._left_out
+            self._under_way.clear()
+            with closing(self._built(self._view(first))) as all_built:
+                for rounds, (batch, damaged) in enumerate(all_built, start=1):
+                    self._next_batch = first + rounds * self.world_size
+                    self._count(self._under_way.popleft(), batch, damaged)
+                    yield batch
+                    if self._left_out is not left_out:  # batches built ahead do not know of it: build them again
+                        break
+                else:
+                    self._finished = True
 
     def __len__(self) -> int:
         """Batches that each rank gets from beginning to end; plans all of it the first time.
@@ -126,8 +136,18 @@ class Loader:
         start = self._anchor(first)
         for position, planned, block in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
             in_block = planned.number - position.batch
-            self._seconds_under_way.append({} if block is None else block.seconds_by_set(in_block))
-            yield planned
+            reasons = [self._reason(planned, place) for place in range(len(planned.items))]
+            kept = [place for place, reason in enumerate(reasons) if reason is None]
+            excluded = [
+                {**self._describe(planned, place), "reason": reason} for place, reason in enumerate(reasons) if reason
+            ]
+            self._under_way.append(_UnderWay({} if block is None else block.seconds_by_set(in_block, kept), excluded))
+            yield PlannedBatch(planned.number, [planned.items[place] for place in kept])
+
+    def _reason(self, planned: PlannedBatch, place: int) -> str | None:
+        """Why an item is left out; None: it is not."""
+        item = planned.items[place]
+        return self._left_out.reason(planned.number, self._builder.root.shards.members[item.set_index].name, item.key)
 
     def _on_block(self, position: Position, step: Step) -> None:
         if position > self._anchors[-1]:
@@ -138,7 +158,7 @@ class Loader:
         self._known_too_long.update(new)
         self.too_long.extend(new)
 
-    def _built(self, planned: Iterator[PlannedBatch]) -> Iterator[Built]:
+    def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
         if self.num_workers == 0:
             yield from _built_in_thread(planned, self._builder, self.prefetch)
             return
@@ -163,7 +183,11 @@ class Loader:
         if sampler.error is not None:
             raise sampler.error
 
-    def _count_damage(self, batch: Batch, damaged: list[dict[str, Any]]) -> None:
+    def _count(self, planned: _UnderWay, batch: Batch, damaged: list[dict[str, Any]]) -> None:
+        for index, seconds in planned.seconds_by_set.items():
+            name = self._builder.root.shards.members[index].name
+            self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
+        self.excluded.extend(planned.excluded)
         self.damaged.extend(damaged)
         self._failures.count(len(batch["key"]), damaged)
 
@@ -176,7 +200,7 @@ class Loader:
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = self._next_batch if self._end is None else min(self._next_batch, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
-        return make_cursor(stream_identity(self.stream), Cursor(next_batch, anchor, changes))
+        return make_cursor(stream_identity(self.stream), Cursor(next_batch, anchor, changes, self._left_out))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -191,10 +215,52 @@ class Loader:
             self._planner.change_weights(cursor.changes, cursor.anchor)
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = sorted({self._planner.start, cursor.anchor})
+        self._left_out = cursor.left_out
         self._finished = False
 
+    # ---- leaving out ---------------------------------------------------------------------------
+
+    def skip(self, first_batch: int, last_batch: int) -> None:
+        """Do not deliver global batches `first_batch` to `last_batch`, both included.
+
+        Every rank calls it, between two batches. The batches come empty, with weight 0: none changes its number. Their
+        rows are listed in `excluded`, and the cursor remembers the range.
+
+        Raises:
+            UsageError: no range of batches, some of it has been handed over already, or the cursor is full.
+        """
+        if not 0 <= first_batch <= last_batch:
+            raise UsageError(f"skip: {first_batch} to {last_batch} is no range of batches")
+        begins = self._left_out.first_not_skipped(first_batch)
+        if begins <= last_batch and begins < self._next_batch:
+            raise UsageError(
+                f"skip: batch {begins} has been handed over, the next is {self._next_batch}. Skip from there on, or go "
+                "back to an older state."
+            )
+        if begins <= last_batch:
+            self._left_out = self._left_out.skip(first_batch, last_batch)
+
+    def exclude(self, clips: Iterable[str | tuple[str, str]]) -> None:
+        """Deliver these clips no more, from the next batch on.
+
+        Every rank calls it, between two batches. What was planned of the clips is listed in `excluded`, and the cursor
+        remembers them. Reads the keys in the index, to tell a clip that is not there.
+
+        Args:
+            clips: (set, key) of each; the key alone where the stream has one set.
+
+        Raises:
+            UsageError: a clip that is in none of the sets, or the cursor is full.
+        """
+        shards = self._builder.root.shards
+        new = [clip for clip in name_clips(shards, clips) if hash_of(*clip) not in self._left_out.excluded]
+        if new:
+            left_out = self._left_out.exclude(new, self._next_batch)
+            check_clips(shards, new)
+            self._left_out = left_out
+
     def which(self, batch_index: int) -> list[dict[str, Any]]:
-        """What global batch `batch_index` holds, without reading any audio.
+        """What global batch `batch_index` holds, without reading any audio; what is left out of it is not listed.
 
         Returns:
             A dict for each stretch: set, shard, key, offset and size (bytes), first_frame, num_frames, epoch, draw.
@@ -205,7 +271,8 @@ class Loader:
         if batch_index >= 0:
             for _, planned, block in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
                 if block is not None:
-                    return [self._describe(planned, at) for at in range(len(planned.items))]
+                    places = range(len(planned.items))
+                    return [self._describe(planned, at) for at in places if self._reason(planned, at) is None]
                 break
         raise UsageError(f"which: there is no batch {batch_index}")
 
@@ -216,6 +283,13 @@ class Loader:
 
     def _anchor(self, batch: int) -> Position:
         return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]
+
+
+class _UnderWay(NamedTuple):
+    """What the consumer's process remembers of a batch until it is handed over."""
+
+    seconds_by_set: dict[int, float]
+    excluded: list[dict[str, Any]]
 
 
 class _ErrorsAsValues:

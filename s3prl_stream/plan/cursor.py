@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StateError
+from s3prl_stream.plan.left_out import LeftOut
 from s3prl_stream.plan.mix import Change
 from s3prl_stream.plan.planner import LanePosition, Position
 from s3prl_stream.plan.settings import PLAN_VERSION
@@ -26,6 +27,8 @@ class Cursor(NamedTuple):
     """The beginning of a block at or before that batch."""
     changes: Sequence[Change] = ()
     """The weights of a mix, oldest first."""
+    left_out: LeftOut = LeftOut()
+    """What is not delivered."""
 
 
 def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
@@ -47,6 +50,8 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     known = [change for change in cursor.changes if change.first_batch <= cursor.anchor.batch]
     if known:
         state["mix"] = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
+    if cursor.left_out != LeftOut():
+        state["left_out"] = cursor.left_out.as_state()
     return state
 
 
@@ -69,7 +74,8 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
-        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes)
+        left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
+        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if differences:

@@ -7,7 +7,7 @@ position of a block depends on the blocks before it: that is what a cursor remem
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -96,9 +96,10 @@ class BlockPlan:
             )
         return items
 
-    def seconds_by_set(self, batch: int) -> dict[int, float]:
-        """Set index -> seconds of audio in batch `batch` of this block, padding not counted."""
+    def seconds_by_set(self, batch: int, places: Sequence[int] | None = None) -> dict[int, float]:
+        """Set index -> seconds of audio in batch `batch` of this block, or of some of its items; without padding."""
         on = self.stretches_of(batch)
+        on = on if places is None else on[np.asarray(places, dtype=np.int64)]
         totals = np.bincount(self._set_of_shard[self.shard_of_row[self.stretches.row[on]]], weights=self.seconds[on])
         return {int(index): float(totals[index]) for index in np.flatnonzero(totals)}
 

@@ -1,0 +1,203 @@
+"""Skipped batches and excluded clips: no batch changes its number, and the ledger still adds up."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from streams import RATE, clips, delivered, memory
+
+import s3prl_stream as ss
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.pipes.stage import Source
+from s3prl_stream.plan.left_out import MOST_CHARACTERS
+from s3prl_stream.sample import Sample
+from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.shardset import ShardSet
+
+SKIPPED = (9, 12)
+EXCLUDED = ["clip0003", "clip0044", "clip0051"]
+SINCE = 5  # batches handed over before `change` is called; a whole round for every number of ranks below
+TOPOLOGIES = [(1, 0), (1, 2), (5, 0)]
+
+
+def chain(data: Any = None, **settings: Any) -> Source:
+    data = memory([0.5 + n % 9 for n in range(60)]) if data is None else data
+    stream = ss.ShardStream(data, **{"epochs": 2, "max_batch_seconds": 20.0, "block_samples": 32, **settings})
+    return stream.load_audio(sample_rate=RATE).add_noise(snr=(3, 20), prob=0.5)
+
+
+@functools.cache
+def expected() -> list[Any]:
+    """Batches of an undisturbed loader without what is to be left out."""
+
+    def stays(number: int, key: str) -> bool:
+        return not (SKIPPED[0] <= number <= SKIPPED[1] or (number >= SINCE and key in EXCLUDED))
+
+    whole = [delivered(batch) for batch in ss.Loader(chain())]
+    return [(number, tuple(row for row in rows if stays(number, row[0]))) for number, rows in whole]
+
+
+def change(loader: ss.Loader) -> None:
+    loader.skip(*SKIPPED)
+    loader.exclude(EXCLUDED)
+
+
+@pytest.mark.parametrize(("ranks", "workers"), TOPOLOGIES)
+def test_rows_vanish_and_batches_keep_their_numbers(ranks: int, workers: int) -> None:
+    stream = chain()
+    got = []
+    for rank in range(ranks):
+        loader = ss.Loader(stream, num_workers=workers, prefetch=4, rank=rank, world_size=ranks)
+        for batch in loader:  # changed in the middle of an iteration, with batches built ahead
+            got.append(delivered(batch))
+            assert batch["weight"] == float(bool(batch["key"]))
+            if loader.state_dict()["next_batch"] == SINCE:
+                change(loader)
+    planned = [one for one in sorted(got) if one[0] < len(expected())]  # without the empty ones of the last round
+    assert planned == expected()
+
+
+def test_the_cursor_remembers_on_any_ranks_and_workers() -> None:
+    stream = chain()
+    loader = ss.Loader(stream)
+    got = [delivered(batch) for _, batch in zip(range(SINCE), loader, strict=False)]
+    change(loader)
+    state = json.loads(json.dumps(loader.state_dict()))
+    for ranks, workers in [(3, 0), (1, 2)]:
+        rest = []
+        for rank in range(ranks):
+            again = ss.Loader(stream, num_workers=workers, rank=rank, world_size=ranks)
+            again.load_state_dict(state)
+            rest += [delivered(batch) for batch in again]
+            assert again.state_dict()["left_out"] == state["left_out"]
+        assert [one for one in got + sorted(rest) if one[0] < len(expected())] == expected()
+
+
+def test_delivered_damaged_and_excluded_are_what_was_selected() -> None:
+    data: dict[str, Sample] = clips([0.5 + n % 9 for n in range(60)])
+    for key in ("clip0011", "clip0051"):
+        data[key] = {**data[key], "audio": b"not audio", "codec": "flac"}
+    stream = chain(MemoryShards(data, samples_per_shard=16))
+    planned = Counter((row["key"], row["epoch"]) for b in range(len(ss.Loader(stream))) for row in which(stream, b))
+    ledger: Counter[tuple[str, int]] = Counter()
+    state = None
+    while True:  # killed and continued every few batches, with other ranks
+        for rank in range(2):
+            loader = ss.Loader(stream, rank=rank, world_size=2)
+            loader.load_state_dict(state or loader.state_dict())
+            if state is None:
+                loader.skip(*SKIPPED)
+                loader.exclude(EXCLUDED)
+            for _, batch in zip(range(4), loader, strict=False):
+                ledger.update(zip(batch["key"], batch["epoch"].tolist(), strict=True))
+            ledger.update((row["key"], row["epoch"]) for row in loader.damaged + loader.excluded)
+        state = loader.state_dict()
+        if state["next_batch"] == len(ss.Loader(stream)):
+            break
+    assert ledger == planned
+    assert set(ledger) == {(key, epoch) for key in data for epoch in (0, 1)}
+    assert set(ledger.values()) == {1}
+
+
+def which(stream: Source, batch: int) -> list[dict[str, Any]]:
+    return ss.Loader(stream).which(batch)
+
+
+def test_which_tells_what_was_and_will_be_delivered() -> None:
+    stream = chain()
+    loader = ss.Loader(stream)
+    seen = []
+    for batch in loader:
+        seen.append(batch["key"])
+        if len(seen) == SINCE:
+            change(loader)
+    assert [[row["key"] for row in loader.which(number)] for number in range(len(seen))] == seen
+    assert seen[SKIPPED[0] : SKIPPED[1] + 1] == [[]] * 4
+    reasons = Counter(row["reason"] for row in loader.excluded)
+    assert reasons["skipped"] == sum(len(which(stream, b)) for b in range(SKIPPED[0], SKIPPED[1] + 1))
+    assert {row["key"] for row in loader.excluded if row["reason"] == "excluded"} == set(EXCLUDED)
+    assert all(row["set"] == "memory" and row["shard"] and row["num_frames"] > 0 for row in loader.excluded)
+
+
+def test_hours_are_those_delivered() -> None:
+    stream = chain()
+    loader = ss.Loader(stream)
+    change(loader)
+    seconds = sum(int(batch["wav_len"].sum()) / RATE for batch in loader if batch["key"])
+    assert loader.hours_by_set["memory"] * 3600 == pytest.approx(seconds)
+
+
+def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated() -> None:
+    loader = ss.Loader(chain())
+    loader.skip(3, 5)
+    for _ in zip(range(7), loader, strict=False):
+        pass
+    before = loader.state_dict()
+    loader.skip(3, 5)
+    loader.skip(4, 4)
+    assert loader.state_dict() == before
+    with pytest.raises(UsageError, match="batch 6 has been handed over, the next is 7"):
+        loader.skip(3, 9)
+    with pytest.raises(UsageError, match="2 to 1 is no range"):
+        loader.skip(2, 1)
+    loader.skip(7, 9)
+    loader.skip(10, 11)
+    assert loader.state_dict()["left_out"]["skipped"] == [[3, 5], [7, 11]]
+
+
+def test_a_clip_that_is_not_there_is_an_error_and_nothing_changes() -> None:
+    two = ShardSet([MemoryShards(clips([1.0] * 9), name=name) for name in ("one", "two")])
+    loader = ss.Loader(ss.ShardStream(two).load_audio(sample_rate=RATE))
+    before = loader.state_dict()
+    with pytest.raises(UsageError, match=r"1 of 2 clips are in no index \(two: clip0009\)"):
+        loader.exclude([("one", "clip0008"), ("two", "clip0009")])
+    with pytest.raises(UsageError, match="of which set"):
+        loader.exclude(["clip0001"])
+    with pytest.raises(UsageError, match="no set 'three'"):
+        loader.exclude([("three", "clip0001")])
+    assert loader.state_dict() == before
+    loader.exclude([("two", "clip0001")])
+    batch = next(iter(loader))
+    assert ("one", "clip0001") in zip(batch["set"], batch["key"], strict=True)
+    assert ("two", "clip0001") not in zip(batch["set"], batch["key"], strict=True)
+
+
+def test_the_cursor_stays_small_and_says_when_it_is_full() -> None:
+    data = memory([0.5] * 400)
+    loader = ss.Loader(chain(data))
+    keys = [f"clip{number:04d}" for number in range(400)]
+    loader.exclude(keys[:130])
+    before = json.dumps(loader.state_dict())
+    assert len(before) < 4096
+    with pytest.raises(UsageError, match=f"at most {MOST_CHARACTERS}.*where="):
+        loader.exclude(keys)
+
+    def skip_every_other_batch() -> None:
+        for number in range(400):
+            loader.skip(2 * number, 2 * number)
+
+    with pytest.raises(UsageError, match=f"at most {MOST_CHARACTERS}"):
+        skip_every_other_batch()
+    assert len(json.dumps(loader.state_dict())) < 4096
+
+
+def test_a_damaged_list_in_a_state_is_refused() -> None:
+    loader = ss.Loader(chain())
+    change(loader)
+    state = loader.state_dict()
+    for broken in ({"skipped": [[1]], "excluded": []}, {"skipped": []}, {"skipped": [], "excluded": [[3, "?"]]}, 7):
+        with pytest.raises(StateError, match="damaged"):
+            ss.Loader(chain()).load_state_dict({**state, "left_out": broken})
+
+
+def test_a_packed_set_knows_its_clips(sample_set: Any) -> None:
+    loader = ss.Loader(ss.ShardStream(sample_set, epochs=1, shuffle=False).load_audio())
+    (first, *_) = loader.which(0)
+    loader.exclude([(first["set"], first["key"])])
+    with pytest.raises(UsageError, match="in no index"):
+        loader.exclude(["no-such-clip"])
+    assert first["key"] not in [row["key"] for row in loader.which(0)]
