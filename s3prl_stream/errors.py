@@ -32,6 +32,14 @@ class MissingFile(ShardError):
     """A file of a set that is not where it should be."""
 
 
+class DamagedFile(ShardError):
+    """A file of which some bytes cannot be had though its store works: a bad disk sector, or it cannot be genuine.
+
+    What does not answer at all (a store that is away, a file we may not read) is another `ShardError`, because it says
+    nothing about the data.
+    """
+
+
 class SampleError(StreamError):
     """One damaged sample. It costs itself: the stream lists it and goes on.
 

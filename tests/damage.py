@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import soundfile
 from streams import delivered
 
@@ -89,6 +91,19 @@ def zero_a_disk_block(folder: Path, row: Row) -> None:
     content = bytearray((folder / row.shard).read_bytes())
     content[row.offset + 1024 : row.offset + 1536] = bytes(512)
     (folder / row.shard).write_bytes(content)
+
+
+def bad_sectors(monkeypatch: pytest.MonkeyPatch, folder: Path, row: Row, *, error: int = errno.EIO) -> None:
+    """The disk fails where this sample lies; other than by a mock no test can have this."""
+    read = os.pread
+
+    def pread(descriptor: int, size: int, offset: int) -> bytes:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path == str(folder / row.shard) and offset < row.offset + row.size and row.offset < offset + size:
+            raise OSError(error, os.strerror(error))
+        return read(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
 
 
 def stream_of(folder: Path, **settings: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 from damage import (
     NUM_CLIPS,
     Row,
+    bad_sectors,
     batches_of,
     empty_part,
     flip,
@@ -71,6 +72,15 @@ def test_a_damaged_sample_costs_itself_alone(
     assert all(
         row.key in one["message"] and one["size"] == row.size for one in damaged for row in hit if row.key == one["key"]
     )
+
+
+def test_bad_sectors_cost_their_sample(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = batches_of(whole)[0]
+    row = rows_of(whole)[9]
+    bad_sectors(monkeypatch, whole, row)
+    got, damaged = batches_of(whole)
+    assert got == without(expected, {row.key})
+    assert [(one["shard"], one["key"], one["offset"], one["reason"]) for one in damaged] == [listed(row, "unreadable")]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode_int16
-from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes
 from s3prl_stream.shards.findings import Finding, of_bytes, of_sample
 from s3prl_stream.shards.layout import CODECS, INDEX_COLUMNS
@@ -71,14 +71,15 @@ class FrontToBack:
         """`size` bytes at `offset`, fewer where the file ends.
 
         Raises:
-            SampleError(reason="unreadable"): the store cannot read them.
+            SampleError(reason="unreadable"): the disk cannot read them.
+            ShardError: the store does not answer.
         """
         while self._stop < min(offset + size, self._end):
             self._advance()
         if any(start < offset + size and offset < stop for start, stop in self._unreadable):
             try:
                 return self._store.read(self._name, offset, size)
-            except ShardError as error:
+            except DamagedFile as error:
                 raise SampleError(str(error), reason="unreadable") from None
         return self._buffer[offset - self._start : offset - self._start + size]
 
@@ -93,7 +94,7 @@ class FrontToBack:
         size = min(RANGE_BYTES, self._end - self._stop)
         try:
             new = self._store.read(self._name, self._stop, size)
-        except ShardError:
+        except DamagedFile:
             self._unreadable.append((self._stop, self._stop + size))
             new = bytes(size)  # keeps the places of what follows
         if not new:  # shorter than it was a moment ago

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from s3prl_stream.errors import SampleError, ShardError
+from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.content import (
     END,
     Content,
@@ -197,13 +197,13 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
             name, _ = member_header(block)
             if name != f"{row['key']}.{row['codec']}":
                 raise SampleError(f"begins with {name!r}, expected {row['key']}.{row['codec']}", reason="tar")
-        except (SampleError, ShardError) as error:
+        except (SampleError, DamagedFile) as error:
             reason = error.reason if isinstance(error, SampleError) else "unreadable"
             findings.append(of_sample(entry.name, row["key"], row["offset"], row["size"], reason, str(error)))
     end = int(offsets_of(rows)[-1]) - len(END_OF_TAR)
     try:
         problem = end_marker_problem(store.read(entry.name, end, len(END_OF_TAR)))
-    except ShardError as error:
+    except DamagedFile as error:
         problem = str(error)
     if problem is not None:
         findings.append(of_bytes(entry.name, end, len(END_OF_TAR), END, problem, "rebuilt by repair"))

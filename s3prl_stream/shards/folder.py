@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3prl_stream.errors import MissingFile, SampleError, ShardError, StreamError, UsageError
+from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.bytes import check_bytes, split_members
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
@@ -115,8 +115,11 @@ class ShardFolder:
     def read(self, item: Item) -> Sample:
         """Bytes of one sample, checked, with its metadata."""
         shard = self.shard_names[item.shard]
-        data = self.tars.read(shard, item.offset, item.size)
         where = f"{shard}: {item.key} at byte {item.offset}"
+        try:
+            data = self.tars.read(shard, item.offset, item.size)
+        except DamagedFile as error:
+            raise SampleError(f"{where}: {error}", reason="unreadable") from None
         try:
             check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
         except SampleError:

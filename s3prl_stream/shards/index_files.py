@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.errors import ShardError
+from s3prl_stream.errors import DamagedFile, MissingFile
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_COLUMNS, offsets_name, rows_name
 from s3prl_stream.shards.store import Store
@@ -17,6 +17,9 @@ from s3prl_stream.shards.tar import END_OF_TAR
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+NOT_USABLE = (MissingFile, DamagedFile)
+"""Errors that say something about a file, and not about a store that is away."""
 
 MAX_PARQUET_BYTES = 4 << 30
 MAX_OFFSETS_BYTES = 1 << 30
@@ -42,7 +45,7 @@ class IndexPart:
         self._problem: Unusable | None = None
         try:
             self._file = _parquet(store.read_whole(name, at_most=MAX_PARQUET_BYTES))
-        except ShardError as error:
+        except NOT_USABLE as error:
             self._problem = Unusable(str(error))
 
     @property
@@ -56,7 +59,7 @@ class IndexPart:
             with _arrow_errors():
                 column = self._file.read_row_group(row_group, columns=["shard"], use_threads=False).column("shard")
                 return [str(name) for name in column.unique().to_pylist()]
-        except ShardError:
+        except DamagedFile:
             return []
 
     def rows(self, row_group: int, shard: str) -> pa.Table | Unusable:
@@ -70,7 +73,7 @@ def read_rows_sidecar(store: Store, shard: str) -> pa.Table | Unusable:
     """The rows that lie beside a shard."""
     try:
         file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
-    except ShardError as error:
+    except NOT_USABLE as error:
         return Unusable(str(error))
     return _rows(file, 0, shard)
 
@@ -79,7 +82,7 @@ def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
     """The offsets that lie beside a shard, sentinel included: [samples + 1]."""
     try:
         content = store.read_whole(offsets_name(shard), at_most=MAX_OFFSETS_BYTES)
-    except ShardError as error:
+    except NOT_USABLE as error:
         return Unusable(str(error))
     if len(content) % 8:
         return Unusable(f"{len(content)} bytes are no list of numbers of 8 bytes")
@@ -149,7 +152,7 @@ def _rows(file: Any, row_group: int, shard: str) -> pa.Table | Unusable:
             table = file.read_row_group(row_group, use_threads=False)
             table.validate(full=True)
             table = table.combine_chunks()
-    except ShardError as error:
+    except DamagedFile as error:
         return Unusable(str(error))
     problem = problem_with(table, shard)
     return table if problem is None else Unusable(f"rows of {shard}: {problem}")
@@ -166,4 +169,4 @@ def _arrow_errors() -> Iterator[None]:
         pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, NotImplementedError, ArithmeticError,
         MemoryError,
     ) as error:  # fmt: skip
-        raise ShardError(f"not readable as Parquet ({' '.join(str(error).split())})") from error
+        raise DamagedFile(f"not readable as Parquet ({' '.join(str(error).split())})") from error

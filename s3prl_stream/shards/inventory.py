@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import DamagedFile, ShardError, UsageError
 from s3prl_stream.shards.findings import Finding, of_file
-from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
 from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_FOLDER, MANIFEST, SHARDS_PER_PART, part_name
 from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.store import Store
@@ -81,7 +81,7 @@ def left_out_lines(store: Store) -> list[dict[str, Any]]:
     """The lines of `left_out.jsonl`.
 
     Raises:
-        ShardError: missing or damaged.
+        MissingFile, DamagedFile: it cannot be used.
     """
     content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
     try:
@@ -89,7 +89,7 @@ def left_out_lines(store: Store) -> list[dict[str, Any]]:
         for line in lines:
             str(line["key"]), str(line["kind"]), str(line["reason"]), str(line["audio"]), str(line["message"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ShardError(f"damaged ({error!r})") from None
+        raise DamagedFile(f"damaged ({error!r})") from None
     return lines
 
 
@@ -97,7 +97,7 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     """Whether the list of what is not in the set can be read and agrees with the counts of the manifest."""
     try:
         lines = left_out_lines(store)
-    except ShardError as error:
+    except NOT_USABLE as error:
         return [of_file(LEFT_OUT, "left_out", str(error), "rebuilt by repair")]
     counts = inventory.manifest.get("counts")
     if not isinstance(counts, dict):
@@ -119,7 +119,7 @@ def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
         return {}, ["missing"]
     try:
         manifest = json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, DamagedFile) as error:
         return {}, [f"not readable ({error})"]
     if not isinstance(manifest, dict):
         return {}, ["holds no object"]

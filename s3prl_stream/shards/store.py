@@ -7,24 +7,46 @@ or "set-000000.tar". What was read once must stay what it is: a file that is rep
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
-from s3prl_stream.errors import MissingFile, ShardError, UsageError
+from s3prl_stream.errors import DamagedFile, MissingFile, ShardError, UsageError
 
 MAX_OPEN_FILES = 64
 PARTIAL = ".partial"
 """Every file is written under a name with this at its end, and renamed when it is complete."""
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
+_LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+_wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted")
+
+
+@contextlib.contextmanager
+def reading_while(wanted: Callable[[], bool]) -> Iterator[None]:
+    """What this thread reads inside waits for a store only as long as `wanted()`; then it ends with a StreamError."""
+    before = _wanted.set(wanted)
+    try:
+        yield
+    finally:
+        _wanted.reset(before)
+
+
+def still_wanted() -> bool:
+    """False if nobody is interested any more in what this thread reads."""
+    wanted = _wanted.get(None)
+    return wanted is None or wanted()
 
 
 class Ahead(Protocol):
@@ -51,6 +73,7 @@ class Store(Protocol):
 
         Raises:
             MissingFile: it is not there.
+            DamagedFile: the disk cannot read them.
             ShardError: unreadable, or replaced since this store read it first.
         """
 
@@ -68,7 +91,8 @@ class Store(Protocol):
 
         Raises:
             MissingFile: it is not there.
-            ShardError: larger, or unreadable.
+            DamagedFile: larger, or the disk cannot read it.
+            ShardError: unreadable.
         """
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
@@ -200,7 +224,7 @@ class LocalStore:
         with self._explained(name):
             size = path.stat().st_size
             if size > at_most:
-                raise ShardError(f"{path}: {size} bytes, expected at most {at_most}.")
+                raise DamagedFile(f"{path}: {size} bytes, expected at most {at_most}.")
             return path.read_bytes()
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
@@ -276,8 +300,12 @@ class LocalStore:
             raise self._unreadable(name, error) from error
 
     def _unreadable(self, name: str, error: OSError, where: str = "") -> ShardError:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        return (MissingFile if missing else ShardError)(
+        kind = ShardError
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            kind = MissingFile
+        elif error.errno in _LOST_BY_THE_DISK:
+            kind = DamagedFile
+        return kind(
             f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
             "The set is not complete: pack it again or restore the file."
         )

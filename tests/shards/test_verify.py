@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from damage import (
     Row,
+    bad_sectors,
     change_row,
     flip,
     flip_audio,
@@ -112,6 +114,15 @@ def test_full_names_the_damaged_samples_and_no_others(broken: Path, damage: Call
         (row.shard, row.key, row.offset, row.size, "crc") for row in hit
     ]
     assert all("repair" in one.advice and "CRC-32C" in one.message for one in report.findings)
+
+
+def test_bad_sectors_cost_their_samples(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = middle_row(broken)
+    bad_sectors(monkeypatch, broken, row)
+    assert found(ss.verify(broken, full=True)) == [(SHARD, row.key, "unreadable")]
+    bad_sectors(monkeypatch, broken, row, error=errno.EACCES)  # says nothing about the data
+    with pytest.raises(ShardError, match="Permission denied"):
+        ss.verify(broken, full=True)
 
 
 def cut(folder: Path) -> None:
