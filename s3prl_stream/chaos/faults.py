@@ -123,8 +123,8 @@ class Short(Fault):
 class WholeObject(Fault):
     """A ranged request is answered by 200 and the whole object, as servers without ranges do.
 
-    The Range header is taken off before the server sees it. Where the client signs that header (boto3 does, obstore
-    does not), the server refuses the request, and that 403 is what the client gets.
+    The Range header is taken off before the server sees it. Where the client signs that header, as S3's clients do, the
+    server refuses the request, and that 403 is what the client gets: use plain http.
     """
 
     @property
