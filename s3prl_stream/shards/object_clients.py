@@ -22,12 +22,15 @@ from s3prl_stream.errors import StreamError, UsageError
 CLIENT_OPTIONS = {"connect_timeout": "5s", "read_timeout": "10s", "timeout": "300s"}
 """`read_timeout` is the longest silence. `timeout` is that of a whole answer, so it is generous."""
 
-RETRIES = {
-    "max_retries": 3,
-    "retry_timeout": timedelta(seconds=30),
-    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=2), "base": 2},
+WRITE_RETRIES = {
+    "max_retries": 10,
+    "retry_timeout": timedelta(seconds=120),
+    "backoff": {"init_backoff": timedelta(milliseconds=50), "max_backoff": timedelta(seconds=5), "base": 2},
 }
-"""Of obstore itself, within one request. They do not begin anew when bytes arrive, so ours stand around them."""
+"""Of obstore itself, for each part of an upload."""
+
+READ_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
+"""None: obstore's do not begin anew when bytes arrive, and nobody could count them or end them. `Tries` does it all."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
 _HTTP_ALLOWED = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
@@ -57,31 +60,38 @@ def refuse_after_fork(url: str) -> None:
         )
 
 
-def client_of(url: str, config: dict[str, str] | None = None) -> Any:
+def in_use() -> bool:
+    """True once this process has used an object store: it must not fork any more."""
+    return bool(_clients)
+
+
+def client_of(url: str, config: dict[str, str] | None = None, *, for_writing: bool = False) -> Any:
     """obstore's client for a folder; one in each process, however many sets are opened.
 
     Args:
         url: s3://, gs://, az://, abfss://, http(s)://, or for tests file:// and memory://.
         config: in place of what the environment says; obstore's names, such as {"endpoint": ...}.
+        for_writing: obstore tries failed requests again; else that is left to the caller.
 
     Raises:
         UsageError: obstore does not understand the URL or the configuration.
         StreamError: in a forked child.
     """
     refuse_after_fork(without_secrets(url))
-    key = (url, tuple(sorted((config or {}).items())))
+    for_writing = for_writing and not url.startswith("memory:")  # of which each client has its own
+    key = (url, for_writing, tuple(sorted((config or {}).items())))
     with _lock:
         if key not in _clients:
-            _clients[key] = _connect(url, config)
+            _clients[key] = _connect(url, config, WRITE_RETRIES if for_writing else READ_RETRIES)
         return _clients[key]
 
 
-def _connect(url: str, config: dict[str, str] | None) -> Any:
+def _connect(url: str, config: dict[str, str] | None, retries: dict[str, Any]) -> Any:
     import obstore.exceptions
     from obstore import store
 
     scheme = urlsplit(url).scheme.lower()
-    options: dict[str, Any] = {"client_options": _client_options(url, config), "retry_config": RETRIES}
+    options: dict[str, Any] = {"client_options": _client_options(url, config), "retry_config": retries}
     try:
         if scheme in ("http", "https"):  # whoever the host is: from_url would sign requests to some of them
             return store.HTTPStore.from_url(url, **options)

@@ -2,38 +2,35 @@
 
 A file must stay what it was when this process saw it first: its ETag (or time) and size are compared with every answer.
 Bytes that were flipped on the way nobody notices here; the index's checksums do.
+
+Threads of one pool wait for the answers. Whoever reads waits for them, and can stop waiting at any time.
 """
 
 from __future__ import annotations
 
 import concurrent.futures.thread
 import contextlib
-import random
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from s3prl_stream.errors import MissingFile, ShardError, StreamError, UsageError
-from s3prl_stream.shards.coalesce import MAX_REQUEST_BYTES, coalesce
-from s3prl_stream.shards.object_clients import client_of, reason_of, refuse_after_fork, status_of, without_secrets
-from s3prl_stream.shards.store import Ahead, check_remote
+from s3prl_stream.errors import DamagedFile, MissingFile, ShardError, StreamError, UsageError
+from s3prl_stream.shards import object_tries
+from s3prl_stream.shards.coalesce import coalesce
+from s3prl_stream.shards.object_clients import client_of, refuse_after_fork, status_of, without_secrets
+from s3prl_stream.shards.object_tries import AbandonedError, Tries, WholeAnswerError
+from s3prl_stream.shards.store import Ahead, check_remote, still_wanted
 
 IO_THREADS = 16
 """Requests under way in a process, over all its sets."""
 
-MAX_FAILURES = 10
-"""Tries in a row that bring not a byte; any byte sets the count back."""
-
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
-
 _CHUNK_BYTES = 64 << 10  # what is lost when a body breaks
 _UPLOAD_PART_BYTES = 16 << 20
-_MAX_WHOLE_RANGE_ANSWERS = 3
+_POLL_SECONDS = 0.2
 
 _TEST_SCHEMES = ("file", "memory")  # obstore over a disk or in memory
 
@@ -64,15 +61,17 @@ class ObjectStore:
 
     def _begin(self) -> None:
         self.counters = {"requests": 0, "bytes": 0, "retries": 0, "rereads": 0}
+        self._answered = False  # ever
         self._pinned: dict[str, _Identity] = {}
         self._ahead: defaultdict[str, list[_Fetch]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self._url, "config": self._config}
+        return {"url": self._url, "config": self._config, "answered": self._answered}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["url"], state["config"])  # type: ignore[misc]
+        self._answered = state["answered"]
 
     def __repr__(self) -> str:
         return f"ObjectStore({self.url!r})"
@@ -90,21 +89,21 @@ class ObjectStore:
         """See `Store.read`; from what was read ahead where that covers it."""
         refuse_after_fork(self.url)
         at, stop, parts = offset, offset + size, list[memoryview]()
-        try:
-            while at < stop:
-                fetch = self._fetch_at(name, at)
-                if fetch is None:
-                    return self._read_now(name, offset, size)
+        while at < stop:
+            fetch = self._fetch_at(name, at)
+            if fetch is None:
+                return self._read_alone(name, offset, size)
+            try:
                 parts += fetch.parts(at, stop)
-                at = fetch.stop
-        except _AbandonedError:  # it was somebody else's
-            return self._read_now(name, offset, size)
+            except AbandonedError:  # it was somebody else's
+                return self._read_alone(name, offset, size)
+            at = fetch.stop or stop
         return b"".join(parts)
 
     def read_again(self, name: str, offset: int, size: int) -> bytes:
         """The same bytes by another request: what was damaged on the way may be sound now."""
         self._count(rereads=1)
-        return self._read_now(name, offset, size)
+        return self._read_alone(name, offset, size)
 
     def read_ahead(self, ranges: Sequence[tuple[str, int, int]]) -> Ahead:
         """See `Store.read_ahead`: neighbours become one request, and no byte under way is asked for twice."""
@@ -116,15 +115,15 @@ class ObjectStore:
         new: list[tuple[str, _Fetch]] = []
         with self._lock:
             for name, of_file in wanted.items():
-                under_way = self._ahead[name]
+                under_way = self._ahead.get(name, [])
                 missing = []
                 for start, stop in of_file:
                     covering = _covering(under_way, start, stop)
                     missing += [(start, stop)] if covering is None else []
                     users += [(name, fetch) for fetch in covering or ()]
-                fresh = [(name, _Fetch(start, stop)) for start, stop in coalesce(missing)]
-                under_way.extend(fetch for _, fetch in fresh)
-                new += fresh
+                new += [(name, _Fetch(start, stop)) for start, stop in coalesce(missing)]
+            for name, fetch in new:
+                self._ahead[name].append(fetch)
             users = list({id(fetch): (name, fetch) for name, fetch in users + new}.values())
             for _, fetch in users:
                 fetch.users += 1
@@ -134,27 +133,32 @@ class ObjectStore:
 
     def read_whole(self, name: str, *, at_most: int) -> bytes:
         """See `Store.read_whole`; one request."""
-        return b"".join(self._request(name, 0, None, at_most=at_most))
+        refuse_after_fork(self.url)
+        return self._fetched(name, [_Fetch(0, None, at_most)])
 
-    def _read_now(self, name: str, offset: int, size: int) -> bytes:
-        if size <= MAX_REQUEST_BYTES:
-            return b"".join(self._request(name, offset, offset + size))
-        with contextlib.closing(self.read_ahead([(name, offset, size)])):
-            return self.read(name, offset, size)
+    def _read_alone(self, name: str, offset: int, size: int) -> bytes:
+        """By requests of its own, which nobody else gets to see."""
+        refuse_after_fork(self.url)
+        return self._fetched(name, [_Fetch(start, stop) for start, stop in coalesce([(offset, offset + size)])])
+
+    def _fetched(self, name: str, fetches: Sequence[_Fetch]) -> bytes:
+        for fetch in fetches:
+            fetch.users = 1
+            _pool().submit(self._run, name, fetch)
+        try:
+            return b"".join(part for fetch in fetches for part in fetch.parts(fetch.start, fetch.stop))
+        finally:
+            for fetch in fetches:
+                fetch.users = 0
 
     def _fetch_at(self, name: str, at: int) -> _Fetch | None:
         with self._lock:
-            return next((fetch for fetch in self._ahead.get(name, ()) if fetch.start <= at < fetch.stop), None)
+            return next((fetch for fetch in self._ahead.get(name, ()) if fetch.covers(at)), None)
 
     def _run(self, name: str, fetch: _Fetch) -> None:
         """One request of the pool; what goes wrong is told to whoever reads."""
         try:
-            if fetch.users:
-                fetch.chunks = self._request(
-                    name, fetch.start, fetch.stop, wanted=lambda: fetch.users > 0 and _running()
-                )
-            else:
-                fetch.error = _AbandonedError()
+            fetch.chunks = self._request(name, fetch.start, fetch.stop, fetch.at_most, fetch.is_wanted)
         except Exception as error:
             fetch.error = error
         finally:
@@ -173,48 +177,47 @@ class ObjectStore:
     # ---- requests ------------------------------------------------------------------------------
 
     def _request(
-        self,
-        name: str,
-        start: int,
-        stop: int | None,
-        *,
-        at_most: int | None = None,
-        wanted: Callable[[], bool] = lambda: True,
+        self, name: str, start: int, stop: int | None, at_most: int | None, wanted: Callable[[], bool]
     ) -> list[bytes]:
         """Bytes from `start` to `stop` (None: to the end), fewer where the file ends; resumed where a body broke."""
         chunks: list[bytes] = []
-        at, tries = start, _Tries(self, name)
+        at, tries = start, self._tries(name, wanted)
         while True:
             known = self._pinned.get(name)
             end = stop if known is None else known.size if stop is None else min(stop, known.size)
+            if known is not None:
+                self._check_size(name, known.size, at_most)
             if end is not None and at >= end:
                 return chunks
             if not wanted():
-                raise _AbandonedError
+                raise AbandonedError
             try:
                 answer = self._get(name, at, end)
                 found, (first, behind) = self._identity(name, answer.meta), answer.range
-                if at_most is not None and found.size > at_most:
-                    raise ShardError(f"{self.url}/{name}: {found.size} bytes, expected at most {at_most}.")
+                self._check_size(name, found.size, at_most)
                 end = found.size if end is None else min(end, found.size)
                 if first != at or behind > end:
-                    raise _WholeAnswerError(f"bytes {first} to {behind} in answer to a request for {at} to {end}")
+                    raise WholeAnswerError(f"bytes {first} to {behind} in answer to a request for {at} to {end}")
                 for chunk in answer.stream(_CHUNK_BYTES):
                     chunks.append(chunk)
                     at += len(chunk)
                     self._count(bytes=len(chunk))
                     tries.progress()
                     if not wanted():
-                        raise _AbandonedError
+                        raise AbandonedError
                 if at < end:
                     raise EOFError(f"the answer ended {end - at} bytes early")
                 if at > end:
                     raise ShardError(f"{self.url}/{name}: an answer was {at - end} bytes longer than asked for.")
             except Exception as error:
-                if status_of(error) == 416 and known is None:  # begins behind the end, which nobody has told us yet
+                if known is None and _begins_behind_the_end(error):  # and nobody has told us yet where that is
                     self._head(name)
                     continue
                 tries.failed(error, f"read at byte {at}")
+
+    def _check_size(self, name: str, size: int, at_most: int | None) -> None:
+        if at_most is not None and size > at_most:
+            raise DamagedFile(f"{self.url}/{name}: {size} bytes, expected at most {at_most}.")
 
     def _get(self, name: str, start: int, stop: int | None) -> Any:
         import obstore
@@ -227,17 +230,16 @@ class ObjectStore:
             options["range"] = {"offset": start}
         if known is not None and known.is_strong:
             options["if_match"] = known.e_tag
+        client = client_of(self._url, self._config)
         self._count(requests=1)
-        return obstore.get(self._client(), name, options=options)  # type: ignore[arg-type]
+        answer = obstore.get(client, name, options=options)  # type: ignore[arg-type]
+        self._answered = True
+        return answer
 
     def _head(self, name: str) -> _Identity:
         import obstore
 
-        def head() -> _Identity:
-            self._count(requests=1)
-            return self._identity(name, obstore.head(self._client(), name))
-
-        return self._persistently(name, "be looked up", head)
+        return self._identity(name, self._persistently(name, "looked up", lambda client: obstore.head(client, name)))
 
     def _identity(self, name: str, meta: Any) -> _Identity:
         found = _Identity.of(meta)
@@ -253,21 +255,39 @@ class ObjectStore:
             "began with: restore them, or begin anew."
         )
 
-    def _client(self) -> Any:
-        return client_of(self._url, self._config)
-
     def _count(self, **by: int) -> None:
         with self._lock:
             for name, more in by.items():
                 self.counters[name] += more
 
-    def _persistently(self, name: str, what: str, action: Callable[[], Result]) -> Result:
-        tries = _Tries(self, name)
+    def _tries(self, name: str, wanted: Callable[[], bool]) -> Tries:
+        def max_failures() -> int:
+            return object_tries.MAX_FAILURES if self._answered else object_tries.MAX_FAILURES_AT_FIRST
+
+        return Tries(
+            f"{self.url}/{name}", max_failures, lambda how: self._changed(name, how), lambda: self._count(retries=1),
+            wanted,
+        )  # fmt: skip
+
+    def _persistently(
+        self, name: str, what: str, action: Callable[[Any], Result], *, for_writing: bool = False
+    ) -> Result:
+        """The answer to a request without a body worth resuming."""
+        tries = self._tries(name, still_wanted)
+        client = client_of(self._url, self._config, for_writing=for_writing)
         while True:
+            self._count(requests=1)
             try:
-                return action()
+                answer = action(client)
             except Exception as error:
-                tries.failed(error, what)
+                self._answered |= status_of(error) is not None
+                try:
+                    tries.failed(error, what)
+                except AbandonedError:
+                    raise StreamError(f"{self.url}: reading was given up, its loader has ended") from None
+            else:
+                self._answered = True
+                return answer
 
     # ---- listing and writing -------------------------------------------------------------------
 
@@ -279,12 +299,11 @@ class ObjectStore:
             raise UsageError(f"{self.url}: a web server does not list its files. Name them.")
         folder = prefix.rpartition("/")[0]
 
-        def collect() -> list[tuple[str, int]]:
-            self._count(requests=1)
-            found = obstore.list(self._client(), prefix=folder or None).collect()
+        def collect(client: Any) -> list[tuple[str, int]]:
+            found = obstore.list(client, prefix=folder or None).collect()
             return [(str(one["path"]), int(one["size"])) for one in found]
 
-        return sorted(one for one in self._persistently(folder, "be listed", collect) if one[0].startswith(prefix))
+        return sorted(one for one in self._persistently(folder, "listed", collect) if one[0].startswith(prefix))
 
     def write(self, name: str, content: bytes) -> None:
         """See `Store.write`."""
@@ -299,18 +318,17 @@ class ObjectStore:
         import obstore
 
         with contextlib.suppress(MissingFile):
-            self._persistently(name, "be removed", lambda: obstore.delete(self._client(), name))
+            self._persistently(name, "removed", lambda client: obstore.delete(client, name), for_writing=True)
         self._pinned.pop(name, None)
 
     def _put(self, name: str, content: bytes | Path, size: int) -> None:
         import obstore
 
-        def put() -> None:
-            self._count(requests=1)
-            obstore.put(self._client(), name, content, chunk_size=_UPLOAD_PART_BYTES, max_concurrency=4)
+        def put(client: Any) -> None:
+            obstore.put(client, name, content, chunk_size=_UPLOAD_PART_BYTES, max_concurrency=4)
 
         self._pinned.pop(name, None)
-        self._persistently(name, "be written", put)
+        self._persistently(name, "written", put, for_writing=True)
         found = self._head(name).size
         if found != size:
             raise ShardError(f"{self.url}/{name}: {found} bytes arrived, {size} were sent. Write it again.")
@@ -338,26 +356,44 @@ class _Identity(NamedTuple):
 
 
 class _Fetch:
-    """One request of the pool."""
+    """One request of the pool: bytes from `start` to `stop`, or to the end of a file of `at_most` bytes."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.start, self.stop = start, stop
+    def __init__(self, start: int, stop: int | None, at_most: int | None = None) -> None:
+        self.start, self.stop, self.at_most = start, stop, at_most
         self.users = 0
         self.done = threading.Event()
         self.chunks: list[bytes] = []
         self.error: Exception | None = None
 
-    def parts(self, start: int, stop: int) -> Iterator[memoryview]:
-        """Its bytes between two offsets of the file, once they are here."""
-        self.done.wait()
+    def covers(self, at: int) -> bool:
+        """Is this byte of the file among those that are asked for?"""
+        return self.stop is not None and self.start <= at < self.stop
+
+    def is_wanted(self) -> bool:
+        """False: give it up. Also once the interpreter ends, which waits for the pool."""
+        return self.users > 0 and _running()
+
+    def parts(self, start: int, stop: int | None) -> Iterable[memoryview]:
+        """Its bytes between two offsets of the file, once they are here.
+
+        Raises:
+            AbandonedError: it was given up before they were.
+            StreamError: nobody wants them any more, or they cannot be read.
+        """
+        while not self.done.wait(_POLL_SECONDS):
+            if not (still_wanted() and _running()):
+                raise StreamError("reading was given up, its loader has ended")
         if self.error is not None:
             raise self.error
+        return self._between(start, stop)
+
+    def _between(self, start: int, stop: int | None) -> Iterator[memoryview]:
         at = self.start
         for chunk in self.chunks:
-            if at >= stop:
+            if stop is not None and at >= stop:
                 return
             if at + len(chunk) > start:
-                yield memoryview(chunk)[max(start - at, 0) : stop - at]
+                yield memoryview(chunk)[max(start - at, 0) : None if stop is None else stop - at]
             at += len(chunk)
 
 
@@ -365,8 +401,8 @@ def _covering(fetches: Sequence[_Fetch], start: int, stop: int) -> list[_Fetch] 
     """The fetches that together hold these bytes; None where one is missing."""
     found = []
     while start < stop:
-        fetch = next((one for one in fetches if one.start <= start < one.stop), None)
-        if fetch is None:
+        fetch = next((one for one in fetches if one.covers(start)), None)
+        if fetch is None or fetch.stop is None:
             return None
         found.append(fetch)
         start = fetch.stop
@@ -383,67 +419,8 @@ class _Ahead:
         self._store.let_go(users)
 
 
-class _WholeAnswerError(Exception):
-    """Other bytes than those that were asked for."""
-
-
-class _AbandonedError(Exception):
-    """Nobody waits for this request any more."""
-
-
-class _Tries:
-    """Decides after each failure whether to try again, and pauses."""
-
-    def __init__(self, store: ObjectStore, name: str) -> None:
-        self._store, self._name = store, name
-        self._in_a_row = self._in_all = self._whole_answers = 0
-
-    def progress(self) -> None:
-        """Bytes came."""
-        self._in_a_row = 0
-
-    def failed(self, error: Exception, what: str) -> None:
-        """Returns after a pause if another try may help.
-
-        Raises:
-            MissingFile, ShardError: it will not.
-        """
-        import obstore.exceptions as obstore_errors
-
-        if isinstance(error, StreamError | _AbandonedError):
-            raise error
-        where = f"{self._store.url}/{self._name}"
-        self._in_a_row += 1
-        self._in_all += 1
-        status = status_of(error)
-        if isinstance(error, FileNotFoundError):
-            raise MissingFile(f"{where}: cannot be {what} (not there: {reason_of(error)}).") from error
-        if isinstance(error, obstore_errors.PreconditionError):
-            raise self._store._changed(self._name, "the server says so") from error
-        if isinstance(error, obstore_errors.PermissionDeniedError | obstore_errors.UnauthenticatedError):
-            raise ShardError(
-                f"{where}: cannot be {what}, permission denied ({reason_of(error)}). Check the credentials in the "
-                "environment, and the bucket's rules."
-            ) from error
-        if isinstance(error, obstore_errors.NotSupportedError | _WholeAnswerError):
-            self._whole_answers += 1
-            if self._whole_answers >= _MAX_WHOLE_RANGE_ANSWERS:
-                raise ShardError(
-                    f"{where}: cannot be {what}: the server does not keep to the range it is asked for "
-                    f"({reason_of(error)}). It must know HTTP range requests."
-                ) from error
-        elif status is not None and 400 <= status < 500 and status not in (408, 429):
-            raise ShardError(f"{where}: cannot be {what} ({reason_of(error)}).") from error
-        elif not isinstance(error, obstore_errors.BaseError | OSError | EOFError):
-            raise error  # a mistake of ours
-        if self._in_a_row >= MAX_FAILURES:
-            raise ShardError(
-                f"{where}: cannot be {what} after {self._in_all} attempts ({reason_of(error)}). Check the network and "
-                "the store; the run can go on from its last checkpoint."
-            ) from error
-        self._store._count(retries=1)
-        pause = min(FIRST_PAUSE_SECONDS * 2 ** (self._in_a_row - 1), LONGEST_PAUSE_SECONDS)
-        time.sleep(pause * random.uniform(0.5, 1.0))
+def _begins_behind_the_end(error: Exception) -> bool:
+    return status_of(error) == 416 or "Wanted range starting at" in str(error)
 
 
 def _running() -> bool:

@@ -1,0 +1,394 @@
+"""The object store's reads, one fault at a time: bytes are right or there is an error, and the counters tell the cost.
+
+Every test runs in a child process with a server of its own: a process that has used obstore must not fork, and other
+tests of the session do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import inspect
+import os
+import pickle
+import random
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos.ranged_server import ObjectServer, serving
+
+from s3prl_stream.chaos import ChaosProxy, Cut, Fault, Request, Short, Stall, Unavailable, WholeObject
+from s3prl_stream.errors import MissingFile, ShardError, StreamError, UsageError
+from s3prl_stream.shards import coalesce, object_clients, object_store, object_tries
+from s3prl_stream.shards.object_store import ObjectStore
+from s3prl_stream.shards.store import open_store, reading_while
+
+CONTENT = random.Random(3).randbytes(3_000_000)
+Test = Callable[..., None]
+
+
+def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
+    """The body of a test, in the child: a traceback, or None."""
+    object_clients.CLIENT_OPTIONS["read_timeout"] = "500ms"
+    object_tries.FIRST_PAUSE_SECONDS = 0.001
+    object_tries.LONGEST_PAUSE_SECONDS = 0.002
+    try:
+        vars(importlib.import_module(module))[name].__wrapped__(**arguments)
+    except BaseException:
+        return traceback.format_exc()
+    return None
+
+
+def in_child(test: Test) -> Test:
+    """Run the test in the child process of this file."""
+
+    @functools.wraps(test)
+    def run(child: ProcessPoolExecutor, **arguments: Any) -> None:
+        failed = child.submit(_run_here, __name__, test.__name__, arguments).result(120)
+        assert failed is None, failed
+
+    fixtures = inspect.Signature([inspect.Parameter("child", inspect.Parameter.KEYWORD_ONLY)])
+    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(test).parameters.values()]
+    run.__signature__ = fixtures.replace(parameters=[*fixtures.parameters.values(), *own])  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def stored(faults: Any = (), content: bytes = CONTENT) -> Iterator[tuple[ObjectStore, ChaosProxy, ObjectServer]]:
+    """A store with one file, "a.tar", behind a faulty proxy."""
+    with serving() as server:
+        server.objects["/set/a.tar"] = content
+        with ChaosProxy(server.url, faults) as proxy:
+            yield ObjectStore(f"{proxy.url}/set"), proxy, server
+
+
+def ranges(proxy: ChaosProxy) -> list[str | None]:
+    return [one.range for one in proxy.requests if one.method == "GET"]
+
+
+def raised(kind: type[Exception], action: Callable[[], Any]) -> str:
+    with pytest.raises(kind) as caught:
+        action()
+    return str(caught.value)
+
+
+@in_child
+def test_files_are_read_by_name_and_position() -> None:
+    with stored() as (store, proxy, _):
+        assert store.read("a.tar", 100, 50) == CONTENT[100:150]
+        assert store.read("a.tar", len(CONTENT) - 5, 50) == CONTENT[-5:]
+        assert store.read("a.tar", len(CONTENT), 1) == b""
+        assert store.read("a.tar", 7, 0) == b""
+        assert store.size("a.tar") == len(CONTENT)
+        assert store.size("none") is None
+        assert store.read_whole("a.tar", at_most=len(CONTENT)) == CONTENT
+        assert "3000000 bytes, expected at most 2999999" in raised(
+            ShardError, lambda: store.read_whole("a.tar", at_most=len(CONTENT) - 1)
+        )
+        for action in (lambda: store.read("none", 0, 1), lambda: store.read_whole("none", at_most=1)):
+            assert "none: cannot be read at byte 0 (not there" in raised(MissingFile, action)
+        assert store.counters["requests"] == proxy.num_requests
+        assert store.counters["retries"] == 0
+        assert "web server does not list" in raised(UsageError, store.list)
+
+
+@in_child
+def test_a_file_of_unknown_size_may_end_before_the_range() -> None:
+    with stored(content=b"short") as (store, _, _):
+        assert store.read("a.tar", 1000, 10) == b""
+        assert store.read("a.tar", 2, 1000) == b"ort"
+
+
+@in_child
+def test_an_empty_file_is_read_whole() -> None:
+    with stored(content=b"") as (store, _, _):
+        assert store.read_whole("a.tar", at_most=10) == b""
+
+
+@in_child
+def test_a_broken_body_goes_on_from_the_byte_that_was_reached() -> None:
+    for fault in (Cut(1_000_000), Cut(1_000_000, reset=True), Short(500_000)):
+        with stored([fault, None]) as (store, proxy, _):
+            assert store.read("a.tar", 10, 2_000_000) == CONTENT[10:2_000_010]
+            first, second = ranges(proxy)
+            assert first == "bytes=10-2000009"
+            assert second is not None
+            begin, _, end = second.removeprefix("bytes=").partition("-")
+            assert end == "2000009"
+            sent = proxy.requests[0].bytes_sent
+            assert 10 + sent - 2 * (64 << 10) <= int(begin) <= 10 + sent, (fault, begin, sent)
+            assert store.counters == {"requests": 2, "bytes": 2_000_000, "retries": 1, "rereads": 0}
+
+
+@in_child
+def test_bytes_set_the_count_of_failures_back() -> None:
+    cuts: list[Fault | None] = [Cut(130_000)] * 22  # more than MAX_FAILURES, but each brings something
+    with stored(cuts) as (store, _, _):
+        assert store.read("a.tar", 0, 3_000_000) == CONTENT
+        assert store.counters["retries"] == 22
+
+
+@in_child
+def test_every_passing_fault_is_one_retry() -> None:
+    for faults in (
+        [Unavailable()] * 4,
+        [Unavailable(429), Unavailable(500), Unavailable(408)],
+        [Short(honest=True)] * 2,
+        [WholeObject()] * 2,
+        [Stall(100.0, after_bytes=70_000)],
+        [Stall(100.0, before_headers=True)],
+    ):
+        with stored(faults) as (store, proxy, _):
+            assert store.read("a.tar", 5, 200_000) == CONTENT[5:200_005], faults
+            assert store.counters["retries"] == len(faults) == store.counters["requests"] - 1
+            assert store.counters["bytes"] >= 200_000
+            assert proxy.num_requests == store.counters["requests"]
+
+
+@in_child
+def test_faults_that_do_not_pass_are_errors_that_say_what_to_do() -> None:
+    def endless(fault: Fault) -> Callable[[Request], Fault]:
+        return lambda request: fault
+
+    with stored(endless(Unavailable())) as (store, proxy, _):
+        found = raised(ShardError, lambda: store.read("a.tar", 0, 10))
+        assert f"set/a.tar: cannot be read at byte 0 after {object_tries.MAX_FAILURES_AT_FIRST} attempts" in found
+        assert "503 Service Unavailable, SlowDown" in found
+        assert proxy.num_requests == object_tries.MAX_FAILURES_AT_FIRST
+        copy = pickle.loads(pickle.dumps(store))
+        raised(ShardError, lambda: copy.read("a.tar", 0, 10))
+        assert copy.counters["requests"] == object_tries.MAX_FAILURES_AT_FIRST
+    with stored(lambda request: Unavailable() if request.number else None) as (store, _, _):
+        store.read("a.tar", 0, 10)
+        for one in (store, pickle.loads(pickle.dumps(store))):  # it has answered once: more patience, in workers too
+            found = raised(ShardError, functools.partial(one.read, "a.tar", 0, 10))
+            assert f"after {object_tries.MAX_FAILURES} attempts" in found
+    with stored(endless(WholeObject())) as (store, proxy, _):
+        assert "must know HTTP range requests" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
+        assert proxy.num_requests == 3
+    with stored(endless(Unavailable(403))) as (store, proxy, _):
+        assert "permission denied (403 Forbidden, SlowDown). Check the cred" in raised(
+            ShardError, lambda: store.read("a.tar", 5, 10)
+        )
+        assert proxy.num_requests == 1
+    with stored(endless(Unavailable(400))) as (store, proxy, _):
+        assert "400 Bad Request" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
+        assert proxy.num_requests == 1
+
+
+@in_child
+def test_nobody_there_is_an_error_soon() -> None:
+    with serving() as server:
+        dead = server.url
+    found = raised(ShardError, lambda: ObjectStore(f"{dead}/set").read("a.tar", 0, 1))
+    assert "Connection refused" in found
+    assert f"after {object_tries.MAX_FAILURES_AT_FIRST} attempts" in found
+
+
+@in_child
+def test_a_replaced_file_is_an_error_whenever_it_is_noticed() -> None:
+    changed = "set/a.tar: object changed since it was first read"
+    with stored() as (store, _, server):  # between two reads
+        store.read("a.tar", 0, 10)
+        server.objects["/set/a.tar"] = CONTENT[::-1]
+        assert changed in raised(ShardError, lambda: store.read("a.tar", 10, 10))
+        assert changed in raised(ShardError, lambda: store.read_again("a.tar", 10, 10))
+        assert changed in raised(ShardError, lambda: store.size("a.tar"))
+        assert ObjectStore(f"{server.url}/set").read("a.tar", 0, 10) == CONTENT[::-1][:10]
+        with contextlib.closing(store.read_ahead([("a.tar", 50, 10)])):
+            assert changed in raised(ShardError, lambda: store.read("a.tar", 50, 10))
+
+    def replacing(request: Request) -> Fault | None:  # between a cut and what follows
+        if request.number == 0:
+            return Cut(500_000)
+        server.objects["/set/a.tar"] = CONTENT[:-1]
+        return None
+
+    with stored(replacing) as (store, _, server):
+        assert changed in raised(ShardError, lambda: store.read("a.tar", 0, 2_000_000))
+
+
+@in_child
+def test_what_this_store_wrote_itself_is_no_change(tmp_path: Path) -> None:
+    with stored() as (store, _, _):
+        store.read("a.tar", 0, 10)
+        store.write("a.tar", b"new")
+        assert store.read("a.tar", 0, 3) == b"new"
+        (tmp_path / "file").write_bytes(CONTENT)
+        store.upload(tmp_path / "file", "a.tar")
+        assert store.read_whole("a.tar", at_most=len(CONTENT)) == CONTENT
+
+
+@in_child
+def test_neighbours_are_one_request_and_nothing_is_asked_for_twice() -> None:
+    with stored() as (store, proxy, _):
+        wanted = [("a.tar", 0, 1000), ("a.tar", 1000, 500), ("a.tar", 1_500_000, 10)]
+        with contextlib.closing(store.read_ahead(wanted)), contextlib.closing(store.read_ahead(wanted[1:])):
+            for name, offset, size in [*wanted, ("a.tar", 10, 20)]:
+                assert store.read(name, offset, size) == CONTENT[offset : offset + size]
+            assert sorted(map(str, ranges(proxy))) == ["bytes=0-1499", "bytes=1500000-1500009"]
+        assert not store._ahead
+        assert store.read("a.tar", 0, 10) == CONTENT[:10]  # what was read ahead is forgotten
+        assert proxy.num_requests == 3
+
+
+@in_child
+def test_a_large_read_is_several_requests() -> None:
+    object_store.coalesce = functools.partial(coalesce.coalesce, max_request=1_000_000)  # type: ignore[assignment]
+    try:
+        with stored() as (store, proxy, _):
+            assert store.read("a.tar", 5, 2_999_000) == CONTENT[5:2_999_005]
+            assert proxy.num_requests == 3
+            with contextlib.closing(store.read_ahead([("a.tar", 0, 3_000_000)])):
+                assert store.read("a.tar", 999_990, 1_500_000) == CONTENT[999_990:2_499_990]
+            assert proxy.num_requests == 6
+    finally:
+        object_store.coalesce = coalesce.coalesce  # type: ignore[assignment]
+
+
+@in_child
+def test_bytes_are_read_again_from_their_source_though_they_were_read_ahead() -> None:
+    with stored() as (store, proxy, _), contextlib.closing(store.read_ahead([("a.tar", 0, 1000)])):
+        assert store.read("a.tar", 10, 20) == CONTENT[10:30]
+        assert store.read_again("a.tar", 10, 20) == CONTENT[10:30]
+        assert ranges(proxy) == ["bytes=0-999", "bytes=10-29"]
+        assert store.counters["rereads"] == 1
+
+
+@in_child
+def test_closing_gives_up_what_is_under_way_and_a_reader_without_it_reads_alone() -> None:
+    arrived = threading.Event()
+
+    def stalling(request: Request) -> Fault | None:
+        arrived.set()
+        return Stall(100.0, after_bytes=65_536) if request.number == 0 else None
+
+    with stored(stalling) as (store, proxy, _):
+        ahead = store.read_ahead([("a.tar", 0, 1_000_000)])
+        (fetch,) = store._ahead["a.tar"]
+        assert arrived.wait(20)
+        ahead.close()
+        ahead.close()
+        assert fetch.done.wait(20)
+        assert isinstance(fetch.error, object_store.AbandonedError)
+        assert proxy.num_requests == 1  # a silent server is not asked again for what nobody wants
+        assert store.read("a.tar", 0, 100) == CONTENT[:100]
+
+
+@in_child
+def test_a_reader_that_is_wanted_no_more_ends_at_once() -> None:
+    for before_headers in (False, True):
+        arrived, found = threading.Event(), list[str]()
+
+        def stalling(request: Request, before: bool = before_headers, arrived: threading.Event = arrived) -> Fault:
+            arrived.set()
+            return Stall(100.0, before_headers=before)
+
+        with stored(stalling) as (store, proxy, _):
+
+            def read(store: ObjectStore = store, gone: threading.Event = arrived, found: list[str] = found) -> None:
+                with reading_while(lambda: not gone.is_set()):
+                    found.append(raised(StreamError, lambda: store.read("a.tar", 0, 1_000_000)))
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            reader.join(20)
+            assert ["its loader has ended" in one for one in found] == [True]
+            assert proxy.num_requests == 1
+
+
+@in_child
+def test_a_store_goes_to_other_processes_without_what_is_under_way() -> None:
+    with stored() as (store, _, _), contextlib.closing(store.read_ahead([("a.tar", 0, 1000)])):
+        copy = pickle.loads(pickle.dumps(store))
+        assert copy.counters["requests"] == 0
+        assert not copy._ahead
+        assert copy.read("a.tar", 3, 4) == CONTENT[3:7]
+
+
+@in_child
+def test_a_forked_child_gets_an_error_and_its_parent_goes_on() -> None:
+    with stored() as (store, _, server):
+        store.read("a.tar", 0, 1)
+        fresh = open_store(f"{server.url}/set")
+        actions: Sequence[Callable[[], Any]] = (
+            lambda: store.read("a.tar", 0, 1),
+            lambda: store.read_ahead([("a.tar", 0, 1)]),
+            lambda: store.size("a.tar"),
+            lambda: fresh.read_whole("a.tar", at_most=1),
+        )
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            told = "none"
+            with contextlib.suppress(BaseException):
+                told = "|".join(raised(StreamError, action) for action in actions)
+            os.write(writer, told.encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            told = pipe.read()
+        os.waitpid(pid, 0)
+        assert told.count('multiprocessing_context="forkserver"') == len(actions), told
+        assert store.read("a.tar", 0, 5) == CONTENT[:5]
+
+
+@in_child
+def test_no_message_holds_a_secret() -> None:
+    with stored([Unavailable(), *[Unavailable(403)] * 9]) as (_, proxy, _):
+        host = proxy.url.removeprefix("http://")
+        store = ObjectStore(f"http://user:hidden@{host}/set")
+        account = {"account_name": "account", "sas_key": "sv=2021&sig=hidden%2B", "azure_storage_endpoint": proxy.url}
+        s3 = {"access_key_id": "hidden", "secret_access_key": "hidden", "endpoint": proxy.url, "region": "x"}
+        for one in (store, ObjectStore("az://container/set", account), ObjectStore("s3://bucket/set", s3)):
+            for action in (
+                functools.partial(one.read, "a.tar", 0, 1),
+                functools.partial(one.size, "a.tar"),
+                functools.partial(one.write, "a.tar", b"x"),
+            ):
+                try:
+                    action()
+                except ShardError:
+                    told = traceback.format_exc()
+                assert "denied" in told
+                assert "hidden" not in told, told
+            assert "hidden" not in f"{one!r}{one.url}"
+    assert "hidden" not in raised(UsageError, lambda: ObjectStore("http://host/set?signature=hidden"))
+    assert "hidden" not in raised(UsageError, lambda: ObjectStore("s3://user:hidden@/set"))
+
+
+@in_child
+def test_a_store_in_memory_and_one_on_a_disk_are_listed_written_and_emptied(tmp_path: Path) -> None:
+    for url in ("memory:///", f"file://{tmp_path}"):
+        store = ObjectStore(url)
+        store.write("set-000000.tar", CONTENT)
+        store.write("index/part-00000.parquet", b"rows")
+        assert store.list() == [("index/part-00000.parquet", 4), ("set-000000.tar", len(CONTENT))]
+        assert store.list("index/") == store.list("index/pa") == [("index/part-00000.parquet", 4)]
+        assert store.list("none") == []
+        assert store.read("set-000000.tar", 100, 10) == CONTENT[100:110]
+        store.delete("set-000000.tar")
+        store.delete("set-000000.tar")
+        assert store.size("set-000000.tar") is None
+
+
+@in_child
+def test_the_pauses_do_not_touch_the_global_random_numbers() -> None:
+    random.seed(1)
+    before = random.getstate()
+    with stored([Unavailable()] * 3) as (store, _, _):
+        store.read("a.tar", 0, 1)
+    assert random.getstate() == before
