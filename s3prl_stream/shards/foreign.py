@@ -158,7 +158,10 @@ def index_tars(
                 "from_table": sorted(from_table),
             },
         }
-        with target.being_written(), contextlib.closing(ForeignIndexWriter(target.out, scratch, columns)) as writer:
+        with (
+            target.being_written(scans),
+            contextlib.closing(ForeignIndexWriter(target.out, scratch, columns)) as writer,
+        ):
             for scan, without in zip(scans, twice, strict=True):
                 own = target.writes_offsets(scan)
                 writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, own)
@@ -174,7 +177,7 @@ class _Target:
         self.out = open_store(url)
         self._check_writable(url)
         self._ours = self._previous()
-        if self._ours is None and self.out.size(_MARKER) is None:
+        if self._ours is None:
             in_the_way = next(
                 (name for name in (LEFT_OUT, *map(rows_name, names)) if self.out.size(name) is not None), None
             )
@@ -200,9 +203,10 @@ class _Target:
             yield Path(path)
 
     @contextlib.contextmanager
-    def being_written(self) -> Iterator[None]:
-        """From here on an earlier index is gone; a marker says so until the new one is complete."""
-        self.out.write(_MARKER, b"{}\n")
+    def being_written(self, scans: Sequence[Scan]) -> Iterator[None]:
+        """From here on an earlier index is gone; a marker says so, and what is ours, until the new one is complete."""
+        ours = [{"name": scan.name, "offsets": "written"} for scan in scans if self.writes_offsets(scan)]
+        self.out.write(_MARKER, json.dumps({"indexed": True, "shards": ours}).encode())
         self.out.delete(MANIFEST)
         yield
         self.out.delete(_MARKER)
@@ -218,18 +222,18 @@ class _Target:
             raise UsageError(f"{url} is a file. out= is the folder of the index.")
 
     def _previous(self) -> set[str] | None:
-        """Shards whose offsets an earlier index has written here; None: there is no earlier one."""
-        with contextlib.suppress(MissingFile):
-            content = self.out.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
-            try:
-                manifest = json.loads(content)
-                indexed, shards = manifest["indexed"], manifest["shards"]
-                return {shard["name"] for shard in shards if shard["offsets"] == "written" and indexed}
-            except (ValueError, KeyError, TypeError):
-                raise UsageError(
-                    f"{self.out.url}: {MANIFEST} there is of no index. A packed set is opened as it is; "
-                    "otherwise give out=, another folder."
-                ) from None
+        """Shards whose offsets an earlier index has written here, be it complete or killed; None: there is none."""
+        for name in (MANIFEST, _MARKER):
+            with contextlib.suppress(MissingFile):
+                try:
+                    earlier = json.loads(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))
+                    shards = earlier["indexed"] and earlier["shards"]
+                    return {shard["name"] for shard in shards if shard["offsets"] == "written"}
+                except (ValueError, KeyError, TypeError):
+                    raise UsageError(
+                        f"{self.out.url}: {name} there is of no index. A packed set is opened as it is; "
+                        "otherwise give out=, another folder."
+                    ) from None
         return None
 
 
