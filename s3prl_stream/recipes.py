@@ -7,8 +7,10 @@ band of bins masked; mean absolute error on the masked part; AdamW, 7 % warm-up,
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,8 @@ def pretrain(
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
     num_workers: int = 0,
+    skip_batches: Sequence[tuple[int, int]] = (),
+    exclude: Sequence[str | tuple[str, str]] = (),
     checkpoint_every: int = 500,
     keep_checkpoints: int = 2,
     quiet: bool = False,
@@ -85,6 +89,8 @@ def pretrain(
         hidden_size, num_layers, num_heads, ffn_size, dropout, attention_dropout: of the encoder. On a CPU
             `attention_dropout=0` makes training on long crops about three times as fast.
         num_workers: processes that load; 0: a thread of this one.
+        skip_batches, exclude: global batches (first to last, included) and clips to leave out from where the run
+            stands, see `Loader.skip` and `Loader.exclude`; the checkpoints remember them.
         checkpoint_every, keep_checkpoints: steps between checkpoints, and how many stay.
         quiet: no progress on stderr.
 
@@ -141,9 +147,35 @@ def pretrain(
     stream = tera_stream(shard_set, **stream_settings)
     loader = Loader(stream, num_workers=num_workers, pin_memory=used_device.type == "cuda" and num_workers > 0)
     claim_run(run, settings)
-    return train(
-        objective, loader, train_settings, run=run, seconds_by_set=seconds_by_set, device=used_device, quiet=quiet
+    result = train(
+        objective,
+        _RunBatches(loader, skip_batches, exclude),
+        train_settings,
+        run=run,
+        seconds_by_set=seconds_by_set,
+        device=used_device,
+        quiet=quiet,
     )
+    return dataclasses.replace(result, left_out=len(loader.excluded))
+
+
+class _RunBatches:
+    """A loader as the loop sees it. What is to be left out is told to it once it knows where the run stands."""
+
+    def __init__(
+        self, loader: Loader, skip_batches: Sequence[tuple[int, int]], exclude: Sequence[str | tuple[str, str]]
+    ) -> None:
+        self.loader = loader
+        self.skip_batches = skip_batches
+        self.exclude = exclude
+        self.state_dict = loader.state_dict
+        self.load_state_dict = loader.load_state_dict
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first, last in self.skip_batches:
+            self.loader.skip(first, last)
+        self.loader.exclude(self.exclude)
+        yield from self.loader
 
 
 def tera_stream(shards: Any, *, crop_seconds: float = 15.0, **stream: Any) -> Stage:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
+from s3prl_stream.errors import UsageError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -49,6 +51,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="loading processes (default: a thread)")
+    parser.add_argument(
+        "--skip-batches", metavar="A-B", action="append", default=[], help="leave out global batches A to B, included"
+    )
+    parser.add_argument("--exclude", metavar="FILE", help="leave out clips: a line each, a key or of `which --json`")
     parser.add_argument("--checkpoint-every", metavar="N", type=int, default=500, help="steps (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
@@ -78,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         dropout=args.dropout,
         attention_dropout=args.attention_dropout,
         num_workers=args.workers,
+        skip_batches=[_range_from(text) for text in args.skip_batches],
+        exclude=[] if args.exclude is None else _clips_from(Path(args.exclude)),
         checkpoint_every=args.checkpoint_every,
     )
     if args.json:
@@ -88,5 +96,31 @@ def run(args: argparse.Namespace) -> int:
         return 0
     since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
     print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}", end="")
+    print(f", {result.left_out} clips skipped or excluded" if result.left_out else "", end="")
     print(f", {result.skipped_steps} updates left out (loss or gradient not finite)" if result.skipped_steps else "")
     return 0
+
+
+def _range_from(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        return int(first), int(last or first)
+    except ValueError:
+        raise UsageError(f"--skip-batches {text}: give a number, or two with a dash between, as in 1200-1300") from None
+
+
+def _clips_from(path: Path) -> list[str | tuple[str, str]]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--exclude {path}: cannot be read ({error})") from None
+    return [_clip_from(line.strip()) for line in lines if line.strip()]
+
+
+def _clip_from(line: str) -> str | tuple[str, str]:
+    """A line as `which --json` prints, or a key alone."""
+    try:
+        row = json.loads(line) if line.startswith("{") else None
+        return line if row is None else (str(row["set"]), str(row["key"]))
+    except (ValueError, KeyError):
+        raise UsageError(f"--exclude: {line!r:.200} is no line of `which --json`") from None

@@ -82,7 +82,9 @@ class TrainResult:
     skipped_steps: int
     """Updates left out in all steps so far because loss or gradient was not finite."""
     loss: float | None
-    """Of the last step; None if this call did none, or it was not finite."""
+    """Of the last step; None if this call did none, its batches were empty, or it was not finite."""
+    left_out: int = 0
+    """Clips that this call did not see because they are excluded or their batches skipped."""
 
 
 class DivergedError(StreamError):
@@ -135,13 +137,15 @@ def train(
             rate = learning_rate(
                 step, peak=settings.lr, num_steps=settings.num_steps, warmup_share=settings.warmup_share
             )
-            loss, norm = _accumulate(objective, [to_device(batch, device) for batch in update])
+            loss, norm, num_elements = _accumulate(objective, [to_device(batch, device) for batch in update])
             # |x| passes the gradient 0 at x = NaN, so a loss that is not finite may come with a gradient that is
-            applied = math.isfinite(loss) and math.isfinite(norm)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            applied = finite and num_elements > 0  # momentum and decay would move the weights without any data
             if applied:
                 _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
-            bad_in_a_row = 0 if applied else bad_in_a_row + 1
-            skipped += not applied
+            bad_in_a_row = 0 if applied else bad_in_a_row + (not finite)
+            skipped += not finite
+            loss = loss if num_elements else math.nan
             mix: dict[str, float] = {}
             for name, amount in (pair for batch in update for pair in seconds_by_set(batch).items()):
                 mix[name] = mix.get(name, 0.0) + amount
@@ -209,8 +213,12 @@ def _next(source: Iterator[Batch], step: int) -> Batch:
         ) from None
 
 
-def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, float]:
-    """Gradients of the mean over all masked elements of several batches; returns (that mean, gradient's L2 norm)."""
+def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, float, int]:
+    """Gradients of the mean over all masked elements of several batches.
+
+    Returns:
+        (that mean, the gradient's L2 norm, the number of elements: 0 where all batches are empty)
+    """
     objective.zero_grad(set_to_none=True)
     losses: list[tuple[float, int]] = []
     for batch in batches:
@@ -222,7 +230,7 @@ def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, floa
     if len(batches) > 1:
         torch._foreach_mul_(gradients, 1.0 / num_elements)
     mean = losses[0][0] if len(batches) == 1 else sum(value * count for value, count in losses) / num_elements
-    return mean, nn.utils.get_total_norm(gradients).item()
+    return mean, nn.utils.get_total_norm(gradients).item(), sum(count for _, count in losses)
 
 
 def _apply(

@@ -1,0 +1,69 @@
+"""`pretrain` goes on without the batches of a loss spike and without a bad clip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.recipes import tera_stream
+from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
+from s3prl_stream.trainer.losslog import read_losses
+
+SIZES = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
+
+
+def test_a_run_goes_on_without_some_batches_and_clips(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(run), *SIZES.split(), "--json"]
+    assert main([*words, "--steps", "4"]) == 0
+    planned = ss.Loader(tera_stream(sample_set, max_batch_seconds=10.0, crop_seconds=3.0))
+    bad, other = planned.which(7)[0], planned.which(9)[0]
+    (tmp_path / "bad.txt").write_text(f"{json.dumps(bad)}\n\n{other['key']}\n")
+    capsys.readouterr()
+
+    def leaving_out(steps: int) -> dict[str, Any]:
+        more = ["--skip-batches", "5-6", "--skip-batches", "8", "--exclude", str(tmp_path / "bad.txt")]
+        assert main([*words, "--steps", str(steps), *more]) == 0
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return result
+
+    skipped = sum(len(planned.which(batch)) for batch in (5, 6, 8))
+    assert leaving_out(10)["left_out"] == skipped + 2
+    lines = read_losses(run)
+    assert [line["step"] - 1 for line in lines if not line["applied"]] == [5, 6, 8]
+    assert [line["seconds"] for line in lines if not line["applied"]] == [0.0] * 3
+    recorded = load_state(newest_checkpoint(run))["loader"]["left_out"]
+    assert recorded["skipped"] == [[5, 6], [8, 8]]
+    assert leaving_out(11)["first_step"] == 10  # the same command again: it is recorded already
+    assert load_state(newest_checkpoint(run))["loader"]["left_out"] == recorded
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--skip-batches", "three"], "--skip-batches three: give a number"),
+        (["--skip-batches", "9-3"], "9 to 3 is no range of batches"),
+        (["--exclude", "no-such-file"], "no-such-file: cannot be read"),
+        (["--exclude", "keys.txt"], "'{\"key\": 3}' is no line of `which --json`"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    sample_set: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys.txt").write_text('{"key": 3}\n')
+    command = ["pretrain", "tera", "--data", str(sample_set), "--out", "run", *SIZES.split(), "--steps", "1"]
+    assert main([*command, *words]) == 2
+    assert said in capsys.readouterr().err
