@@ -9,13 +9,18 @@ with obstore_process() as child:
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock  # to count only: what is called is the real thing
 
 from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.shards import object_clients
+from s3prl_stream.shards.object_store import ObjectStore
+from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import open_store
 
 BATCH_SECONDS = 12.0
@@ -90,3 +95,52 @@ def read_epoch(
     except ss.StreamError as error:
         return Reading(batches, damaged, f"{type(error).__name__}: {error}", counters)
     return Reading(batches, damaged, None, counters)
+
+
+class Start(NamedTuple):
+    """What a loader did before it handed over its first batch, and all batches from there on."""
+
+    seconds: float
+    index_rows: int
+    index_bytes: int
+    """Of a remote set: manifest and rows."""
+    requests: int
+    """Of this process, to a remote set."""
+    clips: int
+    """Read and decoded by this process."""
+    batches: list[Any]
+
+
+def start_at(
+    environment: dict[str, str], url: str | Path, state: dict[str, Any] | None, *, workers: int = 0, **settings: Any
+) -> Start:
+    """Open a set, go on from a state (None: from the beginning), and read the rest of the epoch."""
+    os.environ.update(environment)
+    counted = Counter[str]()
+
+    def counting(function: Any, name: str, amount: Any) -> Any:
+        def counted_function(*arguments: Any, **more: Any) -> Any:
+            result = function(*arguments, **more)
+            counted[name] += amount(result)
+            return result
+
+        return counted_function
+
+    with (
+        mock.patch.object(ShardSet, "rows", counting(ShardSet.rows, "rows", lambda rows: len(rows.frames))),
+        mock.patch.object(ShardSet, "read", counting(ShardSet.read, "clips", lambda sample: 1)),
+        mock.patch.object(ObjectStore, "read_whole", counting(ObjectStore.read_whole, "bytes", len)),
+    ):
+        began = time.perf_counter()
+        shards = ss.open_shards(url)
+        stream = ss.ShardStream(shards, **{"epochs": 1, "run": 4, **settings}).load_audio(dtype="int16")
+        context = "forkserver" if workers and shards.members[0].is_remote else None
+        loader = ss.Loader(stream, num_workers=workers, multiprocessing_context=context)
+        if state is not None:
+            loader.load_state_dict(state)
+        batches = iter(loader)
+        first = next(batches)
+        seconds, at_first = time.perf_counter() - began, Counter(counted)
+        requests = shards.members[0].store.counters.get("requests", 0)
+        rest = [delivered(batch) for batch in (first, *batches)]
+    return Start(seconds, at_first["rows"], at_first["bytes"], requests, at_first["clips"], rest)
