@@ -26,6 +26,7 @@ _HOME = {
     "open_shards": "s3prl_stream.shards.shardset",
     "pack": "s3prl_stream.shards.pack",
     "pretrain": "s3prl_stream.recipes",
+    "repair": "s3prl_stream.shards.repair",
     "upstream": "s3prl_stream.upstreams",
     "verify": "s3prl_stream.shards.verify",
 }

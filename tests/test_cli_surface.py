@@ -28,6 +28,7 @@ SURFACE = {
     "index": "TARS --durations --full --json --name --out --prefix-keys --workers",
     "inspect": "SET --json --top",
     "verify": "SET --full --json --workers",
+    "repair": "SET OUT --json --workers",
     "plan": f"{PLANNED} --blocks --whole-epoch",
     "which": f"{PLANNED} --batch",
     "pretrain": (

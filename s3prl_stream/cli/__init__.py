@@ -22,6 +22,7 @@ COMMANDS = {
     "index": "index WebDataset tars made elsewhere, where they lie",
     "inspect": "show what a set of shards holds",
     "verify": "look for damage in a set, quickly or byte for byte",
+    "repair": "write a set without its damaged samples",
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
     "which": "list the clips of one global batch",
     "pretrain": "pretrain an encoder on a set",

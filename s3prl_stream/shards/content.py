@@ -32,8 +32,11 @@ Sink = Callable[[IndexRow, bytes], None]
 Place = tuple[str, int]
 """Key and offset of a sample in its shard."""
 
-
 _ANOTHER_HAS_ITS_KEY = SampleError("another sample of the set has this key", reason="duplicate_key")
+
+
+def no_sink(row: IndexRow, sample: bytes) -> None:
+    """The sink of one who only looks."""
 
 
 class Content(NamedTuple):

@@ -55,6 +55,8 @@ class IndexPart:
 
     def shards_in(self, row_group: int) -> list[str]:
         """Names in the column "shard"; none where it cannot be read."""
+        if self._file is None:
+            return []
         try:
             with _arrow_errors():
                 column = self._file.read_row_group(row_group, columns=["shard"], use_threads=False).column("shard")

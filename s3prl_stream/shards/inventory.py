@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
 from s3prl_stream.shards.findings import Finding, of_file
 from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
 from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_FOLDER, MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.store import Store
 
@@ -48,6 +49,11 @@ class Inventory(NamedTuple):
     findings: list[Finding]
     """What is wrong with the manifest."""
 
+    @property
+    def is_indexed(self) -> bool:
+        """Of tars made elsewhere, whose shards are not looked at here."""
+        return "indexed" in self.manifest
+
     def groups(self) -> list[list[Entry]]:
         """The entries of each index part."""
         return [self.entries[first : first + SHARDS_PER_PART] for first in range(0, len(self.entries), SHARDS_PER_PART)]
@@ -61,12 +67,14 @@ def take_inventory(store: Store) -> Inventory:
         ShardError: another format version, or a damaged manifest and too little else to tell what the set was.
     """
     manifest, problems = _read(store)
+    if not problems and "indexed" in manifest:
+        return Inventory(str(manifest.get("name")), [], manifest, [])
     described, problem = _described(store, manifest.get("shards"))
     names = list(described)
     if problem is not None:
         problems.append(problem)
         names = _names_of_files(store, manifest.get("name"), problems[0])
-    entries = [_entry(name, position, described.get(name, {})) for position, name in enumerate(names)]
+    entries = [entry_of(name, position, described.get(name, {})) for position, name in enumerate(names)]
     name = _set_of(names[0])
     if manifest.get("name") != name:
         problems.append(f"its name is {manifest.get('name')!r}, the shards are called {names[0]}")
@@ -77,28 +85,27 @@ def take_inventory(store: Store) -> Inventory:
     return Inventory(name, entries, others, findings)
 
 
-def left_out_lines(store: Store) -> list[dict[str, Any]]:
-    """The lines of `left_out.jsonl`.
-
-    Raises:
-        MissingFile, DamagedFile: it cannot be used.
-    """
-    content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
+def read_left_out(store: Store) -> tuple[list[dict[str, Any]], str | None]:
+    """The lines of `left_out.jsonl` as far as they can be read, and what is wrong with the rest."""
     try:
-        lines = [dict(json.loads(line)) for line in content.splitlines()]
-        for line in lines:
-            str(line["key"]), str(line["kind"]), str(line["reason"]), str(line["audio"]), str(line["message"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DamagedFile(f"damaged ({error!r})") from None
-    return lines
+        content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
+    except NOT_USABLE as error:
+        return [], str(error)
+    lines, problem = [], None
+    for number, text in enumerate(content.splitlines(), start=1):
+        try:
+            line = dict(json.loads(text))
+            lines.append({field: str(line[field]) for field in LeftOut._fields})
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            problem = problem or f"line {number} is damaged ({error!r})"
+    return lines, problem
 
 
 def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     """Whether the list of what is not in the set can be read and agrees with the counts of the manifest."""
-    try:
-        lines = left_out_lines(store)
-    except NOT_USABLE as error:
-        return [of_file(LEFT_OUT, "left_out", str(error), "rebuilt by repair")]
+    lines, problem = read_left_out(store)
+    if problem is not None:
+        return [of_file(LEFT_OUT, "left_out", problem, "rebuilt by repair")]
     counts = inventory.manifest.get("counts")
     if not isinstance(counts, dict):
         return []
@@ -218,7 +225,9 @@ def _shards_in(part: IndexPart) -> Iterable[str]:
         yield from part.shards_in(row_group)
 
 
-def _entry(name: str, position: int, one: dict[str, Any]) -> Entry:
+def entry_of(name: str, position: int, one: Mapping[str, Any]) -> Entry:
+    """Shard number `position` of a set, by what a manifest says of it."""
+
     def number(field: str, *kinds: type) -> Any:
         value: Any = one.get(field)
         return value if type(value) in kinds and 0 < value < math.inf else None

@@ -216,7 +216,7 @@ class LocalStore:
 
     def read_ahead(self, ranges: Sequence[tuple[str, int, int]]) -> Ahead:  # noqa: ARG002
         """Nothing: the operating system reads ahead."""
-        return _NOTHING_AHEAD
+        return NOTHING_AHEAD
 
     def read_whole(self, name: str, *, at_most: int) -> bytes:
         """See `Store.read_whole`."""
@@ -249,6 +249,16 @@ class LocalStore:
         """See `Store.upload`."""
         with self._being_written(name) as partial:
             shutil.copyfile(path, partial)
+
+    def link(self, path: Path, name: str) -> None:
+        """A file of the same disk as a file of this store, without copying its bytes.
+
+        Raises:
+            OSError: it is of another disk, or this one knows no hard links.
+        """
+        with self._being_written(name) as partial:
+            partial.unlink(missing_ok=True)
+            partial.hardlink_to(path)
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
@@ -316,7 +326,7 @@ class _NothingAhead:
         pass
 
 
-_NOTHING_AHEAD = _NothingAhead()
+NOTHING_AHEAD: Ahead = _NothingAhead()
 
 
 def check_remote(url: str) -> str:

@@ -15,12 +15,12 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
+from s3prl_stream.shards.content import no_sink
 from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
 from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
-from s3prl_stream.shards.rows import IndexRow
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.workers import Workers
@@ -93,7 +93,7 @@ def verify(
     Args:
         shards: folder or URL of a set, or an opened one.
         full: read everything.
-        num_workers: processes; 0: this one. The findings and their order do not depend on it. Memory grows by 16 bytes
+        num_workers: processes; 0: this one. The findings and their order do not depend on it. Memory grows by 8 bytes
             a sample (hashes of keys) in this process, whatever the size of the shards.
         progress: called after each shard.
 
@@ -117,7 +117,7 @@ def verify(
             num_bytes += examined.num_bytes
             if progress is not None:
                 progress("checking", len(hashes), len(inventory.entries))
-    for place, (shard, key, offset, size) in duplicates(store, inventory, hashes):
+    for place, (shard, key, offset, size) in duplicates(store, inventory.entries, hashes):
         findings.append(of_sample(shard, key, offset, size, "duplicate_key", f"{place} has this key, too"))
     samples = sum(map(len, hashes))
     return VerifyReport(store.url, full, len(hashes), samples, num_bytes, list(dict.fromkeys(findings)))
@@ -144,16 +144,20 @@ def examine_all(store: Store, inventory: Inventory, workers: Workers, *, full: b
 
 
 def duplicates(
-    store: Store, inventory: Inventory, hashes: Sequence[U64]
+    store: Store, entries: Sequence[Entry], hashes: Sequence[U64]
 ) -> Iterator[tuple[str, tuple[str, str, int, int]]]:
-    """(where the first one is, (shard, key, offset, size)) of each sample whose key an earlier one has."""
+    """(where the first one is, (shard, key, offset, size)) of each sample whose key an earlier one has.
+
+    Args:
+        store, entries: the shards.
+        hashes: of the keys of each shard.
+    """
     import pyarrow
 
-    everything = np.sort(np.concatenate(hashes))
-    twice = np.unique(everything[1:][everything[1:] == everything[:-1]])
+    twice = _repeated(hashes)
     first: dict[str, str] = {}
-    for entry, some in zip(inventory.entries, hashes, strict=True):
-        if not np.isin(some, twice).any():
+    for entry, some in zip(entries, hashes, strict=True):
+        if not len(twice) or not np.isin(some, twice).any():
             continue
         for table in read_index(store, entry, IndexPart(store, entry.part)).candidates()[:1]:
             suspects = table.filter(pyarrow.array(np.isin(table.column("key_hash").to_numpy(), twice)))
@@ -161,6 +165,16 @@ def duplicates(
                 place = f"the sample of {entry.name} at byte {row['offset']}"
                 if first.setdefault(row["key"], place) != place:
                     yield first[row["key"]], (entry.name, row["key"], row["offset"], row["size"])
+
+
+def _repeated(hashes: Sequence[U64]) -> U64:
+    """Values that are there more than once; a sixteenth of all values is looked at at a time, for the memory."""
+    found = []
+    for first_digit in range(16):
+        some = np.concatenate([one[one >> np.uint64(60) == first_digit] for one in hashes])
+        some.sort()
+        found.append(np.unique(some[1:][some[1:] == some[:-1]]))
+    return np.concatenate(found)
 
 
 def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:
@@ -190,7 +204,7 @@ def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full
         samples = "" if entry.samples is None else f"; it held {entry.samples} samples"
         findings.append(of_file(entry.name, "missing", f"not there{samples}", "shard left out"))
     elif full:
-        reading = read_shard(store, entry, index, lambda: _drop)
+        reading = read_shard(store, entry, index, lambda: no_sink)
         rows = reading.table
         findings = index_findings(entry, index, rows, size) + content_findings(entry, reading)
     else:
@@ -210,7 +224,3 @@ def _part_findings(store: Store, inventory: Inventory, name: str) -> list[Findin
     if found is None or found <= expected:  # too few are found shard by shard
         return []
     return [of_file(name, "index", f"has {found} row groups, expected {expected}", "rebuilt by repair")]
-
-
-def _drop(row: IndexRow, sample: bytes) -> None:
-    """The sink of one who only looks."""

@@ -1,0 +1,301 @@
+"""`repair`: a set without its damaged samples, written to another place; the damaged set stays as it is.
+
+Every byte is read. A shard that is sound is linked, copied or uploaded as it is; one that is not is written anew from
+its sound samples, byte for byte and in their order, under its old name. Index, offsets and manifest are always made
+anew, from what the bytes say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.shards.content import Place, metadata_columns_of, no_sink
+from s3prl_stream.shards.examine import read_index, read_shard
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.index_files import IndexPart, Unusable, read_rows_sidecar
+from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
+from s3prl_stream.shards.layout import (
+    FORMAT_VERSION,
+    INDEX_FOLDER,
+    MANIFEST,
+    SHARDS_PER_PART,
+    offsets_name,
+    part_name,
+    rows_name,
+)
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
+from s3prl_stream.shards.rows import columns_of, metadata_kinds
+from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.store import LocalStore, Store, open_store
+from s3prl_stream.shards.verify import duplicates, store_of
+from s3prl_stream.shards.workers import Workers
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, how many shards are done, and of how many."""
+
+_MARKER = ".packing.json"
+_SCRATCH = ".repairing-"
+_MOST_SHOWN = 20
+
+
+class RepairReport(NamedTuple):
+    """What was kept, and what was lost."""
+
+    url: str
+    out: str
+    samples: int
+    shards_as_they_were: int
+    shards_rewritten: int
+    shards_lost: list[str]
+    """Of which no sample is left."""
+    lost: dict[str, int]
+    """Reason -> samples; `left_out.jsonl` of the new set lists them."""
+    first_lost: list[LeftOut]
+    """At most 20 of them."""
+
+    @property
+    def num_lost(self) -> int:
+        """Samples of the old set that are not in the new one."""
+        return sum(self.lost.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Name -> value."""
+        return {**self._asdict(), "first_lost": [one._asdict() for one in self.first_lost]}
+
+
+def repair(
+    shards: str | Path | ShardSet | ShardFolder,
+    out: str | Path,
+    *,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+) -> RepairReport:
+    """Write a packed set without its damaged samples; what `verify(full=True)` finds in the old one decides.
+
+    Sound samples keep their bytes and their order, shards their names. `left_out.jsonl` gets a line for each sample
+    that is lost. Where nothing is (a damaged index or manifest alone), the new set has the fingerprint of the old one,
+    and a stream's state goes on with it.
+
+    Args:
+        shards: folder or URL of the set, or an opened one. Nothing in it is changed.
+        out: folder or URL for the new set; new or empty, or left by a `repair` that was killed. On the disk of the old
+            set, sound shards become hard links, which take no space.
+        num_workers: processes; 0: this one. Each needs space for a shard where it writes one. Memory grows by 8 bytes a
+            sample in this process.
+        progress: called after each shard.
+
+    Raises:
+        UsageError: no finished set, one that was made by `index_shards`, or `out` holds something.
+        ShardError: not one sound sample, or the manifest is damaged and nothing else tells what the set was.
+    """
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    store, target = store_of(shards), open_store(out)
+    inventory = take_inventory(store)
+    if inventory.is_indexed:
+        raise UsageError(
+            f"{store.url}: tars made elsewhere, indexed where they lie; repair is for packed sets. Restore damaged "
+            "tars from copies and run `s3prl-stream index` again, which leaves out what it cannot read."
+        )
+    with _begun(target, inventory.name) as scratch, Workers(num_workers) as workers:
+        return _Repair(store, target, scratch, inventory, workers, progress or _tell_nobody).run()
+
+
+class _Repair:
+    def __init__(
+        self, store: Store, out: Store, scratch: Path, inventory: Inventory, workers: Workers, progress: Progress
+    ) -> None:
+        self.store, self.out, self.scratch = store, out, scratch
+        self.inventory, self.workers, self.progress = inventory, workers, progress
+        self.left_out = scratch / LEFT_OUT
+        self.lost: Counter[str] = Counter()
+        self.num_lines_lost = 0
+        self.first_lost: list[LeftOut] = []
+
+    def run(self) -> RepairReport:
+        """Shards, then what needs to know all of them: keys that stand twice, index, manifest."""
+        entries = self.inventory.entries
+        columns = self._columns()
+        jobs = (Job(self.store, self.out, self.scratch, entry, columns) for entry in entries)
+        outcomes = []
+        before, _ = read_left_out(self.store)
+        with self.left_out.open("wb") as listing:
+            listing.writelines(map(_json_line, before))
+            for outcome in self.workers.map(repair_shard, jobs):
+                outcomes.append(self._noted(outcome, listing))
+                self.progress("repairing", len(outcomes), len(entries))
+            outcomes = self._without_duplicates(outcomes, columns, listing)
+        kept = [one.description for one in outcomes if one.description is not None]
+        if not kept:
+            raise ShardError(f"{self.store.url}: not one sound sample is left. The first: {self.first_lost[0].message}")
+        parts = self._write_parts([shard["name"] for shard in kept])
+        self.out.upload(self.left_out, LEFT_OUT)
+        self.out.write(MANIFEST, self._manifest(kept, parts, before))
+        return RepairReport(
+            url=self.store.url,
+            out=self.out.url,
+            samples=sum(shard["samples"] for shard in kept),
+            shards_as_they_were=sum(one.as_it_was for one in outcomes),
+            shards_rewritten=sum(one.description is not None and not one.as_it_was for one in outcomes),
+            shards_lost=[entry.name for entry, one in zip(entries, outcomes, strict=True) if one.description is None],
+            lost=dict(sorted(self.lost.items())),
+            first_lost=self.first_lost,
+        )
+
+    def _columns(self) -> dict[str, str]:
+        """Metadata columns of the whole set: those of its index, or what all its JSON holds where that is lost."""
+        tasks = [(self.store, group) for group in self.inventory.groups()]
+        found = [kinds for kinds in self.workers.map(_indexed_kinds, tasks) if kinds is not None]
+        if not found:
+            found = list(self.workers.map(_kinds_in_shard, [(self.store, entry) for entry in self.inventory.entries]))
+        return columns_of(found)
+
+    def _noted(self, outcome: Outcome, listing: BinaryIO) -> Outcome:
+        """List what is lost; the outcome without it, so that memory does not grow with the damage."""
+        for one in outcome.lost:
+            listing.write(_json_line(one._asdict()))
+            self.lost[one.reason] += 1
+        self.num_lines_lost += len(outcome.lost)
+        if outcome.lost:
+            self.lost[outcome.lost[-1].reason] += outcome.num_lost - len(outcome.lost)
+            self.first_lost += outcome.lost[: _MOST_SHOWN - len(self.first_lost)]
+        return outcome._replace(lost=[])
+
+    def _without_duplicates(
+        self, outcomes: list[Outcome], columns: Mapping[str, str], listing: BinaryIO
+    ) -> list[Outcome]:
+        """Of samples of one key the first stays. A mixture of sets has such; the new shards are then written again."""
+        kept = [number for number, one in enumerate(outcomes) if one.description is not None]
+        entries = [_entry_of(outcomes[number], position) for position, number in enumerate(kept)]
+        places: dict[str, set[Place]] = {}
+        for _, (shard, key, offset, _) in duplicates(
+            self.out, entries, [outcomes[number].key_hashes for number in kept]
+        ):
+            places.setdefault(shard, set()).add((key, offset))
+        again = [(number, entry) for number, entry in zip(kept, entries, strict=True) if entry.name in places]
+        jobs = [
+            Job(self.out, self.out, self.scratch, entry, columns, frozenset(places[entry.name])) for _, entry in again
+        ]
+        result = list(outcomes)
+        for (number, entry), outcome in zip(again, self.workers.map(repair_shard, jobs), strict=True):
+            result[number] = self._noted(outcome, listing)
+            if outcome.description is None:
+                for name in (entry.name, rows_name(entry.name), offsets_name(entry.name)):
+                    self.out.delete(name)
+        return result
+
+    def _write_parts(self, names: Sequence[str]) -> list[str]:
+        parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
+        of_part = (names[first : first + SHARDS_PER_PART] for first in range(0, len(names), SHARDS_PER_PART))
+        tasks = [(self.out, part, list(some)) for part, some in zip(parts, of_part, strict=True)]
+        for done, _ in enumerate(self.workers.map(_write_part, tasks), start=1):
+            self.progress("indexing", min(done * SHARDS_PER_PART, len(names)), len(names))
+        return parts
+
+    def _manifest(self, shards: list[dict[str, Any]], parts: list[str], before: Sequence[Mapping[str, Any]]) -> bytes:
+        """The old one with what has changed. Of other utterances than were packed there is no `corpus_hash`."""
+        old = {name: value for name, value in self.inventory.manifest.items() if name not in ("counts", "parts")}
+        if self.lost:
+            old.pop("corpus_hash", None)
+        kinds = Counter(str(one["kind"]) for one in before)
+        skipped = Counter(str(one["reason"]) for one in before if one["kind"] == "skipped")
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "name": self.inventory.name,
+            **old,
+            "counts": {
+                "samples": sum(shard["samples"] for shard in shards),
+                "seconds": math.fsum(shard["seconds"] for shard in shards),
+                "damaged": kinds["damaged"] + self.num_lines_lost,
+                "skipped": dict(sorted(skipped.items())),
+            },
+            "parts": parts,
+            "shards": shards,
+        }
+        return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _indexed_kinds(task: tuple[Store, list[Entry]]) -> dict[str, set[str]] | None:
+    """Metadata column -> its types, over the shards of an index part; None: none of their rows can be read."""
+    store, entries = task
+    part = IndexPart(store, entries[0].part)
+    tables = [table for entry in entries for table in read_index(store, entry, part).candidates()]
+    kinds: dict[str, set[str]] = {}
+    for table in tables:
+        for name, kind in metadata_columns_of(table).items():
+            kinds.setdefault(name, set()).add(kind)
+    return kinds if tables else None
+
+
+def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
+    """The same from the JSON of a shard whose rows are lost."""
+    store, entry = task
+    index = read_index(store, entry, IndexPart(store, entry.part))
+    content = read_shard(store, entry, index, lambda: no_sink).content
+    return {} if content is None else metadata_kinds(row.metadata for row in content.rows)
+
+
+def _entry_of(outcome: Outcome, position: int) -> Entry:
+    assert outcome.description is not None
+    return entry_of(outcome.description["name"], position, outcome.description)
+
+
+def _write_part(task: tuple[Store, str, list[str]]) -> None:
+    """An index part from the sidecars of its shards, which have just been written."""
+    out, part, names = task
+    tables = []
+    for name in names:
+        table = read_rows_sidecar(out, name)
+        if isinstance(table, Unusable):
+            raise ShardError(f"{out.url}/{rows_name(name)}: was written, cannot be read: {table.message}")
+        tables.append(table)
+    out.write(part, parquet_bytes(tables))
+
+
+@contextlib.contextmanager
+def _begun(out: Store, name: str) -> Iterator[Path]:
+    """A scratch folder; while it is there, a marker says that the set is not finished.
+
+    Raises:
+        UsageError: `out` holds something that no killed repair has left there.
+    """
+    ours = re.compile(
+        rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
+        rf"|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
+    )
+    there = [file for file, _ in out.list()]
+    for file in there:
+        if _MARKER not in there or not ours.fullmatch(file):
+            raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
+    folder = out.folder if isinstance(out, LocalStore) else None
+    out.write(_MARKER, json.dumps({"name": name}).encode())
+    if folder is not None:
+        for old in folder.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(old)
+    for file in there:
+        if file != _MARKER:
+            out.delete(file)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+        yield Path(scratch)
+    out.delete(_MARKER)
+
+
+def _json_line(one: Mapping[str, Any]) -> bytes:
+    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
+    return json.dumps(one, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _tell_nobody(step: str, done: int, total: int) -> None:
+    """The progress of a caller who does not ask for it."""

@@ -1,0 +1,185 @@
+"""One shard of a set under repair: taken over as it is, or written anew from its sound samples. Runs in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from s3prl_stream.hashing import U64
+from s3prl_stream.shards.content import Content, Place, Sink, no_sink
+from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
+from s3prl_stream.shards.index_files import IndexPart, offsets_of
+from s3prl_stream.shards.inventory import Entry
+from s3prl_stream.shards.layout import offsets_name, parquet_options, rows_name
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.rows import IndexRow, index_table
+from s3prl_stream.shards.store import LocalStore, Store
+from s3prl_stream.shards.tar import END_OF_TAR
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Job(NamedTuple):
+    """What a worker is asked."""
+
+    store: Store
+    out: Store
+    scratch: Path
+    """A local folder; on the disk of `out`, if that has one."""
+    entry: Entry
+    columns: Mapping[str, str]
+    """Metadata columns of the whole set."""
+    leave_out: frozenset[Place] = frozenset()
+    """Samples whose key another one has."""
+
+
+class Outcome(NamedTuple):
+    """What became of a shard."""
+
+    description: dict[str, Any] | None
+    """What the new manifest says of it; None: no sample is left."""
+    as_it_was: bool
+    key_hashes: U64
+    """Of the samples that are left."""
+    lost: list[LeftOut]
+    num_lost: int
+    """Samples: where even the index of a shard is lost, `lost` has one line for all of them."""
+
+
+def repair_shard(job: Job) -> Outcome:
+    """Read one shard of `store`, and write what is sound of it to `out`, with its sidecars."""
+    store, name = job.store, job.entry.name
+    index = read_index(store, job.entry, IndexPart(store, job.entry.part))
+    size = store.size(name)
+    if size is None:
+        return _all_lost(job.entry, index, "missing", "the shard is not there")
+
+    def read(new_sink: Callable[[], Sink]) -> Content | None:
+        return read_shard(store, job.entry, index, new_sink, columns=job.columns, leave_out=job.leave_out).content
+
+    with contextlib.closing(_NewTar(job.scratch / name)) as new:
+        # what comes over a network is kept as it comes; a disk is read again if the shard is not sound
+        content = read(new.begin if store.is_remote else lambda: no_sink)
+        as_it_was = content is not None and _is_sound(content, size)
+        if not as_it_was and not store.is_remote:
+            content = read(new.begin)
+        if content is None:
+            message = "its index rows are lost, and its SHA-256 is not the one in the manifest"
+            return _all_lost(job.entry, index, "index_lost", message)
+        lost = [
+            LeftOut(bad.key or "", name, "damaged", bad.reason, f"byte {bad.offset}: {bad.message}")
+            for bad in content.bad
+        ]
+        if not content.rows:
+            return Outcome(None, False, np.zeros(0, dtype=np.uint64), lost, len(lost))
+        if as_it_was and isinstance(store, LocalStore):
+            path, sha256 = store.path(name), content.sha256
+        else:
+            path, sha256 = new.path, new.finish()
+        table = _table(content.rows, job.columns)
+        offsets = offsets_of(table)
+        job.out.write(offsets_name(name), offsets.astype("<u8").tobytes())
+        job.out.write(rows_name(name), parquet_bytes([table]))
+        _publish(path, job.out, name)
+    description = {
+        "name": name,
+        "samples": table.num_rows,
+        "seconds": math.fsum(table.column("seconds").to_pylist()),
+        "bytes": int(offsets[-1]),
+        "sha256": sha256,
+    }
+    return Outcome(description, as_it_was, table.column("key_hash").to_numpy(), lost, len(lost))
+
+
+def parquet_bytes(tables: list[pa.Table]) -> bytes:
+    """A file of index rows: a row group for each table, all of one schema."""
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    schema = tables[0].schema
+    with pyarrow.parquet.ParquetWriter(sink, schema, **parquet_options(schema.names)) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=table.num_rows)
+    return bytes(sink.getvalue())
+
+
+def _is_sound(content: Content, size: int) -> bool:
+    """Every byte of the file is one that a packer would write."""
+    expected = sum(row.size for row in content.rows) + len(END_OF_TAR)
+    return not content.bad and content.end is None and content.sha256 is not None and size == expected
+
+
+def _table(rows: list[IndexRow], columns: Mapping[str, str]) -> pa.Table:
+    """Index rows of samples that stand one behind the other from byte 0."""
+    moved, offset = [], 0
+    for row in rows:
+        moved.append(row._replace(offset=offset))
+        offset += row.size
+    return index_table(moved, columns)
+
+
+def _all_lost(entry: Entry, index: ShardIndex, reason: str, message: str) -> Outcome:
+    nothing = np.zeros(0, dtype=np.uint64)
+    for table in index.candidates()[:1]:
+        lost = [LeftOut(key, entry.name, "damaged", reason, message) for key in table.column("key").to_pylist()]
+        return Outcome(None, False, nothing, lost, len(lost))
+    held = "an unknown number of" if entry.samples is None else f"{entry.samples}"
+    message = f"{message}; it held {held} samples, whose keys are not known any more"
+    return Outcome(None, False, nothing, [LeftOut("", entry.name, "damaged", reason, message)], entry.samples or 1)
+
+
+def _publish(path: Path, out: Store, name: str) -> None:
+    """A finished file under its name, without copying its bytes where a hard link will do."""
+    if isinstance(out, LocalStore):
+        with contextlib.suppress(OSError):  # another disk, or one that knows no links
+            out.link(path, name)
+            return
+    out.upload(path, name)
+
+
+class _NewTar:
+    """A shard that is being written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: BinaryIO | None = None
+        self._sha256 = hashlib.sha256()
+
+    def begin(self) -> Sink:
+        """Begin (again) with no sample."""
+        if self._file is None:
+            self._file = self.path.open("wb")
+        self._file.seek(0)
+        self._file.truncate()
+        self._sha256 = hashlib.sha256()
+        return self._add
+
+    def finish(self) -> str:
+        """The SHA-256 of the whole, which is on the disk now."""
+        assert self._file is not None
+        self._write(END_OF_TAR)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._sha256.hexdigest()
+
+    def close(self) -> None:
+        """Forget it; what was published stays."""
+        if self._file is not None:
+            self._file.close()
+            self.path.unlink()
+
+    def _add(self, row: IndexRow, sample: bytes) -> None:  # noqa: ARG002
+        self._write(sample)
+
+    def _write(self, content: bytes) -> None:
+        assert self._file is not None
+        self._file.write(content)
+        self._sha256.update(content)
