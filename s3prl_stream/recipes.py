@@ -52,6 +52,7 @@ def pretrain(
     max_batch_seconds: float = 240.0,
     max_batch_size: int | None = None,
     crop_seconds: float = 15.0,
+    norm: str = "utterance",
     where: str | None = None,
     subset: str | None = None,
     lr: float = 2e-4,
@@ -83,6 +84,7 @@ def pretrain(
         device: "cpu", "cuda" ...; None: the GPU if there is one.
         max_batch_seconds, max_batch_size: budget of a batch (padded seconds, clips).
         crop_seconds: longer clips are cut to a random stretch of this length.
+        norm: of the features, see `ExtractFeat`: "utterance" as published, or "fixed" where clips are short.
         where, subset: which part of the set, see `ShardStream`.
         lr: peak of the learning rate.
         update_batches: batches in one update.
@@ -107,6 +109,7 @@ def pretrain(
         "max_batch_seconds": float(max_batch_seconds),
         "max_batch_size": max_batch_size,
         "crop_seconds": float(crop_seconds),
+        "norm": norm,
         "where": where,
         "subset": subset,
     }
@@ -178,13 +181,13 @@ class _RunBatches:
         yield from self.loader
 
 
-def tera_stream(shards: Any, *, crop_seconds: float = 15.0, **stream: Any) -> Stage:
+def tera_stream(shards: Any, *, crop_seconds: float = 15.0, norm: str = "utterance", **stream: Any) -> Stage:
     """The stream of TERA: crops of clips -> `feat`, `masked_feat`, `loss_mask`; settings as of `ShardStream`."""
     return (
         ShardStream(shards, crop_seconds=crop_seconds, **stream)
         .load_audio(sample_rate=16_000, dtype="float32")
         .norm_wav(target_db=TARGET_DB)
-        .features("logmel80")
+        .features("logmel80", norm=norm)
         .mask("tera")
     )
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.features import HOP_SAMPLES, NUM_BINS, cmvn, log_mel
+from s3prl_stream.pipes.features import HOP_SAMPLES, NUM_BINS, log_mel, normalised
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.recipes import TARGET_DB, build_objective, load_objective, pick_device, read_settings
 
@@ -30,6 +30,7 @@ class Upstream(nn.Module):
     Args:
         encoder: (feat [B, F, 80], feat_len [B]) -> hidden states; None: the log-mel itself, without normalisation over
             the utterance (its mean would be 0), is the only hidden state.
+        norm: of the features, as in `ExtractFeat`.
 
     Attributes:
         stride: samples from one frame to the next.
@@ -37,9 +38,10 @@ class Upstream(nn.Module):
         num_layers: there are `num_layers` + 1 hidden states.
     """
 
-    def __init__(self, encoder: nn.Module | None) -> None:
+    def __init__(self, encoder: nn.Module | None, *, norm: str = "utterance") -> None:
         super().__init__()
         self.encoder = encoder
+        self.norm = "none" if encoder is None else norm
         self.stride = HOP_SAMPLES
         self.hidden_size = NUM_BINS if encoder is None else _whole_number(encoder, "hidden_size")
         self.num_layers = 0 if encoder is None else _whole_number(encoder, "num_layers")
@@ -72,7 +74,7 @@ class Upstream(nn.Module):
         padded = np.zeros(max(len(wav), MIN_SAMPLES), dtype=np.float32)
         padded[: len(wav)] = np.asarray(wav.detach().cpu() if isinstance(wav, Tensor) else wav)
         feat_FD = log_mel(torch.as_tensor(scale_to_db(padded, TARGET_DB)))
-        return feat_FD if self.encoder is None else cmvn(feat_FD)
+        return normalised(feat_FD, self.norm)
 
 
 def upstream(
@@ -96,16 +98,16 @@ def upstream(
         UsageError: no run there, or no checkpoint in it.
     """
     if str(name) == BASELINE:
-        network = None
-    elif trained:
+        return Upstream(None).to(pick_device(device)).eval()
+    settings = read_settings(name)
+    if trained:
         network = load_objective(name, encoder=encoder).encoder
     else:
-        settings = read_settings(name)
         sizes = settings["encoder"]
         if encoder is None and isinstance(sizes, str):
             raise UsageError(f"{name}: was trained with an encoder of your own; pass encoder= ({sizes})")
         network = build_objective(settings["recipe"], sizes, encoder=encoder, seed=seed).encoder
-    return Upstream(network).to(pick_device(device)).eval()
+    return Upstream(network, norm=settings["norm"]).to(pick_device(device)).eval()
 
 
 def _whole_number(encoder: nn.Module, name: str) -> int:

@@ -33,8 +33,8 @@ SURFACE = {
     "which": f"{PLANNED} --batch",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --crop-seconds --data --device --dropout "
-        "--exclude --ffn-size --heads --hidden-size --json --layers --lr --out --seed --skip-batches --steps --subset "
-        "--temperature --update-batches --weights --where --workers"
+        "--exclude --ffn-size --heads --hidden-size --json --layers --lr --norm --out --seed --skip-batches --steps "
+        "--subset --temperature --update-batches --weights --where --workers"
     ),
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",

@@ -46,6 +46,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--crop-seconds", metavar="S", type=float, default=15.0, help="longest stretch of a clip (default: %(default)s)"
     )
+    parser.add_argument(
+        "--norm",
+        choices=("utterance", "fixed"),
+        default="utterance",
+        help="of the features; fixed keeps the mean spectrum of short clips (default: %(default)s)",
+    )
     parser.add_argument("--where", metavar="EXPR", help="clips to use, as in \"seconds > 2 and speaker != 'a'\"")
     parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         max_batch_seconds=args.batch_seconds,
         crop_seconds=args.crop_seconds,
+        norm=args.norm,
         where=args.where,
         subset=args.subset,
         lr=args.lr,

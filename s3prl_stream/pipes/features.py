@@ -32,6 +32,10 @@ WINDOW_SAMPLES = 400
 NUM_BINS = 80
 
 KINDS = ("logmel80", "fbank80", "fbank80_povey")
+NORMS = ("utterance", "fixed", "none")
+
+LOG_FLOOR, LOG_CENTER, LOG_SPREAD = -14.0, -6.0, 4.0
+"""Of the log-mel of speech at -25 dB: what is below the floor is no speech but rounding noise."""
 
 
 def log_mel(wav: Tensor) -> Tensor:
@@ -105,8 +109,17 @@ def cmvn(feat: Tensor) -> Tensor:
     return torch.from_numpy(normalised.astype(np.float32))
 
 
-def extract(wav: Tensor, kind: str, *, normalise: bool) -> Tensor:
-    """float32 [T] at 16 kHz -> the features of this kind, float32 [F, 80], normalised by `cmvn` if asked.
+def fixed_scale(feat: Tensor) -> Tensor:
+    """The log-mel as (max(x, -14) + 6) / 4: of the order of 1, without statistics of the utterance.
+
+    Unlike `cmvn` it keeps the mean spectrum, which is much of what a short clip holds, and silent bins stay silent
+    rather than becoming noise of deviation 1. For waveforms that `norm_wav` brought to -25 dB; [F, D] -> [F, D].
+    """
+    return (feat.clamp(min=LOG_FLOOR) - LOG_CENTER) / LOG_SPREAD
+
+
+def extract(wav: Tensor, kind: str, *, norm: str) -> Tensor:
+    """float32 [T] at 16 kHz -> the features of this kind, float32 [F, 80], normalised as in `ExtractFeat`.
 
     Raises:
         SampleError: too short for this kind (see `log_mel`, `kaldi_fbank`, `cmvn`).
@@ -118,7 +131,12 @@ def extract(wav: Tensor, kind: str, *, normalise: bool) -> Tensor:
         feat_FD = kaldi_fbank(wav, window="povey" if kind == "fbank80_povey" else "hamming")
     else:
         raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
-    return cmvn(feat_FD) if normalise else feat_FD
+    return normalised(feat_FD, norm)
+
+
+def normalised(feat: Tensor, norm: str) -> Tensor:
+    """`cmvn` ("utterance"), `fixed_scale` ("fixed") or nothing ("none")."""
+    return cmvn(feat) if norm == "utterance" else fixed_scale(feat) if norm == "fixed" else feat
 
 
 @chained("features")
@@ -133,18 +151,25 @@ class ExtractFeat(Stage):
     Args:
         kind: "logmel80" (TERA, Audio ALBERT), "fbank80" (Hamming window: APC, VQ-APC, NPC) or "fbank80_povey"
             (Mockingjay); the last two need torchaudio.
-        cmvn: subtract the mean and divide by the standard deviation of each bin over the utterance.
+        norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
+            scale for all utterances (`fixed_scale`, of the log-mel only), which keeps the mean spectrum; "none".
     """
 
     positional = "kind"
     takes: Mapping[str, str] = {"wav": "float32 [T]"}
     provides: Mapping[str, str] = {"feat": "float32 [F, D]"}
 
-    def __init__(self, source: Iterable[Sample] | None = None, *, kind: str = "logmel80", cmvn: bool = True) -> None:
+    def __init__(
+        self, source: Iterable[Sample] | None = None, *, kind: str = "logmel80", norm: str = "utterance"
+    ) -> None:
         if kind not in KINDS:
             raise UsageError(f".features(kind={kind!r}): there are {', '.join(KINDS)}")
+        if norm not in NORMS:
+            raise UsageError(f".features(norm={norm!r}): there are {', '.join(NORMS)}")
+        if norm == "fixed" and kind != "logmel80":
+            raise UsageError(f".features({kind!r}, norm='fixed'): the fixed scale is that of the log-mel, 'logmel80'")
         self.kind = kind
-        self.cmvn = cmvn
+        self.norm = norm
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
@@ -154,7 +179,7 @@ class ExtractFeat(Stage):
             raise UsageError(
                 f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})"
             )
-        yield {**sample, "feat": extract(sample["wav"], self.kind, normalise=self.cmvn)}
+        yield {**sample, "feat": extract(sample["wav"], self.kind, norm=self.norm)}
 
 
 def _too_short(where: str, wav: Any, needed: int) -> SampleError:

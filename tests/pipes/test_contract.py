@@ -73,7 +73,7 @@ STAGES = {
             "max_unknown_share": 1.0,
         },
     ),
-    "features": StageCase(pipes.ExtractFeat, waveforms, {"kind": "fbank80", "cmvn": False}),
+    "features": StageCase(pipes.ExtractFeat, waveforms, {"kind": "fbank80", "norm": "none"}),
     "mask": StageCase(pipes.MaskedReconstruction, features, {"kind": "mockingjay", "legacy": True}, random=True),
 }
 
@@ -183,7 +183,7 @@ source = NormWav([])
 """
 RIGHT = """
 chain = source.load_audio(sample_rate=8_000).add_noise(snr=[3, 6], prob=0.5).chunk(min_seconds=2).norm_wav()
-chain = chain.features("logmel80", cmvn=False).mask("tera")
+chain = chain.features("logmel80", norm="none").mask("tera")
 """
 WRONG = """
 source.load_audio(sample_rate="high")

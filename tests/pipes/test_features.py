@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.features import KINDS, ExtractFeat, cmvn, extract, kaldi_fbank, log_mel
+from s3prl_stream.pipes.features import KINDS, ExtractFeat, cmvn, extract, fixed_scale, kaldi_fbank, log_mel
 
 
 def speech_like(num_samples: int, seed: int = 0) -> Tensor:
@@ -72,12 +72,32 @@ def test_silence_becomes_zeros_not_noise() -> None:
     assert cmvn(log_mel(torch.zeros(16_000))).abs().max() < 1e-3
 
 
+def test_the_fixed_scale_keeps_differences_between_utterances_and_leaves_silence_constant() -> None:
+    log_mel_FD = torch.tensor([[-23.0, -14.0, -6.0, 2.0]])
+    assert fixed_scale(log_mel_FD).tolist() == [[-2.0, -2.0, 0.0, 2.0]]
+    quiet, loud = speech_like(16_000) * 0.1, speech_like(16_000)
+    difference_FD = extract(loud, "logmel80", norm="fixed") - extract(quiet, "logmel80", norm="fixed")
+    heard_FD = log_mel(quiet) > -13.0
+    assert heard_FD.float().mean() > 0.5
+    torch.testing.assert_close(
+        difference_FD[heard_FD], torch.full_like(difference_FD[heard_FD], 2 * np.log(10) / 4), atol=2e-2, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "norm", "match"), [("fbank80", "fixed", "log-mel"), ("logmel80", "mean", "utterance, fixed")]
+)
+def test_norms_that_there_are_not(kind: str, norm: str, match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        ExtractFeat(kind=kind, norm=norm)
+
+
 @pytest.mark.parametrize(
     ("kind", "num_samples"), [("logmel80", 200), ("fbank80", 399), ("fbank80", 559), ("logmel80", 0)]
 )
 def test_too_short_costs_the_sample_alone(kind: str, num_samples: int) -> None:
     with pytest.raises(SampleError) as error:
-        extract(torch.zeros(num_samples), kind, normalise=True)
+        extract(torch.zeros(num_samples), kind, norm="utterance")
     assert error.value.reason == "too_short"
 
 
@@ -86,7 +106,7 @@ def test_the_stage_keeps_the_waveform_and_adds_feat(kind: str) -> None:
     sample = {"key": "a", "wav": speech_like(8000), "sample_rate": 16_000}
     (out,) = ExtractFeat(kind=kind)([sample])
     assert torch.equal(out["wav"], sample["wav"])
-    assert torch.equal(out["feat"], extract(sample["wav"], kind, normalise=True))
+    assert torch.equal(out["feat"], extract(sample["wav"], kind, norm="utterance"))
 
 
 def test_wrong_use_is_refused_by_name() -> None:
@@ -103,7 +123,7 @@ def digests(num_threads: int) -> list[str]:
     for num_samples in [201, 400, 4000, 12_345, 48_000, 160_001, 240_000]:
         for kind in ("logmel80", "fbank80"):
             if kind == "logmel80" or num_samples >= 560:
-                feat_FD = extract(speech_like(num_samples), kind, normalise=True)
+                feat_FD = extract(speech_like(num_samples), kind, norm="utterance")
                 found.append(hashlib.sha256(feat_FD.numpy().tobytes()).hexdigest())
     return found
 
