@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader
 
 from s3prl_stream.errors import ChainError, StreamError, UsageError
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
-from s3prl_stream.plan.cursor import Cursor, make_cursor, read_cursor
+from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor
 from s3prl_stream.plan.left_out import LeftOut, hash_of
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
+from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
@@ -52,6 +53,7 @@ class Loader:
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
 
     Raises:
+        receipt: what it took to go on from the state loaded last; None: none was.
         ChainError: the chain has no ShardStream at its root, or a stage cannot be sent to a worker.
         UsageError: a number out of range.
     """
@@ -78,6 +80,7 @@ class Loader:
         self.damaged: list[dict[str, Any]] = []
         self.excluded: list[dict[str, Any]] = []
         self.too_long: list[str] = []
+        self._topology = Topology(self.world_size, num_workers, prefetch)
         self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
@@ -92,6 +95,7 @@ class Loader:
         self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
+        self.receipt: Receipt | None = None
 
     # ---- iterating -----------------------------------------------------------------------------
 
@@ -140,6 +144,8 @@ class Loader:
             kept = [place for place, reason in enumerate(reasons) if reason is None]
             excluded = [
                 {**self._describe(planned, place), "reason": reason} for place, reason in enumerate(reasons) if reason
+            if self.receipt is not None:
+                self._write_receipt(self.receipt, position, planned)
             ]
             self._under_way.append(_UnderWay({} if block is None else block.seconds_by_set(in_block, kept), excluded))
             yield PlannedBatch(planned.number, [planned.items[place] for place in kept])
@@ -148,6 +154,14 @@ class Loader:
         """Why an item is left out; None: it is not."""
         item = planned.items[place]
         return self._left_out.reason(planned.number, self._builder.root.shards.members[item.set_index].name, item.key)
+    def _write_receipt(self, receipt: Receipt, position: Position, planned: PlannedBatch) -> None:
+        if receipt.block is None:
+            receipt.epoch, receipt.block = position.epoch, position.block
+            receipt.batch_in_block = planned.number - position.batch
+        if planned.number < receipt.batch:
+            receipt.clips_again += len(planned.items)
+            receipt.bytes_again += sum(item.size for item in planned.items)
+
 
     def _on_block(self, position: Position, step: Step) -> None:
         if position > self._anchors[-1]:
@@ -156,6 +170,8 @@ class Loader:
             self._end = position.batch + step.plan.num_batches
         new = dict.fromkeys(key for key in step.plan.keys_too_long() if key not in self._known_too_long)
         self._known_too_long.update(new)
+        if self.receipt is not None and self.receipt.block is None:
+            self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
         self.too_long.extend(new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
@@ -200,7 +216,8 @@ class Loader:
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = self._next_batch if self._end is None else min(self._next_batch, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
-        return make_cursor(stream_identity(self.stream), Cursor(next_batch, anchor, changes, self._left_out))
+        cursor = Cursor(next_batch, anchor, changes, self._left_out, self._topology)
+        return make_cursor(stream_identity(self.stream), cursor)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -210,7 +227,9 @@ class Loader:
         Raises:
             StateError: the state belongs to other data, settings, stages or another plan version.
         """
-        cursor = read_cursor(state, stream_identity(self.stream))
+        identity = stream_identity(self.stream)
+        cursor = read_cursor(state, identity)
+        self.receipt = Receipt(cursor.next_batch, fingerprint(identity), cursor.topology, self._topology)
         if isinstance(self._planner, MixPlanner):
             self._planner.change_weights(cursor.changes, cursor.anchor)
         self._next_batch = self._began_at = cursor.next_batch

@@ -10,12 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from s3prl_stream import __version__
 from s3prl_stream.errors import StateError, UsageError
@@ -31,6 +33,7 @@ from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint, wri
 from s3prl_stream.trainer.loop import TrainResult, TrainSettings, train
 
 SETTINGS = "run.json"
+RESUMES = "resumes.jsonl"
 RECIPES = ("tera",)
 TARGET_DB = -25.0
 FEAT_DIM = 80
@@ -77,7 +80,8 @@ def pretrain(
         shards: `open_shards(...)`, or what a `ShardStream` accepts.
         steps: updates in all. More than the run was begun with: it goes on, with the rate's decay ending at the new
             number.
-        out: folder of the run: settings (`run.json`), `losses.jsonl`, `checkpoints/`.
+        out: folder of the run: settings (`run.json`), `losses.jsonl`, `checkpoints/`, and `resumes.jsonl`, a
+            `Loader.receipt` for each time that it was continued.
         encoder: any module (feat [B, F, 80], feat_len [B]) -> list of hidden states [B, F, H] with `hidden_size`;
             None: the recipe's own with the sizes below.
         seed: of the plan, the draws, the weights and dropout.
@@ -152,7 +156,7 @@ def pretrain(
     claim_run(run, settings)
     result = train(
         objective,
-        _RunBatches(loader, skip_batches, exclude),
+        _RunBatches(loader, skip_batches, exclude, run, quiet=quiet),
         train_settings,
         run=run,
         seconds_by_set=seconds_by_set,
@@ -163,11 +167,22 @@ def pretrain(
 
 
 class _RunBatches:
-    """A loader as the loop sees it. What is to be left out is told to it once it knows where the run stands."""
+    """A loader as the loop sees it.
+
+    What is to be left out is told to it once it knows where the run stands, and its receipt is kept.
+    """
 
     def __init__(
-        self, loader: Loader, skip_batches: Sequence[tuple[int, int]], exclude: Sequence[str | tuple[str, str]]
+        self,
+        loader: Loader,
+        skip_batches: Sequence[tuple[int, int]],
+        exclude: Sequence[str | tuple[str, str]],
+        run: Path,
+        *,
+        quiet: bool,
     ) -> None:
+        self.run = run
+        self.quiet = quiet
         self.loader = loader
         self.skip_batches = skip_batches
         self.exclude = exclude
@@ -178,7 +193,20 @@ class _RunBatches:
         for first, last in self.skip_batches:
             self.loader.skip(first, last)
         self.loader.exclude(self.exclude)
-        yield from self.loader
+        told = self.loader.receipt is None
+        for batch in self.loader:
+            if not told:
+                self._keep_receipt()
+                told = True
+            yield batch
+
+    def _keep_receipt(self) -> None:
+        receipt = self.loader.receipt
+        assert receipt is not None
+        with (self.run / RESUMES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(receipt.as_dict()) + "\n")
+        if not self.quiet:
+            tqdm.write(f"{self.run}: {receipt}", file=sys.stderr)
 
 
 def tera_stream(shards: Any, *, crop_seconds: float = 15.0, norm: str = "utterance", **stream: Any) -> Stage:

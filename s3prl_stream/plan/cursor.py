@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from s3prl_stream.plan.left_out import LeftOut
 from s3prl_stream.plan.mix import Change
 from s3prl_stream.plan.planner import LanePosition, Position
 from s3prl_stream.plan.settings import PLAN_VERSION
+from s3prl_stream.receipt import Topology
 
 KIND = "s3prl_stream cursor"
 
@@ -29,6 +32,8 @@ class Cursor(NamedTuple):
     """The weights of a mix, oldest first."""
     left_out: LeftOut = LeftOut()
     """What is not delivered."""
+    topology: Topology | None = None
+    """Of the loader that stood there; for the receipt only."""
 
 
 def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
@@ -52,6 +57,8 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
         state["mix"] = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
     if cursor.left_out != LeftOut():
         state["left_out"] = cursor.left_out.as_state()
+    if cursor.topology is not None:
+        state["topology"] = cursor.topology._asdict()
     return state
 
 
@@ -75,12 +82,18 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
-        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out)
+        topology = Topology(**state["topology"]) if "topology" in state else None
+        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out, topology)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if differences:
         raise StateError("the cursor belongs to another stream: " + "; ".join(differences))
     return cursor
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that change when the batches do."""
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,11 @@ class BlockPlan:
         """Number of batches in this block."""
         return len(self.batches.edges)
 
+    @property
+    def num_index_rows(self) -> int:
+        """Rows of the index from which this block was planned."""
+        return sum(len(shard.rows.frames) for shard in self.shards)
+
     def stretches_of(self, batch: int) -> I64:
         """Numbers of the stretches in batch `batch` of this block."""
         start, stop = self.batches.edges[batch]
