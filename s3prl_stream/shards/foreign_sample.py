@@ -26,6 +26,8 @@ MAX_LABEL_BYTES = 4096
 MAX_FILES = 1000
 """Of one sample."""
 
+_SKIPPED = frozenset({"no_audio", "after_end"})
+_REFUSED = frozenset({"several_audio", "duplicate_member", "too_large", "not_a_file", "sparse", "path"})
 _META = re.compile(r"__[^/]*__(/|$)")
 
 
@@ -67,6 +69,11 @@ class Stray(NamedTuple):
     member: Member
     reason: str
     message: str
+
+
+def kind_of(reason: str) -> str:
+    """ "skipped" (of no use to anybody here), "refused" (sound, but not to be trusted) or "damaged"."""
+    return "skipped" if reason in _SKIPPED else "refused" if reason in _REFUSED else "damaged"
 
 
 def key_and_suffix(name: str) -> tuple[str, str] | None:

@@ -21,22 +21,15 @@ from s3prl_stream.audio.lengths import clip_length
 from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.durations import Table
-from s3prl_stream.shards.foreign_sample import Group, Stray, group, metadata_of, parts_of, storable
+from s3prl_stream.shards.foreign_sample import Group, Stray, group, kind_of, metadata_of, parts_of, storable
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds
 from s3prl_stream.shards.store import Store, open_store
-from s3prl_stream.shards.tarheader import is_header
-from s3prl_stream.shards.tarwalk import Gap, Member, next_header, shown, walk
+from s3prl_stream.shards.tarheader import compression_of, is_header
+from s3prl_stream.shards.tarwalk import Gap, Member, has_header, shown, walk
 
-COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-}
 LOCAL_WINDOW_BYTES = 16 << 10
 REMOTE_WINDOW_BYTES = 32 << 10
 FULL_READ_BYTES = 8 << 20
@@ -53,8 +46,6 @@ _WINDOWS = 4
 _OFFSETS_AHEAD = 64
 _MAX_OFFSETS_BYTES = 1 << 30
 _FIRST_HEADER_WITHIN = 16 << 20
-_SKIPPED = frozenset({"no_audio", "after_end"})
-_REFUSED = frozenset({"several_audio", "duplicate_member", "too_large", "not_a_file", "sparse", "path"})
 
 
 class ScanTask(NamedTuple):
@@ -261,13 +252,12 @@ class _Scanner:
     def _refuse_what_is_no_tar(self) -> None:
         first = self.windows.read(0, 512)
         url = f"{self.store.url}/{self.task.name}"
-        for magic, kind in COMPRESSED.items():
-            if first.startswith(magic):
-                what = f"compressed by {kind}; a sample in it has no place of its own. Unpack it to a .tar"
-                raise NotATar(f"{url}: {what}.", "compressed")
+        if kind := compression_of(first):
+            what = f"compressed by {kind}; a sample in it has no place of its own. Unpack it to a .tar"
+            raise NotATar(f"{url}: {what}.", "compressed")
         if not first:
             raise NotATar(f"{url}: the file has no bytes.", "not_a_tar")
-        if any(first) and not is_header(first) and next_header(self.windows.read, 512, _FIRST_HEADER_WITHIN) is None:
+        if any(first) and not is_header(first) and not has_header(self.windows.read, 512, _FIRST_HEADER_WITHIN):
             looked = min(self.num_bytes, _FIRST_HEADER_WITHIN)
             raise NotATar(f"{url}: not a tar (no tar header in its first {looked} bytes).", "not_a_tar")
 
@@ -336,8 +326,7 @@ class _Scanner:
         if len(self.left_out) == MAX_LEFT_OUT:
             why = f"more than {MAX_LEFT_OUT} of its entries are of no use; the first: {self.left_out[0].message}"
             raise NotATar(f"{self.store.url}/{self.where}: {why}.", "not_a_tar")
-        kind = "skipped" if reason in _SKIPPED else "refused" if reason in _REFUSED else "damaged"
-        self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind, reason, message))
+        self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind_of(reason), reason, message))
 
     def _doubtful(self) -> frozenset[int]:
         """Samples beside damage that lack a kind of file which the other samples of the tar have."""

@@ -24,6 +24,9 @@ WITHOUT_CONTENT = frozenset({"hard link", "symbolic link", "device", "folder", "
 
 DESCRIBES_THE_NEXT = frozenset({"long name", "long link", "pax"})
 
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"
+}  # fmt: skip
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _PAX_LENGTH = re.compile(rb"([1-9][0-9]{0,9}) ")
 
@@ -59,6 +62,11 @@ def read_header(block: bytes) -> TarHeader:
     if block[156:157] == b"\0" and name.endswith("/"):  # before there were types
         kind, size = "folder", 0
     return TarHeader(name, size, kind, kind == "sparse" and block[482] != 0)
+
+
+def compression_of(first: bytes) -> str | None:
+    """What a file that begins with these bytes is compressed by; None: by nothing that is known."""
+    return next((kind for magic, kind in _COMPRESSED.items() if first.startswith(magic)), None)
 
 
 def is_header(block: bytes) -> bool:

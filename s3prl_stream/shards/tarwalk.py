@@ -23,13 +23,15 @@ from s3prl_stream.shards.tarheader import (
 )
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, size) -> that many bytes, fewer where the file ends. Offsets grow, but for steps back within a header."""
+"""(offset, size) -> that many bytes, fewer where the file ends. Offsets grow, but for steps back of `MAX_STEP_BACK`."""
 
 MAX_NAME_BYTES = 4096
 """Of a member, as the systems that wrote it limit paths."""
 MAX_PAX_BYTES = 1 << 20
 MAX_HEADERS_OF_A_MEMBER = 16
 MAX_SPARSE_BLOCKS = 4096
+MAX_STEP_BACK = 20 << 20
+"""Bytes: all headers of one member, and what is scanned for the next one."""
 
 _FIRST_SCAN_BYTES = 4096
 _SCAN_BYTES = 1 << 18
@@ -88,16 +90,10 @@ def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) 
         try:
             member = read_member(read, position, limit)
         except SampleError as error:
-            found = _go_on(read, position, limit)
-            end = _end(read, position, limit) if found is None else found
-            yield Gap(
-                position,
-                end,
-                _reason(error, found),
-                str(error),
-                error.member_name if isinstance(error, _CutMember) else None,
-            )
-            position = found
+            end, goes_on = _go_on(read, position, limit)
+            name = error.member_name if isinstance(error, _CutMember) else None
+            yield Gap(position, end, _reason(error, goes_on), str(error), name)
+            position = end if goes_on else None
             continue
         if member is None:
             if not read(position, 1):
@@ -211,26 +207,31 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def _go_on(read: ReadAt, damaged: int, limit: int | None) -> int | None:
-    """Where the walk goes on behind damage at `damaged`; None: nowhere.
+def _go_on(read: ReadAt, damaged: int, limit: int | None) -> tuple[int, bool]:
+    """(where damage at `damaged` ends, whether a header stands there or the tar is over).
 
     Where the damage is in a header that describes the next member, that member is lost too: its name or its size would
     be wrong.
     """
     describes = _looks_descriptive(read(damaged, BLOCK_BYTES))
-    found = next_header(read, damaged + BLOCK_BYTES, limit)
-    while found is not None and describes:
-        describes = _looks_descriptive(read(found, BLOCK_BYTES))
-        found = next_header(read, found + BLOCK_BYTES, limit)
-    return found
+    end, is_header_there = _next_header(read, damaged + BLOCK_BYTES, limit)
+    while is_header_there and describes:
+        describes = _looks_descriptive(read(end, BLOCK_BYTES))
+        end, is_header_there = _next_header(read, end + BLOCK_BYTES, limit)
+    return end, is_header_there
 
 
 def _looks_descriptive(block: bytes) -> bool:
     return block[156:157] in (b"x", b"X", b"L", b"K") or b"PaxHeader" in block[:100] or b"@LongLink" in block[:100]
 
 
-def next_header(read: ReadAt, start: int, limit: int | None) -> int | None:
-    """Offset of the next block that is a header; headers stand at multiples of 512 bytes."""
+def has_header(read: ReadAt, start: int, limit: int) -> bool:
+    """True if any block from `start` on is a header."""
+    return _next_header(read, start, limit)[1]
+
+
+def _next_header(read: ReadAt, start: int, limit: int | None) -> tuple[int, bool]:
+    """(offset of the next block that is a header, True), or (where the tar ends, False)."""
     position, size = start, _FIRST_SCAN_BYTES  # damage is mostly short, and a tar of nothing else is read only once
     while limit is None or position < limit:
         chunk = read(position, size)
@@ -238,12 +239,12 @@ def next_header(read: ReadAt, start: int, limit: int | None) -> int | None:
         while at >= 0:
             block = at - _MAGIC_AT
             if block >= 0 and block % BLOCK_BYTES == 0 and is_header(chunk[block : block + BLOCK_BYTES]):
-                return position + block
+                return position + block, True
             at = chunk.find(_MAGIC, at + 1)
         if len(chunk) < size:
-            return None
+            return position + len(chunk), False
         position, size = position + size, min(2 * size, _SCAN_BYTES)
-    return None
+    return limit, False
 
 
 def _end(read: ReadAt, position: int, limit: int | None) -> int:
@@ -254,9 +255,9 @@ def _end(read: ReadAt, position: int, limit: int | None) -> int:
     return position
 
 
-def _reason(error: SampleError, found: int | None) -> str:
+def _reason(error: SampleError, goes_on: bool) -> str:
     """A member that claims more than is left is the last of a cut tar, or a lie if others follow it."""
-    return "size" if error.reason == "truncated" and found is not None else error.reason
+    return "size" if error.reason == "truncated" and goes_on else error.reason
 
 
 def _after_zeros(read: ReadAt, position: int) -> int | None:
