@@ -50,10 +50,10 @@ class Loader:
         excluded: what `skip` and `exclude` have left out so far: rows as of `which`, with the reason ("skipped",
             "excluded"). Delivered, damaged and excluded together are what was planned.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
+        receipt: what it took to go on from the state loaded last; None: none was.
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
 
     Raises:
-        receipt: what it took to go on from the state loaded last; None: none was.
         ChainError: the chain has no ShardStream at its root, or a stage cannot be sent to a worker.
         UsageError: a number out of range.
     """
@@ -77,10 +77,10 @@ class Loader:
         self.pin_memory = pin_memory
         self.multiprocessing_context = multiprocessing_context
         self.rank, self.world_size = _rank_and_world(rank, world_size)
+        self._topology = Topology(self.world_size, num_workers, prefetch)
         self.damaged: list[dict[str, Any]] = []
         self.excluded: list[dict[str, Any]] = []
         self.too_long: list[str] = []
-        self._topology = Topology(self.world_size, num_workers, prefetch)
         self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
@@ -91,11 +91,11 @@ class Loader:
         self._began_at = 0  # first batch of this iteration
         self._end: int | None = None  # number of batches of the stream, once it is known
         self._anchors = [self._planner.start]  # beginnings of blocks known so far, in order
+        self.receipt: Receipt | None = None
         self._left_out = LeftOut()
         self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
-        self.receipt: Receipt | None = None
 
     # ---- iterating -----------------------------------------------------------------------------
 
@@ -140,20 +140,16 @@ class Loader:
         start = self._anchor(first)
         for position, planned, block in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
             in_block = planned.number - position.batch
+            if self.receipt is not None:
+                self._write_receipt(self.receipt, position, planned)
             reasons = [self._reason(planned, place) for place in range(len(planned.items))]
             kept = [place for place, reason in enumerate(reasons) if reason is None]
             excluded = [
                 {**self._describe(planned, place), "reason": reason} for place, reason in enumerate(reasons) if reason
-            if self.receipt is not None:
-                self._write_receipt(self.receipt, position, planned)
             ]
             self._under_way.append(_UnderWay({} if block is None else block.seconds_by_set(in_block, kept), excluded))
             yield PlannedBatch(planned.number, [planned.items[place] for place in kept])
 
-    def _reason(self, planned: PlannedBatch, place: int) -> str | None:
-        """Why an item is left out; None: it is not."""
-        item = planned.items[place]
-        return self._left_out.reason(planned.number, self._builder.root.shards.members[item.set_index].name, item.key)
     def _write_receipt(self, receipt: Receipt, position: Position, planned: PlannedBatch) -> None:
         if receipt.block is None:
             receipt.epoch, receipt.block = position.epoch, position.block
@@ -162,16 +158,20 @@ class Loader:
             receipt.clips_again += len(planned.items)
             receipt.bytes_again += sum(item.size for item in planned.items)
 
+    def _reason(self, planned: PlannedBatch, place: int) -> str | None:
+        """Why an item is left out; None: it is not."""
+        item = planned.items[place]
+        return self._left_out.reason(planned.number, self._builder.root.shards.members[item.set_index].name, item.key)
 
     def _on_block(self, position: Position, step: Step) -> None:
         if position > self._anchors[-1]:
             self._anchors.append(position)
+        if self.receipt is not None and self.receipt.block is None:
+            self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
         if step.following is None:
             self._end = position.batch + step.plan.num_batches
         new = dict.fromkeys(key for key in step.plan.keys_too_long() if key not in self._known_too_long)
         self._known_too_long.update(new)
-        if self.receipt is not None and self.receipt.block is None:
-            self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
         self.too_long.extend(new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
