@@ -136,10 +136,11 @@ class _Repair:
             for outcome in self.workers.map(repair_shard, jobs):
                 outcomes.append(self._noted(outcome, listing))
                 self.progress("repairing", len(outcomes), len(entries))
+            if all(one.description is None for one in outcomes):
+                first = self.first_lost[0]
+                raise ShardError(f"{self.store.url}: not one sound sample is left. {first.audio}: {first.message}")
             outcomes = self._without_duplicates(outcomes, columns, listing)
         kept = [one.description for one in outcomes if one.description is not None]
-        if not kept:
-            raise ShardError(f"{self.store.url}: not one sound sample is left. The first: {self.first_lost[0].message}")
         parts = self._write_parts([shard["name"] for shard in kept])
         self.out.upload(self.left_out, LEFT_OUT)
         self.out.write(MANIFEST, self._manifest(kept, parts, before))
