@@ -27,6 +27,7 @@ from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
+from s3prl_stream.shards.workers import end_with_parent
 from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
 
 Built = tuple[Batch, list[dict[str, Any]]]
@@ -186,6 +187,7 @@ class Loader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             pin_memory=self.pin_memory,
+            worker_init_fn=end_with_parent,
             multiprocessing_context=self.multiprocessing_context,
         )
         try:

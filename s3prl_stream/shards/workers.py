@@ -36,7 +36,7 @@ class Workers:
         self._in_flight = num_workers * _IN_FLIGHT_PER_WORKER
         self._pool: ProcessPoolExecutor | None = None
         if num_workers > 0:
-            self._pool = ProcessPoolExecutor(num_workers, mp_context=_Context(), initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(num_workers, mp_context=_Context(), initializer=end_with_parent)
 
     def __enter__(self) -> Workers:
         return self
@@ -92,8 +92,12 @@ class _Context(SpawnContext):
     Process = _Process
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for tasks for ever: it holds the other end of its own queue."""
+def end_with_parent(*_: object) -> None:
+    """Called once in a worker process, by whatever initializes it: from now on it ends when its parent was killed.
+
+    A pool's worker would wait for tasks for ever: it holds the other end of its own queue. A loader's worker of a fork
+    server would too: torch looks at the number of its parent, the server, which lives as long as its children.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -101,7 +105,7 @@ def _end_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, name="end-with-parent", daemon=True).start()
 
 
 def chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -1,0 +1,51 @@
+"""A killed process leaves no workers behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+SCRIPT = """
+import multiprocessing, sys, time
+from s3prl_stream.shards.workers import end_with_parent
+
+def work(started):
+    end_with_parent(0)
+    started.set()
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    for _ in range(2):
+        started = context.Event()
+        context.Process(target=work, args=(started,)).start()
+        started.wait()
+    print("ready", flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+def test_workers_end_with_a_killed_parent(tmp_path: Path, context: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "script.py", context], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert parent.stdout is not None
+    try:
+        assert parent.stdout.readline() == b"ready\n"
+        below = psutil.Process(parent.pid).children(recursive=True)
+        assert len(below) >= 2
+        parent.kill()
+        _, alive = psutil.wait_procs(below, timeout=20)
+        assert alive == []
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL) if psutil.pid_exists(parent.pid) else None
+        parent.stdout.close()
+        parent.wait()
