@@ -28,7 +28,9 @@ from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.shards.workers import end_with_parent
+from s3prl_stream.shards.read_ahead import READ_AHEAD_BATCHES, ReadAhead, Task, with_coming
 from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
+from s3prl_stream.worker_context import context_for, start_method
 
 Built = tuple[Batch, list[dict[str, Any]]]
 
@@ -44,7 +46,8 @@ class Loader:
         rank, world_size: of data parallelism; default: torch.distributed's, or 0 of 1.
         prefetch: batches built ahead, for each worker.
         pin_memory: for fast copies to a GPU.
-        multiprocessing_context: "fork", "forkserver" or "spawn"; None: torch's default.
+        multiprocessing_context: "fork", "forkserver" or "spawn"; None: "forkserver" where a set lies in an object
+            store, else torch's default.
 
     Attributes:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
@@ -56,7 +59,7 @@ class Loader:
 
     Raises:
         ChainError: the chain has no ShardStream at its root, or a stage cannot be sent to a worker.
-        UsageError: a number out of range.
+        UsageError: a number out of range, or "fork" where an object store is used.
     """
 
     def __init__(
@@ -85,8 +88,9 @@ class Loader:
         self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
-        if num_workers and multiprocessing_context in ("forkserver", "spawn"):
-            _check_picklable(stages_of(stream), multiprocessing_context)
+        method = self._start_method()
+        if num_workers and method in ("forkserver", "spawn"):
+            _check_picklable(stages_of(stream), method)
         self._planner = self._builder.root.planner()
         self._next_batch = 0
         self._began_at = 0  # first batch of this iteration
@@ -176,19 +180,22 @@ class Loader:
         self.too_long.extend(new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
+        shards = self._builder.root.shards
+        tasks = with_coming(planned, max(self.num_workers, 1), READ_AHEAD_BATCHES if shards.is_remote else 0)
         if self.num_workers == 0:
-            yield from _built_in_thread(planned, self._builder, self.prefetch)
+            yield from _built_in_thread(tasks, self._builder, self.prefetch)
             return
-        sampler = _OneWay(planned)
+        sampler = _OneWay(tasks)
+        work = _Work(self._builder)
         workers: DataLoader[Any] = DataLoader(
-            _ErrorsAsValues(self._builder),  # type: ignore[arg-type]
+            work,  # type: ignore[arg-type]
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             pin_memory=self.pin_memory,
             worker_init_fn=end_with_parent,
-            multiprocessing_context=self.multiprocessing_context,
+            multiprocessing_context=context_for(self._start_method(), work),
         )
         try:
             for built in workers:
@@ -208,6 +215,9 @@ class Loader:
         self.excluded.extend(planned.excluded)
         self.damaged.extend(damaged)
         self._failures.count(len(batch["key"]), damaged)
+
+    def _start_method(self) -> str | None:
+        return start_method(self.multiprocessing_context, is_remote=self._builder.root.shards.is_remote)
 
     # ---- state ---------------------------------------------------------------------------------
 
@@ -313,15 +323,17 @@ class _UnderWay(NamedTuple):
     excluded: list[dict[str, Any]]
 
 
-class _ErrorsAsValues:
-    """What a worker runs. Our own errors come back as they are: torch would bury their text in a traceback."""
+class _Work:
+    """What a worker runs. Our own errors come back as values: torch would bury their text in a traceback."""
 
     def __init__(self, builder: BatchBuilder) -> None:
         self.builder = builder
+        self.ahead = ReadAhead(builder.root.shards)
 
-    def __getitem__(self, planned: PlannedBatch) -> Built | StreamError:
+    def __getitem__(self, task: Task) -> Built | StreamError:
         try:
-            return self.builder[planned]
+            with self.ahead.reading(task):
+                return self.builder[task.planned]
         except StreamError as error:
             return error
 
@@ -334,35 +346,41 @@ def _check_picklable(stages: Sequence[Stage], context: str) -> None:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ChainError(
                 f"{type(stage).__name__} cannot be sent to a {context} worker ({error}). Use functions and classes "
-                'of a module instead of lambdas and notebook cells, or multiprocessing_context="fork".'
+                "of a module instead of lambdas and notebook cells, or num_workers=0; with local sets alone "
+                'multiprocessing_context="fork" will do.'
             ) from None
 
 
 class _OneWay:
-    """A sampler that is read once: the planned batches, in the process of the consumer.
+    """A sampler that is read once: planned batches, in the process of the consumer.
 
     An error of the plan ends it and is kept in `error`: raised inside torch's iterator, it would overtake the batches
     that are being built, and tear down the queues of workers that have just begun.
     """
 
-    def __init__(self, planned: Iterator[PlannedBatch]) -> None:
-        self.planned = planned
+    def __init__(self, tasks: Iterator[Task]) -> None:
+        self.tasks = tasks
         self.error: Exception | None = None
 
-    def __iter__(self) -> Iterator[PlannedBatch]:
+    def __iter__(self) -> Iterator[Task]:
         try:
-            yield from self.planned
+            yield from self.tasks
         except Exception as error:
             self.error = error
 
 
-def _built_in_thread(planned: Iterator[PlannedBatch], builder: BatchBuilder, prefetch: int) -> Iterator[Built]:
+def _built_in_thread(tasks: Iterator[Task], builder: BatchBuilder, prefetch: int) -> Iterator[Built]:
     """Batches built ahead by one thread, in order."""
     waiting: deque[Future[Built]] = deque()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as thread:
+
+    def build(task: Task) -> Built:
+        with ahead.reading(task):
+            return builder[task.planned]
+
+    with closing(ReadAhead(builder.root.shards)) as ahead, ThreadPoolExecutor(1, "loader") as thread:
         try:
-            for one in planned:
-                waiting.append(thread.submit(builder.__getitem__, one))
+            for task in tasks:
+                waiting.append(thread.submit(build, task))
                 if len(waiting) > prefetch:
                     yield waiting.popleft().result()
             while waiting:
@@ -370,6 +388,7 @@ def _built_in_thread(planned: Iterator[PlannedBatch], builder: BatchBuilder, pre
         finally:
             for future in waiting:
                 future.cancel()
+            ahead.give_up()  # or the thread would wait for a store that nobody waits for
 
 
 def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -178,7 +179,8 @@ class ShardStream(Root):
                 }
             )
 
-        return run_batch([self._read, *stages], tagged, on_damage)
+        with closing(self.shards.read_ahead(planned.items)):  # neighbours by one request
+            return run_batch([self._read, *stages], tagged, on_damage)
 
     def collated(self, chain: Source) -> Source:
         """The batches of a chain on this root, for a plain torch loader."""

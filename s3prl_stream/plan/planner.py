@@ -23,6 +23,7 @@ from s3prl_stream.sample import Item, PlannedBatch
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.store import reading_while
 
 
 class LanePosition(NamedTuple):
@@ -143,13 +144,22 @@ class Planner:
 
     def walk(self, start: Position | None = None) -> Iterator[tuple[Position, Step]]:
         """Blocks from `start` on, each planned in a thread while the one before it is used; stops at a finite end."""
+        wanted = True
+
+        def plan(position: Position) -> Step | None:
+            with reading_while(lambda: wanted):
+                return self.step(position)
+
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner") as thread:
             position: Position | None = self.start if start is None else start
-            coming = thread.submit(self.step, position) if position is not None else None
-            while position is not None and coming is not None and (step := coming.result()) is not None:
-                here, position = position, step.following
-                coming = None if position is None else thread.submit(self.step, position)
-                yield here, step
+            coming = thread.submit(plan, position) if position is not None else None
+            try:
+                while position is not None and coming is not None and (step := coming.result()) is not None:
+                    here, position = position, step.following
+                    coming = None if position is None else thread.submit(plan, position)
+                    yield here, step
+            finally:
+                wanted = False  # or the end would wait for a store that nobody waits for
 
     def num_batches(self) -> int:
         """Global batches from beginning to end; plans all of it. Only for a stream with an end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from s3prl_stream.hashing import U64
 from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.store import Ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,10 @@ class SetMember(Protocol):
     shard_samples: I64
     shard_seconds: npt.NDArray[np.float64]
 
+    @property
+    def is_remote(self) -> bool:
+        """True where bytes come over a network."""
+
     def rows(self, shard: int) -> Rows:
         """Index rows of one shard."""
 
@@ -48,6 +53,9 @@ class SetMember(Protocol):
             SampleError: the bytes are damaged.
             ShardError: the shard cannot be opened at all.
         """
+
+    def read_ahead(self, items: Sequence[Item]) -> Ahead:
+        """Begin to read samples whose `read` will follow; until closed."""
 
     def columns(self) -> dict[str, str]:
         """Index column -> Arrow type."""

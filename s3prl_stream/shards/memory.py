@@ -12,6 +12,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.member import Rows
+from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +32,8 @@ class MemoryShards:
     Raises:
         UsageError: no samples, a sample that is no dict, or a key that stands twice.
     """
+
+    is_remote = False
 
     def __init__(
         self,
@@ -86,6 +89,10 @@ class MemoryShards:
     def read(self, item: Item) -> Sample:
         """The sample as it was given."""
         return dict(self._samples[item.offset])
+
+    def read_ahead(self, items: Sequence[Item]) -> Ahead:  # noqa: ARG002
+        """Nothing: they are here."""
+        return NOTHING_AHEAD
 
     def columns(self) -> dict[str, str]:
         """Scalar values of the first sample, and what the plan knows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from s3prl_stream.shards.braces import expand_braces
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.store import is_remote, local_path
+from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead, is_remote, local_path
 from s3prl_stream.shards.weights import Weights, by_temperature, normalised
 
 if TYPE_CHECKING:
@@ -82,6 +83,23 @@ class ShardSet:
     def read(self, item: Item) -> Sample:
         """One sample's metadata and audio."""
         return self.members[item.set_index].read(item)
+
+    @property
+    def is_remote(self) -> bool:
+        """True where bytes of any set come over a network."""
+        return any(member.is_remote for member in self.members)
+
+    def read_ahead(self, items: Sequence[Item]) -> Ahead:
+        """Begin to read samples whose `read` will follow; until closed. Local sets leave that to the system."""
+        if not self.is_remote:
+            return NOTHING_AHEAD
+        of_set: dict[int, list[Item]] = {}
+        for item in items:
+            of_set.setdefault(item.set_index, []).append(item)
+        ahead = contextlib.ExitStack()
+        for set_index, some in of_set.items():
+            ahead.callback(self.members[set_index].read_ahead(some).close)
+        return ahead
 
     def columns(self) -> dict[str, str]:
         """Index columns that every set has, with their Arrow types."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
@@ -71,6 +72,17 @@ class Workers:
             ) from None
 
 
+@contextlib.contextmanager
+def without_script() -> Iterator[None]:
+    """Processes that are started inside do not run the user's script again; what it defines is unknown to them."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _Process(SpawnProcess):
     """A spawned process that does not run the user's script again.
 
@@ -80,12 +92,8 @@ class _Process(SpawnProcess):
 
     @staticmethod
     def _Popen(process: BaseProcess) -> Any:  # noqa: N802  # multiprocessing's name
-        script = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
+        with without_script():
             return SpawnProcess._Popen(process)
-        finally:
-            sys.modules["__main__"] = script
 
 
 class _Context(SpawnContext):

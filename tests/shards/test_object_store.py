@@ -1,69 +1,32 @@
 """The object store's reads, one fault at a time: bytes are right or there is an error, and the counters tell the cost.
 
-Every test runs in a child process with a server of its own: a process that has used obstore must not fork, and other
-tests of the session do.
+Every test runs in a child process (`apart.py`) with a server of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import inspect
 import os
 import pickle
 import random
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import child, in_child  # noqa: F401  # the fixture
 from chaos.ranged_server import ObjectServer, serving
 
 from s3prl_stream.chaos import ChaosProxy, Cut, Fault, Request, Short, Stall, Unavailable, WholeObject
 from s3prl_stream.errors import MissingFile, ShardError, StreamError, UsageError
-from s3prl_stream.shards import coalesce, object_clients, object_store, object_tries
+from s3prl_stream.shards import coalesce, object_store, object_tries
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.store import open_store, reading_while
 
 CONTENT = random.Random(3).randbytes(3_000_000)
-Test = Callable[..., None]
-
-
-def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
-    """The body of a test, in the child: a traceback, or None."""
-    object_clients.CLIENT_OPTIONS["read_timeout"] = "500ms"
-    object_tries.FIRST_PAUSE_SECONDS = 0.001
-    object_tries.LONGEST_PAUSE_SECONDS = 0.002
-    try:
-        vars(importlib.import_module(module))[name].__wrapped__(**arguments)
-    except BaseException:
-        return traceback.format_exc()
-    return None
-
-
-def in_child(test: Test) -> Test:
-    """Run the test in the child process of this file."""
-
-    @functools.wraps(test)
-    def run(child: ProcessPoolExecutor, **arguments: Any) -> None:
-        failed = child.submit(_run_here, __name__, test.__name__, arguments).result(120)
-        assert failed is None, failed
-
-    fixtures = inspect.Signature([inspect.Parameter("child", inspect.Parameter.KEYWORD_ONLY)])
-    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(test).parameters.values()]
-    run.__signature__ = fixtures.replace(parameters=[*fixtures.parameters.values(), *own])  # type: ignore[attr-defined]
-    return run
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        yield pool
 
 
 @contextlib.contextmanager

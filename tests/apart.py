@@ -1,0 +1,58 @@
+"""Tests that run in a child process: one that has used obstore must not fork, and other tests of a session do.
+
+    from apart import child, in_child  # noqa: F401  # the fixture
+
+    @in_child
+    def test_something(tmp_path: Path) -> None: ...
+
+The child is one a file. Fixtures must be picklable. A failed assertion shows the child's traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import pytest
+
+SECONDS = 200
+Test = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[ProcessPoolExecutor]:
+    """The process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def in_child(test: Test) -> Test:
+    """Run a test in the child process of its file."""
+
+    @functools.wraps(test)
+    def run(child: ProcessPoolExecutor, **arguments: Any) -> None:
+        failed = child.submit(_run_here, test.__module__, test.__name__, arguments).result(SECONDS)
+        assert failed is None, failed
+
+    fixtures = [inspect.Parameter("child", inspect.Parameter.KEYWORD_ONLY)]
+    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in inspect.signature(test).parameters.values()]
+    run.__signature__ = inspect.Signature([*fixtures, *own])  # type: ignore[attr-defined]
+    return run
+
+
+def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
+    from s3prl_stream.shards import object_clients, object_tries
+
+    object_clients.CLIENT_OPTIONS["read_timeout"] = "500ms"
+    object_tries.FIRST_PAUSE_SECONDS, object_tries.LONGEST_PAUSE_SECONDS = 0.001, 0.002
+    try:
+        vars(importlib.import_module(module))[name].__wrapped__(**arguments)
+    except BaseException:
+        return traceback.format_exc()
+    return None

@@ -1,0 +1,182 @@
+"""A loader over an object store: the same batches as from a disk, requests ahead of need, and none after its end."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apart import child, in_child  # noqa: F401  # the fixture
+from chaos.ranged_server import ObjectServer, serving
+from damage import pack_clips
+from streams import delivered
+
+import s3prl_stream as ss
+from s3prl_stream.chaos import ChaosProxy, Fault, Request, Stall
+from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.stage import Source
+from s3prl_stream.shards import read_ahead
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 clips in four shards."""
+    folder = tmp_path_factory.mktemp("store") / "set"
+    pack_clips(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def stored(folder: Path, faults: Any = ()) -> Iterator[tuple[str, ChaosProxy, ObjectServer]]:
+    """The URL of a set on a server, behind a proxy that sees each request."""
+    with serving() as server:
+        for path in folder.rglob("*"):
+            if path.is_file():
+                server.objects[f"/set/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+        with ChaosProxy(server.url, faults) as proxy:
+            yield f"{proxy.url}/set", proxy, server
+
+
+def chain(data: Any, **settings: Any) -> Source:
+    stream = ss.ShardStream(data, **{"epochs": 1, "max_batch_seconds": 3.0, "run": 4, **settings})
+    return stream.load_audio(sample_rate=16_000).add_noise(snr=(3, 20), prob=0.5)
+
+
+@in_child
+def test_batches_are_those_of_the_local_set(small_set: Path) -> None:
+    for settings in ({}, {"epochs": 2, "chunk_seconds": 0.3}, {"shuffle": False}):
+        expected = [delivered(batch) for batch in ss.Loader(chain(small_set, **settings))]
+        with stored(small_set) as (url, _, _):
+            for workers in (0, 2):
+                loader = ss.Loader(chain(url, **settings), num_workers=workers)
+                assert [delivered(batch) for batch in loader] == expected
+            first = ss.Loader(chain(url, **settings), rank=1, world_size=2)
+            assert [delivered(batch) for batch in first if batch["key"]] == expected[1::2]
+
+
+@in_child
+def test_samples_and_plain_torch_loaders_read_it_too(small_set: Path) -> None:
+    keys = [sample["key"] for sample in chain(small_set)]
+    with stored(small_set) as (url, proxy, _):
+        assert [sample["key"] for sample in chain(url)] == keys
+        assert 0 < sum(one.path.endswith(".tar") for one in proxy.requests) < len(keys)  # neighbours together
+
+
+@in_child
+def test_no_byte_is_asked_for_twice_and_every_retry_is_seen(small_set: Path) -> None:
+    with stored(small_set) as (url, proxy, _):
+        shards = ss.open_shards(url)
+        list(ss.Loader(chain(shards)))
+        read = sorted(
+            (one.path, *map(int, str(one.range).removeprefix("bytes=").split("-")))
+            for one in proxy.requests
+            if one.path.endswith(".tar")
+        )
+        for (path, _, last), (next_path, first, _) in itertools.pairwise(read):
+            assert next_path != path or first > last
+        counters = shards.members[0].store.counters  # type: ignore[attr-defined]
+        assert counters["requests"] == proxy.num_requests
+        assert counters["retries"] == counters["rereads"] == 0
+
+
+@in_child
+def test_requests_of_coming_batches_are_under_way_before_they_are_built(small_set: Path) -> None:
+    """The first batch waits until requests of others have come, which they only do if they are made ahead."""
+    for workers in (0, 1):
+        enough = threading.Event()
+        tars = 0
+
+        def wait_for_others(request: Request, enough: threading.Event = enough) -> Fault | None:
+            nonlocal tars
+            tars += request.path.endswith(".tar")
+            if tars > 6:
+                enough.set()
+            return None
+
+        with stored(small_set, wait_for_others) as (url, _, _):
+            batches = iter(ss.Loader(chain(url, max_batch_size=2, run=1), num_workers=workers, prefetch=1))
+            next(batches)
+            assert enough.wait(20)
+            del batches
+
+
+@in_child
+def test_the_budget_bounds_what_is_under_way(small_set: Path) -> None:
+    with stored(small_set) as (url, _, _):
+        shards = ss.open_shards(url)
+        store = shards.members[0].tars  # type: ignore[attr-defined]
+        stream = ss.ShardStream(shards, epochs=1, max_batch_size=2)
+        ahead = read_ahead.ReadAhead(shards, budget_bytes=100_000)
+        most = 0
+        for task in read_ahead.with_coming(stream.planned(), 1, 8):
+            with ahead.reading(task):
+                under_way = [fetch.stop - fetch.start for fetches in store._ahead.values() for fetch in fetches]
+                assert sum(under_way) <= 100_000
+                most = max(most, len(under_way))
+        assert most > 2
+        assert not store._ahead
+
+
+@in_child
+def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(small_set: Path) -> None:
+    silent = threading.Event()
+
+    def silent_later(request: Request) -> Fault | None:
+        if request.path.endswith(".tar") and request.number > 8:
+            silent.set()
+            return Stall(1000.0, before_headers=True)
+        return None
+
+    before = {thread.name for thread in threading.enumerate()}
+    with stored(small_set, silent_later) as (url, _, _):
+        shards = ss.open_shards(url)
+        batches = iter(ss.Loader(chain(shards, max_batch_size=2, run=1)))
+        next(batches)
+        assert silent.wait(20)
+        batches.close()  # type: ignore[attr-defined]
+        assert not shards.members[0].tars._ahead  # type: ignore[attr-defined]
+    last = "/set/set-000003.tar.parquet"
+    with stored(small_set, lambda request: Stall(1000.0) if request.path == last else None) as (url, _, _):
+        shards = ss.open_shards(url)  # the last block's index never comes
+        batches = iter(ss.Loader(chain(shards, shuffle=False, block_samples=12, chunk_seconds=0.1, max_batch_size=1)))
+        next(batches)
+        batches.close()  # type: ignore[attr-defined]
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not any(name.startswith(("loader", "planner")) for name in left), left
+
+
+@in_child
+def test_workers_do_not_fork_where_a_store_is_used(small_set: Path) -> None:
+    with stored(small_set) as (url, _, _):
+        with pytest.raises(UsageError, match="a set lies in an object store"):
+            ss.Loader(chain(url), num_workers=1, multiprocessing_context="fork")
+        with pytest.raises(UsageError, match="this process has used an object store"):
+            ss.Loader(chain(small_set), num_workers=1, multiprocessing_context="fork")
+        assert len(list(ss.Loader(chain(small_set), num_workers=1))) > 1
+        unsendable = chain(url)
+        unsendable.function = lambda: None  # type: ignore[attr-defined]
+        with pytest.raises(ChainError, match="cannot be sent to a forkserver worker"):
+            ss.Loader(unsendable, num_workers=1)
+
+
+@pytest.mark.slow
+def test_a_script_needs_no_main_guard(small_set: Path, tmp_path: Path) -> None:
+    with stored(small_set) as (url, _, _):
+        script = tmp_path / "script.py"
+        script.write_text(
+            textwrap.dedent(f"""
+            import s3prl_stream as ss
+            print("begun")
+            stream = ss.ShardStream("{url}", epochs=1, max_batch_seconds=3.0).load_audio(sample_rate=16_000)
+            print(sum(len(batch["key"]) for batch in ss.Loader(stream, num_workers=2)))
+            """)
+        )
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("begun\n24\n", "")
