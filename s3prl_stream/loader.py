@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -27,12 +28,11 @@ from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
-from s3prl_stream.shards.workers import end_with_parent
 from s3prl_stream.shards.read_ahead import READ_AHEAD_BATCHES, ReadAhead, Task, with_coming
-from s3prl_stream.stream import BatchBuilder, Failures, stream_identity
+from s3prl_stream.shards.workers import end_with_parent
+from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
+from s3prl_stream.timing import Timing
 from s3prl_stream.worker_context import context_for, start_method
-
-Built = tuple[Batch, list[dict[str, Any]]]
 
 
 class Loader:
@@ -97,6 +97,8 @@ class Loader:
         self._end: int | None = None  # number of batches of the stream, once it is known
         self._anchors = [self._planner.start]  # beginnings of blocks known so far, in order
         self.receipt: Receipt | None = None
+        self._stage_seconds: dict[str, float] = {}
+        self._waiting_seconds = self._working_seconds = 0.0
         self._left_out = LeftOut()
         self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
@@ -107,15 +109,20 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
+        asked_at = perf_counter()
         while not self._finished:
             first = self._began_at = self._next_batch
             left_out = self._left_out
             self._under_way.clear()
             with closing(self._built(self._view(first))) as all_built:
-                for rounds, (batch, damaged) in enumerate(all_built, start=1):
+                for rounds, built in enumerate(all_built, start=1):
                     self._next_batch = first + rounds * self.world_size
-                    self._count(self._under_way.popleft(), batch, damaged)
-                    yield batch
+                    self._count(self._under_way.popleft(), built)
+                    handed_at = perf_counter()
+                    self._waiting_seconds += handed_at - asked_at
+                    yield built.batch
+                    asked_at = perf_counter()
+                    self._working_seconds += asked_at - handed_at
                     if self._left_out is not left_out:  # batches built ahead do not know of it: build them again
                         break
                 else:
@@ -208,13 +215,15 @@ class Loader:
         if sampler.error is not None:
             raise sampler.error
 
-    def _count(self, planned: _UnderWay, batch: Batch, damaged: list[dict[str, Any]]) -> None:
+    def _count(self, planned: _UnderWay, built: Built) -> None:
         for index, seconds in planned.seconds_by_set.items():
             name = self._builder.root.shards.members[index].name
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
+        for name, seconds in built.seconds.items():
+            self._stage_seconds[name] = self._stage_seconds.get(name, 0.0) + seconds
         self.excluded.extend(planned.excluded)
-        self.damaged.extend(damaged)
-        self._failures.count(len(batch["key"]), damaged)
+        self.damaged.extend(built.damaged)
+        self._failures.count(len(built.batch["key"]), built.damaged)
 
     def _start_method(self) -> str | None:
         return start_method(self.multiprocessing_context, is_remote=self._builder.root.shards.is_remote)
@@ -289,6 +298,12 @@ class Loader:
             left_out = self._left_out.exclude(new, self._next_batch)
             check_clips(shards, new)
             self._left_out = left_out
+
+    # ---- telling -------------------------------------------------------------------------------
+
+    def timing(self) -> Timing:
+        """Where the time went so far: seconds in each stage, and of the consumer's waiting."""
+        return Timing(dict(self._stage_seconds), self._waiting_seconds, self._working_seconds)
 
     def which(self, batch_index: int) -> list[dict[str, Any]]:
         """What global batch `batch_index` holds, without reading any audio; what is left out of it is not listed.

@@ -163,7 +163,7 @@ def pretrain(
         device=used_device,
         quiet=quiet,
     )
-    return dataclasses.replace(result, left_out=len(loader.excluded))
+    return dataclasses.replace(result, left_out=len(loader.excluded), timing=loader.timing().as_dict())
 
 
 class _RunBatches:

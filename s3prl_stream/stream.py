@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import get_worker_info
@@ -21,6 +21,7 @@ from s3prl_stream.rng import identity
 from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.timing import StageClock
 
 
 class ShardStream(Root):
@@ -131,13 +132,20 @@ class ShardStream(Root):
             failures.count(len(samples), damaged)
             yield from samples
 
-    def samples_of(self, planned: PlannedBatch, stages: Sequence[Stage], damaged: list[dict[str, Any]]) -> list[Sample]:
+    def samples_of(
+        self,
+        planned: PlannedBatch,
+        stages: Sequence[Stage],
+        damaged: list[dict[str, Any]],
+        clock: StageClock | None = None,
+    ) -> list[Sample]:
         """Read and process one planned batch.
 
         Args:
             planned: from the plan.
             stages: bound stages of a chain on this root, root first.
             damaged: gets a dict for each sample that could not be used.
+            clock: told when reading and each stage begins and ends.
         """
         names = [member.name for member in self.shards.members]
         tagged = [
@@ -180,7 +188,7 @@ class ShardStream(Root):
             )
 
         with closing(self.shards.read_ahead(planned.items)):  # neighbours by one request
-            return run_batch([self._read, *stages], tagged, on_damage)
+            return run_batch([self._read, *stages], tagged, on_damage, clock)
 
     def collated(self, chain: Source) -> Source:
         """The batches of a chain on this root, for a plain torch loader."""
@@ -221,6 +229,14 @@ class ReadItem(Stage):
         yield {**values, **tags, "first_frame": item.first_frame, "num_frames": item.num_frames}
 
 
+class Built(NamedTuple):
+    """A batch as it comes from a worker."""
+
+    batch: Batch
+    damaged: list[dict[str, Any]]
+    seconds: dict[str, float]  # of each step of building it
+
+
 class BatchBuilder:
     """A map from planned batches to collated batches: what a worker of a loader does."""
 
@@ -232,10 +248,14 @@ class BatchBuilder:
         self.stages = stages_of(chain)
         self.known_keys = chain.known_keys()
 
-    def __getitem__(self, planned: PlannedBatch) -> tuple[Batch, list[dict[str, Any]]]:
+    def __getitem__(self, planned: PlannedBatch) -> Built:
         damaged: list[dict[str, Any]] = []
-        samples = self.root.samples_of(planned, self.stages, damaged) if planned.items else []
-        return collate(samples, planned.number, self.known_keys), damaged
+        clock = StageClock()
+        samples = self.root.samples_of(planned, self.stages, damaged, clock) if planned.items else []
+        clock.enter("collate")
+        batch = collate(samples, planned.number, self.known_keys)
+        clock.leave()
+        return Built(batch, damaged, clock.seconds)
 
 
 class CollatedStream(Source):
@@ -251,7 +271,7 @@ class CollatedStream(Source):
         root = self.builder.root
         failures = Failures(root.max_consecutive_failures)
         for planned in root.planned():
-            batch, damaged = self.builder[planned]
+            batch, damaged, _ = self.builder[planned]
             root.damaged.extend(damaged)
             failures.count(len(batch["key"]), damaged)
             yield batch

@@ -11,6 +11,7 @@ from typing import Any
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
+from s3prl_stream.timing import Timing
 
 
 def add_parser(subparsers: Any) -> None:
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}", end="")
     print(f", {result.left_out} clips skipped or excluded" if result.left_out else "", end="")
     print(f", {result.skipped_steps} updates left out (loss or gradient not finite)" if result.skipped_steps else "")
+    print(Timing(result.timing["stages"], result.timing["waiting"], result.timing["working"]))
     return 0
 
 

@@ -21,6 +21,7 @@ from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.rng import identity, sample_rng
 from s3prl_stream.sample import Sample
+from s3prl_stream.timing import StageClock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -251,6 +252,7 @@ class PlainSource(Root):
         """Samples in the source's own order; a damaged one raises."""
         epoch = self.epoch if self._fixed_epoch is None else self._fixed_epoch
         self.epoch += 1
+        clock = StageClock()
         this_worker, num_workers = self._share_of_worker()
         for position, sample in enumerate(self._with_keys()):
             if position % num_workers != this_worker:
@@ -261,7 +263,7 @@ class PlainSource(Root):
             tags: Sample = {"key": key, "epoch": epoch, "set": ""}
             tags["identity"] = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
             tensors = {name: _as_tensor(value) for name, value in sample.items()}
-            yield from _through(stages, {**tags, **tensors})
+            yield from _through(stages, {**tags, **tensors}, clock)
 
     def _share_of_worker(self) -> tuple[int, int]:
         """Which of how many equal shares of the positions this process yields."""
@@ -356,19 +358,28 @@ def chain_fingerprint(stages: Sequence[Stage]) -> str:
     return hashlib.blake2b("\n".join(s.describe() for s in stages).encode(), digest_size=8).hexdigest()
 
 
-def run_batch(stages: Sequence[Stage], samples: Iterable[Sample], on_damage: DamageHandler) -> list[Sample]:
+def run_batch(
+    stages: Sequence[Stage],
+    samples: Iterable[Sample],
+    on_damage: DamageHandler,
+    clock: StageClock | None = None,
+) -> list[Sample]:
     """Run the samples of one planned batch through bound stages; a damaged sample costs itself alone.
 
     Args:
         stages: root first.
         samples: may raise nothing; reading is a stage's work.
         on_damage: called with the sample as it came in and the SampleError.
+        clock: told when each stage begins and ends.
     """
+    clock = StageClock() if clock is None else clock
     done = list(samples)
     position = 0
     while position < len(stages):
         if stages[position].scope == "batch":
+            clock.enter(stages[position].stage_id)
             done = list(stages[position].emit_batch(done))
+            clock.leave()
             position += 1
             continue
         group = stages[position : _end_of_sample_scope(stages, position)]
@@ -376,7 +387,7 @@ def run_batch(stages: Sequence[Stage], samples: Iterable[Sample], on_damage: Dam
         survivors: list[Sample] = []
         for sample in done:
             try:
-                survivors.extend(_through(group, sample))
+                survivors.extend(_through(group, sample, clock))
             except SampleError as error:
                 on_damage(sample, error)
         done = survivors
@@ -387,12 +398,14 @@ def _end_of_sample_scope(stages: Sequence[Stage], start: int) -> int:
     return next((i for i in range(start, len(stages)) if stages[i].scope == "batch"), len(stages))
 
 
-def _through(stages: Sequence[Stage], sample: Sample) -> list[Sample]:
+def _through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list[Sample]:
     samples = [sample]
     for stage in stages:
         if stage.scope == "batch":
             raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
+        clock.enter(stage.stage_id)
         samples = [out for one in samples for out in stage.emit(one)]
+        clock.leave()
     return samples
 
 

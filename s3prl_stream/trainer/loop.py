@@ -7,10 +7,11 @@ undisturbed one does, bit for bit on a CPU with the same number of threads.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,10 @@ from s3prl_stream.trainer.checkpoint import Checkpoint, list_checkpoints, load_c
 from s3prl_stream.trainer.losslog import LossLog
 from s3prl_stream.trainer.optimizer import build_adamw, learning_rate
 from s3prl_stream.trainer.progress import Progress
+
+WAITS = "waits.jsonl"
+"""Seconds that each step waited for its batches, a line for each time a step was done. Apart from the losses, which
+are the same in every run."""
 
 
 class Batches(Protocol):
@@ -85,6 +90,8 @@ class TrainResult:
     """Of the last step; None if this call did none, its batches were empty, or it was not finite."""
     left_out: int = 0
     """Clips that this call did not see because they are excluded or their batches skipped."""
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    """Of this call: seconds in each stage of loading, of waiting for it and of working, and the share of waiting."""
 
 
 class DivergedError(StreamError):
@@ -107,7 +114,7 @@ def train(
         objective: batch -> `Loss`; its parameters are trained in place.
         batches: endless; its cursor goes into the checkpoints.
         settings: how to train.
-        run: folder that gets `losses.jsonl` and `checkpoints/`.
+        run: folder that gets `losses.jsonl`, `waits.jsonl` and `checkpoints/`.
         seconds_by_set: set -> seconds of its audio in a batch.
         device: where to train.
         quiet: no progress on stderr.
@@ -126,7 +133,7 @@ def train(
     if step >= settings.num_steps:
         return TrainResult(step, step, seconds / 3600, skipped, None)
 
-    with LossLog(run, last_step=step) as log:
+    with LossLog(run, last_step=step) as log, (run / WAITS).open("a", buffering=1, encoding="utf-8") as waits:
         source = iter(batches)
         while step < settings.num_steps:
             step += 1
@@ -163,6 +170,7 @@ def train(
                     "seconds_by_set": mix,
                 }
             )
+            waits.write(json.dumps({"step": step, "waited_seconds": round(waited, 6)}) + "\n")
             progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)
             if bad_in_a_row >= settings.max_bad_steps:
                 raise DivergedError(

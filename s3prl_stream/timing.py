@@ -1,0 +1,48 @@
+"""Where the time of a loader goes: each stage, and the waiting. Seconds of a clock on the wall, not of CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, NamedTuple
+
+
+class Timing(NamedTuple):
+    """Of all batches that a loader has handed over so far."""
+
+    stages: Mapping[str, float]
+    """Seconds in each step of building a batch, summed over the workers: "read" (bytes or index rows to a checked
+    sample), each stage by its name ("add_noise", a second one "add_noise#1"), and "collate"."""
+    waiting: float
+    """Seconds in which the consumer waited for a batch; the start of workers and the first plan are in it."""
+    working: float
+    """Seconds in which the consumer did not wait."""
+
+    @property
+    def waiting_share(self) -> float:
+        """0 to 1."""
+        return self.waiting / max(self.waiting + self.working, 1e-9)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**self._asdict(), "stages": dict(self.stages), "waiting_share": self.waiting_share}
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.stages.items())
+        return f"waited {self.waiting:.1f} s for data ({self.waiting_share:.0%}); building it took {stages}"
+
+
+class StageClock:
+    """Adds up the seconds of stages; one stage runs at a time. About half a microsecond each time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._stage, self._began = "", 0.0
+
+    def enter(self, stage: str) -> None:
+        """The stage begins."""
+        self._stage, self._began = stage, perf_counter()
+
+    def leave(self) -> None:
+        """It ends."""
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + perf_counter() - self._began
