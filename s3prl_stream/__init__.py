@@ -14,6 +14,7 @@ _HOME = {
     "Loader": "s3prl_stream.loader",
     "MemoryShards": "s3prl_stream.shards.memory",
     "SampleError": "s3prl_stream.errors",
+    "SequentialTars": "s3prl_stream.sequential_tars",
     "ShardError": "s3prl_stream.errors",
     "ShardStream": "s3prl_stream.stream",
     "Stage": "s3prl_stream.pipes.stage",

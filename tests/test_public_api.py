@@ -8,6 +8,7 @@ PROMISED = {
     "Loader",
     "MemoryShards",
     "SampleError",
+    "SequentialTars",
     "ShardError",
     "ShardStream",
     "Stage",

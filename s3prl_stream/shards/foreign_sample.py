@@ -20,9 +20,9 @@ from s3prl_stream.shards.tarwalk import Gap, Member, shown, walk
 
 MAX_SAMPLE_BYTES = 1 << 30
 """From the first file that is needed to the last: a sample is read whole. 9 hours of 16-bit sound at 16 kHz."""
-MAX_JSON_BYTES = 4 << 20
-MAX_TEXT_BYTES = 1 << 20
-MAX_LABEL_BYTES = 4096
+MAX_BYTES_OF = {"json": 4 << 20, "txt": 1 << 20, "cls": 4096}
+"""Of the small files that are read."""
+
 MAX_FILES = 1000
 """Of one sample."""
 
@@ -119,6 +119,15 @@ def group(entries: Iterable[Member | Gap]) -> Iterator[Group | Gap | Stray]:
         yield Group(key, files, _touches(key, behind))
 
 
+def is_used(member: Member) -> bool:
+    """True of a file whose content a sample may need; False of what `parts_of` would refuse for its size as well."""
+    split = key_and_suffix(member.name) if member.kind == "file" and _stray(member) is None else None
+    if split is None:
+        return False
+    is_sound = split[1].rpartition(".")[2] in CODECS
+    return member.size <= MAX_BYTES_OF.get(split[1], MAX_SAMPLE_BYTES if is_sound else -1)
+
+
 def parts_of(found: Group) -> Parts:
     """Which files of a sample are used.
 
@@ -145,9 +154,9 @@ def parts_of(found: Group) -> Parts:
             reason="several_audio",
         )
     codec = audio[0].rpartition(".")[2]
-    parts = Parts(of_suffix[audio[0]], codec, *(of_suffix.get(name) for name in ("json", "txt", "cls")))
-    limits = ((parts.json, MAX_JSON_BYTES), (parts.text, MAX_TEXT_BYTES), (parts.label, MAX_LABEL_BYTES))
-    for file, most in limits:
+    parts = Parts(of_suffix[audio[0]], codec, *map(of_suffix.get, MAX_BYTES_OF))
+    for suffix, most in MAX_BYTES_OF.items():
+        file = of_suffix.get(suffix)
         if file is not None and file.size > most:
             raise SampleError(f"{shown(file.name)} has {file.size} bytes, at most {most} are read", reason="too_large")
     size = parts.used[-1].end - parts.used[0].start

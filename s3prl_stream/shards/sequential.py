@@ -1,0 +1,128 @@
+"""Samples of a tar that is read once from front to back: a pipe, or a file as if it were one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from s3prl_stream.errors import SampleError
+from s3prl_stream.shards.foreign_sample import MAX_SAMPLE_BYTES, Group, Stray, group, is_used, metadata_of, parts_of
+from s3prl_stream.shards.keys import escape_foreign_key
+from s3prl_stream.shards.tarheader import compression_of
+from s3prl_stream.shards.tarwalk import MAX_STEP_BACK, Gap, Member, shown, walk
+
+MAX_HELD_BYTES = 2 * MAX_SAMPLE_BYTES
+"""Of a sample, and of the beginning of the next, which tells that it is complete."""
+
+More = Callable[[], bytes]
+"""The next piece of a tar, of any size; b"" at its end."""
+
+
+class ForeignSample(NamedTuple):
+    """A sound sample."""
+
+    key: str
+    audio: bytes
+    codec: str
+    metadata: Mapping[str, Any]
+
+
+class Lost(NamedTuple):
+    """A stretch of a tar that gave no sample."""
+
+    key: str
+    """Empty where it is not known."""
+    offset: int
+    size: int
+    """Bytes, as far as it was read; 0 where that is not known."""
+    reason: str
+    message: str
+
+
+def samples_in_order(more: More, num_bytes: int | None) -> Iterator[ForeignSample | Lost]:
+    """What one tar holds, by the same rules as an index; only a key that comes twice is not noticed.
+
+    Args:
+        more: gives the tar piece by piece.
+        num_bytes: of the tar, if it is known.
+    """
+    reader = _FrontToBack(more)
+    first = reader.read(0, 512)
+    kind = compression_of(first)
+    if kind is not None or not first or (any(first) and len(first) < 512):
+        what = f"compressed by {kind}: unpack it on the way" if kind else f"no tar: it has {len(first)} bytes"
+        yield Lost("", 0, len(first), "compressed" if kind else "not_a_tar", what)
+        return
+    bodies: dict[int, bytes] = {}
+    usual: Counter[frozenset[str]] = Counter()
+    for found in group(_with_bodies(reader, num_bytes, bodies)):
+        if isinstance(found, Gap):
+            yield Lost("", found.start, found.end - found.start, found.reason, found.message)
+        elif isinstance(found, Stray):
+            message = f"{shown(found.member.name)}: {found.message}"
+            yield Lost("", found.member.start, found.member.end - found.member.start, found.reason, message)
+        else:
+            try:
+                yield _sample(found, bodies, usual)
+            except SampleError as error:
+                start, end = found.files[0][1].start, found.files[-1][1].end
+                yield Lost(escape_foreign_key(found.key), start, end - start, error.reason, str(error))
+            for _, member in found.files:
+                bodies.pop(member.content, None)
+
+
+def _sample(found: Group, bodies: Mapping[int, bytes], usual: Counter[frozenset[str]]) -> ForeignSample:
+    parts = parts_of(found)
+    if any(member.content not in bodies for member in parts.used):
+        raise SampleError(f"more than {MAX_HELD_BYTES} bytes of sound in one sample", reason="too_large")
+    if not found.touches_gap:
+        usual[found.suffixes] += 1
+    elif not usual or not found.suffixes >= usual.most_common(1)[0][0]:
+        raise SampleError("stands beside damage, and may have lost a file to it", reason="beside_damage")
+    metadata = metadata_of(parts, lambda member: bodies[member.content])
+    return ForeignSample(escape_foreign_key(found.key), bodies[parts.audio.content], parts.codec, metadata)
+
+
+def _with_bodies(reader: _FrontToBack, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:
+    """The entries of the tar; the content of those that may be needed is in `bodies`, by its offset."""
+    for entry in walk(reader.read, 0, num_bytes):
+        held = sum(map(len, bodies.values()))
+        if isinstance(entry, Member) and is_used(entry) and held + entry.size <= MAX_HELD_BYTES:
+            body = bodies[entry.content] = reader.read(entry.content, entry.size)
+            if len(body) < entry.size:
+                message = f"{shown(entry.name)}: {len(body)} of {entry.size} bytes, then the tar ends"
+                yield Gap(entry.start, entry.content + len(body), "truncated", message, entry.name)
+                return
+        yield entry
+
+
+class _FrontToBack:
+    """A pipe as if it could be read anywhere: forward, or back by `MAX_STEP_BACK`."""
+
+    def __init__(self, more: More) -> None:
+        self._more = more
+        self._kept = bytearray()
+        self._start = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the pipe ends."""
+        self._forget(min(offset, self._stop))
+        while self._stop < offset + size:
+            new = self._more()
+            if not new:
+                break
+            self._kept += new
+            self._forget(min(offset, self._stop))
+        assert offset >= self._start, f"a step back to {offset}, kept from {self._start}"
+        return bytes(self._kept[offset - self._start : offset - self._start + size])
+
+    @property
+    def _stop(self) -> int:
+        return self._start + len(self._kept)
+
+    def _forget(self, position: int) -> None:
+        """Keep what lies up to `MAX_STEP_BACK` before a position; in large steps."""
+        if position - self._start > 2 * MAX_STEP_BACK:
+            del self._kept[: position - self._start - MAX_STEP_BACK]
+            self._start = position - MAX_STEP_BACK
