@@ -34,7 +34,8 @@ class ShardStream(Root):
         epochs: how many; None: endless.
         max_batch_seconds: budget of padded seconds in a batch.
         max_batch_size: most clips in a batch.
-        run: neighbours in a shard that stay together; None: 1 (local sets).
+        run: neighbours in a shard that stay together, one read; None: 1 for local sets, and what a set's manifest says
+            (4 for packed ones) where any lies in an object store.
         chunk_seconds, crop_seconds, crops, too_long: see `plan.settings.PlanSettings`.
         where, subset, balance: see `shards.selection.compile_selection`.
         stop: where a mix by weights with `epochs` ends: "first" (as soon as one set has had its epochs) or "all".
@@ -72,7 +73,7 @@ class ShardStream(Root):
             epochs=epochs,
             max_batch_seconds=float(max_batch_seconds),
             max_batch_size=max_batch_size,
-            run=1 if run is None else run,
+            run=self.shards.default_run if run is None else run,
             chunk_seconds=chunk_seconds,
             crop_seconds=crop_seconds,
             crops=crops,

@@ -20,7 +20,7 @@ from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy, Fault, Request, Stall
-from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.errors import ChainError, StateError, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards import read_ahead
 
@@ -59,6 +59,18 @@ def test_batches_are_those_of_the_local_set(small_set: Path) -> None:
                 assert [delivered(batch) for batch in loader] == expected
             first = ss.Loader(chain(url, **settings), rank=1, world_size=2)
             assert [delivered(batch) for batch in first if batch["key"]] == expected[1::2]
+
+
+@in_child
+def test_the_default_run_is_one_request_in_a_store_and_one_clip_on_a_disk(small_set: Path) -> None:
+    with stored(small_set) as (url, _, _):
+        for data, run in ((small_set, 1), (url, 4)):
+            assert ss.ShardStream(data).settings.run == run
+            assert ss.ShardStream(data, run=2).settings.run == 2
+        state = ss.Loader(chain(small_set, run=None)).state_dict()
+        with pytest.raises(StateError, match="run was 1, is 4"):
+            ss.Loader(chain(url, run=None)).load_state_dict(state)
+        ss.Loader(chain(url, run=1)).load_state_dict(state)
 
 
 @in_child

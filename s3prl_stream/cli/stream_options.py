@@ -19,7 +19,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-seconds", type=float, default=240.0, help="padded seconds in a batch")
     parser.add_argument("--batch-size", type=int, help="most clips in a batch")
     parser.add_argument(
-        "--run", type=int, dest="neighbours", help="neighbours in a shard that stay together (default 1)"
+        "--run", type=int, dest="neighbours", help="neighbours that stay together (default 1; 4 in a store)"
     )
     parser.add_argument("--chunk-seconds", type=float, help="cut clips into equal pieces no longer than this")
     parser.add_argument("--crop-seconds", type=float, help="one random stretch of this length from each clip")

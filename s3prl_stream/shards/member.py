@@ -40,6 +40,10 @@ class SetMember(Protocol):
     shard_seconds: npt.NDArray[np.float64]
 
     @property
+    def run(self) -> int:
+        """Neighbours in a shard that may be read together without harm to the batches."""
+
+    @property
     def is_remote(self) -> bool:
         """True where bytes come over a network."""
 

@@ -34,6 +34,7 @@ class MemoryShards:
     """
 
     is_remote = False
+    run = 1
 
     def __init__(
         self,

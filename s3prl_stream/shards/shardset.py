@@ -89,6 +89,11 @@ class ShardSet:
         """True where bytes of any set come over a network."""
         return any(member.is_remote for member in self.members)
 
+    @property
+    def default_run(self) -> int:
+        """Neighbours that a stream keeps together if it is not told: a run is one request, so local sets need none."""
+        return min(member.run for member in self.members) if self.is_remote else 1
+
     def read_ahead(self, items: Sequence[Item]) -> Ahead:
         """Begin to read samples whose `read` will follow; until closed. Local sets leave that to the system."""
         if not self.is_remote:
