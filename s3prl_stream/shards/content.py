@@ -116,7 +116,7 @@ def read_by_rows(
     Args:
         store, shard: the file.
         num_bytes: how much of it is read.
-        table: index rows that pass `index_files.problem_with`.
+        table: index rows that pass `index_files.problem_with_packed`.
         sink: gets each sound sample.
         leave_out: samples whose key another one has.
     """

@@ -8,6 +8,8 @@ ADVICE = {
     "left out by repair": "restore the file from a copy, or run `s3prl-stream repair`, which leaves this sample out",
     "shard left out": "restore the shard from a copy, or run `s3prl-stream repair`, which leaves its samples out",
     "rebuilt by repair": "no audio is lost: run `s3prl-stream repair`, which rebuilds it",
+    "index again": "restore the tar or the index from a copy, or run `s3prl-stream index` on the tars again; until "
+    "then a stream leaves damaged samples out and lists them",
     "look closer": "`s3prl-stream verify --full` lists the damaged samples, `s3prl-stream repair` leaves them out",
 }
 """What to do, by what repair would do."""

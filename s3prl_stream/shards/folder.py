@@ -42,15 +42,15 @@ class ShardFolder:
     """One set written by `pack`, or indexed where its tars lie by `index_shards`.
 
     Args:
-        url: folder that holds `manifest.json`: a path, or a URL as in `store.open_store`.
+        url: folder that holds `manifest.json`: a path, a URL as in `store.open_store`, or an opened store.
 
     Raises:
         UsageError: there is no set in the folder.
         ShardError: the manifest is damaged or of a format version this package does not know.
     """
 
-    def __init__(self, url: str | Path) -> None:
-        self.store: Store = open_store(url)
+    def __init__(self, url: str | Path | Store) -> None:
+        self.store: Store = open_store(url) if isinstance(url, str | Path) else url
         manifest = _read_manifest(self.store)
         shards = manifest["shards"]
         self.name: str = manifest["name"]

@@ -90,7 +90,7 @@ class ForeignIndexWriter:
                 "seconds": math.fsum(row.frames / row.sample_rate for row in rows),
                 "bytes": scan.num_bytes,
                 "sha256": scan.sha256,
-                "rows_hash": _rows_hash(rows),
+                "rows_hash": rows_hash(rows),
                 "offsets": "written" if write_offsets else "found",
             }
         )
@@ -166,7 +166,7 @@ class ForeignIndexWriter:
         self.neighbours.add(np.array([row.frames / row.sample_rate for row in rows]), speakers)
 
 
-def _rows_hash(rows: Sequence[IndexRow]) -> str:
+def rows_hash(rows: Sequence[IndexRow]) -> str:
     """32 hexadecimal digits that change when a sample's key, place, length or checksum changes."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,10 @@ class Unusable(NamedTuple):
 Offsets = npt.NDArray[np.uint64]
 
 
+ProblemWith = Callable[["pa.Table", str], "str | None"]
+"""(rows, shard) -> why they cannot be those of the shard."""
+
+
 class IndexPart:
     """One index part, read whole; its row groups are decoded one at a time."""
 
@@ -64,20 +68,20 @@ class IndexPart:
         except DamagedFile:
             return []
 
-    def rows(self, row_group: int, shard: str) -> pa.Table | Unusable:
-        """The rows of a shard, which should be row group number `row_group`."""
+    def rows(self, row_group: int, shard: str, problem_with: ProblemWith | None = None) -> pa.Table | Unusable:
+        """The rows of a shard, which should be row group number `row_group`; by default those of a packed one."""
         if self._problem is not None:
             return self._problem
-        return _rows(self._file, row_group, shard)
+        return _rows(self._file, row_group, shard, problem_with or problem_with_packed)
 
 
-def read_rows_sidecar(store: Store, shard: str) -> pa.Table | Unusable:
-    """The rows that lie beside a shard."""
+def read_rows_sidecar(store: Store, shard: str, problem_with: ProblemWith | None = None) -> pa.Table | Unusable:
+    """The rows that lie beside a shard; by default a packed one."""
     try:
         file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
     except NOT_USABLE as error:
         return Unusable(str(error))
-    return _rows(file, 0, shard)
+    return _rows(file, 0, shard, problem_with or problem_with_packed)
 
 
 def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
@@ -97,8 +101,8 @@ def offsets_of(table: pa.Table) -> Offsets:
     return np.append(offset, offset[-1] + size[-1] + len(END_OF_TAR)).astype(np.uint64)
 
 
-def problem_with(table: pa.Table, shard: str) -> str | None:
-    """What is impossible about the index rows of a shard by themselves; None: nothing."""
+def problem_with_packed(table: pa.Table, shard: str) -> str | None:
+    """What is impossible about the index rows of a packed shard by themselves; None: nothing."""
     found = {field.name: str(field.type) for field in table.schema}
     if list(found)[: len(INDEX_COLUMNS)] != list(INDEX_COLUMNS) or found != {**found, **INDEX_COLUMNS}:
         return f"columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}"
@@ -146,7 +150,7 @@ def _parquet(content: bytes) -> Any:
         return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
 
 
-def _rows(file: Any, row_group: int, shard: str) -> pa.Table | Unusable:
+def _rows(file: Any, row_group: int, shard: str, problem_with: ProblemWith) -> pa.Table | Unusable:
     try:
         if row_group >= file.num_row_groups:
             return Unusable(f"has {file.num_row_groups} row groups, the rows of {shard} should be number {row_group}")

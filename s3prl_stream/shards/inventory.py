@@ -51,8 +51,13 @@ class Inventory(NamedTuple):
 
     @property
     def is_indexed(self) -> bool:
-        """Of tars made elsewhere, whose shards are not looked at here."""
+        """Of tars made elsewhere: `entries` is empty, `manifest` whole."""
         return "indexed" in self.manifest
+
+    @property
+    def num_shards(self) -> int:
+        """Of either kind."""
+        return len(self.manifest["shards"]) if self.is_indexed else len(self.entries)
 
     def groups(self) -> list[list[Entry]]:
         """The entries of each index part."""
@@ -109,7 +114,7 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     counts = inventory.manifest.get("counts")
     if not isinstance(counts, dict):
         return []
-    skipped = Counter(line["reason"] for line in lines if line["kind"] == "skipped")
+    skipped = Counter(line["reason"] for line in lines if line["kind"] != "damaged")
     found = {"damaged": sum(line["kind"] == "damaged" for line in lines), "skipped": dict(skipped)}
     said = {name: counts.get(name) for name in found}
     if found == said:

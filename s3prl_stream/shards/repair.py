@@ -211,7 +211,7 @@ class _Repair:
         if self.lost:
             old.pop("corpus_hash", None)
         kinds = Counter(str(one["kind"]) for one in before)
-        skipped = Counter(str(one["reason"]) for one in before if one["kind"] == "skipped")
+        skipped = Counter(str(one["reason"]) for one in before if one["kind"] != "damaged")
         manifest = {
             "format_version": FORMAT_VERSION,
             "name": self.inventory.name,

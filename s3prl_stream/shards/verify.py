@@ -17,10 +17,12 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import no_sink
 from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
+from s3prl_stream.shards.examine_indexed import IndexedTask, examine_tars, tars_of
 from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
+from s3prl_stream.shards.layout import SHARDS_PER_PART
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.workers import Workers
@@ -69,10 +71,13 @@ class Examined(NamedTuple):
 
 
 class Examination(NamedTuple):
-    """What a worker is asked: consecutive shards of one index part, with the sizes of their files (None: missing)."""
+    """What a worker is asked: shards of one index part."""
 
     store: Store
     entries: list[tuple[Entry, int | None]]
+    """With the sizes of their files; None: missing."""
+    num_in_part: int
+    """Shards that the part should know."""
     full: bool
 
 
@@ -83,12 +88,15 @@ def verify(
     num_workers: int = 0,
     progress: Progress | None = None,
 ) -> VerifyReport:
-    """Look for damage in a packed set; nothing is changed.
+    """Look for damage in a set; nothing is changed.
 
     Quick: the manifest can be read, every shard is there in its size, index parts and sidecars agree with each other
     and the manifest, the first and the last sample of each shard begin where they should, no key stands twice. Full: in
     addition every byte is read; the SHA-256 of each shard, the CRC-32C, tar headers, JSON and audio of each sample, and
     all that the index says of them, are as they were when the set was packed.
+
+    Of tars made elsewhere and indexed where they lie, quick reads the first and the last sample of each, full all of
+    them, as a stream does, and decodes them. A checksum is compared where the index has one.
 
     Args:
         shards: folder or URL of a set, or an opened one.
@@ -106,18 +114,19 @@ def verify(
     store = store_of(shards)
     inventory = take_inventory(store)
     findings = inventory.findings + check_left_out(store, inventory)
+    examine = _examine_indexed if inventory.is_indexed else _examine_packed
     hashes: list[U64] = []
     num_bytes = 0
     with Workers(num_workers) as workers:
-        for entry, examined in zip(inventory.entries, examine_all(store, inventory, workers, full=full), strict=True):
-            if entry.row_group == 0:
-                findings += _part_findings(store, inventory, entry.part)
+        for examined in examine(store, inventory, workers, full):
             findings += examined.findings
             hashes.append(examined.key_hashes)
             num_bytes += examined.num_bytes
             if progress is not None:
-                progress("checking", len(hashes), len(inventory.entries))
-    for place, (shard, key, offset, size) in duplicates(store, inventory.entries, hashes):
+                progress("checking", len(hashes), inventory.num_shards)
+    # an index of tars made elsewhere never had any
+    twice = () if inventory.is_indexed else duplicates(store, inventory.entries, hashes)
+    for place, (shard, key, offset, size) in twice:
         findings.append(of_sample(shard, key, offset, size, "duplicate_key", f"{place} has this key, too"))
     samples = sum(map(len, hashes))
     return VerifyReport(store.url, full, len(hashes), samples, num_bytes, list(dict.fromkeys(findings)))
@@ -137,10 +146,19 @@ def store_of(shards: str | Path | ShardSet | ShardFolder) -> Store:
     return copy.copy(members[0].store)  # a copy has forgotten which file it saw under a name
 
 
-def examine_all(store: Store, inventory: Inventory, workers: Workers, *, full: bool) -> Iterator[Examined]:
+def _examine_packed(store: Store, inventory: Inventory, workers: Workers, full: bool) -> Iterator[Examined]:
     """Every shard in the order of the set."""
-    for examined in workers.map(_examine_some, _tasks(store, inventory, full)):
-        yield from examined
+    for some in workers.map(_examine_some, _tasks(store, inventory, full)):
+        yield from some
+
+
+def _examine_indexed(store: Store, inventory: Inventory, workers: Workers, full: bool) -> Iterator[Examined]:
+    folder = ShardFolder(store)
+    tars = tars_of(inventory.manifest["shards"])
+    step = 1 if full else SHARDS_PER_PART
+    tasks = (IndexedTask(folder, tars[first : first + step], full) for first in range(0, len(tars), step))
+    for some in workers.map(examine_tars, tasks):
+        yield from (Examined(*one) for one in some)
 
 
 def duplicates(
@@ -186,14 +204,17 @@ def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examinati
     for group in inventory.groups():
         entries = [(entry, store.size(entry.name) if listed is None else listed.get(entry.name)) for entry in group]
         if full:
-            yield from (Examination(store, [one], full) for one in entries)
+            yield from (Examination(store, [one], len(group), full) for one in entries)
         else:
-            yield Examination(store, entries, full)
+            yield Examination(store, entries, len(group), full)
 
 
 def _examine_some(task: Examination) -> list[Examined]:
     part = IndexPart(task.store, task.entries[0][0].part)
-    return [_examine(task.store, entry, size, part, task.full) for entry, size in task.entries]
+    found = [_examine(task.store, entry, size, part, task.full) for entry, size in task.entries]
+    if task.entries[0][0].row_group == 0:
+        found[0] = found[0]._replace(findings=_part_findings(part, task.num_in_part) + found[0].findings)
+    return found
 
 
 def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
@@ -217,10 +238,9 @@ def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full
     return Examined(findings, size or 0, hashes)
 
 
-def _part_findings(store: Store, inventory: Inventory, name: str) -> list[Finding]:
+def _part_findings(part: IndexPart, expected: int) -> list[Finding]:
     """Row groups that no shard of the manifest has."""
-    expected = sum(entry.part == name for entry in inventory.entries)
-    found = IndexPart(store, name).num_row_groups
+    found = part.num_row_groups
     if found is None or found <= expected:  # too few are found shard by shard
         return []
-    return [of_file(name, "index", f"has {found} row groups, expected {expected}", "rebuilt by repair")]
+    return [of_file(part.name, "index", f"has {found} row groups, expected {expected}", "rebuilt by repair")]
