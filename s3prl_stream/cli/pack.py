@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="folder of the set")
+    parser.add_argument("out", metavar="OUT", help="folder of the set, or a URL such as s3://BUCKET/SET")
     parser.add_argument("--name", help="of the set (default: that of OUT)")
     parser.add_argument("--codec", default="flac", help="flac or wav (default: flac)")
     parser.add_argument("--sample-rate", type=int, default=16_000, metavar="HZ", help="default: 16000")
@@ -123,7 +123,7 @@ def _corpus_name(args: argparse.Namespace) -> str:
 def _as_json(report: PackReport) -> dict[str, Any]:
     counts, shards = report.manifest["counts"], report.manifest["shards"]
     return {
-        "out": str(report.folder),
+        "out": report.url,
         "already_there": report.already_there,
         "samples": counts["samples"],
         "hours": counts["seconds"] / 3600,
@@ -140,9 +140,9 @@ def _print_summary(report: PackReport) -> None:
     facts = _as_json(report)
     packing = report.manifest["packing"]
     if report.already_there:
-        print(f"{report.folder}: this very set is there already; nothing was done.")
+        print(f"{report.url}: this very set is there already; nothing was done.")
     print(
-        f"{report.folder}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
+        f"{report.url}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
         f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB "
         f"({packing['codec']}, {packing['sample_rate']} Hz)"
     )
@@ -155,4 +155,4 @@ def _print_summary(report: PackReport) -> None:
     if len(report.damaged) > _SHOWN:
         print(f"  ... and {len(report.damaged) - _SHOWN} more")
     if report.left_out:
-        print(f"all that was left out: {report.folder / LEFT_OUT}")
+        print(f"all that was left out: {report.url}/{LEFT_OUT}")

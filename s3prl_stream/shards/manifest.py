@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream import __version__
-from s3prl_stream.errors import ShardError
+from s3prl_stream.errors import MissingFile, ShardError
 from s3prl_stream.shards.layout import MANIFEST
-from s3prl_stream.shards.store import PARTIAL
+from s3prl_stream.shards.store import PARTIAL, Store
+
+MAX_MANIFEST_BYTES = 1 << 30
 
 
 def library_versions() -> dict[str, str]:
@@ -22,24 +24,24 @@ def library_versions() -> dict[str, str]:
     return {**versions, "libsndfile": soundfile.__libsndfile_version__, "s3prl_stream": __version__}
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write atomically: a reader sees the whole manifest or none."""
-    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
+    """Write at once: a reader sees the whole manifest or none."""
+    store.write(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(store: Store) -> dict[str, Any] | None:
     """The manifest of a set as it stands there; None if there is none.
 
     Raises:
         ShardError: it is not JSON.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        return None
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)))
+    except MissingFile:
+        return None
     except ValueError as error:
-        raise ShardError(f"{path}: not a readable manifest ({error}). Pack into another folder.") from None
+        url = f"{store.url}/{MANIFEST}"
+        raise ShardError(f"{url}: not a readable manifest ({error}). Pack into another folder.") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -30,10 +30,19 @@ from s3prl_stream.shards.listing import (
     probe_all,
     select_clips,
 )
-from s3prl_stream.shards.manifest import library_versions, write_atomically, write_manifest
-from s3prl_stream.shards.outfolder import LEFT_OUT, begin, end, find_finished, refuse_strangers
+from s3prl_stream.shards.manifest import library_versions, write_manifest
+from s3prl_stream.shards.outfolder import (
+    LEFT_OUT,
+    end,
+    find_finished,
+    left_out_of,
+    name_of_folder,
+    packing_into,
+    refuse_strangers,
+)
 from s3prl_stream.shards.rows import metadata_columns
 from s3prl_stream.shards.settings import PackSettings
+from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.workers import Workers
 from s3prl_stream.shards.writer import SetWriter
 
@@ -51,7 +60,8 @@ _HEADER_BYTES = 2048
 class PackReport(NamedTuple):
     """What a set holds and what was left out of it."""
 
-    folder: Path
+    url: str
+    """Folder or URL of the set."""
     already_there: bool
     """The very same set was finished before; nothing was done."""
     manifest: dict[str, Any]
@@ -101,6 +111,8 @@ def pack(
     Args:
         corpus: utterances; see `s3prl_stream.corpora`.
         out: folder of the set: new, empty, with an unfinished set (replaced) or with this very set (nothing is done).
+            Or a URL (s3://, gs://, az://): shards are made in the system's temporary folder, three of them at most,
+            and uploaded as they come.
         codec: "flac" or "wav", 16 bits.
         sample_rate: of the packed audio (Hz).
         channel: "first", "mean", or the number of a channel from 0.
@@ -118,12 +130,10 @@ def pack(
         ShardError: not one file could be packed.
     """
     settings = PackSettings(codec, sample_rate, channel, shard_mb, seed, min_seconds, max_seconds, split_seconds)
-    report = pack_set(
-        corpus, out, settings, num_workers=num_workers, name=name, corpus_name=corpus_name, licence=licence
-    )
+    pack_set(corpus, out, settings, num_workers=num_workers, name=name, corpus_name=corpus_name, licence=licence)
     from s3prl_stream.shards.shardset import open_shards
 
-    return open_shards(report.folder)
+    return open_shards(out)
 
 
 def pack_set(
@@ -138,36 +148,38 @@ def pack_set(
     progress: Progress | None = None,
 ) -> PackReport:
     """`pack`, with a report in place of the opened set, and with progress. Arguments and errors are those of `pack`."""
-    folder = Path(out)
-    name = set_name(folder.resolve().name, name)
+    store = open_store(out)
+    name = set_name(name_of_folder(out), name)
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
     tell = progress or _tell_nobody
-    refuse_strangers(folder)
+    refuse_strangers(store)
     with Workers(num_workers) as workers:
         utterances = list_utterances(corpus, lambda done: tell("listing", done, None))
         infos = probe_all(utterances, workers, lambda done, total: tell("headers", done, total))
         clips, left_out = select_clips(utterances, infos, settings.lengths)
         identity = {"name": name, "packing": settings.as_json(), "corpus_hash": corpus_hash(clips, left_out)}
-        finished = find_finished(folder, identity)
+        finished = find_finished(store, identity)
         if finished is not None:
-            return PackReport(folder, True, finished, _read_left_out(folder))
-        begin(folder, name)
-        writer = SetWriter(folder, name, metadata_columns(clip.metadata for clip in clips))
-        try:
-            left_out += _write_shards(writer, clips, settings, workers, lambda done: tell("packing", done, len(clips)))
-            parts = writer.finish()
-        finally:
-            writer.close()
+            return PackReport(store.url, True, finished, _read_left_out(store))
+        with packing_into(store, name) as (folder, finish):
+            writer = SetWriter(folder, name, metadata_columns(clip.metadata for clip in clips), finish)
+            try:
+                left_out += _write_shards(
+                    writer, clips, settings, workers, lambda done: tell("packing", done, len(clips))
+                )
+                parts = writer.finish()
+            finally:
+                writer.close()
     if not writer.shards:
         raise ShardError(_nothing_packed(len(utterances), left_out))
     listing = b"".join(_json_line(one) for one in _in_corpus_order(left_out, utterances))
-    write_atomically(folder / LEFT_OUT, listing)
+    store.write(LEFT_OUT, listing)
     about = {"corpus": corpus_name or name, "licence": licence}
     manifest = _manifest(identity, about, writer.shards, parts, left_out)
-    write_manifest(folder, manifest)
-    end(folder)
-    return PackReport(folder, False, manifest, _read_left_out(folder))
+    write_manifest(store, manifest)
+    end(store)
+    return PackReport(store.url, False, manifest, _read_left_out(store))
 
 
 def _tell_nobody(step: str, done: int, total: int | None) -> None:
@@ -271,8 +283,8 @@ def _json_line(one: LeftOut) -> bytes:
     return json.dumps(one._asdict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _read_left_out(folder: Path) -> list[LeftOut]:
-    return [LeftOut(**json.loads(line)) for line in (folder / LEFT_OUT).read_bytes().splitlines()]
+def _read_left_out(store: Store) -> list[LeftOut]:
+    return [LeftOut(**line) for line in left_out_of(store)]
 
 
 def _nothing_packed(num_utterances: int, left_out: list[LeftOut]) -> str:

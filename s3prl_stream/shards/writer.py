@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -36,12 +36,13 @@ class SetWriter:
         folder: of the set; exists.
         name: of the set.
         columns: metadata columns of the whole set and their Arrow types.
+        finished: called with the path of each file that is complete.
     """
 
-    def __init__(self, folder: Path, name: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, name: str, columns: Mapping[str, str], finished: Callable[[Path], None]) -> None:
         self.shards: list[dict[str, Any]] = []
         """What the manifest says of every finished shard."""
-        self._folder, self._name, self._columns = folder, name, columns
+        self._folder, self._name, self._columns, self._finished = folder, name, columns, finished
         self._shard: _ShardWriter | None = None
         self._part: Any = None
         (folder / INDEX_FOLDER).mkdir(exist_ok=True)
@@ -63,6 +64,9 @@ class SetWriter:
         self._shard = None
         self._append_to_part(table)
         self.shards.append(description)
+        name = description["name"]
+        for file in (name, offsets_name(name), rows_name(name)):
+            self._finished(self._folder / file)
         if len(self.shards) % SHARDS_PER_PART == 0:
             self._end_part()
 
@@ -95,6 +99,7 @@ class SetWriter:
         self._part = None
         path = self._folder / part_name((len(self.shards) - 1) // SHARDS_PER_PART)
         path.with_name(path.name + PARTIAL).replace(path)
+        self._finished(path)
 
 
 class _ShardWriter:
