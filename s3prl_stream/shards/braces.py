@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.store import is_remote, open_store
@@ -40,11 +41,13 @@ def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
     """Paths or URLs of tars, in the order in which they are named; what stars find is sorted by name.
 
     Args:
-        sources: one or several of: a path or URL, with braces, with stars (`*`, `?`, `[...]`; in a store too, but not
-            on a web server, which has no listing), or a folder, which stands for all its files that end in .tar.
+        sources: one or several of: a path or URL, with braces, with stars (`*`, `[...]` and, on a disk, `?`; in a store
+            too, but not on a web server, which has no listing), or a folder, which stands for all its files that end
+            in .tar.
 
     Raises:
-        UsageError: nothing is found, one is named twice, or `pipe:` (no command of a URL is ever run).
+        UsageError: nothing is found, one is named twice, `pipe:` (no command of a URL is ever run), or a URL with a
+            password or a query, which often holds one.
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     found = [tar for source in given for name in _names(source) for tar in _matching(name)]
@@ -78,6 +81,12 @@ def _matching(name: str) -> Iterator[str]:
 
 
 def _remote(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    if parts.query or parts.username or parts.password:
+        raise UsageError(
+            f"{parts.scheme}://{parts.hostname}{parts.path}: has a query or a password, which lists would show. "
+            "Give plain URLs, and credentials by the environment."
+        )
     folder, _, name = url.rpartition("/")
     if name.endswith(".tar") and not _STARS.search(url):
         yield url

@@ -127,7 +127,7 @@ def index_tars(
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
     found = find_tars(tars)
-    _refuse_secrets_and_compression(found)
+    _refuse_compression(found)
     base, names = _base_and_names(found)
     url = base if out is None else str(out)
     target = _Target(url, base, names)
@@ -237,15 +237,8 @@ class _Target:
         return None
 
 
-def _refuse_secrets_and_compression(found: Sequence[str]) -> None:
+def _refuse_compression(found: Sequence[str]) -> None:
     for tar in found:
-        if is_remote(tar):
-            parts = urlsplit(tar)
-            if parts.query or parts.username or parts.password:
-                raise UsageError(
-                    f"{parts.scheme}://{parts.hostname}{parts.path}: has a query or a password; a manifest keeps no "
-                    "secrets. Give plain URLs, and credentials by the environment."
-                )
         if tar.lower().endswith(_COMPRESSED_NAMES):
             raise UsageError(f"{tar}: compressed; a sample in it has no place of its own. Unpack it to a .tar first.")
 

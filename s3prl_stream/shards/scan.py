@@ -20,13 +20,14 @@ import numpy.typing as npt
 from s3prl_stream.audio.lengths import clip_length
 from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
+from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.durations import Table
 from s3prl_stream.shards.foreign_sample import Group, Stray, group, kind_of, metadata_of, parts_of, storable
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds
-from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.store import Ahead, Store, open_store
 from s3prl_stream.shards.tarheader import compression_of, is_header
 from s3prl_stream.shards.tarwalk import Gap, Member, has_header, shown, walk
 
@@ -371,7 +372,7 @@ class _Offsets:
         self._store, self._name = store, name
         self._offsets: npt.NDArray[np.int64] | None = None
         self._is_there = False
-        self._ahead: Any = None
+        self._ahead: list[Ahead] = []
         self._fetched_to = 0
         with contextlib.suppress(ShardError):
             content = store.read_whole(offsets_name(name), at_most=_MAX_OFFSETS_BYTES)
@@ -386,22 +387,25 @@ class _Offsets:
         some = self._offsets[first : first + _OFFSETS_AHEAD]
         if not len(some):
             return
-        if self._ahead is not None:
-            self._ahead.close()
+        self._close()
         # a window begins with the small files before the next sample, or with that sample
-        ranges = [(self._name, max(int(at) - REMOTE_WINDOW_BYTES, 0), 2 * REMOTE_WINDOW_BYTES) for at in some]
-        self._ahead = self._store.read_ahead(ranges)
+        around = [(max(int(at) - REMOTE_WINDOW_BYTES, 0), int(at) + REMOTE_WINDOW_BYTES) for at in some]
+        for start, stop in coalesce(around, max_gap=0):  # a store would read the sound between two headers as well
+            self._ahead.append(self._store.read_ahead([(self._name, start, stop - start)]))
         self._fetched_to = int(some[-1])
 
     def verdict(self, starts: list[int]) -> str:
         """Whether the offsets are those of the samples that were found."""
-        if self._ahead is not None:
-            self._ahead.close()
+        self._close()
         if not self._is_there:
             return "none"
         if self._offsets is None:
             return "wrong"
         return "used" if np.isin(self._offsets, np.array(starts, dtype=np.int64)).all() else "wrong"
+
+    def _close(self) -> None:
+        while self._ahead:
+            self._ahead.pop().close()
 
 
 def _sound_offsets(content: bytes, num_bytes: int) -> npt.NDArray[np.int64] | None:
