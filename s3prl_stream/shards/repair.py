@@ -276,6 +276,8 @@ def _begun(out: Store, name: str) -> Iterator[Path]:
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
         rf"|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
     )
+    if out.url.startswith(("http://", "https://")):
+        raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
     there = [file for file, _ in out.list()]
     for file in there:
         if _MARKER not in there or not ours.fullmatch(file):

@@ -1,0 +1,122 @@
+"""`verify` and `repair` where a set lies in an object store or behind a web server.
+
+Each test runs in a child process: one that has used obstore must not fork.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apart import child, in_child  # noqa: F401  # the fixture
+from chaos.ranged_server import ObjectServer, serving
+from damage import flip_audio, flip_json, pack_clips, remove_part, rows_of
+from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_shard
+
+import s3prl_stream as ss
+from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
+from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.shards import repair as repairing
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.object_store import ObjectStore
+from s3prl_stream.shards.verify import VerifyReport
+
+
+def fresh_set(folder: Path) -> Path:
+    pack_clips(folder / "set")
+    return folder / "set"
+
+
+def put_on(server: ObjectServer, folder: Path) -> None:
+    """The files of a set, under /set."""
+    server.objects.clear()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            server.objects[f"/set/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
+
+
+def facts(report: VerifyReport) -> Any:
+    """All but the place of the set, which messages of errors name."""
+    findings = [one._replace(message="") for one in report.findings]
+    return (*report._replace(url="", findings=[]), findings)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@in_child
+def test_a_web_server_is_verified_like_a_disk(tmp_path: Path) -> None:
+    whole = fresh_set(tmp_path)
+    broken = shutil.copytree(whole, tmp_path / "broken")
+    flip_json(broken, rows_of(broken)[0])
+    cut(broken)
+    remove_part(broken)
+    (broken / "set-000002.tar").unlink()
+    with serving() as server:
+        for folder in (whole, broken):
+            put_on(server, folder)
+            for full in (False, True):
+                here, there = ss.verify(folder, full), ss.verify(f"{server.url}/set", full)
+                assert facts(here) == facts(there)
+                assert here.is_sound == (folder is whole)
+        del server.objects["/set/manifest.json"]
+        with pytest.raises(ShardError, match="a web server does not list"):
+            ss.verify(f"{server.url}/set")
+        with pytest.raises(UsageError, match="takes no files"):
+            ss.repair(broken, f"{server.url}/out")
+
+
+@in_child
+def test_a_web_server_is_repaired_to_a_disk(tmp_path: Path) -> None:
+    broken = fresh_set(tmp_path)
+    flip_audio(broken, middle_row(broken))
+    (broken / "set-000002.tar").unlink()
+    local = ss.repair(broken, tmp_path / "one")
+    with serving() as server:
+        put_on(server, broken)
+        remote = ss.repair(f"{server.url}/set", tmp_path / "two", num_workers=2)
+    assert remote._replace(url="", out="") == local._replace(url="", out="")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+
+
+@in_child
+def test_a_store_that_is_away_is_no_damage(tmp_path: Path) -> None:
+    """Neither is a faulty line."""
+    whole = fresh_set(tmp_path)
+    with serving() as server:
+        put_on(server, whole)
+        with ChaosProxy(server.url, [Unavailable(), Cut(), Unavailable(), None, Cut()] * 4) as proxy:
+            assert ss.verify(f"{proxy.url}/set", full=True).is_sound
+        for names in ("*.tar", "*.tar.parquet", "*.jsonl"):
+            with ChaosProxy(server.url, f"503@{names}:1") as proxy:
+                for action in (
+                    lambda: ss.verify(f"{proxy.url}/set", full=True),
+                    lambda: ss.repair(f"{proxy.url}/set", tmp_path / "out"),
+                ):
+                    with pytest.raises(ShardError, match="after 20 attempts"):
+                        action()
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@in_child
+def test_a_set_in_a_store_is_verified_and_repaired_within_it(tmp_path: Path) -> None:
+    """Through obstore, over a folder."""
+    whole = fresh_set(tmp_path)
+    for number, damage in enumerate((cut, flip_the_end, without_shard, short_offsets, remove_part, no_manifest)):
+        folder = tmp_path / str(number)
+        broken = shutil.copytree(whole, folder / "broken")
+        damage(broken)
+        expected = ss.repair(broken, folder / "local")
+        (folder / "stored").mkdir()
+        stored = ShardFolder(ObjectStore(whole.as_uri()))  # opened before the damage
+        stored.store = ObjectStore(broken.as_uri())
+        assert facts(ss.verify(stored, full=True)) == facts(ss.verify(broken, full=True)), damage
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(repairing, "open_store", lambda url: ObjectStore(Path(url).as_uri()))
+            report = ss.repair(stored, folder / "stored")
+        assert report._replace(url="", out="") == expected._replace(url="", out="")
+        assert files_of(folder / "stored") == files_of(folder / "local")
+        shutil.rmtree(folder)
