@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.store import is_remote, open_store
 
-MAX_NAMES = 10_000_000
+MAX_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])")
 _STARS = re.compile(r"[*?[]")
@@ -27,7 +27,7 @@ def expand_braces(pattern: str) -> list[str]:
     `_CL_` are braces.
 
     Raises:
-        UsageError: a brace that is not closed, or more than ten million names.
+        UsageError: a brace that is not closed, or more than a million names.
     """
     if "_OP_" in pattern and "_CL_" in pattern:
         pattern = pattern.replace("_OP_", "{").replace("_CL_", "}")
@@ -73,7 +73,7 @@ def _matching(name: str) -> Iterator[str]:
     if is_remote(name):
         yield from _remote(name)
     elif Path(name).is_dir():
-        yield from sorted(str(path) for path in Path(name).iterdir() if path.name.endswith(".tar"))
+        yield from sorted(str(path) for path in Path(name).iterdir() if path.name.endswith(".tar") and path.is_file())
     elif _STARS.search(name) and not Path(name).exists():
         yield from sorted(path for path in glob.glob(name) if Path(path).is_file())
     else:
