@@ -5,6 +5,7 @@ Each test runs in a child process: one that has used obstore must not fork.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from apart import child, in_child  # noqa: F401  # the fixture
 from chaos.ranged_server import ObjectServer, serving
-from damage import flip_audio, flip_json, pack_clips, remove_part, rows_of
-from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_shard
+from damage import batches_of, flip_audio, flip_json, pack_clips, remove_part, rows_of
+from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_offsets, without_shard
+from integration.servers import Rgw
+from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
@@ -21,6 +24,7 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards import repair as repairing
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.object_store import ObjectStore
+from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.verify import VerifyReport
 
 
@@ -120,3 +124,33 @@ def test_a_set_in_a_store_is_verified_and_repaired_within_it(tmp_path: Path) -> 
         assert report._replace(url="", out="") == expected._replace(url="", out="")
         assert files_of(folder / "stored") == files_of(folder / "local")
         shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@in_child
+def test_a_set_in_a_bucket_is_repaired_into_the_bucket(tmp_path: Path, rgw: Rgw) -> None:
+    """What is in the gateway, and what a stream gets from there, is what a repair on a disk gives."""
+    os.environ.update(rgw.environment())
+    broken = fresh_set(tmp_path)
+    lost = {row.key for row in rows_of(broken) if row.shard == "set-000002.tar"} | {middle_row(broken).key}
+    everything = batches_of(broken)[0]
+    flip_audio(broken, middle_row(broken))
+    without_offsets(broken)
+    (broken / "set-000002.tar").unlink()
+    local = ss.repair(broken, tmp_path / "local")
+    folder = f"s3://{rgw.bucket}/{tmp_path.name}"
+    bucket = open_store(f"{folder}/broken")
+    for name, _ in open_store(broken).list():
+        bucket.upload(broken / name, name)
+    for full in (False, True):
+        assert facts(ss.verify(f"{folder}/broken", full)) == facts(ss.verify(broken, full))
+    report = ss.repair(f"{folder}/broken", f"{folder}/out", num_workers=2)
+    assert report._replace(url="", out="") == local._replace(url="", out="")
+    out = open_store(f"{folder}/out")
+    assert {name: out.read_whole(name, at_most=1 << 30) for name, _ in out.list()} == files_of(tmp_path / "local")
+    assert ss.verify(f"{folder}/out", full=True, num_workers=2).is_sound
+    loader = ss.Loader(ss.ShardStream(f"{folder}/out", epochs=1, max_batch_seconds=3.0, run=1).load_audio())
+    rows = [row for batch in loader for row in delivered(batch)[1]]
+    assert sorted(rows) == sorted(row for _, rows in everything for row in rows if row[0] not in lost)
+    with pytest.raises(UsageError, match="holds other files"):
+        ss.repair(f"{folder}/broken", f"{folder}/out")
