@@ -11,7 +11,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.braces import expand_braces, find_tars
 
 PATTERNS = [
-    "a-{000..012}.tar", "{0..10..5}", "{10..0..5}", "{3..1}", "{-2..2}", "{-02..2}", "{a..e}", "{c..a}", 
+    "a-{000..012}.tar", "{0..10..5}", "{10..0..5}", "{3..1}", "{-2..2}", "{-02..2}", "{a..e}", "{c..a}",
     "{train,dev}-{0..1}", "x{a,b{1,2},}y", "{a,b}{c,d}", "plain", "{01..3}", "{1..1}",
 ]  # fmt: skip
 
