@@ -42,11 +42,12 @@ class SequentialTars(Root):
             is a path.
         name: of the set, part of every sample's identity.
         seed: of the stages' draws.
+        max_seconds: longer clips are left out; nothing else bounds what is decoded.
         max_consecutive_failures: damaged samples in a row that stop the run.
 
     Attributes:
         damaged: a dict for each stretch of a tar that gave no sample (set, shard, key, offset, size, epoch, kind,
-            reason, message); kind "skipped" is no damage, but holds no audio.
+            reason, message); kind "skipped" is no damage, but holds no audio, or too much.
 
     Raises:
         UsageError: no tars, or `pipe:`, whose commands are not run.
@@ -58,6 +59,7 @@ class SequentialTars(Root):
         *,
         name: str = "tars",
         seed: int = 0,
+        max_seconds: float = 3600.0,
         max_consecutive_failures: int = 100,
     ) -> None:
         self._pipe: IO[bytes] | None = None
@@ -73,6 +75,7 @@ class SequentialTars(Root):
                 raise UsageError(f"{missing}: no such file.")
         self.name = name
         self.seed = seed
+        self.max_seconds = max_seconds
         self.max_consecutive_failures = max_consecutive_failures
         self.damaged: list[dict[str, Any]] = []
         self._epoch = 0
@@ -128,7 +131,7 @@ class SequentialTars(Root):
         num_samples, first = 0, len(self.damaged)
         for shard in tars:
             with self._opened(shard) as (more, num_bytes):
-                for found in samples_in_order(more, num_bytes):
+                for found in samples_in_order(more, num_bytes, self.max_seconds):
                     before = len(self.damaged)
                     if isinstance(found, Lost):
                         self._list(found, shard, epoch)
@@ -146,7 +149,8 @@ class SequentialTars(Root):
     def _processed(self, found: ForeignSample, stages: Sequence[Stage], shard: str, epoch: int) -> list[Sample]:
         name = identity(seed=self.seed, set_name=self.name, epoch=epoch, key=found.key, first_frame=0, draw=0)
         tags = {"key": found.key, "set": self.name, "epoch": epoch, "identity": name}
-        sample = {**found.metadata, **tags, "audio": found.audio, "codec": found.codec}
+        audio = {"audio": found.audio, "codec": found.codec, "first_frame": 0, "num_frames": found.num_frames}
+        sample = {**found.metadata, **tags, **audio}
 
         def on_damage(_: Sample, error: SampleError) -> None:
             self._list(Lost(found.key, 0, 0, error.reason, str(error.args[0])), shard, epoch)

@@ -26,7 +26,7 @@ MAX_BYTES_OF = {"json": 4 << 20, "txt": 1 << 20, "cls": 4096}
 MAX_FILES = 1000
 """Of one sample."""
 
-_SKIPPED = frozenset({"no_audio", "after_end"})
+_SKIPPED = frozenset({"no_audio", "after_end", "too_long"})
 _REFUSED = frozenset({"several_audio", "duplicate_member", "too_large", "not_a_file", "sparse", "path"})
 _META = re.compile(r"__[^/]*__(/|$)")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from s3prl_stream.audio.lengths import clip_length
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.foreign_sample import MAX_SAMPLE_BYTES, Group, Stray, group, is_used, metadata_of, parts_of
 from s3prl_stream.shards.keys import escape_foreign_key
@@ -25,6 +27,7 @@ class ForeignSample(NamedTuple):
     key: str
     audio: bytes
     codec: str
+    num_frames: int
     metadata: Mapping[str, Any]
 
 
@@ -40,12 +43,15 @@ class Lost(NamedTuple):
     message: str
 
 
-def samples_in_order(more: More, num_bytes: int | None) -> Iterator[ForeignSample | Lost]:
+def samples_in_order(
+    more: More, num_bytes: int | None, max_seconds: float = math.inf
+) -> Iterator[ForeignSample | Lost]:
     """What one tar holds, by the same rules as an index; only a key that comes twice is not noticed.
 
     Args:
         more: gives the tar piece by piece.
         num_bytes: of the tar, if it is known.
+        max_seconds: longer clips are left out: a few bytes of FLAC can hold hours of silence.
     """
     reader = _FrontToBack(more)
     first = reader.read(0, 512)
@@ -64,7 +70,7 @@ def samples_in_order(more: More, num_bytes: int | None) -> Iterator[ForeignSampl
             yield Lost("", found.member.start, found.member.end - found.member.start, found.reason, message)
         else:
             try:
-                yield _sample(found, bodies, usual)
+                yield _sample(found, bodies, usual, max_seconds)
             except SampleError as error:
                 start, end = found.files[0][1].start, found.files[-1][1].end
                 yield Lost(escape_foreign_key(found.key), start, end - start, error.reason, str(error))
@@ -72,7 +78,9 @@ def samples_in_order(more: More, num_bytes: int | None) -> Iterator[ForeignSampl
                 bodies.pop(member.content, None)
 
 
-def _sample(found: Group, bodies: Mapping[int, bytes], usual: Counter[frozenset[str]]) -> ForeignSample:
+def _sample(
+    found: Group, bodies: Mapping[int, bytes], usual: Counter[frozenset[str]], max_seconds: float
+) -> ForeignSample:
     parts = parts_of(found)
     if any(member.content not in bodies for member in parts.used):
         raise SampleError(f"more than {MAX_HELD_BYTES} bytes of sound in one sample", reason="too_large")
@@ -81,7 +89,12 @@ def _sample(found: Group, bodies: Mapping[int, bytes], usual: Counter[frozenset[
     elif not usual or not found.suffixes >= usual.most_common(1)[0][0]:
         raise SampleError("stands beside damage, and may have lost a file to it", reason="beside_damage")
     metadata = metadata_of(parts, lambda member: bodies[member.content])
-    return ForeignSample(escape_foreign_key(found.key), bodies[parts.audio.content], parts.codec, metadata)
+    audio = bodies[parts.audio.content]
+    length = clip_length(lambda offset, size: audio[offset : offset + size], len(audio), parts.codec)
+    if length.frames > max_seconds * length.sample_rate:
+        seconds = length.frames / length.sample_rate
+        raise SampleError(f"{seconds:.1f} s, more than max_seconds={max_seconds:g}", reason="too_long")
+    return ForeignSample(escape_foreign_key(found.key), audio, parts.codec, length.frames, metadata)
 
 
 def _with_bodies(reader: _FrontToBack, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:
