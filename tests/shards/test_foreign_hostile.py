@@ -14,7 +14,9 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tars import END, clip, encoded, files_below, header, member, tar, with_checksum
@@ -285,6 +287,19 @@ def test_audio_that_claims_hours_or_is_none(name: str, data: bytes, tmp_path: Pa
     assert len(report.problems) == 1, report
     assert reasons(report) in (["decode"], ["empty"])
     assert keys(report) == FINE
+
+
+def test_silence_of_many_minutes_in_a_few_bytes_is_decoded_piece_by_piece(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", 16_000, 1, format="FLAC") as sound:
+        for _ in range(10):
+            sound.write(np.zeros(16_000 * 60, np.int16))
+    report = indexed(tmp_path, tar([("bomb.flac", file.getvalue()), *GOOD]))  # 20 MB as samples
+    loader = ss.Loader(ss.ShardStream(report.url, epochs=1, max_batch_seconds=30.0).load_audio(dtype="int16"))
+    with memory_below(12 << 20):
+        batches = [(batch["key"], sum(batch["wav_len"].tolist())) for batch in loader]
+    assert sum(frames for keys, frames in batches if keys == ["bomb"]) >= 16_000 * 60 * 9
+    assert max(frames for _, frames in batches) <= 16_000 * 30
 
 
 def test_a_gzip_bomb_is_no_tar(tmp_path: Path) -> None:
