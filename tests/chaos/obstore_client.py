@@ -16,10 +16,14 @@ from typing import Any
 
 
 @contextmanager
-def obstore_process() -> Iterator[Callable[..., Any]]:
-    """A function that runs another one of this module, with its arguments, in a spawned process."""
+def obstore_process(*, seconds: float = 240) -> Iterator[Callable[..., Any]]:
+    """A function that runs another one of this module, with its arguments, in a spawned process.
+
+    Args:
+        seconds: that a call may take.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda function, *arguments, **settings: pool.submit(function, *arguments, **settings).result(240)
+        yield lambda function, *arguments, **settings: pool.submit(function, *arguments, **settings).result(seconds)
 
 
 def put(environment: dict[str, str], bucket: str, name: str, content: bytes, **settings: Any) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock  # to count only: what is called is the real thing
@@ -18,6 +19,7 @@ from unittest import mock  # to count only: what is called is the real thing
 from streams import delivered
 
 import s3prl_stream as ss
+from s3prl_stream.plan.planner import EpochPlanner, Position, Step
 from s3prl_stream.shards import object_clients
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.shardset import ShardSet
@@ -102,8 +104,9 @@ class Start(NamedTuple):
 
     seconds: float
     index_rows: int
+    """Of the blocks that it took batches from."""
     index_bytes: int
-    """Of a remote set: manifest and rows."""
+    """Of a remote set: manifest and rows, those of the block included that is planned meanwhile."""
     requests: int
     """Of this process, to a remote set."""
     clips: int
@@ -126,8 +129,14 @@ def start_at(
 
         return counted_function
 
+    def counting_walk(planner: EpochPlanner, *arguments: Any, **more: Any) -> Iterator[tuple[Position, Step]]:
+        for position, step in walk(planner, *arguments, **more):
+            counted["rows"] += sum(len(shard.rows.frames) for shard in step.plan.shards)
+            yield position, step
+
+    walk = EpochPlanner.walk
     with (
-        mock.patch.object(ShardSet, "rows", counting(ShardSet.rows, "rows", lambda rows: len(rows.frames))),
+        mock.patch.object(EpochPlanner, "walk", counting_walk),
         mock.patch.object(ShardSet, "read", counting(ShardSet.read, "clips", lambda sample: 1)),
         mock.patch.object(ObjectStore, "read_whole", counting(ObjectStore.read_whole, "bytes", len)),
     ):

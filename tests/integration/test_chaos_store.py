@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,6 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with obstore_process() as run:
-        yield run
-
-
 def put_files(server: ObjectServer, folder: Path) -> str:
     """The path below which a set lies on the server."""
     for path in folder.rglob("*"):
@@ -105,11 +99,11 @@ def flip_once_in_each(rows: Sequence[Any], flipped: set[str]) -> Callable[[Reque
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_through_all_faults_together(small_set: Path, child: Child, workers: int) -> None:
+def test_an_epoch_through_all_faults_together(small_set: Path, obstore_child: Child, workers: int) -> None:
     faults = ALL_TOGETHER if workers == 0 else [one for one in ALL_TOGETHER if not isinstance(one, Stall)]
     with serving() as server, ChaosProxy(server.url, dealt(faults, OF_INDEX)) as proxy:
         url = proxy.url + put_files(server, small_set)
-        found = child(read_epoch, {}, url, workers=workers, read_timeout="500ms", max_batch_seconds=3.0)
+        found = obstore_child(read_epoch, {}, url, workers=workers, read_timeout="500ms", max_batch_seconds=3.0)
     assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
     assert {"503", "cut", "reset", "short", "fewer", "full200"} <= proxy.faults.keys()
     if workers == 0:
@@ -117,11 +111,11 @@ def test_an_epoch_through_all_faults_together(small_set: Path, child: Child, wor
         assert found.counters["retries"] > 0
 
 
-def test_a_byte_flipped_on_the_way_is_read_again(small_set: Path, child: Child) -> None:
+def test_a_byte_flipped_on_the_way_is_read_again(small_set: Path, obstore_child: Child) -> None:
     flipped: set[str] = set()
     with serving() as server, ChaosProxy(server.url, flip_once_in_each(rows_of(small_set), flipped)) as proxy:
         url = proxy.url + put_files(server, small_set)
-        found = child(read_epoch, {}, url, max_batch_seconds=3.0)
+        found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0)
     assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
     assert proxy.faults == {"flip": 4}
     assert found.counters["rereads"] == 4
@@ -136,12 +130,14 @@ def assert_one_is_damaged(found: Reading, local: Reading, row: Any) -> None:
     assert local.rows - found.rows == {r for r in local.rows if r[0] == row.key}
 
 
-def test_a_byte_flipped_at_rest_costs_its_sample_and_is_listed(small_set: Path, child: Child, tmp_path: Path) -> None:
+def test_a_byte_flipped_at_rest_costs_its_sample_and_is_listed(
+    small_set: Path, obstore_child: Child, tmp_path: Path
+) -> None:
     broken = shutil.copytree(small_set, tmp_path / "broken")
     row = rows_of(broken)[7]
     flip_audio(broken, row)
     with serving() as server:
-        found = child(read_epoch, {}, server.url + put_files(server, broken), max_batch_seconds=3.0)
+        found = obstore_child(read_epoch, {}, server.url + put_files(server, broken), max_batch_seconds=3.0)
     assert_one_is_damaged(found, read_epoch({}, small_set, max_batch_seconds=3.0), row)
 
 
@@ -179,9 +175,7 @@ class OnceRead:
 
 
 @pytest.mark.parametrize("how", ["another ETag", "other bytes"])
-def test_a_shard_replaced_under_the_reader_stops_it(
-    small_set: Path, child: Child, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_replaced_under_the_reader_stops_it(small_set: Path, obstore_child: Child, how: str) -> None:
     with serving() as server:
 
         def replace(path: str) -> Fault | None:
@@ -193,9 +187,9 @@ def test_a_shard_replaced_under_the_reader_stops_it(
         once_read = OnceRead(replace)
         with ChaosProxy(server.url, once_read) as once_read.proxy:
             url = once_read.proxy.url + put_files(server, small_set)
-            found = child(read_epoch, {}, url, max_batch_seconds=3.0)
+            found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0, epochs=3)
     assert found.damaged == []
-    assert_stopped_as_changed(found, read_epoch({}, small_set, max_batch_seconds=3.0), once_read.shard)
+    assert_stopped_as_changed(found, read_epoch({}, small_set, max_batch_seconds=3.0, epochs=3), once_read.shard)
 
 
 # ---- the gateway ---------------------------------------------------------------------------------------------------

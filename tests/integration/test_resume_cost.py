@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from s3prl_stream.shards.coalesce import MAX_GAP_BYTES
 
 NUM_CLIPS, SHARDS_IN_BLOCK, CLIPS_IN_SHARD = 120, 3, 8
 ONE_BLOCK = SHARDS_IN_BLOCK * CLIPS_IN_SHARD
-STREAM = {"max_batch_seconds": 40.0, "block_samples": ONE_BLOCK, "seed": 1}
+STREAM = {"max_batch_seconds": 20.0, "block_samples": ONE_BLOCK, "seed": 1}
 MOMENTS = [0.1, 0.5, 0.9]
 
 
@@ -60,18 +60,15 @@ def states(large_clips: Path) -> dict[float, dict[str, Any]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[Callable[..., Any]]:
-    with obstore_process() as run:
-        yield run
-
-
 def assert_costs_as_much(resumed: Start, fresh: Start, bytes_of_a_row: float = 0) -> None:
-    """Each counter is that of the fresh start, or a block more or less (the next one is planned meanwhile)."""
+    """Each counter is that of the fresh start, or a block more or less: the cursor may stand at the end of its block.
+
+    Of what is fetched for the index, more or less of another block is planned meanwhile.
+    """
     assert abs(resumed.index_rows - fresh.index_rows) <= ONE_BLOCK
-    assert abs(resumed.index_bytes - fresh.index_bytes) <= ONE_BLOCK * bytes_of_a_row
+    assert abs(resumed.index_bytes - fresh.index_bytes) <= 2 * ONE_BLOCK * bytes_of_a_row
     assert abs(resumed.clips - fresh.clips) <= ONE_BLOCK
-    assert abs(resumed.requests - fresh.requests) <= SHARDS_IN_BLOCK + ONE_BLOCK
+    assert abs(resumed.requests - fresh.requests) <= 2 * SHARDS_IN_BLOCK + ONE_BLOCK
 
 
 @pytest.mark.parametrize("share", MOMENTS)
@@ -129,11 +126,15 @@ def assert_nothing_is_fetched_again(
 
 @pytest.mark.parametrize("share", MOMENTS)
 def test_a_resume_in_a_store_fetches_no_consumed_clip(
-    large_clips: Path, fresh: Start, states: dict[float, dict[str, Any]], child: Callable[..., Any], share: float
+    large_clips: Path,
+    fresh: Start,
+    states: dict[float, dict[str, Any]],
+    obstore_child: Callable[..., Any],
+    share: float,
 ) -> None:
     with serving() as server, ChaosProxy(server.url) as proxy:
         url = proxy.url + put_files(server, large_clips)
-        assert_nothing_is_fetched_again(child, proxy, {}, url, large_clips, states[share], fresh, workers=0)
+        assert_nothing_is_fetched_again(obstore_child, proxy, {}, url, large_clips, states[share], fresh, workers=0)
 
 
 @pytest.mark.slow
