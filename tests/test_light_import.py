@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tars import clip, tar
 
 HEAVY = {"torch", "torchaudio", "sentencepiece", "sklearn", "matplotlib"}
 
@@ -50,6 +51,12 @@ def test_packing_loads_no_torch(sample_set: Path, tmp_path: Path) -> None:
         "assert main(['pack', 'folder', sys.argv[1], sys.argv[2]]) == 0"
     )
     assert loaded_after(code, tmp_path / "audio", tmp_path / "set").isdisjoint(HEAVY)
+
+
+def test_indexing_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(tar(clip("a")))
+    code = "import sys; from s3prl_stream.cli import main; assert main(['index', sys.argv[1], '--workers', '0']) == 0"
+    assert loaded_after(code, tmp_path).isdisjoint(HEAVY)
 
 
 def test_help_and_version_load_no_command() -> None:

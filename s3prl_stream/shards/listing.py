@@ -41,7 +41,7 @@ class LeftOut(NamedTuple):
 
     key: str
     audio: str
-    kind: str  # "damaged" or "skipped"
+    kind: str  # "damaged", "skipped", or, of tars made elsewhere, "refused"
     reason: str  # machine-readable: missing, unreadable, empty, decode, md5, channel, range, too_short, too_long
     message: str
 
