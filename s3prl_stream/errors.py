@@ -60,6 +60,10 @@ class TooManyFailures(StreamError):
     """More samples in a row failed than `max_consecutive_failures` allows."""
 
 
+class StuckLoader(StreamError):
+    """No batch came for longer than a loader may wait; the stacks of its threads and processes are on stderr."""
+
+
 def _rebuild_sample_error(message: str, reason: str) -> SampleError:
     """Keyword arguments do not survive pickling of exceptions between processes by themselves."""
     return SampleError(message, reason=reason)

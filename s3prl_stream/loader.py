@@ -10,7 +10,7 @@ import bisect
 import pickle
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -19,7 +19,8 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader
 
-from s3prl_stream.errors import ChainError, StreamError, UsageError
+from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
+from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
 from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor
 from s3prl_stream.plan.left_out import LeftOut, hash_of
@@ -29,10 +30,10 @@ from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.shards.read_ahead import READ_AHEAD_BATCHES, ReadAhead, Task, with_coming
-from s3prl_stream.shards.workers import end_with_parent
 from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
 from s3prl_stream.timing import Timing
-from s3prl_stream.worker_context import context_for, start_method
+from s3prl_stream.watchdog import Watchdog
+from s3prl_stream.worker_context import Environment, context_for, start_method
 
 
 class Loader:
@@ -46,6 +47,8 @@ class Loader:
         rank, world_size: of data parallelism; default: torch.distributed's, or 0 of 1.
         prefetch: batches built ahead, for each worker.
         pin_memory: for fast copies to a GPU.
+        stuck_after_seconds: if no batch comes for so long, print the stacks of all threads and workers and stop; None:
+            wait for ever. The time that the consumer takes does not count.
         multiprocessing_context: "fork", "forkserver" or "spawn"; None: "forkserver" where a set lies in an object
             store, else torch's default.
 
@@ -71,11 +74,15 @@ class Loader:
         world_size: int | None = None,
         prefetch: int = 2,
         pin_memory: bool = False,
+        stuck_after_seconds: float | None = 600.0,
         multiprocessing_context: str | None = None,
     ) -> None:
         if num_workers < 0 or prefetch < 1:
             raise UsageError(f"Loader: num_workers={num_workers} must be 0 or more, prefetch={prefetch} 1 or more")
+        if stuck_after_seconds is not None and not stuck_after_seconds > 0:
+            raise UsageError(f"Loader: stuck_after_seconds={stuck_after_seconds} must be above 0, or None")
         self.stream = stream
+        self.stuck_after_seconds = stuck_after_seconds
         self.num_workers = num_workers
         self.prefetch = prefetch
         self.pin_memory = pin_memory
@@ -114,7 +121,7 @@ class Loader:
             first = self._began_at = self._next_batch
             left_out = self._left_out
             self._under_way.clear()
-            with closing(self._built(self._view(first))) as all_built:
+            with closing(self._view(first)) as planned, closing(self._built(planned)) as all_built:
                 for rounds, built in enumerate(all_built, start=1):
                     self._next_batch = first + rounds * self.world_size
                     self._count(self._under_way.popleft(), built)
@@ -148,9 +155,11 @@ class Loader:
             raise UsageError("a mix by weights has no epoch: each of its sets has epochs of its own")
         return self._planner.batches_in_epoch(epoch)
 
-    def _view(self, first: int) -> Iterator[PlannedBatch]:
+    def _view(self, first: int) -> Generator[PlannedBatch]:
         start = self._anchor(first)
-        for position, planned, block in view(self._planner, start, first, self.rank, self.world_size, self._on_block):
+        for position, planned, block in view(
+            self._planner, start, first, self.rank, self.world_size, self._on_block, self.stuck_after_seconds
+        ):
             in_block = planned.number - position.batch
             if self.receipt is not None:
                 self._write_receipt(self.receipt, position, planned)
@@ -159,8 +168,10 @@ class Loader:
             excluded = [
                 {**self._describe(planned, place), "reason": reason} for place, reason in enumerate(reasons) if reason
             ]
-            self._under_way.append(_UnderWay({} if block is None else block.seconds_by_set(in_block, kept), excluded))
-            yield PlannedBatch(planned.number, [planned.items[place] for place in kept])
+            seconds = {} if block is None else block.seconds_by_set(in_block, kept)
+            delivered = PlannedBatch(planned.number, [planned.items[place] for place in kept])
+            self._under_way.append(_UnderWay(delivered, seconds, excluded))
+            yield delivered
 
     def _write_receipt(self, receipt: Receipt, position: Position, planned: PlannedBatch) -> None:
         if receipt.block is None:
@@ -187,10 +198,14 @@ class Loader:
         self.too_long.extend(new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
+        watchdog = Watchdog(self._builder.place, self.num_workers)
         shards = self._builder.root.shards
         tasks = with_coming(planned, max(self.num_workers, 1), READ_AHEAD_BATCHES if shards.is_remote else 0)
         if self.num_workers == 0:
-            yield from _built_in_thread(tasks, self._builder, self.prefetch)
+            try:
+                yield from _built_in_thread(tasks, self._builder, self.prefetch, self.stuck_after_seconds)
+            except StuckLoader as error:
+                raise self._with_stacks(error, watchdog) from None
             return
         sampler = _OneWay(tasks)
         work = _Work(self._builder)
@@ -201,7 +216,8 @@ class Loader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             pin_memory=self.pin_memory,
-            worker_init_fn=end_with_parent,
+            timeout=self.stuck_after_seconds or 0,
+            worker_init_fn=watchdog,
             multiprocessing_context=context_for(self._start_method(), work),
         )
         try:
@@ -210,10 +226,21 @@ class Loader:
                     raise built
                 yield built
         except Exception as error:
+            if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
+                stuck = StuckLoader(f"no batch came within {self.stuck_after_seconds:g} s")
+                error = self._with_stacks(stuck, watchdog)  # now, while the workers are there
             # torch's frames would keep the workers until some later collection, which then waits 5 s for them
             raise error.with_traceback(None) from None
+        if isinstance(sampler.error, StuckLoader):
+            raise self._with_stacks(sampler.error, watchdog)
         if sampler.error is not None:
             raise sampler.error
+
+    def _with_stacks(self, error: StuckLoader, watchdog: Watchdog) -> StuckLoader:
+        """The error that says more, once the stacks are on stderr."""
+        watchdog.dump()
+        doing = watchdog.describe([one.planned for one in self._under_way])
+        return StuckLoader(f"{error}; {doing}. The stacks of all threads and workers are on stderr.")
 
     def _count(self, planned: _UnderWay, built: Built) -> None:
         for index, seconds in planned.seconds_by_set.items():
@@ -334,6 +361,7 @@ class Loader:
 class _UnderWay(NamedTuple):
     """What the consumer's process remembers of a batch until it is handed over."""
 
+    planned: PlannedBatch
     seconds_by_set: dict[int, float]
     excluded: list[dict[str, Any]]
 
@@ -342,6 +370,7 @@ class _Work:
     """What a worker runs. Our own errors come back as values: torch would bury their text in a traceback."""
 
     def __init__(self, builder: BatchBuilder) -> None:
+        self.environment = Environment()
         self.builder = builder
         self.ahead = ReadAhead(builder.root.shards)
 
@@ -384,7 +413,9 @@ class _OneWay:
             self.error = error
 
 
-def _built_in_thread(tasks: Iterator[Task], builder: BatchBuilder, prefetch: int) -> Iterator[Built]:
+def _built_in_thread(
+    tasks: Iterator[Task], builder: BatchBuilder, prefetch: int, longest_wait_seconds: float | None
+) -> Iterator[Built]:
     """Batches built ahead by one thread, in order."""
     waiting: deque[Future[Built]] = deque()
 
@@ -392,14 +423,17 @@ def _built_in_thread(tasks: Iterator[Task], builder: BatchBuilder, prefetch: int
         with ahead.reading(task):
             return builder[task.planned]
 
-    with closing(ReadAhead(builder.root.shards)) as ahead, ThreadPoolExecutor(1, "loader") as thread:
+    def oldest() -> Built:
+        return result_within(waiting.popleft(), longest_wait_seconds, "building a batch")
+
+    with closing(ReadAhead(builder.root.shards)) as ahead, OneThread("loader") as thread:
         try:
             for task in tasks:
                 waiting.append(thread.submit(build, task))
                 if len(waiting) > prefetch:
-                    yield waiting.popleft().result()
+                    yield oldest()
             while waiting:
-                yield waiting.popleft().result()
+                yield oldest()
         finally:
             for future in waiting:
                 future.cancel()

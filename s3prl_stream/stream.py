@@ -21,7 +21,7 @@ from s3prl_stream.rng import identity
 from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.timing import StageClock
+from s3prl_stream.timing import BATCH, Place, StageClock
 
 
 class ShardStream(Root):
@@ -248,14 +248,20 @@ class BatchBuilder:
         self.root = root
         self.stages = stages_of(chain)
         self.known_keys = chain.known_keys()
+        self.place = Place(["read", *(stage.stage_id for stage in self.stages), "collate"])
 
     def __getitem__(self, planned: PlannedBatch) -> Built:
         damaged: list[dict[str, Any]] = []
-        clock = StageClock()
-        samples = self.root.samples_of(planned, self.stages, damaged, clock) if planned.items else []
-        clock.enter("collate")
-        batch = collate(samples, planned.number, self.known_keys)
-        clock.leave()
+        clock = StageClock(self.place)
+        self.place.numbers[BATCH] = planned.number
+        try:
+            samples = self.root.samples_of(planned, self.stages, damaged, clock) if planned.items else []
+            clock.on_sample(-1)
+            clock.enter("collate")
+            batch = collate(samples, planned.number, self.known_keys)
+            clock.leave()
+        finally:
+            self.place.numbers[BATCH] = -1
         return Built(batch, damaged, clock.seconds)
 
 
@@ -295,7 +301,7 @@ class Failures:
         if self._in_a_row > self.limit:
             raise TooManyFailures(
                 f"{self._in_a_row} samples in a row could not be used (max_consecutive_failures={self.limit}); "
-                f"the last: {damaged[-1]['message']}. Run `s3prl-stream inspect` on the set."
+                f"the last: {damaged[-1]['message']}. `s3prl-stream verify --full` lists all damage."
             )
 
 

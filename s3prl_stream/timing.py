@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -32,15 +32,48 @@ class Timing(NamedTuple):
         return f"waited {self.waiting:.1f} s for data ({self.waiting_share:.0%}); building it took {stages}"
 
 
-class StageClock:
-    """Adds up the seconds of stages; one stage runs at a time. About half a microsecond each time."""
+PROCESS, BATCH, STEP, SLOT = range(4)
 
-    def __init__(self) -> None:
+
+class Place:
+    """What one builder of batches is doing: four numbers, which may lie in memory that processes share.
+
+    They are the number of its process (0: it has not begun), the global batch (-1: none), the step, and the sample of
+    the batch (-1: all).
+
+    Args:
+        steps: names of the steps that a batch goes through.
+    """
+
+    def __init__(self, steps: Sequence[str]) -> None:
+        self.steps = list(steps)
+        self.numbers: Any = [0, -1, -1, -1]
+        self._number_of = {step: number for number, step in enumerate(self.steps)}
+
+    def enter(self, step: str) -> None:
+        """The step begins."""
+        self.numbers[STEP] = self._number_of.get(step, -1)
+
+
+class StageClock:
+    """Adds up the seconds of stages; one stage runs at a time. Costs about 0.3 microseconds each time.
+
+    Args:
+        place: where it is noted what is being done, for those who ask why it takes so long.
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
         self.seconds: dict[str, float] = {}
+        self._place = Place([]) if place is None else place
         self._stage, self._began = "", 0.0
+
+    def on_sample(self, slot: int) -> None:
+        """The next stages work on the sample of this number in the batch; -1: on all of them."""
+        self._place.numbers[SLOT] = slot
 
     def enter(self, stage: str) -> None:
         """The stage begins."""
+        self._place.enter(stage)
         self._stage, self._began = stage, perf_counter()
 
     def leave(self) -> None:

@@ -377,6 +377,7 @@ def run_batch(
     position = 0
     while position < len(stages):
         if stages[position].scope == "batch":
+            clock.on_sample(-1)
             clock.enter(stages[position].stage_id)
             done = list(stages[position].emit_batch(done))
             clock.leave()
@@ -386,6 +387,7 @@ def run_batch(
         position += len(group)
         survivors: list[Sample] = []
         for sample in done:
+            clock.on_sample(sample.get("slot", -1))
             try:
                 survivors.extend(_through(group, sample, clock))
             except SampleError as error:

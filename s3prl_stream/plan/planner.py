@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
+from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.plan.batches import Batches, first_of_runs, group_runs, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
 from s3prl_stream.plan.gather import Gathered, gather
@@ -142,19 +142,28 @@ class Planner:
         """The block at a position; None: the stream has ended before it."""
         raise NotImplementedError
 
-    def walk(self, start: Position | None = None) -> Iterator[tuple[Position, Step]]:
-        """Blocks from `start` on, each planned in a thread while the one before it is used; stops at a finite end."""
+    def walk(
+        self, start: Position | None = None, longest_wait_seconds: float | None = None
+    ) -> Iterator[tuple[Position, Step]]:
+        """Blocks from `start` on, each planned in a thread while the one before it is used; stops at a finite end.
+
+        Raises:
+            StuckLoader: a block took longer than the longest wait (None: as long as it takes).
+        """
         wanted = True
 
         def plan(position: Position) -> Step | None:
             with reading_while(lambda: wanted):
                 return self.step(position)
 
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="planner") as thread:
+        with OneThread("planner") as thread:
             position: Position | None = self.start if start is None else start
             coming = thread.submit(plan, position) if position is not None else None
             try:
-                while position is not None and coming is not None and (step := coming.result()) is not None:
+                while position is not None and coming is not None:
+                    what = f"planning block {position.block} of epoch {position.epoch}"
+                    if (step := result_within(coming, longest_wait_seconds, what)) is None:
+                        break
                     here, position = position, step.following
                     coming = None if position is None else thread.submit(plan, position)
                     yield here, step
@@ -247,6 +256,7 @@ def view(
     rank: int,
     world_size: int,
     on_block: Callable[[Position, Step], None] | None = None,
+    longest_wait_seconds: float | None = None,
 ) -> Iterator[tuple[Position, PlannedBatch, BlockPlan | None]]:
     """The batches of one rank from global batch `next_batch` on: b belongs to rank b % world_size.
 
@@ -259,9 +269,10 @@ def view(
         next_batch: the first batch not yet handed out.
         rank, world_size: of data parallelism.
         on_block: called with every block that is passed, whether or not it holds a batch of this rank.
+        longest_wait_seconds: for a block, see `Planner.walk`.
     """
     position, end = start, next_batch
-    for position, step in planner.walk(start):
+    for position, step in planner.walk(start, longest_wait_seconds):
         if on_block is not None:
             on_block(position, step)
         block = step.plan

@@ -1,0 +1,184 @@
+"""A loader that hangs says where, with stacks, and stops; one whose consumer is slow does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.utils.data
+from streams import RATE, memory
+
+import s3prl_stream as ss
+from s3prl_stream.errors import StreamError, StuckLoader, UsageError
+from s3prl_stream.one_thread import OneThread, result_within
+from s3prl_stream.pipes.stage import Source, Stage, chained
+from s3prl_stream.sample import Sample
+from s3prl_stream.shards.member import Rows
+from s3prl_stream.shards.memory import MemoryShards
+
+HANGS_AT = "clip0031"
+TEST_IS_OVER = threading.Event()
+
+
+@chained("hangs_for_watchdog")
+class Hangs(Stage):
+    """A stage that waits at one clip for what does not come."""
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        if sample["key"] == HANGS_AT:
+            TEST_IS_OVER.wait()
+        yield sample
+
+
+def chain(**settings: Any) -> Source:
+    stream = ss.ShardStream(memory([1.0] * 60), epochs=1, max_batch_seconds=10.0, shuffle=False, **settings)
+    return Hangs()(stream.load_audio(sample_rate=RATE)).norm_wav()
+
+
+@pytest.fixture(autouse=True)
+def _threads_end_with_their_test() -> Iterator[None]:
+    yield
+    TEST_IS_OVER.set()
+    for thread in threading.enumerate():
+        if thread.name in ("loader", "planner"):
+            thread.join()
+    TEST_IS_OVER.clear()
+
+
+@pytest.fixture
+def _torch_waits_less_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives a worker that does not end 5 s before it ends it."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+@pytest.mark.usefixtures("_torch_waits_less_for_workers")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stage_that_hangs_is_named_with_its_clip(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+    batch = next(b for b in range(9) if HANGS_AT in [row["key"] for row in ss.Loader(chain()).which(b)])
+    seconds = 3 if workers else 1  # processes begin in it too
+    loader = ss.Loader(chain(), num_workers=workers, stuck_after_seconds=seconds)
+    got: list[int] = []
+
+    def take_all() -> None:
+        got.extend(one["batch_index"] for one in loader)
+
+    with pytest.raises(StreamError) as caught:
+        take_all()
+    assert got == list(range(batch))
+    assert isinstance(caught.value, StuckLoader)
+    message = str(caught.value)
+    assert f"no batch came within {seconds} s" in message
+    assert f"is in 'hangs_for_watchdog' of batch {batch}, at clip '{HANGS_AT}'" in message
+    assert "\n" not in message
+    stacks = capfd.readouterr().err
+    assert stacks.count("in emit") == 1  # the frame that hangs, of one thread of one process
+    assert "test_watchdog.py" in stacks
+    assert stacks.count("s3prl_stream: ") == 1 + workers
+    if workers:
+        assert "has nothing to do" in message  # the other one: its batches are built
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {path!r}
+import s3prl_stream as ss
+from test_watchdog import chain
+
+if __name__ == "__main__":
+    try:
+        how = dict(num_workers={workers}, stuck_after_seconds={seconds}, multiprocessing_context={method!r})
+        list(ss.Loader(chain(), **how))
+    except ss.StreamError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "forkserver"), (1, "spawn")])
+def test_a_process_whose_loader_hangs_ends(workers: int, method: str | None, tmp_path: Path) -> None:
+    """By itself, although a thread of it hangs; the stacks of workers of any start method are on its stderr."""
+    seconds = 2 if workers == 0 else 20  # a worker that is spawned imports torch first
+    path = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    (tmp_path / "train.py").write_text(SCRIPT.format(path=path, workers=workers, seconds=seconds, method=method))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "train.py")], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is in 'hangs_for_watchdog'" in done.stdout
+    assert HANGS_AT in done.stdout
+    assert done.stderr.count("in emit") == 1
+    assert done.stderr.count("s3prl_stream: stacks of process") == workers
+
+
+class HangingIndex(MemoryShards):
+    """A set whose index hangs from the second block on."""
+
+    def rows(self, shard: int) -> Rows:
+        if shard >= 2:
+            TEST_IS_OVER.wait()
+        return super().rows(shard)
+
+
+@pytest.mark.usefixtures("_torch_waits_less_for_workers")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_plan_that_hangs_is_told(workers: int, capfd: pytest.CaptureFixture[str]) -> None:
+    from streams import clips
+
+    data = HangingIndex(clips([1.0] * 60), samples_per_shard=16)
+    stream = ss.ShardStream(data, epochs=1, max_batch_seconds=10.0, shuffle=False, block_samples=32)
+    loader = ss.Loader(stream.load_audio(sample_rate=RATE), num_workers=workers, stuck_after_seconds=0.5)
+    got: list[Any] = []
+    with pytest.raises(StuckLoader, match="planning block 1 of epoch 0 has not ended"):
+        got.extend(iter(loader))
+    assert "in rows" in capfd.readouterr().err
+
+
+def test_a_slow_consumer_is_no_hang() -> None:
+    stream = ss.ShardStream(memory([1.0] * 60), epochs=1, max_batch_seconds=20.0).load_audio(sample_rate=RATE)
+    limit = 2.0
+    loaders = [iter(ss.Loader(stream, num_workers=workers, stuck_after_seconds=limit)) for workers in (0, 1)]
+    assert [next(batches)["batch_index"] for batches in loaders] == [0, 0]
+    threading.Event().wait(limit * 1.2)
+    assert [[batch["batch_index"] for batch in batches] for batches in loaders] == [[1, 2], [1, 2]]
+
+
+def test_the_limit_is_checked() -> None:
+    for wrong in (0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match="stuck_after_seconds"):
+            ss.Loader(chain(), stuck_after_seconds=wrong)
+
+
+def test_calls_of_one_thread_come_in_order_and_bring_their_errors() -> None:
+    order: list[int] = []
+    with OneThread("test") as thread:
+        futures = [thread.submit(order.append, number) for number in range(9)]
+        assert [result_within(future, 60.0, "it") for future in futures] == [None] * 9
+        assert order == list(range(9))
+
+        def fails() -> None:
+            raise TimeoutError("of a socket")
+
+        with pytest.raises(TimeoutError, match="of a socket"):  # the call's own, not the limit
+            result_within(thread.submit(fails), 60.0, "it")
+
+
+def test_what_has_not_begun_is_dropped_at_the_end() -> None:
+    may_go_on, begun, done = threading.Event(), threading.Event(), []
+
+    def first() -> None:
+        begun.set()
+        may_go_on.wait()
+        done.append("first")
+
+    with OneThread("test") as thread:
+        thread.submit(first)
+        thread.submit(done.append, "second")
+        begun.wait()
+        threading.Timer(0.05, may_go_on.set).start()
+    assert done == ["first"]
+    assert not thread._thread.is_alive()
