@@ -8,6 +8,7 @@ they are spared that.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from multiprocessing.context import BaseContext, ForkServerContext, ForkServerProcess
 from multiprocessing.process import BaseProcess
@@ -52,6 +53,23 @@ def context_for(method: str | None, work: Any) -> BaseContext | str | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)  # without the script; of no effect where the server runs already
     return context if b"__main__" in pickle.dumps(work) else _Context()
+
+
+class Environment:
+    """What goes to a worker with this takes along the environment variables of the process that sends it.
+
+    A fork server's children have those of the moment in which it began: without credentials that were set later.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _take_over, (dict(os.environ),)
+
+
+def _take_over(variables: dict[str, str]) -> Environment:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    return Environment()
 
 
 class _Process(ForkServerProcess):

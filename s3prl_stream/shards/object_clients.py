@@ -1,7 +1,8 @@
 """Connections to object stores and web servers, by obstore: who may use them, how long they wait, what errors mean.
 
 Credentials come from the environment as obstore reads it (AWS_*, GOOGLE_*, AZURE_STORAGE_*, and what a cloud gives its
-own machines); files such as ~/.aws/credentials are not read. No message of ours holds a user, a password or a query.
+own machines), Google's from its tools' file as well, Amazon's from ~/.aws (`aws_profile.py`). No message of ours holds
+a user, a password or a query.
 
 A process that has used obstore must not be forked: its threads are not in the child, which would wait for them for
 ever. The child is told so by an error.
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.shards.aws_profile import profile_settings
 
 CLIENT_OPTIONS = {"connect_timeout": "5s", "read_timeout": "10s", "timeout": "300s"}
 """`read_timeout` is the longest silence. `timeout` is that of a whole answer, so it is generous."""
@@ -91,6 +93,8 @@ def _connect(url: str, config: dict[str, str] | None, retries: dict[str, Any]) -
     from obstore import store
 
     scheme = urlsplit(url).scheme.lower()
+    if scheme == "s3" and config is None:
+        config = profile_settings()
     options: dict[str, Any] = {"client_options": _client_options(url, config), "retry_config": retries}
     try:
         if scheme in ("http", "https"):  # whoever the host is: from_url would sign requests to some of them

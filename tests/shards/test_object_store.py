@@ -217,6 +217,7 @@ def test_a_large_read_is_several_requests() -> None:
             assert proxy.num_requests == 3
             with contextlib.closing(store.read_ahead([("a.tar", 0, 3_000_000)])):
                 assert store.read("a.tar", 999_990, 1_500_000) == CONTENT[999_990:2_499_990]
+                assert store.read("a.tar", 2_000_000, 10) == CONTENT[2_000_000:2_000_010]
             assert proxy.num_requests == 6
     finally:
         object_store.coalesce = coalesce.coalesce  # type: ignore[assignment]
