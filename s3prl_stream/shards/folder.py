@@ -35,6 +35,10 @@ DEFAULT_RUN = 4
 """Of packed sets, whose neighbours are alike in duration and of mixed speakers."""
 
 MAX_MANIFEST_BYTES = MAX_INDEX_BYTES = 1 << 30
+MEND_INDEX = "`s3prl-stream repair` makes it anew; of tars made elsewhere, `s3prl-stream index` does."
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError)
+"""What Arrow raises on damaged files."""
+
 _EXPRESSION_ERRORS = ("ArrowInvalid", "ArrowNotImplementedError", "ArrowTypeError")
 
 
@@ -108,7 +112,7 @@ class ShardFolder:
         if table.num_rows != self.shard_samples[shard]:
             raise ShardError(
                 f"{self.store.url}: the index has {table.num_rows} rows for {self.shard_names[shard]}, the manifest "
-                f"{self.shard_samples[shard]}. The index is of another set: pack it again."
+                f"{self.shard_samples[shard]}. The index is of another set. {MEND_INDEX}"
             )
         return table
 
@@ -168,7 +172,7 @@ class ShardFolder:
             if found != self.shard_samples[shards].sum():
                 raise ShardError(
                     f"{self.store.url}/{name}: has {found} rows, the manifest says "
-                    f"{self.shard_samples[shards].sum()}. The index is of another set: pack it again."
+                    f"{self.shard_samples[shards].sum()}. The index is of another set. {MEND_INDEX}"
                 )
             with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
                 yield from part.to_batches(columns=wanted, use_threads=False)
@@ -179,10 +183,11 @@ class ShardFolder:
             return part.read_row_group(shard % SHARDS_PER_PART, columns=columns, use_threads=False)
 
     def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        import pyarrow.parquet
-
-        part = pyarrow.parquet.ParquetFile(self._source(name), page_checksum_verification=True)
-        return part.read(columns=columns, use_threads=False)
+        content = self.store.read_whole(name, at_most=MAX_INDEX_BYTES)
+        try:
+            return _parse_rows(content, columns)
+        except _UNREADABLE:  # damage on the way is not damage at rest
+            return _parse_rows(self.store.read_again(name, 0, len(content)), columns)
 
     def _source(self, name: str) -> Any:
         """What Arrow opens: a path, or all bytes of a remote file by one request."""
@@ -211,13 +216,19 @@ class ShardFolder:
             yield
         except StreamError:
             raise
-        except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError) as error:
+        except _UNREADABLE as error:
             if type(error).__name__ in but:
                 raise
             what = " ".join(str(error).split())
-            raise ShardError(
-                f"{self.store.url}/{name}: not a readable index part ({what}). Pack the set again."
-            ) from error
+            raise ShardError(f"{self.store.url}/{name}: not a readable index part ({what}). {MEND_INDEX}") from error
+
+
+def _parse_rows(content: bytes, columns: list[str] | None) -> pa.Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    part = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
+    return part.read(columns=columns, use_threads=False)
 
 
 def _read_manifest(store: Store) -> dict[str, Any]:
@@ -236,7 +247,7 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         if version == FORMAT_VERSION:
             _check_manifest(manifest)
     except (ValueError, TypeError, KeyError) as error:
-        raise ShardError(f"{path}: not a readable manifest ({error!r}). Pack the set again.") from error
+        raise ShardError(f"{path}: not a readable manifest ({error!r}). {MEND_INDEX}") from error
     if version != FORMAT_VERSION:
         raise ShardError(f"{path}: format version {version}; this package reads version {FORMAT_VERSION}.")
     if not manifest["shards"]:

@@ -50,7 +50,7 @@ class IndexPart:
         try:
             self._file = _parquet(store.read_whole(name, at_most=MAX_PARQUET_BYTES))
         except NOT_USABLE as error:
-            self._problem = Unusable(str(error))
+            self._problem = _unusable(error)
 
     @property
     def num_row_groups(self) -> int | None:
@@ -80,7 +80,7 @@ def read_rows_sidecar(store: Store, shard: str, problem_with: ProblemWith | None
     try:
         file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
     except NOT_USABLE as error:
-        return Unusable(str(error))
+        return _unusable(error)
     return _rows(file, 0, shard, problem_with or problem_with_packed)
 
 
@@ -89,7 +89,7 @@ def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
     try:
         content = store.read_whole(offsets_name(shard), at_most=MAX_OFFSETS_BYTES)
     except NOT_USABLE as error:
-        return Unusable(str(error))
+        return _unusable(error)
     if len(content) % 8:
         return Unusable(f"{len(content)} bytes are no list of numbers of 8 bytes")
     return np.frombuffer(content, dtype="<u8").astype(np.uint64)
@@ -140,6 +140,10 @@ def first_difference(table: pa.Table, other: pa.Table) -> str | None:
             row, (one, two) = next((row, pair) for row, pair in enumerate(pairs) if pair[0] != pair[1])
             return f"row {row}, {name}: {one!r:.100} and {two!r:.100}"
     return None
+
+
+def _unusable(error: Exception) -> Unusable:
+    return Unusable("not there" if isinstance(error, MissingFile) else str(error))
 
 
 def _parquet(content: bytes) -> Any:

@@ -317,7 +317,7 @@ class LocalStore:
             kind = DamagedFile
         return kind(
             f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
-            "The set is not complete: pack it again or restore the file."
+            "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
         )
 
 
