@@ -121,6 +121,24 @@ def test_a_byte_flipped_on_the_way_is_read_again(small_set: Path, obstore_child:
     assert found.counters["rereads"] == 4
 
 
+def test_a_byte_of_the_index_flipped_on_the_way_is_read_again(small_set: Path, obstore_child: Child) -> None:
+    """In a page, whose checksum tells; of each file once."""
+    flipped: set[str] = set()
+
+    def choose(request: Request) -> Fault | None:
+        if request.path.endswith(".parquet") and request.path not in flipped:
+            flipped.add(request.path)
+            return FlippedByte(600)
+        return None
+
+    with serving() as server, ChaosProxy(server.url, choose) as proxy:
+        url = proxy.url + put_files(server, small_set)
+        found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0)
+    assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
+    assert proxy.faults == {"flip": 4}
+    assert 1 <= found.counters["rereads"] <= 4  # some pages hold columns that nobody looks at
+
+
 def assert_one_is_damaged(found: Reading, local: Reading, row: Any) -> None:
     assert found.error is None
     (one,) = found.damaged
