@@ -127,7 +127,7 @@ def index_tars(
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
     found = find_tars(tars)
-    _refuse_compression(found)
+    _refuse_names(found)
     base, names = _base_and_names(found)
     url = base if out is None else str(out)
     target = _Target(url, base, names)
@@ -237,8 +237,10 @@ class _Target:
         return None
 
 
-def _refuse_compression(found: Sequence[str]) -> None:
+def _refuse_names(found: Sequence[str]) -> None:
     for tar in found:
+        if not tar.isprintable():  # bytes that are not UTF-8 among them, which no manifest could hold
+            raise UsageError(f"{tar!a}: the name of the tar cannot be written down. Rename it.")
         if tar.lower().endswith(_COMPRESSED_NAMES):
             raise UsageError(f"{tar}: compressed; a sample in it has no place of its own. Unpack it to a .tar first.")
 

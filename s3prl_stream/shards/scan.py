@@ -145,9 +145,8 @@ def join_table(scan: Scan, table: Table) -> TableFit:
                 own = row["frames"] / row["sample_rate"]
                 if seconds is not None and abs(seconds - own) > max(DURATION_TOLERANCE_SECONDS, 0.01 * own):
                     num_different += 1
-                    first_difference = (
-                        first_difference or f"{row['source_key']}: {seconds} s, the audio has {own:.3f} s"
-                    )
+                    difference = f"{shown(row['source_key'])}: {seconds} s, the audio has {own:.3f} s"
+                    first_difference = first_difference or difference
             joined.write(json.dumps(row) + "\n")
     Path(joined.name).replace(scan.scratch)
     return TableFit(used, num_without, num_different, first_difference, columns)

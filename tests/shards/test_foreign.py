@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -254,6 +255,14 @@ def test_what_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:
     assert [member.name for member in ss.open_shards(f"{tmp_path}/{{tars,other}}").members] == ["tars", "other"]
 
 
+def test_a_name_of_a_tar_that_cannot_be_written_down(tmp_path: Path) -> None:
+    for name in (os.fsdecode(b"caf\xe9.tar"), "two\nlines.tar"):
+        (tmp_path / name).write_bytes(tar(clip("a")))
+        with pytest.raises(UsageError, match="Rename it"):
+            ss.index_shards(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"PK\x03\x04"])
 def test_compressed_tars_are_refused(magic: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(magic + bytes(5000))
@@ -476,7 +485,7 @@ def test_how_a_table_fits_is_told_and_the_audio_is_right(tmp_path: Path) -> None
     report = report_with(tmp_path, "\n".join(rows))
     assert report.table == {
         "rows": 4, "samples_without_row": 3, "rows_without_sample": 2, "rows_twice": 1, "durations_differ": 1,
-        "first_difference": "d/k0: 3.0 s, the audio has 0.100 s",
+        "first_difference": "'d/k0': 3.0 s, the audio has 0.100 s",
     }  # fmt: skip
     rows = ss.open_shards(tmp_path).table().to_pylist()
     assert [row["text"] for row in rows] == ["nemo 0", "old 1", "old 2", "old 3"]
