@@ -97,10 +97,10 @@ def test_standard_input_of_a_real_pipe(folder: Path) -> None:
         "import s3prl_stream as ss, warnings; warnings.simplefilter('ignore')\n"
         "for sample in ss.SequentialTars('-').load_audio(): print(sample['key'], len(sample['wav']), sample['text'])\n"
     )
-    command = f"cat {folder}/0.tar | '{sys.executable}' -c \"{code}\""
+    command = f"cat {folder}/*.tar | '{sys.executable}' -c \"{code}\""
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
-    assert done.stdout.splitlines() == [f"d+k{number:02d} {300 + 10 * number} t{number}" for number in range(4)]
+    assert done.stdout.splitlines() == [f"d+k{number:02d} {300 + 10 * number} t{number}" for number in range(12)]
 
 
 def test_a_pipe_of_a_process_that_dies(folder: Path) -> None:
@@ -157,6 +157,8 @@ def test_damage_is_passed_by_and_told() -> None:
         "a", "<not_a_file>", "<path>", "b", "c"
     ]  # fmt: skip
     assert found(b"\x1f\x8b" + bytes(1000)) == ["<compressed>"]
+    assert found(first + END + bytes(9 * 1024) + second + END) == ["a", "b", "c"]
+    assert found(first + END + b"not a tar", known=False) == ["a", "b", "<after_end>"]
     assert found(b"") == found(b"short") == ["<not_a_tar>"]
 
 

@@ -50,7 +50,7 @@ def samples_in_order(
 
     Args:
         more: gives the tar piece by piece.
-        num_bytes: of the tar, if it is known.
+        num_bytes: of the tar, if it is known. Otherwise several tars may follow one another (`cat *.tar | ...`).
         max_seconds: longer clips are left out: a few bytes of FLAC can hold hours of silence.
     """
     reader = _FrontToBack(more)
@@ -99,7 +99,7 @@ def _sample(
 
 def _with_bodies(reader: _FrontToBack, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:
     """The entries of the tar; the content of those that may be needed is in `bodies`, by its offset."""
-    for entry in walk(reader.read, 0, num_bytes):
+    for entry in walk(reader.read, 0, num_bytes, several=num_bytes is None):
         held = sum(map(len, bodies.values()))
         if isinstance(entry, Member) and is_used(entry) and held + entry.size <= MAX_HELD_BYTES:
             body = bodies[entry.content] = reader.read(entry.content, entry.size)
