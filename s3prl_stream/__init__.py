@@ -22,6 +22,7 @@ _HOME = {
     "StreamError": "s3prl_stream.errors",
     "UsageError": "s3prl_stream.errors",
     "Utterance": "s3prl_stream.sample",
+    "assert_resumable": "s3prl_stream.resumable",
     "build_encoder": "s3prl_stream.models.transformer",
     "index_shards": "s3prl_stream.shards.foreign",
     "open_shards": "s3prl_stream.shards.shardset",

@@ -16,6 +16,7 @@ PROMISED = {
     "StreamError",
     "UsageError",
     "Utterance",
+    "assert_resumable",
     "build_encoder",
     "corpora",
     "index_shards",
