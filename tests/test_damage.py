@@ -133,7 +133,7 @@ def test_a_missing_shard_stops_the_run_until_it_is_repaired(
         batches_of(broken, workers)
     for full in (False, True):
         assert [(one.file, one.reason) for one in ss.verify(broken, full).findings] == [(SHARD, "missing")]
-    ss.repair(broken, tmp_path / "out", num_workers=workers)
+    ss.repair(broken, tmp_path / "out")
     assert_delivers_the_rest(tmp_path / "out", expected, lost)
 
 

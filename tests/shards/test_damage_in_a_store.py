@@ -81,7 +81,7 @@ def test_a_web_server_is_repaired_to_a_disk(tmp_path: Path) -> None:
     local = ss.repair(broken, tmp_path / "one")
     with serving() as server:
         put_on(server, broken)
-        remote = ss.repair(f"{server.url}/set", tmp_path / "two", num_workers=2)
+        remote = ss.repair(f"{server.url}/set", tmp_path / "two", num_workers=1)
     assert remote._replace(url="", out="") == local._replace(url="", out="")
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 

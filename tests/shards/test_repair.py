@@ -165,7 +165,7 @@ def test_everything_at_once(whole: Path, broken: Path, tmp_path: Path) -> None:
     (broken / "set-000002.tar").unlink()
     remove_part(broken)
     no_manifest(broken)
-    report = ss.repair(broken, tmp_path / "out", num_workers=2)
+    report = ss.repair(broken, tmp_path / "out")
     lost = [rows[0], *[row for row in rows if row.shard == SHARD][3:]]
     lost += [row for row in rows if row.shard == "set-000002.tar"]
     assert report.shards_lost == ["set-000002.tar"]

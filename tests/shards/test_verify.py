@@ -218,7 +218,7 @@ def test_findings_do_not_depend_on_the_number_of_workers(many: Path, tmp_path: P
     assert ss.verify(broken, num_workers=2) == ss.verify(broken)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_full_finds_every_changed_byte_of_a_shard(whole: Path, tmp_path: Path, data: st.DataObject) -> None:
     shard = data.draw(st.sampled_from(sorted(path.name for path in whole.glob("*.tar"))))
@@ -237,7 +237,7 @@ def test_full_finds_every_changed_byte_of_a_shard(whole: Path, tmp_path: Path, d
     assert finding.offset <= at < finding.offset + finding.size
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
 def test_a_changed_byte_anywhere_else_is_found_or_changes_nothing(
     whole: Path, tmp_path: Path, data: st.DataObject
