@@ -8,12 +8,10 @@ Threads of one pool wait for the answers. Whoever reads waits for them, and can 
 
 from __future__ import annotations
 
-import concurrent.futures.thread
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -22,15 +20,12 @@ from s3prl_stream.errors import DamagedFile, MissingFile, ShardError, StreamErro
 from s3prl_stream.shards import object_tries
 from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.object_clients import client_of, refuse_after_fork, status_of, without_secrets
+from s3prl_stream.shards.object_fetches import Fetch, covering, pool
 from s3prl_stream.shards.object_tries import AbandonedError, Tries, WholeAnswerError
 from s3prl_stream.shards.store import Ahead, check_remote, still_wanted
 
-IO_THREADS = 16
-"""Requests under way in a process, over all its sets."""
-
 _CHUNK_BYTES = 64 << 10  # what is lost when a body breaks
 _UPLOAD_PART_BYTES = 16 << 20
-_POLL_SECONDS = 0.2
 
 _TEST_SCHEMES = ("file", "memory")  # obstore over a disk or in memory
 
@@ -63,7 +58,7 @@ class ObjectStore:
         self.counters = {"requests": 0, "bytes": 0, "retries": 0, "rereads": 0}
         self._answered = False  # ever
         self._pinned: dict[str, _Identity] = {}
-        self._ahead: defaultdict[str, list[_Fetch]] = defaultdict(list)
+        self._ahead: defaultdict[str, list[Fetch]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,51 +106,51 @@ class ObjectStore:
         wanted: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for name, offset, size in ranges:
             wanted[name].append((offset, offset + size))
-        users: list[tuple[str, _Fetch]] = []
-        new: list[tuple[str, _Fetch]] = []
+        users: list[tuple[str, Fetch]] = []
+        new: list[tuple[str, Fetch]] = []
         with self._lock:
             for name, of_file in wanted.items():
                 under_way = self._ahead.get(name, [])
                 missing = []
                 for start, stop in of_file:
-                    covering = _covering(under_way, start, stop)
-                    missing += [(start, stop)] if covering is None else []
-                    users += [(name, fetch) for fetch in covering or ()]
-                new += [(name, _Fetch(start, stop)) for start, stop in coalesce(missing)]
+                    found = covering(under_way, start, stop)
+                    missing += [(start, stop)] if found is None else []
+                    users += [(name, fetch) for fetch in found or ()]
+                new += [(name, Fetch(start, stop)) for start, stop in coalesce(missing)]
             for name, fetch in new:
                 self._ahead[name].append(fetch)
             users = list({id(fetch): (name, fetch) for name, fetch in users + new}.values())
             for _, fetch in users:
                 fetch.users += 1
         for name, fetch in new:
-            _pool().submit(self._run, name, fetch)
+            pool().submit(self._run, name, fetch)
         return _Ahead(self, users)
 
     def read_whole(self, name: str, *, at_most: int) -> bytes:
         """See `Store.read_whole`; one request."""
         refuse_after_fork(self.url)
-        return self._fetched(name, [_Fetch(0, None, at_most)])
+        return self._fetched(name, [Fetch(0, None, at_most)])
 
     def _read_alone(self, name: str, offset: int, size: int) -> bytes:
         """By requests of its own, which nobody else gets to see."""
         refuse_after_fork(self.url)
-        return self._fetched(name, [_Fetch(start, stop) for start, stop in coalesce([(offset, offset + size)])])
+        return self._fetched(name, [Fetch(start, stop) for start, stop in coalesce([(offset, offset + size)])])
 
-    def _fetched(self, name: str, fetches: Sequence[_Fetch]) -> bytes:
+    def _fetched(self, name: str, fetches: Sequence[Fetch]) -> bytes:
         for fetch in fetches:
             fetch.users = 1
-            _pool().submit(self._run, name, fetch)
+            pool().submit(self._run, name, fetch)
         try:
             return b"".join(part for fetch in fetches for part in fetch.parts(fetch.start, fetch.stop))
         finally:
             for fetch in fetches:
                 fetch.users = 0
 
-    def _fetch_at(self, name: str, at: int) -> _Fetch | None:
+    def _fetch_at(self, name: str, at: int) -> Fetch | None:
         with self._lock:
             return next((fetch for fetch in self._ahead.get(name, ()) if fetch.covers(at)), None)
 
-    def _run(self, name: str, fetch: _Fetch) -> None:
+    def _run(self, name: str, fetch: Fetch) -> None:
         """One request of the pool; what goes wrong is told to whoever reads."""
         try:
             fetch.chunks = self._request(name, fetch.start, fetch.stop, fetch.at_most, fetch.is_wanted)
@@ -164,7 +159,7 @@ class ObjectStore:
         finally:
             fetch.done.set()
 
-    def let_go(self, users: Sequence[tuple[str, _Fetch]]) -> None:
+    def let_go(self, users: Sequence[tuple[str, Fetch]]) -> None:
         """Of each of these fetches there is one user less; those of nobody are forgotten."""
         with self._lock:
             for name, fetch in users:
@@ -355,62 +350,8 @@ class _Identity(NamedTuple):
         return f"{self.size} bytes, {self.e_tag or self.modified}"
 
 
-class _Fetch:
-    """One request of the pool: bytes from `start` to `stop`, or to the end of a file of `at_most` bytes."""
-
-    def __init__(self, start: int, stop: int | None, at_most: int | None = None) -> None:
-        self.start, self.stop, self.at_most = start, stop, at_most
-        self.users = 0
-        self.done = threading.Event()
-        self.chunks: list[bytes] = []
-        self.error: Exception | None = None
-
-    def covers(self, at: int) -> bool:
-        """Is this byte of the file among those that are asked for?"""
-        return self.stop is not None and self.start <= at < self.stop
-
-    def is_wanted(self) -> bool:
-        """False: give it up. Also once the interpreter ends, which waits for the pool."""
-        return self.users > 0 and _running()
-
-    def parts(self, start: int, stop: int | None) -> Iterable[memoryview]:
-        """Its bytes between two offsets of the file, once they are here.
-
-        Raises:
-            AbandonedError: it was given up before they were.
-            StreamError: nobody wants them any more, or they cannot be read.
-        """
-        while not self.done.wait(_POLL_SECONDS):
-            if not (still_wanted() and _running()):
-                raise StreamError("reading was given up, its loader has ended")
-        if self.error is not None:
-            raise self.error
-        return self._between(start, stop)
-
-    def _between(self, start: int, stop: int | None) -> Iterator[memoryview]:
-        at = self.start
-        for chunk in self.chunks:
-            if stop is not None and at >= stop:
-                return
-            if at + len(chunk) > start:
-                yield memoryview(chunk)[max(start - at, 0) : None if stop is None else stop - at]
-            at += len(chunk)
-
-
-def _covering(fetches: Sequence[_Fetch], start: int, stop: int) -> list[_Fetch] | None:
-    """The fetches that together hold these bytes; None where one is missing."""
-    found = []
-    while start < stop:
-        fetch = next((one for one in fetches if one.covers(start)), None)
-        if fetch is None or fetch.stop is None:
-            return None
-        found.append(fetch)
-        start = fetch.stop
-    return found
-
-
 class _Ahead:
-    def __init__(self, store: ObjectStore, users: list[tuple[str, _Fetch]]) -> None:
+    def __init__(self, store: ObjectStore, users: list[tuple[str, Fetch]]) -> None:
         self._store, self._users = store, users
 
     def close(self) -> None:
@@ -421,21 +362,3 @@ class _Ahead:
 
 def _begins_behind_the_end(error: Exception) -> bool:
     return status_of(error) == 416 or "Wanted range starting at" in str(error)
-
-
-def _running() -> bool:
-    """False once the interpreter ends: it waits for the pool, which should not wait for a silent server."""
-    return not getattr(concurrent.futures.thread, "_shutdown", False)
-
-
-_threads: ThreadPoolExecutor | None = None
-_threads_lock = threading.Lock()
-
-
-def _pool() -> ThreadPoolExecutor:
-    """The threads of this process that wait for answers. A forked child never gets here."""
-    global _threads
-    with _threads_lock:
-        if _threads is None:
-            _threads = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="store")
-        return _threads
