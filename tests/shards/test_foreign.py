@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -490,6 +491,19 @@ def test_how_a_table_fits_is_told_and_the_audio_is_right(tmp_path: Path) -> None
     rows = ss.open_shards(tmp_path).table().to_pylist()
     assert [row["text"] for row in rows] == ["nemo 0", "old 1", "old 2", "old 3"]
     assert {row["seconds"] for row in rows} == {0.1}
+
+
+def test_a_set_goes_to_other_processes_with_its_table(tmp_path: Path) -> None:
+    report_with(tmp_path, "\n".join(nemo_row(n, lang="de") for n in range(3)), prefix_keys=True)
+    stream = ss.ShardStream(tmp_path, epochs=1, shuffle=False)
+    again = pickle.loads(pickle.dumps(stream.shards))
+    for planned in stream.planned():
+        for item in planned.items:
+            one, other = stream.shards.read(item), again.read(item)
+            assert bytes(one.pop("audio")) == bytes(other.pop("audio"))
+            assert one == other
+            number = int(item.key[-1])
+            assert (one["text"], one.get("lang")) == ((f"nemo {number}", "de") if number < 3 else ("old 3", None))
 
 
 # ---- the command ------------------------------------------------------------------------------

@@ -47,9 +47,9 @@ def served(folder: Path, faults: Any = ()) -> Iterator[tuple[str, ChaosProxy, Ob
             yield f"{proxy.url}/set", proxy, server
 
 
-def epoch(shards: Any) -> list[Any]:
+def epoch(shards: Any, num_workers: int = 0) -> list[Any]:
     stream = ss.ShardStream(shards, epochs=1, max_batch_seconds=20.0, run=2).load_audio(dtype="int16")
-    return [delivered(batch) for batch in ss.Loader(stream)]
+    return [delivered(batch) for batch in ss.Loader(stream, num_workers=num_workers)]
 
 
 @in_child
@@ -142,7 +142,7 @@ def index_in_store(environment: dict[str, str], folder: Path, url: str, out: Pat
     files = sorted(name for name, _ in store.list("deep/"))
     return (
         [one.fingerprint for one in (beside, elsewhere, again)],
-        [epoch(one) for one in (beside, elsewhere, moved)],
+        [epoch(beside), epoch(elsewhere, 2), epoch(moved)],
         files,
     )
 
@@ -155,7 +155,7 @@ def test_beside_the_tars_in_a_real_store(rgw: Rgw, tmp_path: Path) -> None:
             index_in_store, rgw.environment(), tmp_path / "tars", "s3://test/foreign", tmp_path / "b"
         )
     assert prints == [local.fingerprint] * 3
-    assert epochs[:2] == [epoch(local)] * 2
+    assert epochs[:2] == [epoch(local)] * 2  # without workers, and with two
     assert len(epochs[2]) == len(epochs[0])
     tars = [f"x-{number}.tar" for number in range(NUM_TARS)]
     sidecars = [f"{name}{suffix}" for name in tars for suffix in ("", ".idx", ".parquet")]
