@@ -80,7 +80,7 @@ def _lines(report: IndexReport) -> list[str]:
     lines = [
         f"{report.url}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
         f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB; "
-        f"{facts['run']} neighbours are read together"
+        f"neighbours read together from a store: {facts['run']}"
     ]
     if table is not None:
         lines.append(

@@ -174,6 +174,21 @@ def test_a_key_cut_at_its_first_dot_is_told(tmp_path: Path) -> None:
     assert "WebDataset cuts names at the first dot" in report.left_out[0].message
 
 
+def test_odd_recordings(real_data: Path, tmp_path: Path) -> None:
+    files = sorted((real_data / "odd").iterdir())
+    (tmp_path / "x.tar").write_bytes(tar((f"odd/{path.name}", path.read_bytes()) for path in files))
+    shards = ss.index_shards(tmp_path)
+    assert left_out(tmp_path) == [
+        ("odd+dots", "refused", "several_audio"), ("odd+no_frames", "damaged", "empty"),
+        ("odd+text_not_audio", "damaged", "decode"), ("odd+zero_bytes", "damaged", "empty"),
+    ]  # fmt: skip
+    stream = ss.ShardStream(shards, epochs=1).load_audio(sample_rate=None)
+    lengths = {str(sample["key"]): len(sample["wav"]) for sample in stream}
+    planned = {str(row["key"]): int(row["frames"]) for row in shards.table().to_pylist()}
+    assert planned.keys() - lengths.keys() == {"odd+cut_in_half"}  # only decoding tells
+    assert lengths == {key: frames for key, frames in planned.items() if key in lengths}
+
+
 # ---- where it goes ----------------------------------------------------------------------------
 
 
