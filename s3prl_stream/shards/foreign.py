@@ -182,7 +182,7 @@ class _Target:
                 (name for name in (LEFT_OUT, *map(rows_name, names)) if self.out.size(name) is not None), None
             )
             if in_the_way is not None:
-                raise UsageError(f"{self.out.url}: {in_the_way} is in the way, and no index says whose it is. Remove it or give out=.")
+                raise UsageError(f"{self.out.url}: {in_the_way} is in the way, not of an index. Remove it or give out=.")
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
