@@ -17,6 +17,7 @@ from damage import batches_of, flip_audio, flip_json, pack_clips, remove_part, r
 from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_offsets, without_shard
 from integration.servers import Rgw
 from streams import delivered
+from tars import clip, tar
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
@@ -124,6 +125,22 @@ def test_a_set_in_a_store_is_verified_and_repaired_within_it(tmp_path: Path) -> 
         assert report._replace(url="", out="") == expected._replace(url="", out="")
         assert files_of(folder / "stored") == files_of(folder / "local")
         shutil.rmtree(folder)
+
+
+@in_child
+def test_tars_made_elsewhere_behind_a_web_server(tmp_path: Path) -> None:
+    tars = tar([one for number in range(9) for one in clip(f"c{number}", 900 + 50 * number, "flac", n=number)])
+    with serving() as server:
+        server.objects["/set/a.tar"] = tars
+        ss.index_shards(f"{server.url}/set/a.tar", tmp_path / "index")
+        assert ss.verify(tmp_path / "index", full=True).is_sound
+        row = rows_of(tmp_path / "index")[4]
+        server.objects["/set/a.tar"] = tars[: row.offset + 130] + b"?" + tars[row.offset + 131 :]
+        assert ss.verify(tmp_path / "index").is_sound
+        (found,) = ss.verify(tmp_path / "index", full=True).findings
+        assert (found.file, found.key, found.offset, found.reason) == ("a.tar", row.key, row.offset, "tar")
+        del server.objects["/set/a.tar"]
+        assert [one.reason for one in ss.verify(tmp_path / "index").findings] == ["missing"]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from damage import (
     Row,
+    bad_sectors,
     batches_of,
     flip_audio,
     flip_first_header,
@@ -209,6 +211,19 @@ def test_sound_shards_take_no_space_on_the_same_disk(whole: Path, tmp_path: Path
     ss.repair(broken, tmp_path / "out")
     for path in broken.glob("*.tar"):
         assert path.samefile(tmp_path / "out" / path.name) == (path.name != SHARD)
+
+
+def test_bad_sectors_cost_their_samples(
+    whole: Path, broken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = middle_row(broken)
+    bad_sectors(monkeypatch, broken, row)
+    assert ss.repair(broken, tmp_path / "out").lost == {"unreadable": 1}
+    check(whole, tmp_path / "out", {row.key})
+    bad_sectors(monkeypatch, broken, row, error=errno.EACCES)  # says nothing about the data
+    with pytest.raises(ShardError, match="Permission denied"):
+        ss.repair(broken, tmp_path / "second")
+    assert not (tmp_path / "second" / MANIFEST).exists()
 
 
 def test_nothing_is_left(broken: Path, tmp_path: Path) -> None:
