@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from s3prl_stream.errors import MissingFile, ShardError, UsageError
+from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.braces import find_tars
 from s3prl_stream.shards.durations import Table, read_table
 from s3prl_stream.shards.foreign_index import ForeignIndexWriter, metadata_schema
+from s3prl_stream.shards.index_folder import IndexFolder
 from s3prl_stream.shards.keys import escape_foreign_key
-from s3prl_stream.shards.layout import MANIFEST, rows_name, set_name
+from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
-from s3prl_stream.shards.store import LocalStore, is_remote, local_path, open_store
+from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.workers import Workers
 
 if TYPE_CHECKING:
@@ -38,9 +35,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, "int | None"], None]
 """Called with the step ("indexing"), how many tars are done, and of how many."""
 
-MAX_MANIFEST_BYTES = 1 << 30
-_MARKER = ".indexing.json"
-_SCRATCH = ".indexing-"
 _COMPRESSED_NAMES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 
 
@@ -130,7 +124,7 @@ def index_tars(
     _refuse_names(found)
     base, names = _base_and_names(found)
     url = base if out is None else str(out)
-    target = _Target(url, base, names)
+    target = IndexFolder(url, base, names)
     table = None if durations is None else read_table(durations)
     name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
     with target.scratch() as scratch:
@@ -169,74 +163,6 @@ def index_tars(
     return IndexReport(url, manifest, left_out, fit)
 
 
-class _Target:
-    """Where an index goes, and what of it may be replaced."""
-
-    def __init__(self, url: str, base: str, names: Sequence[str]) -> None:
-        self.is_beside = _same_folder(url, base)
-        self.out = open_store(url)
-        self._check_writable(url)
-        self._ours = self._previous()
-        if self._ours is None:
-            in_the_way = next(
-                (name for name in (LEFT_OUT, *map(rows_name, names)) if self.out.size(name) is not None), None
-            )
-            if in_the_way is not None:
-                raise UsageError(f"{self.out.url}: {in_the_way} is in the way, not of an index. Remove it or give out=.")
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder for what the scans find; in that of the index, since it may be as large."""
-        folder = self.out.folder if isinstance(self.out, LocalStore) else None
-        if folder is None:
-            with tempfile.TemporaryDirectory(prefix=_SCRATCH) as path:
-                yield Path(path)
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob(f"{_SCRATCH}*"):
-                shutil.rmtree(old, ignore_errors=True)
-            made = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
-        except OSError as error:
-            raise UsageError(f"{self.out.url}: cannot be written ({error.strerror}). Give another out=.") from None
-        with made as path:
-            yield Path(path)
-
-    @contextlib.contextmanager
-    def being_written(self, scans: Sequence[Scan]) -> Iterator[None]:
-        """From here on an earlier index is gone; a marker says so, and what is ours, until the new one is complete."""
-        ours = [{"name": scan.name, "offsets": "written"} for scan in scans if self.writes_offsets(scan)]
-        self.out.write(_MARKER, json.dumps({"indexed": True, "shards": ours}).encode())
-        self.out.delete(MANIFEST)
-        yield
-        self.out.delete(_MARKER)
-
-    def writes_offsets(self, scan: Scan) -> bool:
-        """False where offsets lie beside the tar that are not ours to replace."""
-        return not self.is_beside or scan.offsets == "none" or scan.name in (self._ours or ())
-
-    def _check_writable(self, url: str) -> None:
-        if url.startswith(("http://", "https://")):
-            raise UsageError(f"{self.out.url}: a web server takes no files. Give out=, a folder for the index.")
-        if isinstance(self.out, LocalStore) and self.out.folder.exists() and not self.out.folder.is_dir():
-            raise UsageError(f"{url} is a file. out= is the folder of the index.")
-
-    def _previous(self) -> set[str] | None:
-        """Shards whose offsets an earlier index has written here, be it complete or killed; None: there is none."""
-        for name in (MANIFEST, _MARKER):
-            with contextlib.suppress(MissingFile):
-                try:
-                    earlier = json.loads(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))
-                    shards = earlier["indexed"] and earlier["shards"]
-                    return {shard["name"] for shard in shards if shard["offsets"] == "written"}
-                except (ValueError, KeyError, TypeError):
-                    raise UsageError(
-                        f"{self.out.url}: {name} there is of no index. A packed set is opened as it is; "
-                        "otherwise give out=, another folder."
-                    ) from None
-        return None
-
-
 def _refuse_names(found: Sequence[str]) -> None:
     for tar in found:
         if not tar.isprintable():  # bytes that are not UTF-8 among them, which no manifest could hold
@@ -260,12 +186,6 @@ def _base_and_names(found: Sequence[str]) -> tuple[str, list[str]]:
     paths = [str(local_path(tar).absolute()) for tar in found]
     base = os.path.commonpath([os.path.dirname(path) for path in paths])
     return base, [os.path.relpath(path, base).replace(os.sep, "/") for path in paths]
-
-
-def _same_folder(url: str, base: str) -> bool:
-    if is_remote(url) or is_remote(base):
-        return url.rstrip("/") == base.rstrip("/")
-    return local_path(url).resolve() == local_path(base).resolve()
 
 
 def _scan_all(
@@ -318,10 +238,21 @@ def _join(scans: Sequence[Scan], table: Table) -> dict[str, Any]:
 
 
 def _duplicates(scans: Sequence[Scan], prefix_keys: bool) -> list[frozenset[int]]:
-    """Of each tar, the numbers of rows whose key came before: in this tar, or in any without prefixes."""
+    """Of each tar, the numbers of rows whose key came before: in this tar, or in any without prefixes.
+
+    Raises:
+        UsageError: most of them did.
+    """
     if prefix_keys:
         return [_repeated([scan])[0] for scan in scans]
-    return _repeated(scans)
+    twice = _repeated(scans)
+    num_twice, num_rows = sum(map(len, twice)), sum(len(scan.hashes) for scan in scans)
+    if len(scans) > 1 and num_twice > num_rows / 2:
+        raise UsageError(
+            f"{num_twice} of {num_rows} samples have a key that another one has, as if each tar counted from 0. "
+            "prefix_keys=True (--prefix-keys) puts the tar's name before each key."
+        )
+    return twice
 
 
 def _repeated(scans: Sequence[Scan]) -> list[frozenset[int]]:
@@ -336,11 +267,9 @@ def _repeated(scans: Sequence[Scan]) -> list[frozenset[int]]:
     again = np.ones(len(on), dtype=np.bool_)
     again[first] = False
     rows = on[again]
-    edges = np.cumsum([0, *(len(scan.hashes) for scan in scans)])
-    return [
-        frozenset((rows[(rows >= start) & (rows < stop)] - start).tolist())
-        for start, stop in itertools.pairwise(edges.tolist())
-    ]
+    first_rows = np.cumsum([0, *(len(scan.hashes) for scan in scans)])[:-1]
+    of_scans = np.split(rows, np.searchsorted(rows, first_rows[1:]))
+    return [frozenset((some - start).tolist()) for some, start in zip(of_scans, first_rows, strict=True)]
 
 
 def _listed_twice(scans: Sequence[Scan], twice: Sequence[frozenset[int]]) -> list[LeftOut]:

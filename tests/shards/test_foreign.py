@@ -167,6 +167,14 @@ def test_a_name_that_stands_twice_is_a_sample_once(tmp_path: Path) -> None:
     assert sorted(wavs(loader(shards))) == keys  # the reader knows where the prefix comes from
 
 
+def test_tars_that_count_from_nought_each_are_told_what_to_do(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.tar").write_bytes(tar(one for number in range(5) for one in clip(f"{number:06d}")))
+    with pytest.raises(UsageError, match=r"10 of 15 samples have a key that another one has.*--prefix-keys"):
+        ss.index_shards(tmp_path)
+    assert len(ss.index_shards(tmp_path, prefix_keys=True)) == 15
+
+
 def test_a_key_cut_at_its_first_dot_is_told(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(tar([*clip("a.1-x"), *clip("a.2-x"), *clip("b")]))
     report = index_tars(tmp_path / "x.tar")

@@ -1,0 +1,103 @@
+"""Where an index of tars made elsewhere goes, and what is replaced there: an earlier index, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from s3prl_stream.errors import MissingFile, UsageError
+from s3prl_stream.shards.layout import MANIFEST, rows_name
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.scan import Scan
+from s3prl_stream.shards.store import LocalStore, is_remote, local_path, open_store
+
+MAX_MANIFEST_BYTES = 1 << 30
+_MARKER = ".indexing.json"
+_SCRATCH = ".indexing-"
+
+
+class IndexFolder:
+    """Where an index goes.
+
+    Args:
+        url: of the folder.
+        base: of the folder of the tars.
+        names: of the tars in it.
+
+    Raises:
+        UsageError: it cannot be written, or holds something else.
+    """
+
+    def __init__(self, url: str, base: str, names: Sequence[str]) -> None:
+        self.is_beside = _same_folder(url, base)
+        self.out = open_store(url)
+        self._check_writable(url)
+        self._ours = self._previous()
+        if self._ours is None:
+            in_the_way = next(
+                (name for name in (LEFT_OUT, *map(rows_name, names)) if self.out.size(name) is not None), None
+            )
+            if in_the_way is not None:
+                raise UsageError(f"{self.out.url}: {in_the_way} is in the way, of no index. Remove it or give out=.")
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for what the scans find; in that of the index, since it may be as large."""
+        folder = self.out.folder if isinstance(self.out, LocalStore) else None
+        if folder is None:
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH) as path:
+                yield Path(path)
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(old, ignore_errors=True)
+            made = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
+        except OSError as error:
+            raise UsageError(f"{self.out.url}: cannot be written ({error.strerror}). Give another out=.") from None
+        with made as path:
+            yield Path(path)
+
+    @contextlib.contextmanager
+    def being_written(self, scans: Sequence[Scan]) -> Iterator[None]:
+        """From here on an earlier index is gone; a marker says so, and what is ours, until the new one is complete."""
+        ours = [{"name": scan.name, "offsets": "written"} for scan in scans if self.writes_offsets(scan)]
+        self.out.write(_MARKER, json.dumps({"indexed": True, "shards": ours}).encode())
+        self.out.delete(MANIFEST)
+        yield
+        self.out.delete(_MARKER)
+
+    def writes_offsets(self, scan: Scan) -> bool:
+        """False where offsets lie beside the tar that are not ours to replace."""
+        return not self.is_beside or scan.offsets == "none" or scan.name in (self._ours or ())
+
+    def _check_writable(self, url: str) -> None:
+        if url.startswith(("http://", "https://")):
+            raise UsageError(f"{self.out.url}: a web server takes no files. Give out=, a folder for the index.")
+        if isinstance(self.out, LocalStore) and self.out.folder.exists() and not self.out.folder.is_dir():
+            raise UsageError(f"{url} is a file. out= is the folder of the index.")
+
+    def _previous(self) -> set[str] | None:
+        """Shards whose offsets an earlier index has written here, be it complete or killed; None: there is none."""
+        for name in (MANIFEST, _MARKER):
+            with contextlib.suppress(MissingFile):
+                try:
+                    earlier = json.loads(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))
+                    shards = earlier["indexed"] and earlier["shards"]
+                    return {shard["name"] for shard in shards if shard["offsets"] == "written"}
+                except (ValueError, KeyError, TypeError):
+                    raise UsageError(
+                        f"{self.out.url}: {name} there is of no index. A packed set is opened as it is; "
+                        "otherwise give out=, another folder."
+                    ) from None
+        return None
+
+
+def _same_folder(url: str, base: str) -> bool:
+    if is_remote(url) or is_remote(base):
+        return url.rstrip("/") == base.rstrip("/")
+    return local_path(url).resolve() == local_path(base).resolve()
