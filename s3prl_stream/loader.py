@@ -29,7 +29,7 @@ from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
-from s3prl_stream.shards.read_ahead import READ_AHEAD_BATCHES, ReadAhead, Task, with_coming
+from s3prl_stream.shards.read_ahead import ReadAhead, Task, depth_of, with_coming
 from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
 from s3prl_stream.timing import Timing
 from s3prl_stream.watchdog import Watchdog
@@ -200,7 +200,7 @@ class Loader:
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
         watchdog = Watchdog(self._builder.place, self.num_workers)
         shards = self._builder.root.shards
-        tasks = with_coming(planned, max(self.num_workers, 1), READ_AHEAD_BATCHES if shards.is_remote else 0)
+        tasks = with_coming(planned, max(self.num_workers, 1), depth_of(shards))
         if self.num_workers == 0:
             try:
                 yield from _built_in_thread(tasks, self._builder, self.prefetch, self.stuck_after_seconds)

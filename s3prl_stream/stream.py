@@ -19,6 +19,7 @@ from s3prl_stream.plan.planner import EpochPlanner, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
+from s3prl_stream.shards.read_ahead import ReadAhead, depth_of, with_coming
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.timing import BATCH, Place, StageClock
@@ -126,12 +127,14 @@ class ShardStream(Root):
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""
         failures = Failures(self.max_consecutive_failures)
-        for planned in self.planned():
-            damaged: list[dict[str, Any]] = []
-            samples = self.samples_of(planned, stages, damaged)
-            self.damaged.extend(damaged)
-            failures.count(len(samples), damaged)
-            yield from samples
+        with closing(ReadAhead(self.shards)) as ahead:
+            for task in with_coming(self.planned(), 1, depth_of(self.shards)):
+                damaged: list[dict[str, Any]] = []
+                with ahead.reading(task):
+                    samples = self.samples_of(task.planned, stages, damaged)
+                self.damaged.extend(damaged)
+                failures.count(len(samples), damaged)
+                yield from samples
 
     def samples_of(
         self,
@@ -277,11 +280,13 @@ class CollatedStream(Source):
     def __iter__(self) -> Iterator[Batch]:
         root = self.builder.root
         failures = Failures(root.max_consecutive_failures)
-        for planned in root.planned():
-            batch, damaged, _ = self.builder[planned]
-            root.damaged.extend(damaged)
-            failures.count(len(batch["key"]), damaged)
-            yield batch
+        with closing(ReadAhead(root.shards)) as ahead:
+            for task in with_coming(root.planned(), 1, depth_of(root.shards)):
+                with ahead.reading(task):
+                    batch, damaged, _ = self.builder[task.planned]
+                root.damaged.extend(damaged)
+                failures.count(len(batch["key"]), damaged)
+                yield batch
 
 
 class Failures:

@@ -205,6 +205,7 @@ class ObjectStore:
                 if at > end:
                     raise ShardError(f"{self.url}/{name}: an answer was {at - end} bytes longer than asked for.")
             except Exception as error:
+                self._answered |= status_of(error) is not None
                 if known is None and _begins_behind_the_end(error):  # and nobody has told us yet where that is
                     self._head(name)
                     continue

@@ -13,7 +13,7 @@ MAX_FAILURES = 20
 """Tries in a row that bring not a byte, about 100 s of them; any byte sets the count back."""
 
 MAX_FAILURES_AT_FIRST = 5
-"""The same of a store that has never answered: more likely a wrong address than a fault that passes."""
+"""The same where no server has ever answered: more likely a wrong address than a fault that passes."""
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 10.0
 MAX_WHOLE_ANSWERS = 3

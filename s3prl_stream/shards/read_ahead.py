@@ -30,6 +30,11 @@ class Task(NamedTuple):
     """Batches that the same builder will get later, each told once."""
 
 
+def depth_of(shards: ShardSet) -> int:
+    """How many batches ahead a builder should know: none of local sets."""
+    return READ_AHEAD_BATCHES if shards.is_remote else 0
+
+
 def with_coming(planned: Iterator[PlannedBatch], num_builders: int, depth: int) -> Iterator[Task]:
     """Tasks of builders that take turns, each with what comes `depth` turns later (the first ones: up to then).
 
