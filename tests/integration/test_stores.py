@@ -170,6 +170,7 @@ def test_a_set_is_packed_into_a_store(
     assert all(content == (large_set / name).read_bytes() for name, content in files.items())
 
 
+@pytest.mark.timeout(900)
 def test_the_command_line_takes_urls(copies: Callable[[str], Copy], tmp_path: Path) -> None:
     copy = copies("s3")
 
