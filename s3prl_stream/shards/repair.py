@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.content import Place, metadata_columns_of, no_sink
+from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import read_index, read_shard
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart, Unusable, read_rows_sidecar
@@ -39,7 +40,7 @@ from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import LocalStore, Store, open_store
-from s3prl_stream.shards.verify import duplicates, store_of
+from s3prl_stream.shards.verify import store_of
 from s3prl_stream.shards.workers import Workers
 
 Progress = Callable[[str, int, int], None]

@@ -2,12 +2,15 @@
 
 Nothing is believed on one file's word. The index part, the row sidecar and the bytes of a shard are compared, and what
 two of the three say against the third is the truth; so a finding names the file that is wrong.
+
+From here down: `inventory` reads the manifest or makes up for it, `examine` compares what is known of one shard, from
+`index_files` and `content` (its bytes); `examine_indexed` is for tars made elsewhere; `findings` has the words.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ import numpy as np
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import no_sink
+from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
 from s3prl_stream.shards.examine_indexed import IndexedTask, examine_tars, tars_of
 from s3prl_stream.shards.findings import Finding, of_file, of_sample
@@ -161,40 +165,6 @@ def _examine_indexed(store: Store, inventory: Inventory, workers: Workers, full:
         yield from (Examined(*one) for one in some)
 
 
-def duplicates(
-    store: Store, entries: Sequence[Entry], hashes: Sequence[U64]
-) -> Iterator[tuple[str, tuple[str, str, int, int]]]:
-    """(where the first one is, (shard, key, offset, size)) of each sample whose key an earlier one has.
-
-    Args:
-        store, entries: the shards.
-        hashes: of the keys of each shard.
-    """
-    import pyarrow
-
-    twice = _repeated(hashes)
-    first: dict[str, str] = {}
-    for entry, some in zip(entries, hashes, strict=True):
-        if not len(twice) or not np.isin(some, twice).any():
-            continue
-        for table in read_index(store, entry, IndexPart(store, entry.part)).candidates()[:1]:
-            suspects = table.filter(pyarrow.array(np.isin(table.column("key_hash").to_numpy(), twice)))
-            for row in suspects.select(["key", "offset", "size"]).to_pylist():
-                place = f"the sample of {entry.name} at byte {row['offset']}"
-                if first.setdefault(row["key"], place) != place:
-                    yield first[row["key"]], (entry.name, row["key"], row["offset"], row["size"])
-
-
-def _repeated(hashes: Sequence[U64]) -> U64:
-    """Values that are there more than once; a sixteenth of all values is looked at at a time, for the memory."""
-    found = []
-    for first_digit in range(16):
-        some = np.concatenate([one[one >> np.uint64(60) == first_digit] for one in hashes])
-        some.sort()
-        found.append(np.unique(some[1:][some[1:] == some[:-1]]))
-    return np.concatenate(found)
-
-
 def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:
     """One shard a task where it is read, one index part a task where it is not."""
     try:
@@ -220,10 +190,10 @@ def _examine_some(task: Examination) -> list[Examined]:
 def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
     index = read_index(store, entry, part)
     rows = next(iter(index.candidates()), None)
-    findings: list[Finding] = []
     if size is None:
         samples = "" if entry.samples is None else f"; it held {entry.samples} samples"
-        findings.append(of_file(entry.name, "missing", f"not there{samples}", "shard left out"))
+        missing = of_file(entry.name, "missing", f"not there{samples}", "shard left out")
+        findings = [missing, *index_findings(entry, index, rows, None)]
     elif full:
         reading = read_shard(store, entry, index, lambda: no_sink)
         rows = reading.table
@@ -232,8 +202,6 @@ def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full
         findings = index_findings(entry, index, rows, size)
         if rows is not None:
             findings += header_findings(store, entry, rows)
-    if size is None:
-        findings += index_findings(entry, index, rows, None)
     hashes = np.zeros(0, dtype=np.uint64) if rows is None else rows.column("key_hash").to_numpy()
     return Examined(findings, size or 0, hashes)
 

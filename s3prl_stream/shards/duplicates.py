@@ -1,0 +1,47 @@
+"""Keys that stand twice in a set: in one whose shards are sound, by a mixture of two sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from s3prl_stream.hashing import U64
+from s3prl_stream.shards.examine import read_index
+from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.inventory import Entry
+from s3prl_stream.shards.store import Store
+
+
+def duplicates(
+    store: Store, entries: Sequence[Entry], hashes: Sequence[U64]
+) -> Iterator[tuple[str, tuple[str, str, int, int]]]:
+    """(where the first one is, (shard, key, offset, size)) of each sample whose key an earlier one has.
+
+    Args:
+        store, entries: the shards.
+        hashes: of the keys of each shard.
+    """
+    import pyarrow
+
+    twice = _repeated(hashes)
+    first: dict[str, str] = {}
+    for entry, some in zip(entries, hashes, strict=True):
+        if not len(twice) or not np.isin(some, twice).any():
+            continue
+        for table in read_index(store, entry, IndexPart(store, entry.part)).candidates()[:1]:
+            suspects = table.filter(pyarrow.array(np.isin(table.column("key_hash").to_numpy(), twice)))
+            for row in suspects.select(["key", "offset", "size"]).to_pylist():
+                place = f"the sample of {entry.name} at byte {row['offset']}"
+                if first.setdefault(row["key"], place) != place:
+                    yield first[row["key"]], (entry.name, row["key"], row["offset"], row["size"])
+
+
+def _repeated(hashes: Sequence[U64]) -> U64:
+    """Values that are there more than once; a sixteenth of all values is looked at at a time, for the memory."""
+    found = []
+    for first_digit in range(16):
+        some = np.concatenate([one[one >> np.uint64(60) == first_digit] for one in hashes])
+        some.sort()
+        found.append(np.unique(some[1:][some[1:] == some[:-1]]))
+    return np.concatenate(found)
