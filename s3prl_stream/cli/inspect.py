@@ -118,7 +118,7 @@ def _lines(facts: dict[str, Any], top: int) -> list[str]:
     ]
     lines += [f"{name}: {facts[name]}" for name in ("corpus", "licence") if facts[name]]
     skipped = "".join(f", {count} {reason.replace('_', ' ')}" for reason, count in facts["skipped"].items())
-    lines.append(f"left out when packed: {facts['damaged']} damaged{skipped}")
+    lines.append(f"left out: {facts['damaged']} damaged{skipped}")
     lines += ["", "durations", *_histogram_lines(facts["duration_histogram"])]
     for name, hours in facts["hours_by"].items():
         lines += ["", f"by {name} ({len(hours)} {'value' if len(hours) == 1 else 'values'})"]

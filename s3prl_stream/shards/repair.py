@@ -280,6 +280,8 @@ def _begun(out: Store, name: str) -> Iterator[Path]:
     if out.url.startswith(("http://", "https://")):
         raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
     there = [file for file, _ in out.list()]
+    if MANIFEST in there:
+        raise UsageError(f"{out.url} holds a set: choose a new or an empty folder.")
     for file in there:
         if _MARKER not in there or not ours.fullmatch(file):
             raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")

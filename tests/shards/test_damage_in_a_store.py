@@ -169,5 +169,5 @@ def test_a_set_in_a_bucket_is_repaired_into_the_bucket(tmp_path: Path, rgw: Rgw)
     loader = ss.Loader(ss.ShardStream(f"{folder}/out", epochs=1, max_batch_seconds=3.0, run=1).load_audio())
     rows = [row for batch in loader for row in delivered(batch)[1]]
     assert sorted(rows) == sorted(row for _, rows in everything for row in rows if row[0] not in lost)
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="holds a set"):
         ss.repair(f"{folder}/broken", f"{folder}/out")

@@ -268,8 +268,8 @@ def test_nothing_is_left(broken: Path, tmp_path: Path) -> None:
 def test_out_must_be_empty_and_the_set_is_never_changed(whole: Path, broken: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
-    for out in (broken, whole, tmp_path / "other"):
-        with pytest.raises(UsageError, match="holds other files"):
+    for out, holds in ((broken, "a set"), (whole, "a set"), (tmp_path / "other", "other files, such as file")):
+        with pytest.raises(UsageError, match=f"holds {holds}"):
             ss.repair(broken, out)
     with pytest.raises(UsageError, match="num_workers is -1"):
         ss.repair(broken, tmp_path / "out", num_workers=-1)
@@ -292,7 +292,7 @@ ss.repair({str(broken)!r}, {str(out)!r}, progress=lambda step, done, total: done
     ss.repair(broken, out)
     check(whole, out, {rows_of(whole)[0].key})
     (out / "file").write_text("mine")
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="holds a set"):
         ss.repair(broken, out)
 
 
