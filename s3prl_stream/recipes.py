@@ -153,10 +153,12 @@ def pretrain(
     # built before the folder is: a mistake in the settings leaves nothing behind
     stream = tera_stream(shard_set, **stream_settings)
     loader = Loader(stream, num_workers=num_workers, pin_memory=used_device.type == "cuda" and num_workers > 0)
+    batches = _RunBatches(loader, skip_batches, exclude, run, quiet=quiet)
+    batches.leave_out()
     claim_run(run, settings)
     result = train(
         objective,
-        _RunBatches(loader, skip_batches, exclude, run, quiet=quiet),
+        batches,
         train_settings,
         run=run,
         seconds_by_set=seconds_by_set,
@@ -189,10 +191,14 @@ class _RunBatches:
         self.state_dict = loader.state_dict
         self.load_state_dict = loader.load_state_dict
 
-    def __iter__(self) -> Iterator[Batch]:
+    def leave_out(self) -> None:
+        """What is to be left out, from where the loader stands; loading a state forgets it."""
         for first, last in self.skip_batches:
             self.loader.skip(first, last)
         self.loader.exclude(self.exclude)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.leave_out()
         told = self.loader.receipt is None
         for batch in self.loader:
             if not told:

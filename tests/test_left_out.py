@@ -166,6 +166,27 @@ def test_a_clip_that_is_not_there_is_an_error_and_nothing_changes() -> None:
     assert ("two", "clip0001") not in zip(batch["set"], batch["key"], strict=True)
 
 
+def test_clips_of_one_set_of_a_mix() -> None:
+    members = [MemoryShards(clips([1.0 + n % 3 for n in range(40)]), name=name) for name in ("one", "two")]
+    stream = ss.ShardStream(ShardSet(members, (0.5, 0.5)), max_batch_seconds=9.0).load_audio(sample_rate=RATE)
+    whole = [delivered(batch) for _, batch in zip(range(40), ss.Loader(stream), strict=False)]
+    loader = ss.Loader(stream)
+    loader.exclude([("two", key) for key in EXCLUDED[:1]])
+    loader.skip(20, 21)
+    seconds: dict[str, float] = {}
+    num_clips = []
+    for _, batch in zip(range(40), loader, strict=False):
+        num_clips.append(len(batch["key"]))
+        lengths = batch["wav_len"].tolist()
+        for name, frames in zip(batch["set"], lengths, strict=True):
+            seconds[name] = seconds.get(name, 0.0) + frames / RATE
+    gone = Counter(row["batch_index"] for row in loader.excluded)
+    assert [len(rows) for _, rows in whole] == [number + gone[batch] for batch, number in enumerate(num_clips)]
+    excluded = {(row["set"], row["key"]) for row in loader.excluded if row["reason"] == "excluded"}
+    assert excluded == {("two", EXCLUDED[0])}
+    assert {name: hours * 3600 for name, hours in loader.hours_by_set.items()} == pytest.approx(seconds)
+
+
 def test_the_cursor_stays_small_and_says_when_it_is_full() -> None:
     data = memory([0.5] * 400)
     loader = ss.Loader(chain(data))

@@ -50,6 +50,7 @@ def test_a_run_goes_on_without_some_batches_and_clips(
     [
         (["--skip-batches", "three"], "--skip-batches three: give a number"),
         (["--skip-batches", "9-3"], "9 to 3 is no range of batches"),
+        (["--exclude", "other.txt"], "1 of 1 clips are in no index"),
         (["--exclude", "no-such-file"], "no-such-file: cannot be read"),
         (["--exclude", "keys.txt"], "'{\"key\": 3}' is no line of `which --json`"),
     ],
@@ -63,7 +64,9 @@ def test_mistakes_are_told_in_one_line(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("no-such-clip\n")
     (tmp_path / "keys.txt").write_text('{"key": 3}\n')
     command = ["pretrain", "tera", "--data", str(sample_set), "--out", "run", *SIZES.split(), "--steps", "1"]
     assert main([*command, *words]) == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
