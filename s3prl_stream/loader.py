@@ -35,6 +35,9 @@ from s3prl_stream.timing import Timing
 from s3prl_stream.watchdog import Watchdog
 from s3prl_stream.worker_context import Environment, context_for, start_method
 
+_TURN_SECONDS = 5.0
+"""After so long without a batch, the workers are looked at."""
+
 
 class Loader:
     """Batches of a chain for one rank.
@@ -216,12 +219,12 @@ class Loader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             pin_memory=self.pin_memory,
-            timeout=self.stuck_after_seconds or 0,
+            timeout=min(self.stuck_after_seconds or 0, _TURN_SECONDS),
             worker_init_fn=watchdog,
             multiprocessing_context=context_for(self._start_method(), work),
         )
         try:
-            for built in workers:
+            for built in _in_turns(iter(workers), self.stuck_after_seconds):
                 if isinstance(built, StreamError):
                     raise built
                 yield built
@@ -411,6 +414,28 @@ class _OneWay:
             yield from self.tasks
         except Exception as error:
             self.error = error
+
+
+def _in_turns(batches: Iterator[Any], longest_wait_seconds: float | None) -> Iterator[Any]:
+    """What torch's workers give.
+
+    Given a limit, torch looks whether its workers are alive only when it is reached, and no signal tells of a fork
+    server's. So it gets a short one, again and again.
+    """
+    waited_seconds = 0.0
+    while True:
+        try:
+            built = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            waited_seconds += _TURN_SECONDS
+            timed_out = str(error).startswith("DataLoader timed out")
+            if not timed_out or longest_wait_seconds is None or waited_seconds >= longest_wait_seconds:
+                raise
+            continue
+        waited_seconds = 0.0
+        yield built
 
 
 def _built_in_thread(

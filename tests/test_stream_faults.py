@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from damage import (
     NUM_CLIPS,
@@ -219,6 +220,21 @@ def test_a_stage_that_cannot_be_sent_is_named_when_the_loader_is_made(whole: Pat
     assert len(list(ss.Loader(chain))) == len(batches_of(whole)[0])
     with pytest.raises(ChainError, match="Unsendable cannot be sent to a forkserver worker"):
         ss.Loader(chain, num_workers=1, multiprocessing_context="forkserver")
+
+
+def test_a_killed_worker_is_noticed_long_before_the_loader_counts_as_stuck(whole: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
+    loader = ss.Loader(stream_of(whole, epochs=None), num_workers=1, multiprocessing_context="forkserver")
+    batches = iter(loader)
+    next(batches)
+    new = set(psutil.Process().children(recursive=True)) - others
+    for process in new:
+        if not process.children() and "resource_tracker" not in " ".join(process.cmdline()):
+            process.kill()
+    # torch's own error, or that of a batch whose memory the worker was about to hand over
+    with pytest.raises((RuntimeError, OSError, EOFError)):
+        for _ in batches:
+            pass
 
 
 @pytest.mark.parametrize("context", ["fork", "forkserver"])

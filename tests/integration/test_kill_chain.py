@@ -264,7 +264,7 @@ def kill_trainer(process: psutil.Popen, run: Path, victim: str, steps: int, draw
 @pytest.mark.timeout(3600)
 def test_a_trainer_killed_twenty_times_has_the_losses_of_an_undisturbed_one(in_gateway: Rgw, tmp_path: Path) -> None:
     """The undisturbed one reads from the store too, where the plan has another `run`."""
-    steps, whole, killed = 80, tmp_path / "whole", tmp_path / "killed"
+    steps, whole, killed = 150, tmp_path / "whole", tmp_path / "killed"
     assert train(URL, whole, steps, 0, in_gateway.environment()).wait() == 0
     draw = random.Random(22)
     for number in range(20):
