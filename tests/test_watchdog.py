@@ -42,11 +42,13 @@ def chain(**settings: Any) -> Source:
 
 @pytest.fixture(autouse=True)
 def _threads_end_with_their_test() -> Iterator[None]:
+    before = set(threading.enumerate())  # a loader that another test has left in the middle ends with the session
     yield
     TEST_IS_OVER.set()
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - before:
         if thread.name in ("loader", "planner"):
-            thread.join()
+            thread.join(60)
+            assert not thread.is_alive()
     TEST_IS_OVER.clear()
 
 
