@@ -113,9 +113,19 @@ class Store(Protocol):
 
 
 def is_remote(url: str | Path) -> bool:
-    """True of a URL of an object store or a web server; False of a local path and of file://."""
+    """True of a URL of an object store or a web server; False of a local path and of file://.
+
+    Raises:
+        UsageError: it begins like a URL and is none.
+    """
     match = _SCHEME.match(str(url))
-    return match is not None and match[1].lower() != "file"
+    if match is None:
+        return False
+    try:
+        urlsplit(str(url))
+    except ValueError as error:  # without the URL, which may hold a password
+        raise UsageError(f"{match[1]}://...: not a URL ({error}); write {match[1]}://NAME/FOLDER.") from None
+    return match[1].lower() != "file"
 
 
 def open_store(url: str | Path) -> Store:

@@ -33,7 +33,10 @@ def test_a_url_is_told_from_a_path() -> None:
     assert open_store("file:///data/my%20set").url == "/data/my set"
 
 
-@pytest.mark.parametrize(("url", "found"), [("ftp://host/set", "ftp://: unknown kind"), ("s3:///set", "no bucket")])
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [("ftp://host/set", "ftp://: unknown kind"), ("s3:///set", "no bucket"), ("http://[x/set", "not a URL")],
+)
 def test_a_url_of_nothing_known_is_a_usage_error(url: str, found: str) -> None:
     with pytest.raises(UsageError, match=found):
         open_store(url)
