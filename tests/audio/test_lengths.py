@@ -109,7 +109,10 @@ def test_a_flac_that_was_written_to_a_pipe_is_decoded() -> None:
         decode_int16(bare, "flac", first_frame=0, num_frames=200_001)
 
 
-@pytest.mark.parametrize(("kind", "most_blocks"), [("flac", 8), ("wav", 8), ("ogg", 600), ("opus", 600), ("mp3", 300)])
+@pytest.mark.parametrize(
+    ("kind", "most_blocks"),
+    [("flac", 8), ("wav", 8), ("ogg", 600), pytest.param("opus", 600, marks=pytest.mark.slow), ("mp3", 300)],
+)
 def test_few_bytes_are_read(kind: str, most_blocks: int) -> None:
     clip = Counted(encoded(kind, 16_000 * 300))
     clip_length(clip.read, len(clip.data), kind)

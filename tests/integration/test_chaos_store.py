@@ -98,7 +98,7 @@ def flip_once_in_each(rows: Sequence[Any], flipped: set[str]) -> Callable[[Reque
     return choose
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_an_epoch_through_all_faults_together(small_set: Path, obstore_child: Child, workers: int) -> None:
     faults = ALL_TOGETHER if workers == 0 else [one for one in ALL_TOGETHER if not isinstance(one, Stall)]
     with serving() as server, ChaosProxy(server.url, dealt(faults, OF_INDEX)) as proxy:

@@ -74,6 +74,7 @@ def test_a_web_server_is_verified_like_a_disk(tmp_path: Path) -> None:
             ss.repair(broken, f"{server.url}/out")
 
 
+@pytest.mark.slow
 @in_child
 def test_a_web_server_is_repaired_to_a_disk(tmp_path: Path) -> None:
     broken = fresh_set(tmp_path)

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_end_with_a_killed_parent(tmp_path: Path, context: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     parent = subprocess.Popen(
