@@ -52,6 +52,7 @@ setup(
             "psutil>=6,<8",
             "pytest>=8.3,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.6,<4",
             "ruff==0.17.6",
             "torchdata>=0.11,<0.12",
             "webdataset>=0.2.100,<2",
