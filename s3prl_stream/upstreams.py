@@ -8,28 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.features import HOP_SAMPLES, NUM_BINS, log_mel, normalised
-from s3prl_stream.pipes.norm_wav import scale_to_db
-from s3prl_stream.recipes import TARGET_DB, build_objective, load_objective, pick_device, read_settings
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.run_folder import fresh_objective, load_objective, pick_device, read_settings, recipe_of
 
 BASELINE = "logmel80"
-MIN_SAMPLES = 800
-"""Shorter waveforms are padded with zeros to this length, as S3PRL's upstreams do."""
 
 
 class Upstream(nn.Module):
-    """Waveforms -> hidden states at one frame each 10 ms.
+    """Waveforms -> hidden states.
 
     Features are computed on the CPU and utterance by utterance, so they do not depend on what else is in the batch.
 
     Args:
-        encoder: (feat [B, F, 80], feat_len [B]) -> hidden states; None: the log-mel itself, without normalisation over
-            the utterance (its mean would be 0), is the only hidden state.
+        encoder: (feat [B, F, D], feat_len [B]) -> hidden states; None: the features themselves, without normalisation
+            over the utterance (their mean would be 0), are the only hidden state.
+        front_end: from waveforms to features.
         norm: of the features, as in `ExtractFeat`.
 
     Attributes:
@@ -38,12 +35,13 @@ class Upstream(nn.Module):
         num_layers: there are `num_layers` + 1 hidden states.
     """
 
-    def __init__(self, encoder: nn.Module | None, *, norm: str = "utterance") -> None:
+    def __init__(self, encoder: nn.Module | None, front_end: FrontEnd, *, norm: str = "utterance") -> None:
         super().__init__()
         self.encoder = encoder
+        self.front_end = front_end
         self.norm = "none" if encoder is None else norm
-        self.stride = HOP_SAMPLES
-        self.hidden_size = NUM_BINS if encoder is None else _whole_number(encoder, "hidden_size")
+        self.stride = front_end.stride
+        self.hidden_size = front_end.feat_dim if encoder is None else _whole_number(encoder, "hidden_size")
         self.num_layers = 0 if encoder is None else _whole_number(encoder, "num_layers")
         self.register_buffer("_where", torch.zeros(()), persistent=False)
 
@@ -58,7 +56,8 @@ class Upstream(nn.Module):
             `num_layers` + 1 tensors [B, F, H]; `num_frames(lengths)` are valid, the rest has no meaning.
         """
         sizes = [len(wav) for wav in wavs] if lengths is None else [int(length) for length in lengths]
-        feats = [self._features(wav[:size]) for wav, size in zip(wavs, sizes, strict=True)]
+        pairs = zip(wavs, sizes, strict=True)
+        feats = [self.front_end.features(wav[:size], norm=self.norm) for wav, size in pairs]
         device = next(self.buffers()).device
         feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
         if self.encoder is None:
@@ -68,13 +67,7 @@ class Upstream(nn.Module):
 
     def num_frames(self, lengths: Sequence[int] | Tensor) -> Tensor:
         """Valid frames int64 [B] of waveforms of these lengths (samples)."""
-        return 1 + torch.as_tensor(lengths).clamp(min=MIN_SAMPLES) // self.stride
-
-    def _features(self, wav: Tensor) -> Tensor:
-        padded = np.zeros(max(len(wav), MIN_SAMPLES), dtype=np.float32)
-        padded[: len(wav)] = np.asarray(wav.detach().cpu() if isinstance(wav, Tensor) else wav)
-        feat_FD = log_mel(torch.as_tensor(scale_to_db(padded, TARGET_DB)))
-        return normalised(feat_FD, self.norm)
+        return self.front_end.num_frames(lengths)
 
 
 def upstream(
@@ -98,16 +91,16 @@ def upstream(
         UsageError: no run there, or no checkpoint in it.
     """
     if str(name) == BASELINE:
-        return Upstream(None).to(pick_device(device)).eval()
+        return Upstream(None, FrontEnd("logmel80", target_db=-25.0)).to(pick_device(device)).eval()
     settings = read_settings(name)
+    recipe = recipe_of(settings)
+    assert recipe.front_end is not None
     if trained:
-        network = load_objective(name, encoder=encoder).encoder
+        objective = load_objective(name, encoder=encoder)
     else:
-        sizes = settings["encoder"]
-        if encoder is None and isinstance(sizes, str):
-            raise UsageError(f"{name}: was trained with an encoder of your own; pass encoder= ({sizes})")
-        network = build_objective(settings["recipe"], sizes, encoder=encoder, seed=seed).encoder
-    return Upstream(network, norm=settings["norm"]).to(pick_device(device)).eval()
+        objective = fresh_objective(name, settings, encoder=encoder, seed=seed)
+    network: nn.Module = objective.encoder  # type: ignore[assignment]
+    return Upstream(network, recipe.front_end, norm=settings["norm"]).to(pick_device(device)).eval()
 
 
 def _whole_number(encoder: nn.Module, name: str) -> int:

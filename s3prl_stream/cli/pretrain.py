@@ -22,36 +22,30 @@ def add_parser(subparsers: Any) -> None:
         description="Pretrain an encoder. The same command continues where a run was stopped or killed; the losses are "
         "then those of an undisturbed run.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="tera")
+    parser.add_argument("recipe", metavar="RECIPE", help="tera, mockingjay or audio_albert")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
-    parser.add_argument("--hidden-size", metavar="N", type=int, default=768, help="default: %(default)s")
-    parser.add_argument("--layers", metavar="N", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--heads", metavar="N", type=int, default=12, help="attention heads (default: %(default)s)")
-    parser.add_argument("--ffn-size", metavar="N", type=int, default=3072, help="default: %(default)s")
-    parser.add_argument("--dropout", metavar="P", type=float, default=0.1, help="default: %(default)s")
+    parser.add_argument("--hidden-size", metavar="N", type=int, help="default: the recipe's, as for all that follow")
+    parser.add_argument("--layers", metavar="N", type=int, help="layers of the encoder")
+    parser.add_argument("--heads", metavar="N", type=int, help="attention heads")
+    parser.add_argument("--ffn-size", metavar="N", type=int, help="width of the feed-forward part")
+    parser.add_argument("--dropout", metavar="P", type=float, help="of hidden states")
     parser.add_argument(
         "--attention-dropout",
         metavar="P",
         type=float,
-        default=0.1,
-        help="0 is much faster on a CPU (default: %(default)s)",
+        help="0 is much faster on a CPU",
     )
-    parser.add_argument("--lr", metavar="RATE", type=float, default=2e-4, help="peak (default: %(default)s)")
-    parser.add_argument(
-        "--batch-seconds", metavar="S", type=float, default=240.0, help="padded audio in a batch (default: %(default)s)"
-    )
-    parser.add_argument("--update-batches", metavar="N", type=int, default=1, help="in an update (default: 1)")
-    parser.add_argument(
-        "--crop-seconds", metavar="S", type=float, default=15.0, help="longest stretch of a clip (default: %(default)s)"
-    )
+    parser.add_argument("--lr", metavar="RATE", type=float, help="peak")
+    parser.add_argument("--batch-seconds", metavar="S", type=float, help="padded audio in a batch")
+    parser.add_argument("--update-batches", metavar="N", type=int, help="in an update")
+    parser.add_argument("--crop-seconds", metavar="S", type=float, help="longest stretch of a clip")
     parser.add_argument(
         "--norm",
         choices=("utterance", "fixed"),
-        default="utterance",
-        help="of the features; fixed keeps the mean spectrum of short clips (default: %(default)s)",
+        help="of the features; fixed keeps the mean spectrum of short clips",
     )
     parser.add_argument("--where", metavar="EXPR", help="clips to use, as in \"seconds > 2 and speaker != 'a'\"")
     parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
@@ -69,8 +63,21 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
-    from s3prl_stream.recipes import pretrain
+    from s3prl_stream.recipes.pretrain import pretrain
 
+    changed = {
+        "max_batch_seconds": args.batch_seconds,
+        "crop_seconds": args.crop_seconds,
+        "norm": args.norm,
+        "lr": args.lr,
+        "update_batches": args.update_batches,
+        "hidden_size": args.hidden_size,
+        "num_layers": args.layers,
+        "num_heads": args.heads,
+        "ffn_size": args.ffn_size,
+        "dropout": args.dropout,
+        "attention_dropout": args.attention_dropout,
+    }
     result = pretrain(
         args.recipe,
         sets_from(args.data, args),
@@ -78,23 +85,13 @@ def run(args: argparse.Namespace) -> int:
         out=args.out,
         seed=args.seed,
         device=args.device,
-        max_batch_seconds=args.batch_seconds,
-        crop_seconds=args.crop_seconds,
-        norm=args.norm,
         where=args.where,
         subset=args.subset,
-        lr=args.lr,
-        update_batches=args.update_batches,
-        hidden_size=args.hidden_size,
-        num_layers=args.layers,
-        num_heads=args.heads,
-        ffn_size=args.ffn_size,
-        dropout=args.dropout,
-        attention_dropout=args.attention_dropout,
         num_workers=args.workers,
         skip_batches=[_range_from(text) for text in args.skip_batches],
         exclude=[] if args.exclude is None else _clips_from(Path(args.exclude)),
         checkpoint_every=args.checkpoint_every,
+        **{name: value for name, value in changed.items() if value is not None},
     )
     if args.json:
         print(json.dumps({"run": args.out, **asdict(result)}, allow_nan=False))

@@ -8,8 +8,6 @@ B batch, F frames, D feature bins, H hidden, N attention heads.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -169,29 +167,3 @@ def init_like_bert(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=INIT_STD)
         nn.init.zeros_(module.bias)
-
-
-_RECIPES: dict[str, dict[str, Any]] = {
-    "tera": {},
-    "mockingjay": {"feat_dim": 240},
-    "audio_albert": {"share_layers": True},
-}
-
-
-def build_encoder(recipe: str, **sizes: Any) -> TransformerEncoder:
-    """The encoder of a recipe with its published sizes, or with others.
-
-    Args:
-        recipe: "tera", "mockingjay" or "audio_albert".
-        **sizes: what differs; see `TransformerEncoder`.
-
-    Raises:
-        UsageError: an unknown recipe, or sizes it does not have.
-    """
-    if recipe not in _RECIPES:
-        raise UsageError(f"build_encoder({recipe!r}): there are {', '.join(_RECIPES)}")
-    known = TransformerEncoder.__init__.__kwdefaults__ or {}
-    unknown = sorted(set(sizes) - set(known))
-    if unknown:
-        raise UsageError(f"build_encoder({recipe!r}): no size {', '.join(unknown)}; there are {', '.join(known)}")
-    return TransformerEncoder(**{**_RECIPES[recipe], **sizes})

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.recipes import tera_stream
+from s3prl_stream.recipes.tera import tera_stream
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
 

@@ -10,7 +10,7 @@ import pytest
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.recipes import tera_stream
+from s3prl_stream.recipes.tera import tera_stream
 from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
 

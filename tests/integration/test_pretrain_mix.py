@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s3prl_stream.recipes import pretrain, read_settings
+from s3prl_stream.recipes.pretrain import pretrain
+from s3prl_stream.recipes.run_folder import read_settings
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint

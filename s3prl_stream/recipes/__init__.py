@@ -1,0 +1,61 @@
+"""The recipes by name. One a file; a new one is added to this list."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import hash64
+from s3prl_stream.recipes.audio_albert import AUDIO_ALBERT
+from s3prl_stream.recipes.mockingjay import MOCKINGJAY
+from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.recipes.tera import TERA
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (TERA, MOCKINGJAY, AUDIO_ALBERT)}
+
+
+def find_recipe(name: str | Recipe) -> Recipe:
+    """The recipe of that name; UsageError if there is none."""
+    if isinstance(name, Recipe):
+        return name
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def build_encoder(recipe: str | Recipe, **sizes: Any) -> nn.Module:
+    """The encoder of a recipe with its published sizes, or with others; fresh weights from torch's generator.
+
+    Args:
+        recipe: its name.
+        **sizes: what differs, see the recipe's `model`.
+
+    Raises:
+        UsageError: an unknown recipe, or sizes it does not have.
+    """
+    found = find_recipe(recipe)
+    known = [one.name for one in dataclasses.fields(found.model)]
+    unknown = sorted(set(sizes) - set(known))
+    if unknown:
+        raise UsageError(f"build_encoder({found.name!r}): no size {', '.join(unknown)}; there are {', '.join(known)}")
+    return found.encoder(dataclasses.replace(found.model, **sizes))
+
+
+def build_objective(recipe: str | Recipe, *, encoder: nn.Module | None = None, seed: int = 0) -> nn.Module:
+    """The network of a recipe with its objective; the weights follow from `seed`, the global generator is untouched.
+
+    Raises:
+        UsageError: an encoder without `hidden_size`, or sizes that do not fit.
+    """
+    found = find_recipe(recipe)
+    if encoder is not None and not isinstance(getattr(encoder, "hidden_size", None), int):
+        raise UsageError(
+            f"encoder {type(encoder).__name__} needs an integer attribute `hidden_size`: the head is built on it"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hash64("weights", seed)) >> 1)
+        return found.build_objective(found, found.encoder(found.model) if encoder is None else encoder)

@@ -1,0 +1,65 @@
+"""From waveforms to the features of a recipe: the same in its stream, and for whoever uses the network later.
+
+T waveform samples at 16 kHz, F frames, D bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3prl_stream.pipes.features import HOP_SAMPLES, NUM_BINS, WINDOW_SAMPLES, extract
+from s3prl_stream.pipes.norm_wav import scale_to_db
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.sample import Batch
+
+FRAMES_PER_SECOND = 100
+MIN_SAMPLES = 800
+"""Shorter waveforms are padded with zeros to this length when features are asked for, as S3PRL's upstreams do."""
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Which features, of waveforms at which level."""
+
+    kind: str
+    """Of `ExtractFeat`."""
+    target_db: float | None = None
+    """RMS level that waveforms are brought to first; None: they stay as they are."""
+    feat_dim: int = NUM_BINS
+    stride: int = HOP_SAMPLES
+    """Samples from one frame to the next."""
+
+    def chain(self, stage: Stage, *, norm: str) -> Stage:
+        """A chain of `wav` continued to `feat`."""
+        if self.target_db is not None:
+            stage = stage.norm_wav(target_db=self.target_db)
+        return stage.features(self.kind, norm=norm)
+
+    def features(self, wav: Any, *, norm: str) -> Tensor:
+        """One waveform [T] -> features float32 [F, D], on the CPU."""
+        padded = np.zeros(max(len(wav), MIN_SAMPLES), dtype=np.float32)
+        padded[: len(wav)] = np.asarray(wav.detach().cpu() if isinstance(wav, Tensor) else wav)
+        if self.target_db is not None:
+            padded = scale_to_db(padded, self.target_db)
+        return extract(torch.from_numpy(padded), self.kind, norm=norm)
+
+    def num_frames(self, lengths: Sequence[int] | Tensor) -> Tensor:
+        """Frames int64 [B] of waveforms of these lengths (samples)."""
+        samples = torch.as_tensor(lengths).clamp(min=MIN_SAMPLES)
+        if self.kind.startswith("fbank"):  # windows lie inside the waveform, as in Kaldi
+            return 1 + (samples - WINDOW_SAMPLES) // self.stride
+        return 1 + samples // self.stride
+
+
+def feature_seconds_by_set(batch: Batch) -> dict[str, float]:
+    """Set -> seconds of its audio in a batch of features, padding not counted."""
+    totals: dict[str, float] = {}
+    for name, frames in zip(batch["set"], batch["feat_len"].tolist() if batch["set"] else [], strict=True):
+        totals[name] = totals.get(name, 0.0) + frames / FRAMES_PER_SECOND
+    return totals

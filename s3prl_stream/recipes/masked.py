@@ -1,0 +1,73 @@
+"""What Mockingjay, TERA and Audio ALBERT share: masked features go in, the features come out.
+
+A head on the last hidden state predicts the features; mean absolute error on what was masked; AdamW, 7 % warm-up, then
+linear decay: the settings of S3PRL's runner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from s3prl_stream.models.transformer import ReconstructionHead, TransformerEncoder
+from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, cuts
+from s3prl_stream.stream import ShardStream
+
+
+@dataclass(frozen=True)
+class TransformerModel:
+    """Sizes of the encoder, see `TransformerEncoder`."""
+
+    feat_dim: int = 80
+    hidden_size: int = 768
+    num_layers: int = 3
+    num_heads: int = 12
+    ffn_size: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    """0 makes training on long crops about three times as fast on a CPU."""
+    share_layers: bool = False
+
+
+@dataclass(frozen=True)
+class MaskedStream(StreamSettings):
+    """With what is masked."""
+
+    mask: str = "tera"
+    """Kind of `.mask`."""
+
+
+def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd) -> Recipe:
+    """A recipe whose masks are those of the kind `name`."""
+    return Recipe(
+        name=name,
+        model=model,
+        encoder=_encoder,
+        build_objective=_objective,
+        build_stream=_stream,
+        front_end=front_end,
+        seconds_by_set=feature_seconds_by_set,
+        stream_settings=MaskedStream(mask=name),
+    )
+
+
+def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
+    """Crops of clips -> `feat`, `masked_feat`, `loss_mask`."""
+    settings: MaskedStream = recipe.stream_settings  # type: ignore[assignment]
+    assert recipe.front_end is not None
+    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    return recipe.front_end.chain(loaded, norm=settings.norm).mask(settings.mask, legacy=recipe.legacy)
+
+
+def _encoder(model: TransformerModel) -> TransformerEncoder:
+    return TransformerEncoder(**asdict(model))
+
+
+def _objective(recipe: Recipe, encoder: nn.Module) -> MaskedReconstructionObjective:
+    head = ReconstructionHead(int(encoder.hidden_size), recipe.model.feat_dim)  # type: ignore[arg-type]
+    return MaskedReconstructionObjective(encoder, head)

@@ -1,0 +1,125 @@
+"""What a recipe is: all that is particular to one way of pretraining, as data and three functions.
+
+`pretrain` knows no recipe by name. A recipe of one's own is a `Recipe`, made from scratch or by `replace` from another.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.sample import Batch
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How the audio is cut and batched. A recipe with further settings subclasses this."""
+
+    max_batch_seconds: float = 240.0
+    """Budget of a batch in padded seconds."""
+    max_batch_size: int | None = None
+    """Most clips in a batch."""
+    crop_seconds: float | None = 15.0
+    """Longer clips are cut to a random stretch of this length; None: none is."""
+    norm: str = "utterance"
+    """Of the features, see `ExtractFeat`."""
+
+
+@dataclass(frozen=True)
+class TrainDefaults:
+    """How the published recipe trains."""
+
+    lr: float = 2e-4
+    """Peak of the learning rate."""
+    schedule: str = "linear"
+    """Of the rate, "linear": warm-up, then linear decay to 0; "constant"."""
+    warmup_share: float = 0.07
+    """Share of the steps in which the rate rises, 0 to 1."""
+    optimizer: str = "adamw"
+    """One of "adamw", "adam" and "legacy" (S3PRL's own AdamW)."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+    """Ceiling of the gradient's L2 norm."""
+    update_batches: int = 1
+    """Batches in one update."""
+    published_steps: int = 1_000_000
+    """Updates in the publication, or what its epochs come to. Nobody is held to them: `steps` is always given."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way of pretraining.
+
+    `settings` tells all that can be set, `having` sets some of it, and what is left are three functions.
+    """
+
+    name: str
+    model: Any
+    """A frozen dataclass of the network's sizes, with the published values."""
+    encoder: Callable[[Any], nn.Module]
+    """model -> the encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], with the integers
+    `hidden_size` and `num_layers` (one less than hidden states); from waveforms if there is no front end."""
+    build_objective: Callable[[Recipe, nn.Module], nn.Module]
+    """(recipe, encoder) -> a module batch -> `Loss`, which has the encoder as `encoder` and makes its own heads."""
+    build_stream: Callable[..., Stage]
+    """(recipe, shards, **settings of `ShardStream`) -> the chain from clips to what the objective takes."""
+    front_end: FrontEnd | None
+    """From waveforms to features; None: the encoder takes waveforms."""
+    seconds_by_set: Callable[[Batch], dict[str, float]]
+    """Set -> seconds of its audio in a batch, padding not counted."""
+    stream_settings: StreamSettings = field(default_factory=StreamSettings)
+    train: TrainDefaults = field(default_factory=TrainDefaults)
+    legacy: bool = False
+    """S3PRL's behaviour where it differs from what is right."""
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """All settings with their values: {"model": ..., "stream": ..., "train": ...}."""
+        parts = {"model": self.model, "stream": self.stream_settings, "train": self.train}
+        return {name: dataclasses.asdict(part) for name, part in parts.items()}
+
+    def having(self, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe with some settings changed, by name.
+
+        Raises:
+            UsageError: no setting of that name.
+        """
+        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        legacy = bool(rest.pop("legacy", self.legacy))
+        parts: list[Any] = []
+        for part in (self.model, self.stream_settings, self.train):
+            names = [one.name for one in dataclasses.fields(part)]
+            parts.append(dataclasses.replace(part, **{name: rest.pop(name) for name in names if name in rest}))
+        if rest:
+            known = [name for part in self.settings().values() for name in part]
+            raise UsageError(f"recipe {self.name}: no setting {', '.join(map(repr, rest))}; {_meant(rest, known)}")
+        return dataclasses.replace(self, model=parts[0], stream_settings=parts[1], train=parts[2], legacy=legacy)
+
+    def stream(self, shards: Any, **stream: Any) -> Stage:
+        """The stream of this recipe; settings by name (`having`), and those of `ShardStream`."""
+        own = {name: stream.pop(name) for name in dataclasses.asdict(self.stream_settings) if name in stream}
+        recipe = self.having(own)
+        return recipe.build_stream(recipe, shards, **stream)
+
+
+def cuts(settings: StreamSettings) -> dict[str, Any]:
+    """What `ShardStream` has to know of the settings."""
+    return {
+        "max_batch_seconds": float(settings.max_batch_seconds),
+        "max_batch_size": settings.max_batch_size,
+        "crop_seconds": None if settings.crop_seconds is None else float(settings.crop_seconds),
+    }
+
+
+def _meant(given: Mapping[str, Any], known: list[str]) -> str:
+    close = [match for name in given for match in difflib.get_close_matches(name, known, n=1)]
+    return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"

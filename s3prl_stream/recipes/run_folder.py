@@ -1,0 +1,118 @@
+"""The folder of a run: its settings, whose folder it is, and the network that was trained there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint, write_json
+
+SETTINGS = "run.json"
+
+MAY_CHANGE = frozenset({"steps", "weights", "num_workers", "checkpoint_every", "keep_checkpoints", "device", "version"})
+"""Settings that a run may be continued with other values of."""
+
+
+def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.Module:
+    """The network of a run with the weights of its newest checkpoint, on the CPU, in evaluation mode.
+
+    Args:
+        run: output folder of `pretrain`.
+        encoder: a fresh instance, if the run was made with an encoder of one's own.
+
+    Raises:
+        UsageError: no run there, or no checkpoint yet, or the encoder is missing.
+        StateError: the weights do not fit the encoder.
+    """
+    settings = read_settings(run)
+    objective = fresh_objective(run, settings, encoder=encoder, seed=settings["seed"])
+    folder = newest_checkpoint(Path(run))
+    try:
+        objective.load_state_dict(load_weights(folder))
+    except RuntimeError as error:
+        raise StateError(f"{folder}: the weights do not fit this encoder: {error}") from error
+    return objective.eval()
+
+
+def fresh_objective(
+    run: str | Path, settings: dict[str, Any], *, encoder: nn.Module | None = None, seed: int = 0
+) -> nn.Module:
+    """The network of a run with fresh weights; UsageError if it was made with an encoder of one's own, not given."""
+    if encoder is None and isinstance(settings["encoder"], str):
+        raise UsageError(f"{run}: was trained with an encoder of your own; pass encoder= ({settings['encoder']})")
+    return build_objective(recipe_of(settings), encoder=encoder, seed=seed)
+
+
+def recipe_of(settings: dict[str, Any]) -> Recipe:
+    """The recipe of a run with the run's own settings."""
+    recipe = find_recipe(settings["recipe"])
+    sizes = settings["encoder"] if isinstance(settings["encoder"], dict) else {}
+    known = {name for part in ("stream", "train") for name in recipe.settings()[part]} | {"legacy"}
+    return recipe.having({**sizes, **{name: value for name, value in settings.items() if name in known}})
+
+
+def read_settings(run: str | Path) -> dict[str, Any]:
+    """The settings of a run; UsageError if there is no run in that folder."""
+    path = Path(run) / SETTINGS
+    if not path.is_file():
+        raise UsageError(f"{run}: no {SETTINGS}; give the output folder of `s3prl-stream pretrain`")
+    settings: dict[str, Any] = json.loads(path.read_text())
+    return settings
+
+
+def claim_run(run: Path, settings: dict[str, Any]) -> None:
+    """Make the folder of a run and write its settings, or check that it holds this very run.
+
+    Raises:
+        StateError: it holds another run; the message names what differs.
+        UsageError: it holds something else, or is a file.
+    """
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run}: is a file; the output of a run is a folder")
+    path = run / SETTINGS
+    if path.exists():
+        before = read_settings(run)
+        differences = [
+            f"{name} was {before.get(name)!r}, is {settings.get(name)!r}"
+            for name in sorted(before.keys() | settings.keys())
+            if name not in MAY_CHANGE and before.get(name) != settings.get(name)
+        ]
+        if differences:
+            raise StateError(
+                f"{run}: holds another run: {'; '.join(differences)}. Give the same settings, or another output folder."
+            )
+    elif run.exists() and any(not entry.name.startswith(".unfinished-") for entry in run.iterdir()):
+        raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device by name; None: the GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return chosen
+
+
+def describe_module(module: nn.Module) -> str:
+    """Class and a hash of the parameters' names and shapes: a custom encoder of another shape is another run."""
+    shapes = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in module.state_dict().items())
+    digest = hashlib.blake2b(shapes.encode(), digest_size=8).hexdigest()
+    return f"{type(module).__module__}.{type(module).__qualname__} {digest}"
