@@ -9,6 +9,7 @@ from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.norm_wav import NormWav
 from s3prl_stream.pipes.sequential import SequentialDataPipe
+from s3prl_stream.pipes.shift import AutoregressivePrediction
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.pipes.tokenize import EncodeText
 from s3prl_stream.pipes.tokenizers import (
@@ -21,6 +22,7 @@ from s3prl_stream.pipes.tokenizers import (
 )
 
 __all__ = [
+    "AutoregressivePrediction",
     "CharacterTokenizer",
     "EncodeText",
     "ExtractFeat",

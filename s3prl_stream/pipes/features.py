@@ -1,9 +1,9 @@
-"""Spectral features of one waveform: log-mel (TERA) and Kaldi's log filter bank (Mockingjay, APC, NPC).
+"""Spectral features of one waveform: log-mel (TERA), log spectrogram, Kaldi's filter bank (Mockingjay, APC), MFCC.
 
-The log-mel is numpy on purpose. Each utterance is transformed alone by one thread, with sums in a fixed order, so its
-features do not depend on threads, workers or neighbours in the batch. The same in torch gave other bits with one
-thread than with two (the matrix product with the filters) and was no faster. A filter touches few of the 201 bins, so
-the product is a gather and a segmented sum.
+Log-mel and spectrogram are numpy on purpose. Each utterance is transformed alone by one thread, with sums in a fixed
+order, so its features do not depend on threads, workers or neighbours in the batch. The same in torch gave other bits
+with one thread than with two (the matrix product with the filters) and was no faster. A filter touches few of the 201
+bins, so the product is a gather and a segmented sum.
 
 T waveform samples at 16 kHz, F frames, D feature bins.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +21,34 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.kaldi import (
+    HOP_SAMPLES,
+    NUM_BINS,
+    NUM_CEPSTRA,
+    SAMPLE_RATE,
+    WINDOW_SAMPLES,
+    kaldi_fbank,
+    kaldi_mfcc,
+    too_short,
+)
 from s3prl_stream.pipes.stage import Stage, chained
 from s3prl_stream.sample import Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]
 
-SAMPLE_RATE = 16_000
-HOP_SAMPLES = 160
-WINDOW_SAMPLES = 400
-NUM_BINS = 80
+NUM_FREQUENCIES = WINDOW_SAMPLES // 2 + 1
 
-KINDS = ("logmel80", "fbank80", "fbank80_povey")
+DIMS = {
+    "logmel80": NUM_BINS,
+    "linear201": NUM_FREQUENCIES,
+    "fbank80": NUM_BINS,
+    "fbank80_povey": NUM_BINS,
+    "mfcc13": NUM_CEPSTRA,
+}
+"""Dimensions of each kind, before deltas."""
+KINDS = tuple(DIMS)
+CENTRED_KINDS = ("logmel80", "linear201")
+"""Windows are centred on their frame; those of the other kinds lie inside of the waveform."""
 NORMS = ("utterance", "fixed", "none")
 
 LOG_FLOOR, LOG_CENTER, LOG_SPREAD = -14.0, -6.0, 4.0
@@ -53,45 +70,48 @@ def log_mel(wav: Tensor) -> Tensor:
     Raises:
         SampleError: too short to be reflected.
     """
-    if len(wav) <= WINDOW_SAMPLES // 2:
-        raise _too_short("log_mel", wav, WINDOW_SAMPLES // 2 + 1)
-    padded_T = np.pad(np.asarray(wav, dtype=np.float32), WINDOW_SAMPLES // 2, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded_T, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(windows * _hann())
-    power = spectrum.real**2 + spectrum.imag**2
     bins, weights, first = _mel_filters()
-    mel_FD = np.add.reduceat(power[:, bins] * weights, first, axis=1)
+    mel_FD = np.add.reduceat(_power_spectrum(wav)[:, bins] * weights, first, axis=1)
     return torch.from_numpy(np.log(mel_FD + np.float32(1e-10)).astype(np.float32, copy=False))
 
 
-def kaldi_fbank(wav: Tensor, *, window: str = "hamming") -> Tensor:
-    """Kaldi's 80 log mel energies (25 ms windows every 10 ms, no dither) as torchaudio computes them.
+def log_spectrogram(wav: Tensor) -> Tensor:
+    """ln(power + 1e-10) of the windows of `log_mel`, before its filters (S3PRL's "linear" with log).
 
     Args:
-        wav: float32 [T] at 16 kHz in [-1, 1] (not scaled to 16 bits), T >= 400.
-        window: "hamming" (S3PRL's APC, VQ-APC and NPC) or "povey" (Kaldi's own, S3PRL's Mockingjay).
+        wav: float32 [T] at 16 kHz, T > 200.
 
     Returns:
-        float32 [1 + (T - 400) // 160, 80].
+        float32 [1 + T // 160, 201]: 0 to 8 kHz in steps of 40 Hz.
 
     Raises:
-        SampleError: shorter than one window.
-        UsageError: torchaudio cannot be imported.
+        SampleError: too short to be reflected.
     """
-    try:
-        from torchaudio.compliance import kaldi
-    except (ImportError, OSError, RuntimeError) as error:
-        raise UsageError(
-            f"the Kaldi features need torchaudio, which cannot be imported here ({error}). "
-            "torch 2.11.0 with torchaudio 2.11.0 work together; or use the kind 'logmel80', which does without."
-        ) from error
-    if len(wav) < WINDOW_SAMPLES:
-        raise _too_short("kaldi_fbank", wav, WINDOW_SAMPLES)
-    wav_1T = torch.as_tensor(wav, dtype=torch.float32)[None]
-    feat_FD: Tensor = kaldi.fbank(
-        wav_1T, num_mel_bins=NUM_BINS, sample_frequency=SAMPLE_RATE, window_type=window, dither=0.0
-    )
-    return feat_FD
+    return torch.from_numpy(np.log(_power_spectrum(wav) + np.float32(1e-10)).astype(np.float32, copy=False))
+
+
+def num_frames(kind: str, num_samples: int) -> int:
+    """Frames that `extract` makes of a waveform of so many samples at 16 kHz; 0 where it is too short for one."""
+    if kind in CENTRED_KINDS:
+        return 1 + num_samples // HOP_SAMPLES if num_samples > WINDOW_SAMPLES // 2 else 0
+    return 1 + (num_samples - WINDOW_SAMPLES) // HOP_SAMPLES if num_samples >= WINDOW_SAMPLES else 0
+
+
+def with_deltas(feat: Tensor, order: int, *, window: int = 5) -> Tensor:
+    """[F, D] -> [F, D * (order + 1)]: the features, their slope over time, the slope of that, and so on.
+
+    The slope is the regression over `window` frames (the ends are repeated): with n = 1 .. window // 2,
+    sum of n * (x[f + n] - x[f - n]) / (2 * sum of n * n), as HTK and Kaldi have it.
+    """
+    parts = [np.asarray(feat, dtype=np.float32)]
+    reach = window // 2
+    norm = np.float32(2 * sum(n * n for n in range(1, reach + 1)))
+    for _ in range(order):
+        padded = np.pad(parts[-1], ((reach, reach), (0, 0)), mode="edge")
+        at = [padded[place : place + len(feat)] for place in range(2 * reach + 1)]
+        rise = sum((np.float32(n) * (at[reach + n] - at[reach - n]) for n in range(1, reach + 1)), np.float32(0))
+        parts.append((rise / norm).astype(np.float32))
+    return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
 def cmvn(feat: Tensor) -> Tensor:
@@ -118,8 +138,8 @@ def fixed_scale(feat: Tensor) -> Tensor:
     return (feat.clamp(min=LOG_FLOOR) - LOG_CENTER) / LOG_SPREAD
 
 
-def extract(wav: Tensor, kind: str, *, norm: str) -> Tensor:
-    """float32 [T] at 16 kHz -> the features of this kind, float32 [F, 80], normalised as in `ExtractFeat`.
+def extract(wav: Tensor, kind: str, *, norm: str, deltas: int = 0) -> Tensor:
+    """float32 [T] at 16 kHz -> the features of this kind, float32 [F, D], as `ExtractFeat` makes them.
 
     Raises:
         SampleError: too short for this kind (see `log_mel`, `kaldi_fbank`, `cmvn`).
@@ -127,11 +147,26 @@ def extract(wav: Tensor, kind: str, *, norm: str) -> Tensor:
     """
     if kind == "logmel80":
         feat_FD = log_mel(wav)
+    elif kind == "linear201":
+        feat_FD = log_spectrogram(wav)
+    elif kind == "mfcc13":
+        feat_FD = kaldi_mfcc(wav)
     elif kind in KINDS:
         feat_FD = kaldi_fbank(wav, window="povey" if kind == "fbank80_povey" else "hamming")
     else:
         raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
-    return normalised(feat_FD, norm)
+    return normalised(with_deltas(feat_FD, deltas) if deltas else feat_FD, norm)
+
+
+def dims_of(kind: str, deltas: int = 0) -> int:
+    """D of the features of a kind: 80 of "logmel80", 240 of "fbank80" with two orders of deltas.
+
+    Raises:
+        UsageError: an unknown kind.
+    """
+    if kind not in DIMS:
+        raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
+    return DIMS[kind] * (deltas + 1)
 
 
 def normalised(feat: Tensor, norm: str) -> Tensor:
@@ -144,32 +179,46 @@ class ExtractFeat(Stage):
     """Compute spectral features of each waveform.
 
     In:     wav float32 [T] at 16 kHz.
-    Out:    feat float32 [F, 80]; F = 1 + T // 160 (logmel80) or 1 + (T - 400) // 160 (fbank80). 1 -> 1.
+    Out:    feat float32 [F, D]; F is `num_frames(kind, T)`: 1 + T // 160 (logmel80, linear201) or
+            1 + (T - 400) // 160 (the others); D is `dims_of(kind, deltas)`. 1 -> 1.
     Random: none.
-    Raises: SampleError (the sample is left out and listed) if there are fewer than two frames or T <= 200.
+    Raises: SampleError (the sample is left out and listed) if there is no frame, or only one with norm="utterance".
 
     Args:
-        kind: "logmel80" (TERA, Audio ALBERT), "fbank80" (Hamming window: APC, VQ-APC, NPC) or "fbank80_povey"
-            (Mockingjay); the last two need torchaudio.
+        kind: "logmel80" (TERA, Audio ALBERT), "linear201" (log spectrogram, the target of the large Mockingjay),
+            "fbank80" (Kaldi's, Hamming window: APC, VQ-APC, NPC), "fbank80_povey" (Kaldi's own window: Mockingjay) or
+            "mfcc13" (Kaldi's, 23 filters); the last three need torchaudio.
         norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
             scale for all utterances (`fixed_scale`, of the log-mel only), which keeps the mean spectrum; "none".
+        deltas: how many orders of slopes over 5 frames are appended (`with_deltas`); Mockingjay has 2.
+        feat_name: the key of the result, for a second kind beside the first: "target_feat", for example.
     """
 
     positional = "kind"
     takes: Mapping[str, str] = {"wav": "float32 [T]"}
-    provides: Mapping[str, str] = {"feat": "float32 [F, D]"}
 
     def __init__(
-        self, source: Iterable[Sample] | None = None, *, kind: str = "logmel80", norm: str = "utterance"
+        self,
+        source: Iterable[Sample] | None = None,
+        *,
+        kind: str = "logmel80",
+        norm: str = "utterance",
+        deltas: int = 0,
+        feat_name: str = "feat",
     ) -> None:
         if kind not in KINDS:
             raise UsageError(f".features(kind={kind!r}): there are {', '.join(KINDS)}")
         if norm not in NORMS:
             raise UsageError(f".features(norm={norm!r}): there are {', '.join(NORMS)}")
-        if norm == "fixed" and kind != "logmel80":
+        if not isinstance(deltas, int) or not 0 <= deltas <= 2:
+            raise UsageError(f".features(deltas={deltas!r}): the orders of deltas are 0, 1 or 2")
+        if norm == "fixed" and (kind != "logmel80" or deltas):
             raise UsageError(f".features({kind!r}, norm='fixed'): the fixed scale is that of the log-mel, 'logmel80'")
         self.kind = kind
         self.norm = norm
+        self.deltas = deltas
+        self.feat_name = feat_name
+        self.provides = {feat_name: "float32 [F, D]"}
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
@@ -179,11 +228,18 @@ class ExtractFeat(Stage):
             raise UsageError(
                 f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})"
             )
-        yield {**sample, "feat": extract(sample["wav"], self.kind, norm=self.norm)}
+        yield {**sample, self.feat_name: extract(sample["wav"], self.kind, norm=self.norm, deltas=self.deltas)}
 
 
-def _too_short(where: str, wav: Any, needed: int) -> SampleError:
-    return SampleError(f"{where}: {len(wav)} samples; at least {needed} are needed at 16 kHz", reason="too_short")
+def _power_spectrum(wav: Tensor) -> F32:
+    """Of Hann windows of 400 samples every 160, centred on their frame: float32 [1 + T // 160, 201]."""
+    if len(wav) <= WINDOW_SAMPLES // 2:
+        raise too_short("features", wav, WINDOW_SAMPLES // 2 + 1)
+    padded_T = np.pad(np.asarray(wav, dtype=np.float32), WINDOW_SAMPLES // 2, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded_T, WINDOW_SAMPLES)[::HOP_SAMPLES]
+    spectrum = np.fft.rfft(windows * _hann())
+    power: F32 = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    return power
 
 
 @cache

@@ -73,8 +73,11 @@ STAGES = {
             "max_unknown_share": 1.0,
         },
     ),
-    "features": StageCase(pipes.ExtractFeat, waveforms, {"kind": "fbank80", "norm": "none"}),
+    "features": StageCase(
+        pipes.ExtractFeat, waveforms, {"kind": "fbank80", "norm": "none", "deltas": 1, "feat_name": "target_feat"}
+    ),
     "mask": StageCase(pipes.MaskedReconstruction, features, {"kind": "mockingjay", "legacy": True}, random=True),
+    "shift": StageCase(pipes.AutoregressivePrediction, features, {"n_future": 3}),
 }
 
 PROMISES: list[Callable[[StageCase], None]] = [

@@ -11,7 +11,20 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.features import KINDS, ExtractFeat, cmvn, extract, fixed_scale, kaldi_fbank, log_mel
+from s3prl_stream.pipes.features import (
+    DIMS,
+    KINDS,
+    ExtractFeat,
+    cmvn,
+    dims_of,
+    extract,
+    fixed_scale,
+    log_mel,
+    log_spectrogram,
+    num_frames,
+    with_deltas,
+)
+from s3prl_stream.pipes.kaldi import kaldi_fbank, kaldi_mfcc
 
 
 def speech_like(num_samples: int, seed: int = 0) -> Tensor:
@@ -21,16 +34,40 @@ def speech_like(num_samples: int, seed: int = 0) -> Tensor:
     return torch.from_numpy((0.05 * wav).astype(np.float32))
 
 
-@pytest.mark.parametrize("num_samples", [201, 399, 400, 16_000, 37_039])
-def test_log_mel_has_one_frame_per_hop_and_one_more(num_samples: int) -> None:
-    feat_FD = log_mel(speech_like(num_samples))
-    assert feat_FD.shape == (1 + num_samples // 160, 80)
-    assert feat_FD.dtype == torch.float32
+def as_published(kind: str, num_samples: int) -> int:
+    """Frames by the formula, written out here once more."""
+    if kind in ("logmel80", "linear201"):
+        return 1 + num_samples // 160 if num_samples > 200 else 0
+    return 1 + (num_samples - 400) // 160 if num_samples >= 400 else 0
 
 
-@pytest.mark.parametrize("num_samples", [400, 559, 560, 16_000])
-def test_kaldi_fbank_has_as_many_frames_as_windows_fit(num_samples: int) -> None:
-    assert kaldi_fbank(speech_like(num_samples)).shape == (1 + (num_samples - 400) // 160, 80)
+LENGTHS = {
+    kind: [*range(2001), *(hop * 160 + rest + near for hop in hops for near in (-1, 0, 1))]
+    for kind, rest, hops in (
+        ("logmel80", 0, [*range(13, 40), 999]),
+        ("linear201", 0, [*range(13, 40), 999]),
+        ("fbank80", 400, [*range(10, 38), 997]),
+        ("fbank80_povey", 400, [10, 11, 37]),
+        ("mfcc13", 400, [10, 11, 37]),
+    )
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_counted_exactly(kind: str) -> None:
+    """Every length up to 2 000 samples, and around the boundaries of the hops above."""
+    assert [num_frames(kind, length) for length in LENGTHS[kind]] == [as_published(kind, n) for n in LENGTHS[kind]]
+    step = 1 if kind in ("logmel80", "linear201") else 3 if kind == "fbank80" else 40
+    wav = speech_like(max(LENGTHS[kind]))
+    for length in sorted({*LENGTHS[kind][::step], *LENGTHS[kind][2001:], 0, 1, 200, 201, 399, 400, 559, 560, 719, 720}):
+        expected = as_published(kind, length)
+        if expected:
+            feat_FD = extract(wav[:length], kind, norm="none")
+            assert (feat_FD.shape, feat_FD.dtype) == ((expected, DIMS[kind]), torch.float32), length
+            continue
+        with pytest.raises(SampleError) as error:
+            extract(wav[:length], kind, norm="none")
+        assert error.value.reason == "too_short"
 
 
 def test_log_mel_is_the_definition() -> None:
@@ -60,6 +97,62 @@ def test_the_window_matters_and_is_the_one_asked_for(kind: str) -> None:
     wav = speech_like(8000)
     expected = kaldi.fbank(wav[None], num_mel_bins=80, window_type=kind, dither=0.0)
     assert torch.equal(kaldi_fbank(wav, window=kind), expected)
+
+
+def test_mfcc_is_kaldis() -> None:
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    wav = speech_like(8000)
+    torch.testing.assert_close(kaldi_mfcc(wav), kaldi.mfcc(wav[None], dither=0.0), atol=1e-4, rtol=0)
+
+
+def test_the_spectrogram_is_that_below_the_log_mel() -> None:
+    torchaudio = pytest.importorskip("torchaudio")
+    wav = speech_like(8000)
+    power_DF = torchaudio.transforms.Spectrogram(n_fft=400, hop_length=160)(wav)
+    found_FD, heard_FD = log_spectrogram(wav), power_DF.T > 1e-4  # below it, float32's rounding shows
+    assert heard_FD.float().mean() > 0.5
+    torch.testing.assert_close(found_FD[heard_FD], (power_DF + 1e-10).log().T[heard_FD], atol=1e-4, rtol=0)
+    assert (found_FD.exp() - power_DF.T).abs().max() < 1e-6 * power_DF.max()
+    filters = torchaudio.functional.melscale_fbanks(201, 0.0, 8000.0, 80, 16_000)
+    mel_FD = (log_spectrogram(wav).exp() - 1e-10) @ filters
+    torch.testing.assert_close(log_mel(wav), (mel_FD + 1e-10).log(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 50])
+def test_deltas_are_the_regression_over_five_frames(num_frames: int) -> None:
+    functional = pytest.importorskip("torchaudio.functional")
+    feat_FD = extract(speech_like(8000), "fbank80", norm="none")[:num_frames]
+    expected = [feat_FD.T]
+    for _ in range(2):
+        expected.append(functional.compute_deltas(expected[-1][None])[0])
+    torch.testing.assert_close(with_deltas(feat_FD, 2), torch.cat(expected).T, atol=1e-5, rtol=0)
+    slope = torch.arange(9.0)[:, None] * torch.tensor([2.0, -3.0])
+    assert with_deltas(slope, 2)[4].tolist() == [8.0, -12.0, 2.0, -3.0, 0.0, 0.0]
+
+
+def test_dimensions() -> None:
+    wav = speech_like(8000)
+    for kind in KINDS:
+        for deltas in range(3):
+            assert extract(wav, kind, norm="utterance", deltas=deltas).shape[1] == dims_of(kind, deltas)
+    assert dims_of("fbank80_povey", 2) == 240
+    with pytest.raises(UsageError, match="logmel80, linear201"):
+        dims_of("mel")
+
+
+def test_two_kinds_stand_beside_each_other() -> None:
+    sample = {"key": "a", "wav": speech_like(8000), "sample_rate": 16_000}
+    chain = ExtractFeat()([sample]).features("linear201", feat_name="target_feat")
+    (out,) = chain
+    assert (out["feat"].shape, out["target_feat"].shape) == ((51, 80), (51, 201))
+    assert {"feat", "target_feat"} <= set(chain.known_keys() or ())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cmvn_of_every_kind(kind: str) -> None:
+    feat_FD = extract(speech_like(16_000), kind, norm="utterance", deltas=1).double()
+    torch.testing.assert_close(feat_FD.mean(0), torch.zeros(feat_FD.shape[1]).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(feat_FD.var(0), torch.ones(feat_FD.shape[1]).double(), atol=1e-5, rtol=0)
 
 
 def test_cmvn_gives_mean_zero_and_unbiased_deviation_one() -> None:
@@ -110,8 +203,12 @@ def test_the_stage_keeps_the_waveform_and_adds_feat(kind: str) -> None:
 
 
 def test_wrong_use_is_refused_by_name() -> None:
-    with pytest.raises(UsageError, match="logmel80, fbank80"):
+    with pytest.raises(UsageError, match="logmel80, linear201, fbank80"):
         ExtractFeat(kind="mfcc")
+    with pytest.raises(UsageError, match="deltas"):
+        ExtractFeat(deltas=3)
+    with pytest.raises(UsageError, match="fixed"):
+        ExtractFeat(norm="fixed", deltas=1)
     with pytest.raises(UsageError, match="8000 Hz"):
         list(ExtractFeat()([{"key": "a", "wav": speech_like(8000), "sample_rate": 8000}]))
 

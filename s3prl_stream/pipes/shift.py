@@ -1,0 +1,47 @@
+"""Predicting the future: the features now as input, those some frames later as target.
+
+From S3PRL's APC and VQ-APC (Chung et al., "An Unsupervised Autoregressive Model for Speech Representation Learning",
+Interspeech 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.stage import Stage, chained
+from s3prl_stream.sample import Sample
+
+
+@chained("shift")
+class AutoregressivePrediction(Stage):
+    """Pair each frame with the one that comes `n_future` frames later.
+
+    In:     feat float32 [F, D].
+    Out:    feat float32 [F - n_future, D], the input; target_feat of the same shape: target_feat[f] is what
+            feat[f + n_future] was. 1 -> 1. Both are views of the feat that came in.
+    Random: none.
+    Raises: SampleError "too_short" (the sample is left out and listed) for F <= n_future.
+
+    Args:
+        n_future: frames between a frame and its target, 1 or more; APC has 5.
+    """
+
+    positional = "n_future"
+    takes: Mapping[str, str] = {"feat": "float32 [F, D]"}
+    provides: Mapping[str, str] = {"feat": "float32 [F, D]", "target_feat": "float32 [F, D]"}
+
+    def __init__(self, source: Iterable[Sample] | None = None, *, n_future: int = 5) -> None:
+        if not isinstance(n_future, int) or n_future < 1:
+            raise UsageError(f".shift(n_future={n_future!r}): a number of frames from 1 on")
+        self.n_future = n_future
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterable[Sample]:
+        """The sample with input and target."""
+        feat_FD = sample["feat"]
+        if len(feat_FD) <= self.n_future:
+            raise SampleError(
+                f"{sample['key']}: {len(feat_FD)} frames have none that comes {self.n_future} later", reason="too_short"
+            )
+        yield {**sample, "feat": feat_FD[: -self.n_future], "target_feat": feat_FD[self.n_future :]}
