@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3prl_stream.pipes.features import HOP_SAMPLES, NUM_BINS, WINDOW_SAMPLES, extract
+from s3prl_stream.pipes.features import extract
+from s3prl_stream.pipes.kaldi import HOP_SAMPLES, NUM_BINS, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
