@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3prl_stream.pipes.features import extract
-from s3prl_stream.pipes.kaldi import HOP_SAMPLES, NUM_BINS, WINDOW_SAMPLES
+from s3prl_stream.pipes.features import CENTRED_KINDS, dims_of, extract
+from s3prl_stream.pipes.kaldi import HOP_SAMPLES, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
@@ -32,15 +32,24 @@ class FrontEnd:
     """Of `ExtractFeat`."""
     target_db: float | None = None
     """RMS level that waveforms are brought to first; None: they stay as they are."""
-    feat_dim: int = NUM_BINS
-    stride: int = HOP_SAMPLES
-    """Samples from one frame to the next."""
+    deltas: int = 0
+    """Orders of slopes that are appended, see `ExtractFeat`."""
+
+    @property
+    def feat_dim(self) -> int:
+        """D."""
+        return dims_of(self.kind, self.deltas)
+
+    @property
+    def stride(self) -> int:
+        """Samples from one frame to the next."""
+        return HOP_SAMPLES
 
     def chain(self, stage: Stage, *, norm: str) -> Stage:
         """A chain of `wav` continued to `feat`."""
         if self.target_db is not None:
             stage = stage.norm_wav(target_db=self.target_db)
-        return stage.features(self.kind, norm=norm)
+        return stage.features(self.kind, norm=norm, deltas=self.deltas)
 
     def features(self, wav: Any, *, norm: str) -> Tensor:
         """One waveform [T] -> features float32 [F, D], on the CPU."""
@@ -48,14 +57,12 @@ class FrontEnd:
         padded[: len(wav)] = np.asarray(wav.detach().cpu() if isinstance(wav, Tensor) else wav)
         if self.target_db is not None:
             padded = scale_to_db(padded, self.target_db)
-        return extract(torch.from_numpy(padded), self.kind, norm=norm)
+        return extract(torch.from_numpy(padded), self.kind, norm=norm, deltas=self.deltas)
 
     def num_frames(self, lengths: Sequence[int] | Tensor) -> Tensor:
         """Frames int64 [B] of waveforms of these lengths (samples)."""
         samples = torch.as_tensor(lengths).clamp(min=MIN_SAMPLES)
-        if self.kind.startswith("fbank"):  # windows lie inside the waveform, as in Kaldi
-            return 1 + (samples - WINDOW_SAMPLES) // self.stride
-        return 1 + samples // self.stride
+        return 1 + (samples if self.kind in CENTRED_KINDS else samples - WINDOW_SAMPLES) // self.stride
 
 
 def feature_seconds_by_set(batch: Batch) -> dict[str, float]:

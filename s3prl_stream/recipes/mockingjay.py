@@ -9,4 +9,4 @@ from __future__ import annotations
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import TransformerModel, masked_recipe
 
-MOCKINGJAY = masked_recipe("mockingjay", TransformerModel(feat_dim=240), FrontEnd("fbank240_povey", feat_dim=240))
+MOCKINGJAY = masked_recipe("mockingjay", TransformerModel(feat_dim=240), FrontEnd("fbank80_povey", deltas=2))

@@ -13,7 +13,7 @@ from torch import nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import FOLDER, load_weights, newest_checkpoint, write_json
 
 SETTINGS = "run.json"
 
@@ -25,16 +25,16 @@ def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.M
     """The network of a run with the weights of its newest checkpoint, on the CPU, in evaluation mode.
 
     Args:
-        run: output folder of `pretrain`.
+        run: output folder of `pretrain`, or one checkpoint in it.
         encoder: a fresh instance, if the run was made with an encoder of one's own.
 
     Raises:
         UsageError: no run there, or no checkpoint yet, or the encoder is missing.
         StateError: the weights do not fit the encoder.
     """
-    settings = read_settings(run)
+    settings = read_settings(run_of(run))
     objective = fresh_objective(run, settings, encoder=encoder, seed=settings["seed"])
-    folder = newest_checkpoint(Path(run))
+    folder = Path(run) if run_of(run) != Path(run) else newest_checkpoint(Path(run))
     try:
         objective.load_state_dict(load_weights(folder))
     except RuntimeError as error:
@@ -57,6 +57,13 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
     sizes = settings["encoder"] if isinstance(settings["encoder"], dict) else {}
     known = {name for part in ("stream", "train") for name in recipe.settings()[part]} | {"legacy"}
     return recipe.having({**sizes, **{name: value for name, value in settings.items() if name in known}})
+
+
+def run_of(path: str | Path) -> Path:
+    """The folder of the run that a checkpoint belongs to; any other path is taken for a run itself."""
+    folder = Path(path)
+    inside = folder.name.startswith("step-") and folder.parent.name == FOLDER
+    return folder.parent.parent if inside else folder
 
 
 def read_settings(run: str | Path) -> dict[str, Any]:

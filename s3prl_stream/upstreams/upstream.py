@@ -1,0 +1,100 @@
+"""The interface of upstreams: waveforms in, hidden states out, for whatever stands downstream.
+
+B waveforms, T samples at 16 kHz, F frames, D feature bins, H hidden.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.recipes.front_end import FrontEnd
+
+Wavs: TypeAlias = Sequence[Tensor] | Tensor
+Lengths: TypeAlias = Sequence[int] | Tensor
+
+
+class Upstream(nn.Module):
+    """Waveforms -> hidden states.
+
+    Attributes:
+        stride: samples from one frame to the next.
+        hidden_size: H.
+        num_layers: there are `num_layers` + 1 hidden states; number 0 is what goes into the first layer.
+    """
+
+    stride: int
+    hidden_size: int
+    num_layers: int
+
+    @abstractmethod
+    def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
+        """Hidden states of a batch. What is in a batch beside an utterance does not change its valid frames.
+
+        Args:
+            wavs: float [T] each, or one padded tensor [B, T], at 16 kHz in [-1, 1].
+            lengths: valid samples of each [B]; None: all.
+
+        Returns:
+            `num_layers` + 1 tensors [B, F, H]; `num_frames(lengths)` are valid, the rest has no meaning.
+        """
+
+    @abstractmethod
+    def num_frames(self, lengths: Lengths) -> Tensor:
+        """Valid frames int64 [B] of waveforms of these lengths (samples), on the CPU."""
+
+
+class FeatureUpstream(Upstream):
+    """An encoder of features, with the front end that computes them, or the features alone.
+
+    Features are computed on the CPU and utterance by utterance, so they do not depend on what else is in the batch.
+
+    Args:
+        encoder: (feat [B, F, D], feat_len [B]) -> hidden states; None: the features are the only hidden state.
+        front_end: from waveforms to features.
+        norm: of the features, as in `ExtractFeat`.
+    """
+
+    def __init__(self, encoder: nn.Module | None, front_end: FrontEnd, *, norm: str = "utterance") -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.front_end = front_end
+        self.norm = norm
+        self.stride = front_end.stride
+        self.hidden_size = front_end.feat_dim if encoder is None else whole_number(encoder, "hidden_size")
+        self.num_layers = 0 if encoder is None else whole_number(encoder, "num_layers")
+        self.register_buffer("_where", torch.zeros(()), persistent=False)
+
+    def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
+        """See `Upstream.forward`."""
+        sizes = sizes_of(wavs, lengths)
+        pairs = zip(wavs, sizes, strict=True)
+        feats = [self.front_end.features(wav[:size], norm=self.norm) for wav, size in pairs]
+        device = next(self.buffers()).device
+        feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
+        if self.encoder is None:
+            return [feat_BFD]
+        hidden_states: list[Tensor] = self.encoder(feat_BFD, self.num_frames(sizes).to(device))
+        return hidden_states
+
+    def num_frames(self, lengths: Lengths) -> Tensor:
+        """See `Upstream.num_frames`."""
+        return self.front_end.num_frames(lengths)
+
+
+def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:
+    """Valid samples of each waveform."""
+    return [len(wav) for wav in wavs] if lengths is None else [int(length) for length in lengths]
+
+
+def whole_number(encoder: nn.Module, name: str) -> int:
+    """An attribute of an encoder; UsageError if it is not an integer."""
+    value = getattr(encoder, name, None)
+    if not isinstance(value, int):
+        raise UsageError(f"encoder {type(encoder).__name__} needs an integer attribute `{name}`")
+    return value

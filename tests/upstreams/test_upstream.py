@@ -1,0 +1,72 @@
+"""The interface that all upstreams share, on runs and baselines: shapes, lengths, and nothing of the neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import s3prl_stream as ss
+from s3prl_stream.trainer.checkpoint import list_checkpoints
+from s3prl_stream.upstreams import BASELINES, Upstream
+
+TINY: dict[str, Any] = {
+    "hidden_size": 16,
+    "max_batch_seconds": 10.0,
+    "crop_seconds": 2.0,
+    "device": "cpu",
+    "quiet": True,
+}
+LENGTHS = [16_000, 4321, 10]
+
+
+def wavs() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(length, generator=generator) * 0.1 for length in LENGTHS]
+
+
+def assert_interface(up: Upstream, *, tolerance: float = 1e-5) -> None:
+    """What DESIGN promises of any upstream."""
+    assert not up.training
+    with torch.no_grad():
+        together = up(wavs())
+        alone = [up([wav]) for wav in wavs()]
+        padded = up(nn.utils.rnn.pad_sequence(wavs(), batch_first=True), torch.tensor(LENGTHS))
+    frames = up.num_frames(LENGTHS).tolist()
+    assert frames == up.num_frames(torch.tensor(LENGTHS)).tolist()
+    assert len(together) == up.num_layers + 1
+    for layer, hidden_BFH in enumerate(together):
+        assert hidden_BFH.shape == (3, max(frames), up.hidden_size)
+        assert hidden_BFH.dtype == torch.float32
+        for row, valid in enumerate(frames):
+            assert alone[row][layer].shape[1] == valid
+            torch.testing.assert_close(hidden_BFH[row, :valid], alone[row][layer][0], atol=tolerance, rtol=0)
+            torch.testing.assert_close(hidden_BFH[row, :valid], padded[layer][row, :valid], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines(name: str) -> None:
+    up = ss.upstream(name)
+    assert_interface(up)
+    assert up.num_layers == 0
+    assert up.hidden_size == {"fbank": 240, "mfcc": 39, "spectrogram": 201}.get(name, 80)
+
+
+def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_path: Path) -> None:
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, checkpoint_every=1, num_layers=1, num_heads=2, **TINY)
+    first, last = list_checkpoints(tmp_path)
+    newest, early, late = (ss.upstream(path) for path in (tmp_path, first, last))
+    assert_interface(newest)
+    weights = [up.state_dict()["encoder.project.weight"] for up in (newest, early, late)]
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("no weights here")
+    for name in (tmp_path / "thesis.txt", tmp_path, "no/such/run"):
+        with pytest.raises(ss.UsageError, match=r"run\.json"):
+            ss.upstream(name)
