@@ -315,11 +315,12 @@ def stream_identity(chain: Source) -> dict[str, Any]:
     root = root_of(chain)
     if not isinstance(root, ShardStream):
         raise ChainError(f"a {root!r} has no plan and no cursor")
+    stages = [stage for stage in stages_of(chain) if stage.in_identity]
     return {
         "data": {member.name: member.fingerprint for member in root.shards.members},
         "selection": root.selection.fingerprint,
         "settings": root.settings.identity(),
         "mixed": root.shards.weights is not None,
-        "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages_of(chain)},
-        "order": [stage.stage_id for stage in stages_of(chain)],
+        "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages},
+        "order": [stage.stage_id for stage in stages],
     }

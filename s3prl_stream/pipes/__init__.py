@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from s3prl_stream.pipes.add_noise import NoiseAugmentation
 from s3prl_stream.pipes.chunk import UnfoldChunkBySec
+from s3prl_stream.pipes.effects import apply_effects
 from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.norm_wav import NormWav
+from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
+from s3prl_stream.pipes.sox_effects import SoxEffects
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.pipes.tokenize import EncodeText
 from s3prl_stream.pipes.tokenizers import (
@@ -30,11 +33,14 @@ __all__ = [
     "MaskedReconstruction",
     "NoiseAugmentation",
     "NormWav",
+    "RecordDraws",
     "SentencePieceTokenizer",
     "SequentialDataPipe",
+    "SoxEffects",
     "Stage",
     "Tokenizer",
     "UnfoldChunkBySec",
+    "apply_effects",
     "load_tokenizer",
     "texts_of",
     "train_sentencepiece",

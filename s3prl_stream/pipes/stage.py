@@ -62,6 +62,8 @@ class Source(IterDataPipe[Sample]):
         def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
         def add_noise(self, *, noise: str = "gaussian", snr: Sequence[float] | float = (3.0, 20.0),
                       prob: float = 1.0) -> Stage: ...
+        def record_draws(self) -> Stage: ...
+        def sox_effects(self, effects: Sequence[Sequence[Any]], *, prob: float = 1.0) -> Stage: ...
         def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
                   tail: str = "keep", tokens: str = "refuse") -> Stage: ...
         def tokenize(self, tokenizer: Tokenizer, *, text: str | None = None, eos: bool = True,
@@ -84,6 +86,8 @@ class Stage(Source):
     functional_name: ClassVar[str] = ""
     positional: ClassVar[str | None] = None
     """The one parameter that the chained call takes without its name, as in `.features("logmel80")`."""
+    in_identity: ClassVar[bool] = True
+    """False of a stage that changes nothing a batch is known by: states of chains with and without it are the same."""
     scope: ClassVar[Literal["sample", "batch"]] = "sample"
     """"sample": looks at one sample (1 -> 1, N or 0). "batch": looks at the samples of one planned batch."""
     keeps_count: ClassVar[bool] = True
@@ -91,6 +95,8 @@ class Stage(Source):
     takes: Mapping[str, str] = {}
     """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; or "any"."""
     provides: Mapping[str, str] = {}
+    stretch: float = 1.0
+    """At most how many times as long a waveform is after this stage; the plan's budget of seconds is divided by it."""
     removes: frozenset[str] = frozenset()
     """Keys that samples may no longer have after this stage, so that nothing later can rely on them."""
 
@@ -116,6 +122,12 @@ class Stage(Source):
     def rng(self, sample: Sample) -> np.random.Generator:
         """This stage's random numbers for this sample: a function of identity (seed, set, epoch, key, stretch)."""
         return sample_rng(sample["identity"], self.stage_id)
+
+    def noted(self, sample: Sample, **drawn: Any) -> Sample:
+        """The sample with what this stage has drawn for it, where the chain records that (`RecordDraws`)."""
+        if "draws" not in sample:
+            return sample
+        return {**sample, "draws": {**sample["draws"], self.stage_id: drawn}}
 
     # ---- binding -------------------------------------------------------------------------------
 

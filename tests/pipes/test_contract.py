@@ -57,6 +57,13 @@ STAGES = {
         random=True,
         single_valued=frozenset({"noise"}),
     ),
+    "record_draws": StageCase(pipes.RecordDraws, waveforms, {}),
+    "sox_effects": StageCase(
+        lambda: pipes.SoxEffects(effects=[["tempo", (0.8, 1.2)], ["dither"]], prob=0.9),
+        waveforms,
+        {"effects": [["gain", "-3.0"]], "prob": 0.5},
+        random=True,
+    ),
     "chunk": StageCase(
         lambda: pipes.UnfoldChunkBySec(min_seconds=0.2, max_seconds=0.4),
         waveforms,

@@ -1,0 +1,27 @@
+"""Checks of arguments that many stages share; each raises a UsageError that names the stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from s3prl_stream.errors import UsageError
+
+
+def probability(stage: str, prob: float) -> float:
+    """A share, 0 to 1."""
+    if not isinstance(prob, int | float) or not 0.0 <= prob <= 1.0:
+        raise UsageError(f"{stage}: prob={prob!r} is not between 0 and 1.")
+    return float(prob)
+
+
+def number_range(
+    stage: str, name: str, value: Sequence[float] | float, *, least: float = -math.inf, most: float = math.inf
+) -> tuple[float, float]:
+    """One number, or (lowest, highest), each from `least` to `most`, as a pair."""
+    bounds = (value, value) if isinstance(value, int | float) else tuple(value)
+    numbers = len(bounds) == 2 and all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds)
+    if not numbers or not least <= bounds[0] <= bounds[1] <= most:
+        limits = "" if (least, most) == (-math.inf, math.inf) else f" from {least:g} to {most:g}"
+        raise UsageError(f"{stage}: {name}={value!r} is neither a number{limits} nor (lowest, highest) of such.")
+    return float(bounds[0]), float(bounds[1])

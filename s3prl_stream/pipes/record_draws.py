@@ -1,0 +1,29 @@
+"""The switch for looking at random draws: in the sample itself, so that it works in any loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.sample import Sample
+
+
+@chained("record_draws")
+class RecordDraws(Stage):
+    """Have every random stage after this one write down what it draws; no other value changes.
+
+    In:     anything.
+    Out:    draws, {stage: {name: number}}; in a batch a list of them. 1 -> 1.
+    Random: none.
+
+    It does not belong to what a batch is: a state of the same chain without it may be loaded.
+    """
+
+    provides: Mapping[str, str] = {"draws": "any"}
+    in_identity = False
+
+    def __init__(self, source: Samples | None = None) -> None:
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {**sample, "draws": {}}
