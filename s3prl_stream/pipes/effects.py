@@ -47,7 +47,7 @@ def apply_effects(wav: F32, sample_rate: int, effects: Effects, rng: np.random.G
 
 def check_effects(effects: Effects) -> None:
     """Raise the UsageError of `apply_effects` that can be known without a waveform."""
-    if isinstance(effects, str) or not isinstance(effects, Sequence):
+    if not isinstance(effects, list | tuple):
         raise UsageError(f'effects: {effects!r} is no list of lists, as in [["gain", "-3.0"]].')
     for effect in effects:
         _parse(effect)
