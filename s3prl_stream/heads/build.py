@@ -1,0 +1,156 @@
+"""Heads by name: frame layers, a pooling where the answer is about an utterance, and the layer that answers.
+
+B batch, F frames, H hidden, C outputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.heads.ecapa import EcapaTdnn
+from s3prl_stream.heads.linear import Linear, LinearWithHiddens
+from s3prl_stream.heads.pooling import build_pooling
+from s3prl_stream.heads.rnn import RNNs
+from s3prl_stream.heads.spec_augment import SpecAugment
+from s3prl_stream.heads.transformer import Transformer
+from s3prl_stream.heads.xvector import XVector
+
+LEVELS = ("frame", "utterance", "embedding")
+
+
+class _Kind(NamedTuple):
+    layers: Callable[..., nn.Module]
+    pooling: str  # if none is asked for
+
+
+KINDS = {
+    "linear": _Kind(Linear, "mean"),
+    "hidden": _Kind(LinearWithHiddens, "mean"),
+    "rnn": _Kind(RNNs, "mean"),
+    "transformer": _Kind(Transformer, "mean"),
+    "xvector": _Kind(XVector, "statistics"),
+    "ecapa": _Kind(EcapaTdnn, "attentive"),
+}
+"""Name -> frame layers: a module (input_size, **settings) with `output_size`, mapping ([B, F, H], [B]) to the same."""
+
+
+class FrameHead(nn.Module):
+    """An answer for each frame: ([B, F, H], [B]) -> ([B, F, C], [B])."""
+
+    def __init__(self, layers: nn.Module, output_size: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.output = nn.Linear(_width(layers), output_size)
+
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and their lengths."""
+        hidden_BFH, len_B = self.layers(hidden_BFH, len_B)
+        return self.output(hidden_BFH), len_B
+
+
+class UtteranceHead(nn.Module):
+    """An answer for each utterance: ([B, F, H], [B]) -> ([B, C], ones [B])."""
+
+    def __init__(self, layers: nn.Module, pooling: str, output_size: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.pooling = build_pooling(pooling, _width(layers))
+        self.output = nn.Linear(_width(layers) * int(self.pooling.growth), output_size)  # type: ignore[arg-type]
+
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits; the second value has no meaning here."""
+        logits_BC: Tensor = self.output(self.pooling(*self.layers(hidden_BFH, len_B)))
+        return logits_BC, torch.ones_like(len_B)
+
+
+class EmbeddingHead(nn.Module):
+    """A vector for each utterance: ([B, F, H], [B]) -> ([B, C], ones [B]).
+
+    As in SUPERB's x-vector: two layers with ReLU after the pooling, of which the second is there while training only.
+    """
+
+    def __init__(self, layers: nn.Module, pooling: str, output_size: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.pooling = build_pooling(pooling, _width(layers))
+        self.first = nn.Linear(_width(layers) * int(self.pooling.growth), output_size)  # type: ignore[arg-type]
+        self.second = nn.Linear(output_size, output_size)
+
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings; the second value has no meaning here."""
+        embedding_BC = torch.relu(self.first(self.pooling(*self.layers(hidden_BFH, len_B))))
+        if self.training:
+            embedding_BC = torch.relu(self.second(embedding_BC))
+        return embedding_BC, torch.ones_like(len_B)
+
+
+class AugmentedHead(nn.Module):
+    """A head behind SpecAugment, which acts while training only."""
+
+    def __init__(self, head: nn.Module, augment: SpecAugment) -> None:
+        super().__init__()
+        self.head = head
+        self.augment = augment
+
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head gives."""
+        outputs: tuple[Tensor, Tensor] = self.head(self.augment(hidden_BFH, len_B), len_B)
+        return outputs
+
+
+def build_head(
+    kind: str,
+    *,
+    level: str,
+    input_size: int,
+    output_size: int,
+    pooling: str | None = None,
+    spec_augment: bool = False,
+    **settings: Any,
+) -> nn.Module:
+    """A head: ([B, F, H], valid frames [B]) -> (outputs, their lengths [B]). Padding changes nothing.
+
+    Args:
+        kind: of the frame layers: "linear", "hidden", "rnn", "transformer", "xvector", "ecapa".
+        level: "frame" ([B, F, C] comes out), "utterance" ([B, C]) or "embedding" ([B, C], nothing above it).
+        input_size: H of the upstream.
+        output_size: C.
+        pooling: "mean", "statistics", "self_attentive" or "attentive"; None: what fits the kind.
+        spec_augment: mask frames and dimensions while training (`SpecAugment`).
+        **settings: of the frame layers, such as `hidden_size`.
+
+    Raises:
+        UsageError: an unknown kind, level, pooling or setting, or a pooling for frames.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"head {kind!r} is unknown; there are {', '.join(KINDS)}")
+    if level not in LEVELS:
+        raise UsageError(f"head level {level!r} is unknown; there are {', '.join(LEVELS)}")
+    if level == "frame" and pooling is not None:
+        raise UsageError(f"head {kind!r}: this task asks for an answer for each frame, so there is nothing to pool")
+    if level == "frame" and kind == "xvector":
+        raise UsageError("head 'xvector' gives 14 frames less than there are; choose 'ecapa' or another for frames")
+    known = [name for name, p in inspect.signature(KINDS[kind].layers).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise UsageError(f"head {kind!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    layers = KINDS[kind].layers(input_size, **settings)
+    pooling = pooling or KINDS[kind].pooling
+    head: nn.Module
+    if level == "frame":
+        head = FrameHead(layers, output_size)
+    elif level == "utterance":
+        head = UtteranceHead(layers, pooling, output_size)
+    else:
+        head = EmbeddingHead(layers, pooling, output_size)
+    return AugmentedHead(head, SpecAugment()) if spec_augment else head
+
+
+def _width(layers: nn.Module) -> int:
+    return int(layers.output_size)  # type: ignore[arg-type]

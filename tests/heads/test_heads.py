@@ -1,0 +1,218 @@
+"""Heads: padding changes nothing, one frame is enough, and numbers are those of S3PRL where S3PRL is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.heads import POOLINGS, WeightedSum, build_head, build_pooling
+from s3prl_stream.heads.rnn import RNNs
+from s3prl_stream.heads.spec_augment import SpecAugment
+from s3prl_stream.heads.xvector import XVector
+
+SMALL: dict[str, dict[str, Any]] = {
+    "linear": {"hidden_size": 6},
+    "hidden": {"hidden_sizes": (6, 5)},
+    "rnn": {"project_size": 6, "hidden_size": 5},
+    "transformer": {"hidden_size": 8, "num_heads": 2, "ffn_size": 8, "dropout": 0.0},
+    "xvector": {"project_size": 6, "hidden_size": 6, "last_size": 8},
+    "ecapa": {"channels": 8, "last_size": 6, "scale": 4, "bottleneck": 3},
+}
+CASES = [
+    (kind, level, pooling)
+    for kind in SMALL
+    for level, pooling in [("frame", None), *(("utterance", one) for one in POOLINGS), ("embedding", None)]
+    if (kind, level) != ("xvector", "frame")
+]
+
+
+@pytest.fixture(scope="module")
+def golden(repository: Path) -> dict[str, Any]:
+    arrays = dict(np.load(repository / "tests/golden/superb.npz"))
+    return {**json.loads((repository / "tests/golden/superb.json").read_text()), **arrays}
+
+
+def small(kind: str, level: str = "utterance", pooling: str | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    return build_head(kind, level=level, pooling=pooling, input_size=4, output_size=3, **SMALL[kind])
+
+
+@pytest.mark.parametrize(("kind", "level", "pooling"), CASES)
+def test_padding_changes_nothing_and_one_frame_is_enough(kind: str, level: str, pooling: str | None) -> None:
+    """Each utterance alone, in a batch, and in a batch padded with rubbish; batch norms in evaluation mode."""
+    head = small(kind, level, pooling).eval()
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.tensor([23, 16, 3, 1])
+    rows = [torch.randn(int(length), 4, generator=generator) for length in lengths]
+    padded = torch.full((4, 30, 4), 7.0)
+    for row, wav in zip(padded, rows, strict=True):
+        row[: len(wav)] = wav
+    together, together_len = head(padded, lengths)
+    assert torch.isfinite(together if level != "frame" else together[:, :1]).all()
+    for number, row in enumerate(rows):
+        alone, alone_len = head(row[None], lengths[number : number + 1])
+        valid = int(alone_len) if level == "frame" else None
+        assert int(together_len[number]) == int(alone_len)
+        torch.testing.assert_close(together[number, :valid], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_gradients_are_finite_and_padding_gets_none(kind: str) -> None:
+    """While training too: a batch with one frame, a constant utterance, and padding."""
+    head = build_head(kind, level="utterance", pooling="statistics", input_size=4, output_size=3, **SMALL[kind]).train()
+    hidden = torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))
+    hidden[1] = 0.5
+    hidden.requires_grad_()
+    head(hidden, torch.tensor([20, 17, 1]))[0].square().sum().backward()
+    assert hidden.grad is not None
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters() if parameter.grad is not None)
+    assert torch.isfinite(hidden.grad).all()
+    assert hidden.grad[2, 1:].abs().max() == hidden.grad[1, 17:].abs().max() == 0
+    assert hidden.grad[0].abs().sum() > 0
+
+
+def test_batch_norms_learn_from_valid_frames_only() -> None:
+    """Running means and variances are those of the same utterances without padding."""
+    hidden = torch.randn(2, 9, 4, generator=torch.Generator().manual_seed(0))
+    states = []
+    for padding in (0, 30):
+        head = small("ecapa").train()
+        head(nn.functional.pad(hidden, (0, 0, 0, padding), value=3.0), torch.tensor([9, 9]))
+        states.append(head.state_dict())
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], msg=name)
+
+
+def test_sizes_are_those_of_superb(golden: dict[str, Any]) -> None:
+    def count(head: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in head.parameters())
+
+    expected = golden["parameters"]
+    sizes = {"input_size": 768, "output_size": 10}
+    assert count(build_head("linear", level="frame", **sizes)) == expected["frame_linear"]
+    assert count(build_head("linear", level="utterance", **sizes)) == expected["mean_linear"]
+    assert count(build_head("rnn", level="frame", input_size=768, output_size=31)) == expected["rnn"]
+    assert count(build_head("xvector", level="embedding", input_size=768, output_size=512)) == expected["xvector"]
+    ecapa = build_head("ecapa", level="embedding", input_size=768, output_size=1)
+    assert count(ecapa.layers) == expected["ecapa"]  # type: ignore[arg-type]
+    lstm = {"project_size": None, "hidden_size": 512, "num_layers": 1, "bidirectional": False, "dropout": 0.0}
+    assert count(build_head("rnn", level="frame", input_size=768, output_size=2, **lstm)) == expected["diarization"]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("mean", "mean"), ("statistics", "stats"), ("self_attentive", "sap"), ("attentive", "asp")],
+)
+def test_poolings_as_s3prl(name: str, theirs: str, golden: dict[str, Any]) -> None:
+    pooling = build_pooling(name, 4)
+    weights = {key.split(".", 1)[1]: value for key, value in golden.items() if key.startswith(f"pool_{theirs}.")}
+    if weights:
+        ours = {
+            f"attention.project.{kind}": torch.from_numpy(weights[f"sap_linear.{kind}"]) for kind in ("weight", "bias")
+        }
+        pooling.load_state_dict({**ours, "attention.attend.weight": torch.from_numpy(weights["attention"].T)})
+    pooled = pooling(torch.from_numpy(golden["pool_in"]), torch.from_numpy(golden["pool_len"]))
+    np.testing.assert_allclose(pooled.detach(), golden[f"pool_{theirs}"], atol=1e-5)
+
+
+def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
+    """Theirs unfolds and multiplies [frame, bin]; ours is the convolution with the same weights."""
+    layer = XVector(4, project_size=4, hidden_size=6).layers[1]
+    conv = nn.Conv1d(4, 6, layer.kernel_size[0], dilation=layer.dilation[0])  # type: ignore[index]
+    weight = torch.from_numpy(golden["tdnn_weight"]).view(6, 3, 4).transpose(1, 2)
+    conv.load_state_dict({"weight": weight, "bias": torch.from_numpy(golden["tdnn_bias"])})
+    made = torch.relu(conv(torch.from_numpy(golden["tdnn_in"]).transpose(1, 2))).transpose(1, 2)
+    np.testing.assert_allclose(made.detach(), golden["tdnn_out"], atol=1e-5)
+
+
+def test_a_unidirectional_rnn_without_packing_is_the_packed_one() -> None:
+    torch.manual_seed(0)
+    rnn = RNNs(4, project_size=None, hidden_size=5, num_layers=2, bidirectional=False, dropout=0.0)
+    hidden, lengths = torch.randn(2, 8, 4), torch.tensor([8, 5])
+    ours, _ = rnn(hidden, lengths)
+    rnn.bidirectional = True  # only says to pack
+    packed, _ = rnn(hidden, lengths)
+    torch.testing.assert_close(ours[0], packed[0])
+    torch.testing.assert_close(ours[1, :5], packed[1, :5])
+
+
+def test_the_second_layer_of_an_embedding_is_for_training_only() -> None:
+    head = small("linear", "embedding")
+    hidden, lengths = torch.randn(2, 5, 4), torch.tensor([5, 4])
+    trained, used = head.train()(hidden, lengths)[0], head.eval()(hidden, lengths)[0]
+    torch.testing.assert_close(torch.relu(head.second(used)), trained)  # type: ignore[operator]
+
+
+def test_weighted_sum_begins_as_the_mean_and_reports_its_weights() -> None:
+    states = [torch.randn(2, 5, 4) * scale for scale in (1.0, 10.0, 100.0)]
+    featurizer = WeightedSum(3)
+    torch.testing.assert_close(featurizer(states), torch.stack(states).mean(dim=0))
+    with torch.no_grad():
+        featurizer.scores.copy_(torch.tensor([0.0, 0.0, 2.0]).log())
+    assert featurizer.weights() == pytest.approx([0.0, 0.0, 1.0])
+    torch.testing.assert_close(featurizer(states), states[2])
+    normalized = WeightedSum(3, normalize=True)(states)
+    torch.testing.assert_close(
+        normalized, torch.stack([nn.functional.layer_norm(state, (4,)) for state in states]).mean(dim=0)
+    )
+    with pytest.raises(UsageError, match="2 hidden states; there are 3 weights"):
+        featurizer(states[:2])
+
+
+def augmented(**settings: int) -> tuple[Tensor, Tensor]:
+    augment = SpecAugment(**settings).train()
+    torch.manual_seed(0)
+    hidden = torch.ones(200, 60, 40)
+    lengths = torch.arange(1, 201).clamp(max=60)
+    return augment(hidden, lengths), lengths
+
+
+def test_spec_augment_masks_what_it_says() -> None:
+    plain, lengths = augmented(warp_frames=0, num_bands=0, num_stretches=0)
+    assert (plain.sum(dim=(1, 2)) == lengths * 40).all()
+    bands, _ = augmented(warp_frames=0, num_stretches=0, num_bands=1, max_dims=15)
+    widths = (bands[59:, 0] == 0).sum(dim=1)
+    assert (widths.min(), widths.max()) == (0, 15)
+    stretches, _ = augmented(warp_frames=0, num_bands=0, num_stretches=1, max_frames=9)
+    frames = (stretches[59:, :, 0] == 0).sum(dim=1)
+    assert (frames.min(), frames.max()) == (0, 9)
+    warped, _ = augmented(warp_frames=5, num_bands=0, num_stretches=0)
+    assert (warped.sum(dim=(1, 2)) - lengths * 40).abs().max() < 1e-2  # of ones only ones can be made
+    untouched = torch.randn(2, 9, 4)
+    assert SpecAugment().eval()(untouched, torch.tensor([9, 3])) is untouched
+
+
+def test_warping_moves_time() -> None:
+    augment = SpecAugment(warp_frames=5)
+    torch.manual_seed(0)
+    ramp = torch.arange(40.0)[:, None].repeat(1, 3)
+    moved = torch.stack([augment._warp(ramp) for _ in range(50)])
+    assert moved.shape == (50, 40, 3)
+    assert 3 < (moved - ramp).abs().max() < 7
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"kind": "lineer"}, "there are linear, hidden"),
+        ({"level": "word"}, "there are frame"),
+        ({"pooling": "median"}, "there are mean"),
+        ({"level": "frame", "pooling": "mean"}, "nothing to pool"),
+        ({"kind": "xvector", "level": "frame"}, "14 frames less"),
+        ({"num_layers": 3}, "no setting num_layers; there are hidden_size"),
+        ({"kind": "ecapa", "channels": 10}, "multiple of scale 8"),
+        ({"kind": "hidden", "activation": "sine"}, "there are none, relu"),
+        ({"kind": "rnn", "recurrence": "gru"}, "no setting recurrence"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, Any], said: str) -> None:
+    wanted = {"kind": "linear", "level": "utterance", "input_size": 4, "output_size": 2, **options}
+    with pytest.raises(UsageError, match=said):
+        build_head(wanted.pop("kind"), **wanted)
