@@ -24,7 +24,10 @@ PLANNED = (
 SURFACE = {
     "pack librispeech": f"{PACK} ROOT --split",
     "pack folder": f"{PACK} ROOT --label-from --pattern --table",
-    "pack manifest": f"{PACK} ROOT",
+    "pack manifest": f"{PACK} ROOT --audio-root --columns-from",
+    "pack librilight": f"{PACK} ROOT --split --voice-seconds",
+    "pack ljspeech": f"{PACK} ROOT",
+    "pack rttm": f"{PACK} ROOT --rttm",
     "index": "TARS --durations --full --json --name --out --prefix-keys --workers",
     "inspect": "SET --json --top",
     "verify": "SET --full --json --workers",

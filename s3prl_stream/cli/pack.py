@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
@@ -13,14 +12,16 @@ from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
-    from s3prl_stream.sample import Utterance
+    from s3prl_stream.corpora import Option
     from s3prl_stream.shards.pack import PackReport
 
 _SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command and its corpora."""
+    """Add the command and its corpora, each with the options that it declares itself."""
+    from s3prl_stream.corpora import CORPORA
+
     parser = subparsers.add_parser(
         "pack",
         help=COMMANDS["pack"],
@@ -29,21 +30,13 @@ def add_parser(subparsers: Any) -> None:
     )
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
 
-    librispeech = corpora.add_parser("librispeech", help="LibriSpeech, or a corpus in its layout")
-    librispeech.add_argument("root", metavar="ROOT", help="folder that holds the splits")
-    librispeech.add_argument("--split", action="append", metavar="NAME", help="repeat it, or divide names by commas")
-
-    folder = corpora.add_parser("folder", help="every audio file below a folder")
-    folder.add_argument("root", metavar="ROOT", help="the folder")
-    folder.add_argument("--pattern", help="metadata from names, such as {digit}_{speaker}_{take}")
-    folder.add_argument("--table", metavar="FILE", help="CSV, TSV or JSON lines with a column that names the file")
-    folder.add_argument("--label-from", choices=["folder"], help="the first folder of a path becomes its label")
-
-    manifest = corpora.add_parser("manifest", help="CSV, TSV or JSON lines with one utterance a row")
-    manifest.add_argument("root", metavar="FILE", help="the manifest")
-
-    for corpus in (librispeech, folder, manifest):
-        _add_options(corpus)
+    for corpus in CORPORA:
+        one = corpora.add_parser(corpus.name, help=corpus.summary)
+        one.add_argument("root", metavar=corpus.root, help=corpus.root_help)
+        for option in corpus.options:
+            _add_corpus_option(one, option)
+        _add_options(one)
+        one.set_defaults(listing=corpus)
     parser.set_defaults(run=run)
 
 
@@ -64,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with Progress("files", "packing") as progress:
         report = pack_set(
-            _utterances(args),
+            args.listing.utterances(args.root, **_given(args)),
             args.out,
             settings,
             num_workers=args.workers,
@@ -96,28 +89,35 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
-def _utterances(args: argparse.Namespace) -> Iterator[Utterance]:
-    from s3prl_stream import corpora
+def _add_corpus_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    name = f"--{option.name.replace('_', '-')}"
+    if option.kind == "flag":
+        parser.add_argument(name, action="store_true", help=option.help)
+    elif option.kind == "names":
+        parser.add_argument(name, action="append", metavar=option.metavar, help=option.help)
+    else:
+        kind = int if option.kind == "number" else str
+        parser.add_argument(name, type=kind, choices=option.choices, metavar=option.metavar, help=option.help)
 
-    if args.corpus == "librispeech":
-        return corpora.librispeech(args.root, split=_splits(args))
-    if args.corpus == "folder":
-        return corpora.folder(args.root, args.pattern, args.table, label_from=args.label_from)
-    return corpora.manifest(args.root)
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The corpus's own options that were used: keyword -> value."""
+    given = {option: getattr(args, option.name) for option in args.listing.options}
+    used = {option: value for option, value in given.items() if value is not None and value is not False}
+    return {
+        option.name: _names(option.name, value) if option.kind == "names" else value for option, value in used.items()
+    }
 
 
-def _splits(args: argparse.Namespace) -> list[str] | None:
-    if args.split is None:
-        return None
-    splits = [name.strip() for names in args.split for name in names.split(",") if name.strip()]
-    if not splits:
-        raise UsageError("--split names no split.")
-    return splits
+def _names(option: str, values: list[str]) -> list[str]:
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"--{option.replace('_', '-')} names nothing.")
+    return names
 
 
 def _corpus_name(args: argparse.Namespace) -> str:
-    splits = _splits(args) if args.corpus == "librispeech" else None
-    return " ".join([args.corpus, *(splits or [os.path.basename(os.path.abspath(args.root))])])
+    return " ".join([args.corpus, *_given(args).get("split", [os.path.basename(os.path.abspath(args.root))])])
 
 
 def _as_json(report: PackReport) -> dict[str, Any]:

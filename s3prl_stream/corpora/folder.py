@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
+from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.names import NamePattern
+from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.tables import FILE_COLUMNS, check_metadata_names, find_column, read_rows, text_named
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
-
-# fmt: off
-AUDIO_SUFFIXES = (".aac", ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mp3", ".oga", ".ogg", ".opus",
-                  ".sph", ".w64", ".wav", ".wma")
-# fmt: on
-"""What counts as audio. Formats that cannot be read are listed too, so that packing reports them."""
 
 
 def folder(
@@ -43,12 +39,10 @@ def folder(
     Raises:
         UsageError: no such folder, no audio in it, or files that the pattern, the table or `label_from` does not fit.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder.")
+    root = root_folder(root, "the audio")
     if label_from not in (None, "folder"):
         raise UsageError(f"label_from is {label_from!r}; the only choice is 'folder'.")
-    paths = [PurePosixPath(path) for path in _audio_below(root, "", ())]
+    paths = [PurePosixPath(path) for path in audio_below(root)]
     if not paths:
         raise UsageError(f"{root}: no audio found in this folder ({' '.join(AUDIO_SUFFIXES)}).")
     metadata: list[dict[str, Any]] = [{} for _ in paths]
@@ -71,21 +65,6 @@ def folder(
     )
     missing = (Utterance(name, root / name, **values) for name, values in rows.items() if name not in taken)
     return itertools.chain(there, missing)
-
-
-def _audio_below(root: Path, inside: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Paths of audio files below the root, sorted, with slashes."""
-    here = os.path.realpath(root / inside)
-    if here in above:
-        raise UsageError(f"{root / inside}: a link leads back to a folder it lies in. Remove the link.")
-    for entry in sorted(os.scandir(root / inside), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        path = f"{inside}{entry.name}"
-        if entry.is_dir():
-            yield from _audio_below(root, f"{path}/", (*above, here))
-        elif PurePosixPath(entry.name).suffix.lower() in AUDIO_SUFFIXES:
-            yield path
 
 
 def _describe(
@@ -137,3 +116,15 @@ def _row_of(path: PurePosixPath, rows: dict[str, dict[str, Any]], taken: set[str
         taken.add(name)
         return rows[name]
     return None
+
+
+FOLDER = Corpus(
+    folder,
+    "every audio file below a folder",
+    "the folder",
+    (
+        Option("pattern", "metadata from names, such as {digit}_{speaker}_{take}"),
+        Option("table", "CSV, TSV or JSON lines with a column that names the file", metavar="FILE"),
+        Option("label_from", "the first folder of a path becomes its label", choices=("folder",)),
+    ),
+)

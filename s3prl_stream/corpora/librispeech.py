@@ -5,10 +5,12 @@ V. Panayotov et al., "LibriSpeech: an ASR corpus based on public domain audio bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from s3prl_stream.corpora.corpus import SPLIT, Corpus
+from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
@@ -26,38 +28,43 @@ def librispeech(root: str | Path, split: str | Sequence[str] | None = None) -> I
     Raises:
         UsageError: no such folder or split, or a transcript without a line for one of its utterances.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder. ROOT is the folder that holds the splits of LibriSpeech.")
+    root = root_folder(root, "the splits of LibriSpeech")
     found = [folder.name for folder in sorted(root.iterdir()) if any(folder.glob("*/*/*.flac"))]
     if not found:
         raise UsageError(f"{root}: no split of LibriSpeech in here, such as train-clean-100/SPEAKER/CHAPTER/*.flac.")
-    if split is None and len(found) > 1:
-        raise UsageError(f"{root} holds several splits: say which with split (one of {', '.join(found)}).")
-    wanted = found if split is None else [split] if isinstance(split, str) else list(split)
-    for name in wanted:
-        if name not in found:
-            raise UsageError(f"{root} has no split {name!r}. It has: {', '.join(found)}.")
-    return _utterances(root, wanted)
+    wanted = chosen(root, found, split, "split")
+    genders = genders_of(root / "SPEAKERS.TXT")
+    return (one for name in wanted for one in read_chapters(root / name, genders, {"split": name}))
 
 
-def _utterances(root: Path, splits: Sequence[str]) -> Iterator[Utterance]:
-    genders = _genders(root / "SPEAKERS.TXT")
-    for split in splits:
-        for chapter in sorted((root / split).glob("*/*/")):
-            speaker = chapter.parent.name
-            metadata: dict[str, Any] = {"speaker": speaker, "chapter": chapter.name, "split": split}
-            if speaker in genders:
-                metadata["gender"] = genders[speaker]
-            texts_file = chapter / f"{speaker}-{chapter.name}.trans.txt"
-            texts = _texts(texts_file)
-            for audio in sorted(chapter.glob("*.flac")):
-                if texts is None:
-                    yield Utterance(audio.stem, audio, **metadata)
-                elif audio.stem in texts:
-                    yield Utterance(audio.stem, audio, text=texts[audio.stem], **metadata)
-                else:
-                    raise UsageError(f"{texts_file} has no line for {audio.stem}. Mend it, or remove it.")
+def read_chapters(folder: Path, genders: Mapping[str, str], about: Mapping[str, Any]) -> Iterator[Utterance]:
+    """Utterances of FOLDER/SPEAKER/CHAPTER/*.flac; each transcript is read once. `about` is in all metadata.
+
+    Raises:
+        UsageError: a transcript has no line for an utterance.
+    """
+    for chapter in sorted(folder.glob("*/*/")):
+        speaker = chapter.parent.name
+        metadata: dict[str, Any] = {"speaker": speaker, "chapter": chapter.name, **about}
+        if speaker in genders:
+            metadata["gender"] = genders[speaker]
+        texts_file = chapter / f"{speaker}-{chapter.name}.trans.txt"
+        texts = _texts(texts_file)
+        for audio in sorted(chapter.glob("*.flac")):
+            if texts is None:
+                yield Utterance(audio.stem, audio, **metadata)
+            elif audio.stem in texts:
+                yield Utterance(audio.stem, audio, text=texts[audio.stem], **metadata)
+            else:
+                raise UsageError(f"{texts_file} has no line for {audio.stem}. Mend it, or remove it.")
+
+
+def genders_of(file: Path) -> dict[str, str]:
+    """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file."""
+    if not file.is_file():
+        return {}
+    rows = (line.split("|") for line in file.read_text("utf-8").splitlines() if not line.startswith(";"))
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
 def _texts(file: Path) -> dict[str, str] | None:
@@ -68,9 +75,4 @@ def _texts(file: Path) -> dict[str, str] | None:
     return {key: text.strip() for key, _, text in lines}
 
 
-def _genders(file: Path) -> dict[str, str]:
-    """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file."""
-    if not file.is_file():
-        return {}
-    rows = (line.split("|") for line in file.read_text("utf-8").splitlines() if not line.startswith(";"))
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+LIBRISPEECH = Corpus(librispeech, "LibriSpeech, or a corpus in its layout", "folder that holds the splits", (SPLIT,))

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.tables import FILE_COLUMNS, Row, check_metadata_names, find_column, read_rows, text_named
+from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.splits import root_folder
+from s3prl_stream.corpora.tables import (
+    FILE_COLUMNS,
+    Row,
+    check_metadata_names,
+    find_column,
+    read_rows,
+    text_named,
+    unfolded,
+)
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
@@ -15,23 +25,32 @@ _START_COLUMNS = ("start_seconds", "start", "offset")
 _END_COLUMNS = ("end_seconds", "end")
 
 
-def manifest(path: str | Path) -> Iterator[Utterance]:
+def manifest(
+    path: str | Path, *, audio_root: str | Path | None = None, columns_from: str | Sequence[str] = ()
+) -> Iterator[Utterance]:
     """Utterances of a CSV, TSV or JSON-lines manifest, in its order.
 
-    Columns understood: the audio (audio_filepath, audio, path, file ...; relative paths start at the manifest's
-    folder); key or id (else the path without its suffix, with the stretch if there is one); start_seconds, start or
-    offset; end_seconds, end or duration (s); text, transcription, transcript or sentence (becomes text). All others
-    are metadata under their own names.
+    Columns understood: the audio (audio_filepath, audio, path, file ...); key or id (else the path without its suffix,
+    with the stretch if there is one); start_seconds, start or offset; end_seconds, end or duration (s); text,
+    transcription, transcript or sentence (becomes text). All others are metadata under their own names.
+
+    Args:
+        path: the manifest; .gz behind its name is understood.
+        audio_root: where relative paths start; None: at the manifest's folder.
+        columns_from: columns that hold objects, such as `slots`: each of their values becomes a column of its own,
+            `slots_NAME`. Without this they stand in the JSON of a sample and not in the index.
 
     Raises:
         UsageError: no such file, a row without audio, a stretch that is no number, or a column with a reserved name.
     """
     path = Path(path)
     rows = read_rows(path)
-    return (_utterance(row, path.parent) for row in rows)
+    nested = [columns_from] if isinstance(columns_from, str) else list(columns_from)
+    folder = path.parent if audio_root is None else root_folder(audio_root, "the manifest's audio")
+    return (_utterance(row, folder, nested) for row in rows)
 
 
-def _utterance(row: Row, folder: Path) -> Utterance:
+def _utterance(row: Row, folder: Path, nested: Sequence[str]) -> Utterance:
     values = dict(row.values)
     file_column = find_column(values, FILE_COLUMNS)
     if file_column is None:
@@ -48,7 +67,7 @@ def _utterance(row: Row, folder: Path) -> Utterance:
     if key is None:
         stretch = "" if start is None else f"-{start:.3f}" + ("" if end is None else f"-{end:.3f}")
         key = Path(name).with_suffix("").as_posix().lstrip("/") + stretch
-    metadata = text_named(values)
+    metadata = text_named(unfolded(values, nested, row.where))
     check_metadata_names(metadata, row.where)
     return Utterance(key, folder / name, start, end, **metadata)
 
@@ -65,3 +84,15 @@ def _taken_seconds(values: dict[str, Any], columns: tuple[str, ...], where: str)
     if not 0.0 <= seconds < float("inf"):
         raise UsageError(f"{where}: {column} is {value!r}, expected 0 or more seconds.")
     return seconds
+
+
+MANIFEST = Corpus(
+    manifest,
+    "CSV, TSV or JSON lines with one utterance a row",
+    "the manifest",
+    (
+        Option("audio_root", "where relative paths start (default: the manifest's folder)", metavar="FOLDER"),
+        Option("columns_from", "columns with objects in them, whose values become columns", "names", metavar="COLUMN"),
+    ),
+    root="FILE",
+)

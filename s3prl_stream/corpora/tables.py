@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
+import io
 import json
-from collections.abc import Collection, Iterator, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import RESERVED_KEYS
@@ -23,27 +27,71 @@ class Row(NamedTuple):
     """File and line, for messages."""
     values: dict[str, Any]
     """Column -> value; empty cells are left out."""
+    columns: tuple[str, ...]
+    """All columns of the table, or of JSON all names in this row."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Rows in the order of the file.
+def read_rows(path: Path, *, header: bool | None = None) -> Iterator[Row]:
+    """Rows in the order of the file; .gz behind the name of a CSV, TSV or JSON-lines file is understood.
 
     Cells of CSV and TSV are text; quotation marks quote between commas only. Values of JSON keep their types. A CSV
     whose cells are divided by | and whose first line names no file column has no header, as in LJSpeech: its columns
     are id, text, normalized_text.
+
+    Args:
+        path: the table.
+        header: whether a file with | in it has one; None: as said above.
 
     Raises:
         UsageError: no such file, an unknown suffix, or a row that cannot be read, named by its line.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file.")
-    if path.suffix in (".jsonl", ".ndjson"):
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if suffix in (".jsonl", ".ndjson"):
         return _json_lines(path)
     if path.suffix == ".json":
         return _json_object(path) if _is_whole_json(path) else _json_lines(path)
-    if path.suffix in (".csv", ".tsv", ".txt"):
-        return _delimited(path)
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _delimited(path, header)
     raise UsageError(f"{path}: tables are .csv, .tsv, .jsonl or .json, not {path.suffix!r}.")
+
+
+def needed(row: Row, column: str) -> str:
+    """The cell of a column that must be there and filled, as text.
+
+    Raises:
+        UsageError: the table has no such column, or the cell is empty.
+    """
+    if column in row.values:
+        return str(row.values[column])
+    if column not in row.columns:
+        raise UsageError(f"{row.where}: no column {column!r} in the table. It has: {', '.join(row.columns)}.")
+    raise UsageError(f"{row.where}: nothing in column {column!r}.")
+
+
+def renamed(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
+    """The filled cells of some columns under other names: {column: name}; a column that is not there is left out."""
+    return {name: row.values[column] for column, name in names.items() if column in row.values}
+
+
+def unfolded(values: Mapping[str, Any], nested: Sequence[str], where: str) -> dict[str, Any]:
+    """The values with each object under a name of `nested` replaced by its own values, as NAME_KEY.
+
+    Raises:
+        UsageError: it is no object, or a name comes twice.
+    """
+    result = {name: value for name, value in values.items() if name not in nested}
+    for name in nested:
+        inner = values.get(name, {})
+        if not isinstance(inner, Mapping):
+            raise UsageError(f"{where}: {name!r} holds no object, but a {type(inner).__name__}: {str(inner)[:40]!r}.")
+        for key, value in inner.items():
+            column = f"{name}_{key}"
+            if column in result:
+                raise UsageError(f"{where}: {name!r} would give a second column {column!r}. Rename one of the two.")
+            result[column] = value
+    return result
 
 
 def find_column(columns: Collection[str], names: Sequence[str]) -> str | None:
@@ -66,11 +114,24 @@ def check_metadata_names(names: Collection[str], where: str) -> None:
         raise UsageError(f"{where}: the stream uses the name {taken[0]!r} itself. Rename that column, or drop it.")
 
 
-def _delimited(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    if path.suffix != ".gz":
+        with path.open("rb") as file:
+            yield file
+        return
+    try:
+        with gzip.open(path) as compressed:
+            yield cast(BinaryIO, compressed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: a damaged gzip file: {error}. Fetch it again.") from None
+
+
+def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
+    with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        divider = "\t" if path.suffix == ".tsv" or "\t" in first else "|" if "|" in first else ","
+        divider = next((mark for mark in "\t|" if mark in first), "\t" if ".tsv" in path.suffixes else ",")
         # Only between commas do quotation marks quote; elsewhere they are part of the text.
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
         cells = csv.reader(file, delimiter=divider, quoting=quoting, strict=True)
@@ -79,37 +140,39 @@ def _delimited(path: Path) -> Iterator[Row]:
             for values in cells:
                 if columns is None:
                     columns = [value.strip() for value in values]
-                    if divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")):
+                    if header is None:
+                        header = divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")) is not None
+                    if header:
                         continue
                     columns = list(_HEADERLESS_COLUMNS[: len(columns)])
                 where = f"{path}, line {cells.line_num}"
                 if len(values) > len(columns):
                     raise UsageError(f"{where}: {len(values)} cells for {len(columns)} columns.")
                 if values:
-                    yield Row(where, {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""})
+                    filled = {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""}
+                    yield Row(where, filled, tuple(columns))
         except (csv.Error, UnicodeDecodeError) as error:
             raise UsageError(f"{path}, line {cells.line_num}: not readable as a table: {error}.") from None
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                where = f"{path}, line {number}"
-                yield Row(where, _without_nulls(_parsed(line, where), where))
+                yield _json_row(f"{path}, line {number}", _parsed(line, f"{path}, line {number}"))
 
 
 def _json_object(path: Path) -> Iterator[Row]:
     content = _parsed(path.read_bytes(), str(path))
     if isinstance(content, list):
         for number, values in enumerate(content):
-            yield Row(f"{path}, item {number}", _without_nulls(values, f"{path}, item {number}"))
+            yield _json_row(f"{path}, item {number}", values)
         return
     if not isinstance(content, dict):
         raise UsageError(f"{path}: expected a list of objects or {{file: {{...}}}}.")
     for name, values in content.items():
-        where = f"{path}, {name!r}"
-        yield Row(where, {"file": name, **_without_nulls(values, where)})
+        row = _json_row(f"{path}, {name!r}", values)
+        yield row._replace(values={"file": name, **row.values}, columns=("file", *row.columns))
 
 
 def _is_whole_json(path: Path) -> bool:
@@ -129,7 +192,7 @@ def _parsed(data: bytes, where: str) -> Any:
         raise UsageError(f"{where}: not JSON: {error}.") from None
 
 
-def _without_nulls(values: Any, where: str) -> dict[str, Any]:
+def _json_row(where: str, values: Any) -> Row:
     if not isinstance(values, dict):
         raise UsageError(f"{where}: expected an object, found a {type(values).__name__}.")
-    return {name: value for name, value in values.items() if value is not None}
+    return Row(where, {name: value for name, value in values.items() if value is not None}, tuple(values))

@@ -20,6 +20,7 @@ import numpy as np
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.bytes import check_bytes, split_members
+from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
 from s3prl_stream.shards.member import Rows
@@ -139,6 +140,10 @@ class ShardFolder:
     def read_ahead(self, items: Sequence[Item]) -> Ahead:
         """Begin to read samples whose `read` will follow; until closed."""
         return self.tars.read_ahead([(self.shard_names[item.shard], item.offset, item.size) for item in items])
+
+    def extra_file(self, name: str) -> bytes:
+        """A small file that goes with the set, such as trials.txt; errors as in `extra_files.read_extra_file`."""
+        return read_extra_file(self.store, self.manifest, name)
 
     def columns(self) -> dict[str, str]:
         """Index column -> Arrow type."""

@@ -6,6 +6,7 @@ A set is a folder::
     SET-000000.tar              samples: KEY.flac (or wav ...) followed by KEY.json, both ustar members
     SET-000000.tar.idx          little-endian uint64: offset of each sample's first header, then the file size
     SET-000000.tar.parquet      the shard's index rows (one row group)
+    files/...                   trial lists and the like, where the corpus has some; listed in the manifest
     index/part-00000.parquet    the rows of up to 16 shards, one row group a shard, in the order of the manifest
 
 The page for users, with examples, is shards/README.md.
@@ -22,6 +23,7 @@ from s3prl_stream.errors import UsageError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 INDEX_FOLDER = "index"
+EXTRA_FOLDER = "files"
 
 SHARDS_PER_PART = 16
 """A part's footer is parsed whole to reach one row group: 16 shards cost 0.4 ms, 256 cost 5 ms (measured)."""

@@ -20,6 +20,7 @@ from s3prl_stream.audio.source import Channel, read_source
 from s3prl_stream.errors import SampleError, ShardError, UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.shards.arrange import arrange
+from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.layout import FORMAT_VERSION, set_name
 from s3prl_stream.shards.listing import (
     Clip,
@@ -153,6 +154,7 @@ def pack_set(
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
     tell = progress or _tell_nobody
+    extra = ExtraFiles(corpus)
     refuse_strangers(store)
     with Workers(num_workers) as workers:
         utterances = list_utterances(corpus, lambda done: tell("listing", done, None))
@@ -161,6 +163,7 @@ def pack_set(
         identity = {"name": name, "packing": settings.as_json(), "corpus_hash": corpus_hash(clips, left_out)}
         finished = find_finished(store, identity)
         if finished is not None:
+            extra.check(finished, store.url)
             return PackReport(store.url, True, finished, _read_left_out(store))
         with packing_into(store, name) as (folder, finish):
             writer = SetWriter(folder, name, metadata_columns(clip.metadata for clip in clips), finish)
@@ -176,7 +179,8 @@ def pack_set(
     listing = b"".join(_json_line(one) for one in _in_corpus_order(left_out, utterances))
     store.write(LEFT_OUT, listing)
     about = {"corpus": corpus_name or name, "licence": licence}
-    manifest = _manifest(identity, about, writer.shards, parts, left_out)
+    extra.write(store)
+    manifest = {**_manifest(identity, about, writer.shards, parts, left_out), **extra.in_manifest()}
     write_manifest(store, manifest)
     end(store)
     return PackReport(store.url, False, manifest, _read_left_out(store))

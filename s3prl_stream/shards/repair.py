@@ -22,10 +22,12 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.content import Place, metadata_columns_of, no_sink
 from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import read_index, read_shard
+from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart, Unusable, read_rows_sidecar
 from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
 from s3prl_stream.shards.layout import (
+    EXTRA_FOLDER,
     FORMAT_VERSION,
     INDEX_FOLDER,
     MANIFEST,
@@ -144,7 +146,8 @@ class _Repair:
         kept = [one.description for one in outcomes if one.description is not None]
         parts = self._write_parts([shard["name"] for shard in kept])
         self.out.upload(self.left_out, LEFT_OUT)
-        self.out.write(MANIFEST, self._manifest(kept, parts, before))
+        files = copy_extra_files(self.store, self.out, self.inventory.manifest)
+        self.out.write(MANIFEST, self._manifest(kept, parts, before, files))
         return RepairReport(
             url=self.store.url,
             out=self.out.url,
@@ -206,9 +209,17 @@ class _Repair:
             self.progress("indexing", min(done * SHARDS_PER_PART, len(names)), len(names))
         return parts
 
-    def _manifest(self, shards: list[dict[str, Any]], parts: list[str], before: Sequence[Mapping[str, Any]]) -> bytes:
+    def _manifest(
+        self,
+        shards: list[dict[str, Any]],
+        parts: list[str],
+        before: Sequence[Mapping[str, Any]],
+        files: list[dict[str, Any]],
+    ) -> bytes:
         """The old one with what has changed. Of other utterances than were packed there is no `corpus_hash`."""
-        old = {name: value for name, value in self.inventory.manifest.items() if name not in ("counts", "parts")}
+        old = {
+            name: value for name, value in self.inventory.manifest.items() if name not in ("counts", "parts", "files")
+        }
         if self.lost:
             old.pop("corpus_hash", None)
         kinds = Counter(str(one["kind"]) for one in before)
@@ -223,6 +234,7 @@ class _Repair:
                 "damaged": kinds["damaged"] + self.num_lines_lost,
                 "skipped": dict(sorted(skipped.items())),
             },
+            **({"files": files} if files else {}),
             "parts": parts,
             "shards": shards,
         }
@@ -275,7 +287,7 @@ def _begun(out: Store, name: str) -> Iterator[Path]:
     """
     ours = re.compile(
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
-        rf"|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
+        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
     )
     if out.url.startswith(("http://", "https://")):
         raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")

@@ -111,6 +111,17 @@ class ShardSet:
         first, *others = (member.columns() for member in self.members)
         return {name: kind for name, kind in first.items() if all(name in other for other in others)}
 
+    def extra_file(self, name: str) -> bytes:
+        """A small file that goes with the set, such as trials.txt.
+
+        Raises:
+            UsageError: these are several sets, or samples in memory, or the set has no such file.
+            ShardError: the file is missing or not as it was packed.
+        """
+        if len(self.members) != 1 or not isinstance(self.members[0], ShardFolder):
+            raise UsageError(f"{self.name}: extra files are those of one packed set; open it alone.")
+        return self.members[0].extra_file(name)
+
     def table(self) -> pa.Table:
         """The whole index as one table: the rows of every set, with the set's name in `set`."""
         import pyarrow

@@ -22,6 +22,7 @@ from s3prl_stream.shards.content import no_sink
 from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
 from s3prl_stream.shards.examine_indexed import IndexedTask, examine_tars, tars_of
+from s3prl_stream.shards.extra_files import problems_with
 from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
@@ -118,6 +119,8 @@ def verify(
     store = store_of(shards)
     inventory = take_inventory(store)
     findings = inventory.findings + check_left_out(store, inventory)
+    extra = problems_with(store, inventory.manifest)
+    findings += [of_file(name, "extra", message, "left out by repair") for name, message in extra]
     examine = _examine_indexed if inventory.is_indexed else _examine_packed
     hashes: list[U64] = []
     num_bytes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -169,6 +170,29 @@ def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: P
     (tmp_path / "m.csv").write_text("\ufeffaudio,label,speaker\nx.wav,007,\n")
     (utterance,) = corpora.manifest(tmp_path / "m.csv")
     assert utterance.metadata == {"label": "007"}
+
+
+def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> None:
+    rows = {"a.flac": {"intent": "order", "slots": {"size": "big", "roast": "dark"}}, "b.flac": {"intent": "stop"}}
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    touch(tmp_path, "audio/a.flac")
+    a, b = corpora.manifest(tmp_path / "m.json", audio_root=tmp_path / "audio", columns_from="slots")
+    assert a.metadata == {"intent": "order", "slots_size": "big", "slots_roast": "dark"}
+    assert (a.audio, dict(b.metadata)) == (str(tmp_path / "audio/a.flac"), {"intent": "stop"})
+    assert next(iter(corpora.manifest(tmp_path / "m.json"))).metadata["slots"] == {"size": "big", "roast": "dark"}
+    with pytest.raises(UsageError, match=r"'a.flac'.*'intent' holds no object, but a str"):
+        list(corpora.manifest(tmp_path / "m.json", columns_from=["intent"]))
+
+
+def test_tables_may_be_compressed(tmp_path: Path) -> None:
+    (tmp_path / "m.tsv.gz").write_bytes(gzip.compress(b"path\ttext\na.wav\thi\n"))
+    assert [one.metadata["text"] for one in corpora.manifest(tmp_path / "m.tsv.gz")] == ["hi"]
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"path": "a.wav"}\n' * 999)[:-20])
+    with pytest.raises(UsageError, match="damaged gzip"):
+        list(corpora.manifest(tmp_path / "m.jsonl.gz"))
+    (tmp_path / "m.csv.gz").write_bytes(b"path\na.wav\n")
+    with pytest.raises(UsageError, match="damaged gzip"):
+        list(corpora.manifest(tmp_path / "m.csv.gz"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""What a corpus is to the rest of the package: a function that lists utterances, and the options of its command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+from s3prl_stream.sample import Utterance
+
+
+class Option(NamedTuple):
+    """A keyword argument of a corpus, as the command line offers it (`label_from` as --label-from)."""
+
+    name: str
+    help: str
+    kind: Literal["text", "names", "number", "flag"] = "text"
+    """"names": a list, given by commas or by repeating the option; "number": an integer."""
+    choices: tuple[str, ...] | None = None
+    metavar: str | None = None
+
+
+class Corpus(NamedTuple):
+    """A corpus of the command line."""
+
+    utterances: Callable[..., Iterator[Utterance]]
+    """Its first argument is ROOT, the others are keywords that the options name."""
+    summary: str
+    root_help: str
+    options: tuple[Option, ...] = ()
+    root: str = "ROOT"
+
+    @property
+    def name(self) -> str:
+        """On the command line as in Python."""
+        return self.utterances.__name__
+
+
+SPLIT = Option("split", "repeat it, or divide names by commas", "names", metavar="NAME")
+LANGUAGE = Option("language", "codes such as en,de (default: all there are)", "names", metavar="CODE")
+
+
+class WithFiles(Iterator[Utterance]):
+    """Utterances, and small files that belong to the set: trial lists, query lists, references for scoring.
+
+    Args:
+        utterances: the corpus.
+        files: name -> content. `pack` writes them into the folder `files` of the set.
+    """
+
+    def __init__(self, utterances: Iterator[Utterance], files: Mapping[str, bytes]) -> None:
+        self._utterances = utterances
+        self.files = dict(files)
+
+    def __next__(self) -> Utterance:
+        return next(self._utterances)

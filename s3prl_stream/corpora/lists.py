@@ -1,0 +1,60 @@
+"""Text files with one entry a line and spaces between its fields: scp files, trial lists, RTTM, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from s3prl_stream.errors import UsageError
+
+
+class Line(NamedTuple):
+    """One line."""
+
+    where: str
+    """File and line, for messages."""
+    fields: list[str]
+
+
+def read_lines(path: Path, at_least: int, *, expected: str, at_most: int | None = None) -> Iterator[Line]:
+    """Lines of a text file with their fields; empty lines are left out.
+
+    Args:
+        path: the file, UTF-8.
+        at_least: fewest fields of a line.
+        expected: what a line looks like, for messages.
+        at_most: into how many fields a line is split; the last one keeps its spaces. None: at every space.
+
+    Raises:
+        UsageError: no such file, not UTF-8, or a line with fewer fields, named by its number.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file. Its lines would be: {expected}.")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path}, line {number}"
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError:
+                raise UsageError(f"{where}: not UTF-8 text. Expected: {expected}.") from None
+            fields = text.split(maxsplit=-1 if at_most is None else at_most - 1)
+            if fields and len(fields) < at_least:
+                raise UsageError(f"{where}: {text[:80]!r} is not {expected}.")
+            if fields:
+                yield Line(where, fields)
+
+
+def seconds(text: str, where: str) -> float:
+    """A field that holds seconds.
+
+    Raises:
+        UsageError: not a number, or less than 0.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise UsageError(f"{where}: {text[:40]!r} where seconds (0 or more) should stand.")
+    return value

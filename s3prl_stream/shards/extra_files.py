@@ -1,0 +1,88 @@
+"""Small files that go with a set: trial lists, query lists, references for scoring.
+
+They lie in the folder `files` of the set, and its manifest lists them with size and SHA-256. A corpus brings them as an
+attribute `files` (name -> bytes).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from s3prl_stream.errors import MissingFile, ShardError, UsageError
+from s3prl_stream.shards.layout import EXTRA_FOLDER
+from s3prl_stream.shards.store import Store
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_MOST_BYTES = 1 << 30
+
+
+class ExtraFiles:
+    """The extra files that a corpus brings.
+
+    Args:
+        corpus: anything; without an attribute `files` there are none.
+
+    Raises:
+        UsageError: a name that is no plain file name.
+    """
+
+    def __init__(self, corpus: object) -> None:
+        self._files: Mapping[str, bytes] = dict(sorted(getattr(corpus, "files", {}).items()))
+        for name in self._files:
+            if not _NAME.fullmatch(name):
+                raise UsageError(f"extra file {name!r}: a name has letters, digits, dots, - and _ only.")
+
+    def in_manifest(self) -> dict[str, Any]:
+        """What the manifest says of them: {"files": [...]}, or nothing where there are none."""
+        entries = [
+            {"name": f"{EXTRA_FOLDER}/{name}", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in self._files.items()
+        ]
+        return {"files": entries} if entries else {}
+
+    def check(self, finished: Mapping[str, Any], url: str) -> None:
+        """Raises UsageError if a finished set of the same utterances has other extra files."""
+        if finished.get("files", []) != self.in_manifest().get("files", []):
+            raise UsageError(f"{url} holds this set with other extra files. Choose another folder, or remove that one.")
+
+    def write(self, store: Store) -> None:
+        """Write them into the set."""
+        for name, content in self._files.items():
+            store.write(f"{EXTRA_FOLDER}/{name}", content)
+
+
+def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> bytes:
+    """The content of one of a set's extra files, by its name without folder.
+
+    Raises:
+        UsageError: the set has no such file.
+        ShardError: it is missing, or not as it was packed.
+    """
+    entries = {entry["name"].partition("/")[2]: entry for entry in manifest.get("files", [])}
+    if name not in entries:
+        raise UsageError(f"{store.url}: no extra file {name!r}. The set has: {', '.join(entries) or 'none'}.")
+    content = store.read_whole(entries[name]["name"], at_most=_MOST_BYTES)
+    if hashlib.sha256(content).hexdigest() != entries[name]["sha256"]:
+        raise ShardError(f"{store.url}/{entries[name]['name']}: not the file that was packed (SHA-256 differs).")
+    return content
+
+
+def problems_with(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(file, message) of each extra file that is missing or damaged."""
+    for entry in manifest.get("files", []):
+        try:
+            read_extra_file(store, manifest, entry["name"].partition("/")[2])
+        except (MissingFile, ShardError) as error:
+            yield entry["name"], str(error)
+
+
+def copy_extra_files(store: Store, out: Store, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Copy those that are sound; what the manifest of the copy says of them."""
+    damaged = {name for name, _ in problems_with(store, manifest)}
+    kept = [entry for entry in manifest.get("files", []) if entry["name"] not in damaged]
+    for entry in kept:
+        out.write(entry["name"], store.read_whole(entry["name"], at_most=_MOST_BYTES))
+    return kept

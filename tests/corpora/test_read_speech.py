@@ -1,0 +1,165 @@
+"""Libri-light, LJSpeech and folders with RTTM. Names and texts matter here; most files are empty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from corpora.trees import column, listed, tree
+
+from s3prl_stream import corpora
+from s3prl_stream.errors import UsageError
+
+VOICE = [[0.5, 8.0], [9.0, 14.0], [15.0, 40.0], [41.0, 42.0]]
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Path:
+    about = {
+        "speaker": "960",
+        "book_meta": {"title": "A b", "meta_genre": "Poetry"},
+        "snr": 5.5,
+        "voice_activity": VOICE,
+    }
+    silent = {"speaker": "960", "book_meta": None, "voice_activity": []}
+    folds = {
+        f"1h/{fold}/{part}/{speaker}/7/{speaker}-7-0001.flac": ""
+        for fold in range(6)
+        for part, speaker in (("clean", 10 + fold), ("other", 20 + fold))
+    }
+    return tree(
+        tmp_path,
+        {
+            "small/960/a_book_64kb_mp3/one_64kb.flac": "",
+            "small/960/a_book_64kb_mp3/one_64kb.json": json.dumps(about),
+            "small/960/a_book_64kb_mp3/two_64kb.flac": "",
+            "small/960/a_book_64kb_mp3/two_64kb.json": json.dumps(silent),
+            **folds,
+            "1h/0/clean/10/7/10-7.trans.txt": "10-7-0001 ONE TWO\n",
+            "9h/clean/30/7/30-7-0001.flac": "",
+            "9h/other/31/7/31-7-0001.flac": "",
+            "phones/x.txt": "",
+            "SPEAKERS.TXT": "10 | F | train-clean-100 | 1 | N\n",
+        },
+    )
+
+
+def test_librilight_lists_recordings_with_their_voice_activity(light: Path) -> None:
+    found = listed(corpora.librilight(light, split="small"))
+    one, two = found["960/a_book_64kb_mp3/one_64kb"], found["960/a_book_64kb_mp3/two_64kb"]
+    assert one.metadata["segments"][2] == {"start": 15.0, "end": 40.0, "label": "speech"}
+    assert {**one.metadata, "segments": 0} == {
+        "speaker": "960", "book": "a_book_64kb_mp3", "split": "small", "title": "A b", "genre": "Poetry", "snr": 5.5,
+        "segments": 0,
+    }  # fmt: skip
+    assert two.metadata["segments"] == []
+
+
+def test_librilight_cuts_where_nobody_speaks(light: Path) -> None:
+    found = listed(corpora.librilight(light, split="small", voice_seconds=15))
+    stretches = [(one.start_seconds, one.end_seconds) for one in found.values()]
+    assert stretches == [(0.5, 14.0), (15.0, 40.0), (41.0, 42.0)]  # 25 s without a pause stay whole
+    assert next(iter(found)) == "960/a_book_64kb_mp3/one_64kb-0000"
+    with pytest.raises(UsageError, match="voice_seconds is 0"):
+        corpora.librilight(light, split="small", voice_seconds=0)
+
+
+def test_librilight_with_supervision_is_nested(light: Path) -> None:
+    ten_minutes, hour, ten_hours = (listed(corpora.librilight(light, split=s)) for s in ("10min-0", "1h", "10h"))
+    assert list(ten_minutes) == ["10-7-0001", "20-7-0001"]
+    assert (len(hour), len(ten_hours)) == (12, 14)
+    assert ten_minutes.keys() < hour.keys() < ten_hours.keys()
+    assert ten_minutes["10-7-0001"].metadata == {
+        "speaker": "10", "chapter": "7", "gender": "F", "text": "ONE TWO", "split": "10min-0", "part": "clean",
+    }  # fmt: skip
+    assert column(ten_hours, "part")["31-7-0001"] == "other"
+
+
+def test_librilight_says_what_is_missing(light: Path) -> None:
+    with pytest.raises(UsageError, match=r"no split 'large'. It has: small, 1h, 10h, 10min-0"):
+        corpora.librilight(light, split="large")
+    with pytest.raises(UsageError, match="several splits"):
+        corpora.librilight(light)
+    with pytest.raises(UsageError, match="no split of Libri-light"):
+        corpora.librilight(light / "phones")
+    (light / "small/960/a_book_64kb_mp3/one_64kb.json").write_text('{"speaker": "960"}')
+    with pytest.raises(UsageError, match=r"one_64kb\.json: not a description of Libri-light .*voice_activity"):
+        list(corpora.librilight(light, split="small"))
+    (light / "small/960/a_book_64kb_mp3/one_64kb.json").unlink()
+    with pytest.raises(UsageError, match=r"one_64kb\.json: no such file"):
+        list(corpora.librilight(light, split="small"))
+
+
+def test_ljspeech_reads_both_texts_and_keeps_quotation_marks(tmp_path: Path) -> None:
+    table = 'LJ1-1|He said "1 at".\nLJ1-2|Dr. No|Doctor No\nLJ1-3|gone|gone\n'
+    root = tree(tmp_path, {"metadata.csv": table, "wavs/LJ1-1.wav": "", "wavs/LJ1-2.flac": "", "wavs/.x.wav": ""})
+    with pytest.raises(UsageError, match="3 cells for 2 columns"):
+        list(corpora.ljspeech(root))
+    (root / "metadata.csv").write_text(table.replace('at".', 'at".|x'))
+    found = listed(corpora.ljspeech(root))
+    assert column(found, "text") == {"LJ1-1": 'He said "1 at".', "LJ1-2": "Dr. No", "LJ1-3": "gone"}
+    assert column(found, "normalized_text")["LJ1-2"] == "Doctor No"
+    assert found["LJ1-2"].audio.endswith("LJ1-2.flac")
+    assert found["LJ1-3"].audio.endswith("wavs/LJ1-3.wav")  # not there: packing says so
+    tree(root, "wavs/LJ9-9.wav")
+    with pytest.raises(UsageError, match=r"no row for 1 of the 3 files in wavs/, the first is LJ9-9\.wav"):
+        list(corpora.ljspeech(root))
+    tree(root, "wavs/LJ1-1.flac")
+    with pytest.raises(UsageError, match="have one name"):
+        corpora.ljspeech(root)
+
+
+RTTM = "SPKR-INFO a 1 <NA> <NA> <NA> unknown anna <NA>\nSPEAKER {} 1 {} 1.5 <NA> <NA> {} <NA> <NA>\n"
+
+
+def test_rttm_finds_recordings_by_name_and_without_accents(tmp_path: Path) -> None:
+    turns = RTTM.format("b/x", 3, "anna").replace("b/x", "tren") + RTTM.format("tren", 1.2, "bo\u00e9")
+    root = tree(tmp_path, {"x.rttm": turns, "y.uem": "tren NA 0 9", "sub/tr\u00e9n.wav": "", "quiet.flac": ""})
+    found = listed(corpora.rttm(root))
+    assert list(found) == ["quiet", "sub/tr\u00e9n"]
+    assert found["quiet"].metadata == {"recording": "quiet", "segments": [], "num_speakers": 0}
+    assert found["sub/tr\u00e9n"].metadata == {
+        "recording": "tren",
+        "num_speakers": 2,
+        "segments": [
+            {"start": 1.2, "end": 2.7, "label": "bo\u00e9"},
+            {"start": 3.0, "end": 4.5, "label": "anna"},
+        ],
+    }
+    files = corpora.rttm(root).files
+    assert files == {"reference.rttm": turns.encode(), "reference.uem": b"tren NA 0 9\n"}
+
+
+def test_rttm_does_not_guess_between_two_files_and_lists_missing_ones(tmp_path: Path) -> None:
+    turns = RTTM.format("tren", 1, "a") + RTTM.format("gone", 1, "a")
+    root = tree(tmp_path, {"x.rttm": turns, "tr\u00e9n.wav": "", "tr\u00e8n.wav": ""})
+    found = listed(corpora.rttm(root))
+    assert column(found, "num_speakers") == {"tr\u00e9n": 0, "tr\u00e8n": 0, "tren": 1, "gone": 1}
+    assert not Path(found["gone"].audio).exists()
+
+
+def test_rttm_takes_splits_from_several_files_and_refuses_one_recording_twice(tmp_path: Path) -> None:
+    train, test = (RTTM.format(a, 1, "s") + RTTM.format(b, 1, "s") for a, b in (("a", "b"), ("c", "d")))
+    root = tree(tmp_path, {"x.train.rttm": train, "x.test.rttm": test, "e.wav": "", "a.wav": "", "c.wav": ""})
+    assert column(listed(corpora.rttm(root)), "split") == {
+        "a": "train", "b": "train", "c": "test", "d": "test", "e": None
+    }  # fmt: skip
+    tree(root, {"more/y.rttm": RTTM.format("a", 1, "s")})
+    with pytest.raises(UsageError, match="stands in another RTTM file"):
+        corpora.rttm(root)
+    assert "split" not in listed(corpora.rttm(root, rttm=root / "x.train.rttm"))["a"].metadata
+
+
+@pytest.mark.parametrize(
+    ("turns", "complaint"),
+    [
+        ("SPEAKER a 1 1.0 0.5\n", r"line 1: 'SPEAKER a 1 1\.0 0\.5' is not TYPE RECORDING"),
+        ("SPEAKER a 1 x 0.5 <NA> <NA> s\n", "line 1: 'x' where seconds"),
+        ("SPEAKER a 1 1 -2 <NA> <NA> s\n", "line 1: '-2' where seconds"),
+        (b"\xff\xfe", "line 1: not UTF-8"),
+    ],
+)
+def test_rttm_mistakes_are_named_by_line(tmp_path: Path, turns: str | bytes, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        corpora.rttm(tree(tmp_path, {"x.rttm": turns, "a.wav": ""}))
