@@ -16,6 +16,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py
 assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
 
 PLOTS = ["matplotlib>=3.9,<4"]
+TENSORBOARD = ["tensorboard>=2.18,<3"]
 
 setup(
     name="s3prl-stream",
@@ -46,8 +47,10 @@ setup(
     ],
     extras_require={
         "plots": PLOTS,
+        "tensorboard": TENSORBOARD,
         "dev": [
             *PLOTS,
+            *TENSORBOARD,
             "hypothesis>=6.115,<7",
             "mypy==2.4.1",
             "numpy<2.5",  # what mypy finds depends on numpy's type stubs; the tests pass with 2.5 as well

@@ -75,12 +75,8 @@ def pretrain(
     shard_set = as_shard_set(shards)
     train_settings = TrainSettings(
         num_steps=steps,
-        lr=used.train.lr,
-        warmup_share=used.train.warmup_share,
-        weight_decay=used.train.weight_decay,
-        clip_norm=used.train.clip_norm,
-        update_batches=used.train.update_batches,
         seed=seed,
+        **{name: value for name, value in used.settings()["train"].items() if name != "published_steps"},
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
     )
@@ -116,6 +112,7 @@ def pretrain(
         batches,
         train_settings,
         run=run,
+        set_names=[member.name for member in shard_set.members],
         seconds_by_set=used.seconds_by_set,
         device=used_device,
         quiet=quiet,

@@ -3,6 +3,7 @@
     RUN/checkpoints/step-00000100/model.pt       weights
                                   training.pt    optimizer
                                   state.json     step, seconds of audio, cursor of the loader, settings of the run
+    RUN/best/step-00000060/                      the same without training.pt: the weights with the best figure so far
 
 A checkpoint is written to a folder with another name, synced to disk and renamed: under its own name it is complete.
 Everything loads with `weights_only=True`. No generator is kept: each step seeds torch from (seed, step).
@@ -23,6 +24,7 @@ from torch import Tensor
 from s3prl_stream.errors import StateError, UsageError
 
 FOLDER = "checkpoints"
+BEST = "best"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -32,33 +34,47 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
     """JSON values; has "step"."""
     weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: dict[str, Any] | None
+    """None where nothing is to go on from here."""
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int, folder: str = FOLDER) -> Path:
     """Write one checkpoint durably, then delete all but the newest `keep`; returns its folder."""
-    parent = run / FOLDER
+    parent = run / folder
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / f"step-{checkpoint.state['step']:08d}"
     unfinished = parent / f".unfinished-{final.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     torch.save(checkpoint.weights, unfinished / "model.pt")
-    torch.save(checkpoint.optimizer, unfinished / "training.pt")
+    if checkpoint.optimizer is not None:
+        torch.save(checkpoint.optimizer, unfinished / "training.pt")
     (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
     for path in [*unfinished.iterdir(), unfinished]:
         sync(path)
     unfinished.rename(final)
     sync(parent)
-    for old in list_checkpoints(run)[:-keep]:
+    for old in list_checkpoints(run, folder=folder)[:-keep]:
         _remove(old)
     return final
 
 
-def list_checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: Path, *, folder: str = FOLDER) -> list[Path]:
     """Folders of a run's complete checkpoints, oldest first."""
-    folders = [path for path in (run / FOLDER).glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
+    folders = [path for path in (run / folder).glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step that the name of a checkpoint says."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def forget_after(run: Path, step: int, *, folder: str) -> None:
+    """Delete the checkpoints of later steps: a run that goes on from `step` will do those anew."""
+    for later in list_checkpoints(run, folder=folder):
+        if step_of(later) > step:
+            _remove(later)
 
 
 def load_checkpoint(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -89,15 +105,15 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def newest_checkpoint(run: Path) -> Path:
-    """Folder of the newest checkpoint.
+def newest_checkpoint(run: Path, *, folder: str = FOLDER) -> Path:
+    """Folder of the newest checkpoint, or of the best one (`folder=BEST`).
 
     Raises:
         UsageError: the run has none.
     """
-    folders = list_checkpoints(run)
+    folders = list_checkpoints(run, folder=folder)
     if not folders:
-        raise UsageError(f"{run}: no checkpoint under {FOLDER}/; is this the output folder of a pretraining run?")
+        raise UsageError(f"{run}: no checkpoint under {folder}/; is this the output folder of a pretraining run?")
     return folders[-1]
 
 

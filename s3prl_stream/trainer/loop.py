@@ -1,78 +1,64 @@
 """The training loop, to be read from top to bottom.
 
-A step is a pure function of (weights, optimizer, batches, seed, step): torch is seeded from (seed, step), the rate
-follows from the step, the batches from the loader's cursor. So a run that is killed and continued computes what an
-undisturbed one does, bit for bit on a CPU with the same number of threads.
+A step is a pure function of (weights, optimizer, batches, seed, step): torch is seeded for each batch from (seed, step,
+place in the update), the rate follows from the step, the batches from the loader's cursor. So a run that is killed and
+continued computes what an undisturbed one does, bit for bit on a CPU with the same number of threads; and any number of
+ranks that divides `update_batches` computes the same, but for the order of the sums.
+
+Nothing in a step waits for the device. What it decides (to leave out an update) is decided there, what it finds is read
+one step later.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.objectives.masked_reconstruction import Loss
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from s3prl_stream.trainer.losslog import LossLog
-from s3prl_stream.trainer.optimizer import build_adamw, learning_rate
-from s3prl_stream.trainer.progress import Progress
+from s3prl_stream.trainer.checkpoint import (
+    BEST,
+    Checkpoint,
+    forget_after,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    step_of,
+)
+from s3prl_stream.trainer.figures import LateFigures
+from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learning_rate, trained_parameters
+from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.record import DivergedError, Record, StepFigures, StepNote, finite
+from s3prl_stream.trainer.settings import TrainSettings
+from s3prl_stream.trainer.to_device import ToDevice
 
-WAITS = "waits.jsonl"
-"""Seconds that each step waited for its batches, a line for each time a step was done. Apart from the losses, which
-are the same in every run."""
+__all__ = ["Batches", "DivergedError", "Hook", "TrainResult", "TrainSettings", "train"]
 
 
 class Batches(Protocol):
-    """What the loop needs of a loader: batches, and a cursor that counts those handed out."""
+    """What the loop needs of a loader: the batches of this rank, and a cursor that counts those handed out."""
 
     def __iter__(self) -> Iterator[Batch]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train. Nothing here but `num_steps` may change when a run is continued."""
+class Hook(NamedTuple):
+    """A question that is asked every so many steps and at the end, on all ranks at once; the objective is then in
+    evaluation mode."""
 
-    num_steps: int
-    """Updates in all; the learning rate ends at 0 there."""
-    lr: float = 2e-4
-    """Peak of the learning rate."""
-    warmup_share: float = 0.07
-    """Share of the steps in which the rate rises, 0 to 1."""
-    weight_decay: float = 0.01
-    """Of matrices; biases and norms have none."""
-    clip_norm: float = 5.0
-    """Ceiling of the gradient's L2 norm."""
-    update_batches: int = 1
-    """Batches in one update."""
-    seed: int = 0
-    """Of dropout."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; there is one at the end too."""
-    keep_checkpoints: int = 2
-    """Older ones are deleted."""
-    max_bad_steps: int = 10
-    """Updates in a row that may be left out because loss or gradient was not finite."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_steps", "update_batches", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UsageError(f"lr is {self.lr}; it must be above 0")
-        if not 0 <= self.warmup_share < 1:
-            raise UsageError(f"warmup_share is {self.warmup_share}; it must be at least 0 and below 1")
+    every: int
+    """Steps."""
+    ask: Callable[[int], Mapping[str, float]]
+    """Step -> figures by name, such as {"valid_loss": 1.2}; they go into `metrics.jsonl`."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +69,17 @@ class TrainResult:
     """Steps that were done before."""
     last_step: int
     hours_seen: float
-    """Hours of audio in all steps so far, padding not counted."""
+    """Hours of audio in all steps so far, of all ranks, padding not counted."""
     skipped_steps: int
-    """Updates left out in all steps so far because loss or gradient was not finite."""
+    """Updates left out in all steps so far because loss or gradient was not finite, or memory did not do."""
     loss: float | None
     """Of the last step; None if this call did none, its batches were empty, or it was not finite."""
     left_out: int = 0
     """Clips that this call did not see because they are excluded or their batches skipped."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     """Of this call: seconds in each stage of loading, of waiting for it and of working, and the share of waiting."""
-
-
-class DivergedError(StreamError):
-    """Loss or gradient was not finite too many times in a row."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The last figures of each hook."""
 
 
 def train(
@@ -104,91 +88,141 @@ def train(
     settings: TrainSettings,
     *,
     run: Path,
+    set_names: Sequence[str],
     seconds_by_set: Callable[[Batch], Mapping[str, float]],
+    hooks: Sequence[Hook] = (),
     device: str | torch.device = "cpu",
+    notes: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainResult:
     """Train to `settings.num_steps` updates, from the newest checkpoint in `run` if there is one.
 
+    Every rank of torch.distributed calls it, where that is initialised.
+
     Args:
         objective: batch -> `Loss`; its parameters are trained in place.
-        batches: endless; its cursor goes into the checkpoints.
+        batches: endless; those of this rank. Its cursor goes into the checkpoints.
         settings: how to train.
-        run: folder that gets `losses.jsonl`, `waits.jsonl` and `checkpoints/`.
+        run: folder that gets `losses.jsonl`, `metrics.jsonl`, `waits.jsonl` and `checkpoints/`.
+        set_names: of the sets that the batches come from.
         seconds_by_set: set -> seconds of its audio in a batch.
+        hooks: what else to ask on the way.
         device: where to train.
+        notes: what else the checkpoints are to keep, such as the settings of the recipe.
         quiet: no progress on stderr.
 
     Raises:
-        DivergedError: `max_bad_steps` updates in a row had no finite loss and gradient.
+        DivergedError: `max_bad_steps` updates in a row had to be left out.
         StateError: the checkpoint or the log of the run cannot be used.
-        UsageError: the batches end before the last step.
+        UsageError: the batches end before the last step, or the ranks cannot share `update_batches`.
     """
+    device, ranks = torch.device(device), Ranks()
+    per_rank = ranks.share_of(settings.update_batches)
     run.mkdir(parents=True, exist_ok=True)
     objective.to(device).train()
-    optimizer = build_adamw(objective, lr=settings.lr, weight_decay=settings.weight_decay)
-    step, seconds, skipped = _resume(run, objective, optimizer, batches, settings, device)
-    first_step, bad_in_a_row, loss = step, 0, math.nan
-    progress = Progress(step, settings.num_steps, hours=seconds / 3600, quiet=quiet)
+    ranks.copy_from_first(objective)
+    optimizer = build_optimizer(objective, settings)
+    state = _resume(run, objective, optimizer, batches, settings, ranks, device)
+    first_step = step = int(state.get("step", 0))
     if step >= settings.num_steps:
-        return TrainResult(step, step, seconds / 3600, skipped, None)
+        return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
 
-    with LossLog(run, last_step=step) as log, (run / WAITS).open("a", buffering=1, encoding="utf-8") as waits:
+    late: LateFigures[StepNote] = LateFigures(device)
+    to_device = ToDevice(device)
+    with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
         source = iter(batches)
         while step < settings.num_steps:
             step += 1
             began = time.perf_counter()
-            update = [_next(source, step) for _ in range(settings.update_batches)]
+            update = [_next(source, step) for _ in range(per_rank)]
             waited = time.perf_counter() - began
-            torch.manual_seed(int(hash64("train", settings.seed, step)) >> 1)
-            rate = learning_rate(
-                step, peak=settings.lr, num_steps=settings.num_steps, warmup_share=settings.warmup_share
-            )
-            loss, norm, num_elements = _accumulate(objective, [to_device(batch, device) for batch in update])
-            # |x| passes the gradient 0 at x = NaN, so a loss that is not finite may come with a gradient that is
-            finite = math.isfinite(loss) and math.isfinite(norm)
-            applied = finite and num_elements > 0  # momentum and decay would move the weights without any data
-            if applied:
-                _apply(objective, optimizer, norm=norm, rate=rate, clip_norm=settings.clip_norm)
-            bad_in_a_row = 0 if applied else bad_in_a_row + (not finite)
-            skipped += not finite
-            loss = loss if num_elements else math.nan
-            mix: dict[str, float] = {}
-            for name, amount in (pair for batch in update for pair in seconds_by_set(batch).items()):
-                mix[name] = mix.get(name, 0.0) + amount
-            step_seconds = sum(mix.values())
-            seconds += step_seconds
-            log.write(
-                {
-                    "step": step,
-                    "loss": _finite(loss),
-                    "lr": rate,
-                    "grad_norm": _finite(norm),
-                    "applied": applied,
-                    "seconds": step_seconds,
-                    "hours_seen": seconds / 3600,
-                    "seconds_by_set": mix,
-                }
-            )
-            waits.write(json.dumps({"step": step, "waited_seconds": round(waited, 6)}) + "\n")
-            progress.update(step, loss, audio_seconds=step_seconds, waited_seconds=waited)
-            if bad_in_a_row >= settings.max_bad_steps:
-                raise DivergedError(
-                    f"step {step}: loss or gradient was not finite {bad_in_a_row} times in a row (learning rate "
-                    f"{rate:.2e}, last loss {loss}). Lower the rate; {run} holds the steps until the last checkpoint."
-                )
-            if step % settings.checkpoint_every == 0 or step == settings.num_steps:
-                log.sync()
-                state = {"step": step, "seconds": seconds, "skipped": skipped, "loader": batches.state_dict()}
-                checkpoint = Checkpoint(state, objective.state_dict(), optimizer.state_dict())
+            sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
+            sums = to_device({"sums": sums})["sums"]
+            rate = learning_rate(step, settings)
+            add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
+            figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
+            last = step == settings.num_steps
+            due = [hook for hook in hooks if last or step % hook.every == 0]
+            keep = last or step % settings.checkpoint_every == 0
+            arrived = late.put(StepNote(step, rate, waited), figures)
+            for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
+                record.take(note, StepFigures.of(numbers))
+            if due or keep:
+                ranks.average_buffers(objective)
+            for hook in due:
+                objective.eval()
+                found = hook.ask(step)
+                objective.train()
+                record.take_metrics(step, found)
+                if record.is_best(found) and ranks.is_first:
+                    best = Checkpoint({"step": step, **(notes or {}), "metrics": found}, objective.state_dict(), None)
+                    save_checkpoint(run, best, keep=1, folder=BEST)
+            if keep and ranks.is_first:
+                kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
+                checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
                 save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
-    progress.close()
-    return TrainResult(first_step, step, seconds / 3600, skipped, _finite(loss))
+            if due or keep:
+                record.go_on()
+    hours = record.seconds / 3600
+    return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
 
 
-def to_device(batch: Batch, device: str | torch.device) -> Batch:
-    """The batch with its tensors on the device."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+def add_gradients(
+    objective: nn.Module, batches: Sequence[Batch], sums: Tensor, settings: TrainSettings, ranks: Ranks, step: int
+) -> None:
+    """Gradients of the sum of the loss over all elements of this rank's batches of an update.
+
+    A batch that exhausts the memory is counted and ends the rank's part; the update will be left out.
+
+    Args:
+        sums: float64; gets the loss at 0, the number of elements at 1, the batches without memory at 2.
+    """
+    objective.zero_grad(set_to_none=True)
+    for turn, batch in enumerate(batches):
+        place = turn * ranks.world_size + ranks.rank  # of the batch in the update: batch b belongs to rank b % world
+        torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
+        try:
+            with torch.autocast(sums.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                loss: Loss = objective(batch)
+            total = loss.mean * loss.num_elements
+            torch.autograd.backward(total)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            sums[2] += 1
+            break
+        sums[0] += total.detach()
+        sums[1] += loss.num_elements
+
+
+def update_weights(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sums: Tensor,
+    settings: TrainSettings,
+    ranks: Ranks,
+    rate: float,
+) -> Tensor:
+    """One update by the mean gradient over all elements of all ranks, or none where it had better be left out.
+
+    Returns:
+        float64: loss, norm of the gradient, number of elements, batches without memory, seconds of each set.
+    """
+    parameters = trained_parameters(objective)
+    for parameter in parameters:
+        if parameter.grad is None:  # no part in any loss here, but perhaps on another rank
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    ranks.sum(sums)
+    ranks.sum_gradients(gradients)
+    num_elements = sums[1].clamp(min=1)
+    loss = sums[0] / num_elements
+    norm = nn.utils.get_total_norm(gradients).double() / num_elements
+    # momentum and decay would move the weights without any data
+    good = loss.isfinite() & norm.isfinite() & (sums[1] > 0) & (sums[2] == 0)
+    torch._foreach_mul_(gradients, ((settings.clip_norm / (norm + 1e-6)).clamp(max=1.0) / num_elements).float())
+    apply_update(optimizer, rate=rate, left_out=~good)
+    return torch.cat([torch.stack([loss, norm]), sums[1:]])
 
 
 def _resume(
@@ -197,19 +231,23 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     settings: TrainSettings,
-    device: str | torch.device,
-) -> tuple[int, float, int]:
-    """(steps done, seconds of audio seen, updates left out) after loading the newest checkpoint, if any."""
+    ranks: Ranks,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The state of the newest checkpoint, which is loaded unless it has all steps; empty if there is none."""
     folders = list_checkpoints(run)
+    done = step_of(folders[-1]) if folders else 0
+    ranks.check_same(done, "the newest checkpoint")
+    if ranks.is_first:
+        forget_after(run, done, folder=BEST)
     if not folders:
-        return 0, 0.0, 0
+        return {}
     checkpoint = load_checkpoint(folders[-1], device=device)
-    step = int(checkpoint.state["step"])
-    if step < settings.num_steps:
+    if int(checkpoint.state["step"]) < settings.num_steps:
         objective.load_state_dict(checkpoint.weights)
-        optimizer.load_state_dict(checkpoint.optimizer)
+        optimizer.load_state_dict(checkpoint.optimizer or {})
         batches.load_state_dict(checkpoint.state["loader"])
-    return step, float(checkpoint.state["seconds"]), int(checkpoint.state["skipped"])
+    return checkpoint.state
 
 
 def _next(source: Iterator[Batch], step: int) -> Batch:
@@ -221,36 +259,17 @@ def _next(source: Iterator[Batch], step: int) -> Batch:
         ) from None
 
 
-def _accumulate(objective: nn.Module, batches: list[Batch]) -> tuple[float, float, int]:
-    """Gradients of the mean over all masked elements of several batches.
-
-    Returns:
-        (that mean, the gradient's L2 norm, the number of elements: 0 where all batches are empty)
-    """
-    objective.zero_grad(set_to_none=True)
-    losses: list[tuple[float, int]] = []
+def _seconds(
+    batches: Sequence[Batch], set_names: Sequence[str], seconds_by_set: Callable[[Batch], Mapping[str, float]]
+) -> list[float]:
+    """Of each set, in some batches."""
+    totals = dict.fromkeys(set_names, 0.0)
     for batch in batches:
-        loss: Loss = objective(batch)
-        losses.append((loss.mean.item(), int(loss.num_elements)))
-        torch.autograd.backward(loss.mean if len(batches) == 1 else loss.mean * loss.num_elements)
-    num_elements = max(sum(count for _, count in losses), 1)
-    gradients = [parameter.grad for parameter in objective.parameters() if parameter.grad is not None]
-    if len(batches) > 1:
-        torch._foreach_mul_(gradients, 1.0 / num_elements)
-    mean = losses[0][0] if len(batches) == 1 else sum(value * count for value, count in losses) / num_elements
-    return mean, nn.utils.get_total_norm(gradients).item(), sum(count for _, count in losses)
+        for name, amount in seconds_by_set(batch).items():
+            totals[name] += amount
+    return list(totals.values())
 
 
-def _apply(
-    objective: nn.Module, optimizer: torch.optim.Optimizer, *, norm: float, rate: float, clip_norm: float
-) -> None:
-    """One update with the gradient, whose L2 norm is `norm`, scaled to at most `clip_norm`."""
-    nn.utils.clip_grads_with_norm_(list(objective.parameters()), clip_norm, torch.tensor(norm))
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """True for torch's error on a GPU and for the allocator's on a CPU, which has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,4 +1,4 @@
-"""`losses.jsonl`: one line per step, each step once, whatever was killed in between."""
+"""`losses.jsonl` and `metrics.jsonl`: what each step gave, each once, whatever was killed in between."""
 
 from __future__ import annotations
 
@@ -11,28 +11,37 @@ from typing import Any
 from s3prl_stream.errors import StateError
 
 NAME = "losses.jsonl"
+METRICS = "metrics.jsonl"
 
 
-class LossLog:
-    """Appends lines; used in a `with` block.
+class StepLog:
+    """Appends lines that have a "step"; used in a `with` block.
 
     Args:
         run: folder of the run.
+        name: of the file.
         last_step: of the checkpoint from which the run goes on; later lines, and a line cut by a kill, are dropped.
+        every_step: each step has a line, and one that is missing is an error.
 
     Raises:
         StateError: a step up to `last_step` is missing.
     """
 
-    def __init__(self, run: Path, *, last_step: int) -> None:
-        self.path = run / NAME
-        kept = self.path.read_bytes().splitlines(keepends=True)[:last_step] if self.path.exists() else []
-        if len(kept) < last_step or (kept and json.loads(kept[-1])["step"] != last_step):
+    def __init__(self, run: Path, name: str, *, last_step: int, every_step: bool = False) -> None:
+        self.path = run / name
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if every_step:
+            kept = lines[:last_step]
+            complete = len(kept) == last_step and (not kept or json.loads(kept[-1])["step"] == last_step)
+        else:
+            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= last_step]
+            complete = True
+        if not complete:
             raise StateError(
                 f"{self.path}: does not hold steps 1 to {last_step}, at which this run stopped. "
                 "Put the file back, or train into a new folder."
             )
-        unfinished = self.path.with_name(f".unfinished-{NAME}")
+        unfinished = self.path.with_name(f".unfinished-{name}")
         unfinished.write_bytes(b"".join(kept))
         unfinished.rename(self.path)
         self._file = self.path.open("a", encoding="utf-8")
@@ -46,7 +55,7 @@ class LossLog:
         """Bring the lines to disk; called before each checkpoint, which relies on them."""
         os.fsync(self._file.fileno())
 
-    def __enter__(self) -> LossLog:
+    def __enter__(self) -> StepLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -54,6 +63,11 @@ class LossLog:
 
 
 def read_losses(run: Path) -> list[dict[str, Any]]:
-    """All lines of a run's log; a last line that was cut by a kill is left out."""
-    lines = (run / NAME).read_text(encoding="utf-8").splitlines(keepends=True)
+    """All lines of a run's log of steps."""
+    return read_lines(run / NAME)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines of a log, none if there is no such file; a last line that was cut by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

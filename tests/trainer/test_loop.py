@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from torch import nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
-from s3prl_stream.trainer.loop import DivergedError, TrainResult, TrainSettings, train
-from s3prl_stream.trainer.losslog import read_losses
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint
+from s3prl_stream.trainer.loop import DivergedError, Hook, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.losslog import read_lines, read_losses
 
 
 class Regression(nn.Module):
@@ -68,7 +70,13 @@ SETTINGS = TrainSettings(num_steps=20, lr=0.05, checkpoint_every=4)
 def run_once(folder: Path, settings: TrainSettings = SETTINGS, batches: Counted | None = None) -> TrainResult:
     source = Counted() if batches is None else batches
     return train(
-        Regression(), source, settings, run=folder, seconds_by_set=lambda batch: {"a": len(batch["key"])}, quiet=True
+        Regression(),
+        source,
+        settings,
+        run=folder,
+        set_names=["a"],
+        seconds_by_set=lambda batch: {"a": len(batch["key"])},
+        quiet=True,
     )
 
 
@@ -86,7 +94,7 @@ def run_until(folder: Path, step: int) -> None:
 
     batches = Counted()
     with pytest.raises(StopHereError):
-        train(Regression(), batches, SETTINGS, run=folder, seconds_by_set=seconds_by_set, quiet=True)
+        train(Regression(), batches, SETTINGS, run=folder, set_names=["a"], seconds_by_set=seconds_by_set, quiet=True)
 
 
 def test_interrupted_at_any_step_gives_the_same_lines(tmp_path: Path) -> None:
@@ -150,7 +158,15 @@ def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Pa
         net = Regression()
         net.net[1].p = 0.0
         settings = TrainSettings(num_steps=5, lr=0.05, update_batches=update_batches)
-        train(net, batches, settings, run=tmp_path / name, seconds_by_set=lambda batch: {"a": 1.0}, quiet=True)
+        train(
+            net,
+            batches,
+            settings,
+            run=tmp_path / name,
+            set_names=["a"],
+            seconds_by_set=lambda batch: {"a": 1.0},
+            quiet=True,
+        )
         return [line["loss"] for line in read_losses(tmp_path / name)]
 
     assert losses("apart", Counted(), 4) == pytest.approx(losses("joined", Joined(), 1), rel=1e-5)
@@ -206,3 +222,126 @@ def test_a_log_that_lost_lines_is_refused(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_named(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=name):
         dataclasses.replace(SETTINGS, **{name: value})
+
+
+class Greedy(Regression):
+    """Asks for more memory than there is on batches of 2."""
+
+    def forward(self, batch: Batch) -> Loss:
+        loss = super().forward(batch)
+        return loss if len(batch["key"]) != 2 else Loss(loss.mean + torch.empty(2**60).sum(), loss.num_elements)
+
+
+def test_a_batch_without_memory_costs_its_update_alone(tmp_path: Path) -> None:
+    def one(folder: Path, objective: nn.Module, **changed: int) -> TrainResult:
+        settings = dataclasses.replace(SETTINGS, **changed)
+        by_set = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}}
+        return train(objective, Counted(), settings, run=folder, quiet=True, **by_set)
+
+    assert one(tmp_path / "greedy", Greedy()).skipped_steps == 5
+    lines = read_losses(tmp_path / "greedy")
+    assert {line["step"] % 4: line.get("left_out") for line in lines[4:8]} == {
+        1: None,
+        2: "memory was exhausted",
+        3: "no data",
+        0: None,
+    }
+    with pytest.raises(
+        DivergedError, match=r"step 3: memory was exhausted 3 times in a row .* Make the batches smaller"
+    ):
+        one(tmp_path / "always", Greedy(), update_batches=4, max_bad_steps=3, num_steps=6)
+    assert len(read_losses(tmp_path / "always")) == 3
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
+    class Wrong(Regression):
+        def forward(self, batch: Batch) -> Loss:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train(Wrong(), Counted(), SETTINGS, run=tmp_path, set_names=[], seconds_by_set=lambda batch: {}, quiet=True)
+
+
+def with_hook(folder: Path, *, num_steps: int = 20, stop_at: int = 99) -> TrainResult:
+    """A run that asks for the mean weight every 5 steps, keeps the best of it, and may stop as if killed."""
+    objective = Regression()
+
+    def ask(step: int) -> dict[str, float]:
+        assert not objective.training
+        if step == stop_at:
+            raise StopHereError
+        torch.rand(step)  # draws of a hook are nobody's business
+        return {"valid_error": abs(step - 10) + 1.0}
+
+    settings = dataclasses.replace(SETTINGS, num_steps=num_steps, best_by="valid_error")
+    return train(
+        objective,
+        Counted(),
+        settings,
+        run=folder,
+        set_names=["a"],
+        seconds_by_set=lambda batch: {"a": len(batch["key"])},
+        hooks=[Hook(5, ask)],
+        quiet=True,
+    )
+
+
+def test_hooks_are_asked_and_the_best_stays(tmp_path: Path) -> None:
+    run_once(tmp_path / "without")
+    result = with_hook(tmp_path / "whole")
+    assert read_losses(tmp_path / "whole") == read_losses(tmp_path / "without")
+    lines = [{"step": step, "valid_error": abs(step - 10) + 1.0} for step in (5, 10, 15, 20)]
+    assert read_lines(tmp_path / "whole" / "metrics.jsonl") == lines
+    assert result.metrics == {"valid_error": 11.0}
+    (best,) = list_checkpoints(tmp_path / "whole", folder=BEST)
+    assert best.name == "step-00000010"
+    assert json.loads((best / "state.json").read_text())["metrics"] == {"valid_error": 1.0}
+    with pytest.raises(StopHereError):
+        with_hook(tmp_path / "killed", stop_at=15)
+    with_hook(tmp_path / "killed")
+    assert read_lines(tmp_path / "killed" / "metrics.jsonl") == lines
+    assert [folder.name for folder in list_checkpoints(tmp_path / "killed", folder=BEST)] == ["step-00000010"]
+
+
+def test_a_best_checkpoint_that_the_run_has_not_come_to_is_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(StopHereError):
+        with_hook(tmp_path, stop_at=15)  # best at 10, newest checkpoint at 12
+    for folder in list_checkpoints(tmp_path):
+        if int(folder.name[-2:]) > 8:
+            shutil.rmtree(folder)
+    with pytest.raises(StopHereError):
+        with_hook(tmp_path, stop_at=10)  # goes on from 8
+    assert list_checkpoints(tmp_path, folder=BEST) == []
+
+
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_once(tmp_path, dataclasses.replace(SETTINGS, tensorboard=True, num_steps=4))
+    run_once(tmp_path, dataclasses.replace(SETTINGS, tensorboard=True, num_steps=6))
+    found = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    told = [(event.step, event.value) for event in found.Scalars("loss") if math.isfinite(event.value)]
+    losses = [(line["step"], line["loss"]) for line in read_losses(tmp_path) if line["loss"] is not None]
+    assert [step for step, _ in told] == [step for step, _ in losses]
+    assert [value for _, value in told] == pytest.approx([value for _, value in losses])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "legacy"])
+def test_other_optimizers_go_on_too(tmp_path: Path, optimizer: Any) -> None:
+    settings = dataclasses.replace(
+        SETTINGS, optimizer=optimizer, schedule="constant", warmup_share=0.0, update_batches=2
+    )
+    run_once(tmp_path / "whole", settings)
+    run_once(tmp_path / "parts", dataclasses.replace(settings, num_steps=8))
+    run_once(tmp_path / "parts", settings)
+    assert (tmp_path / "whole" / "losses.jsonl").read_bytes() == (tmp_path / "parts" / "losses.jsonl").read_bytes()
+
+
+def test_bf16_is_close_and_another_computation(tmp_path: Path) -> None:
+    run_once(tmp_path / "fp32")
+    run_once(tmp_path / "bf16", dataclasses.replace(SETTINGS, precision="bf16"))
+    full, half = (
+        [line["loss"] for line in read_losses(tmp_path / name) if line["loss"] is not None] for name in ("fp32", "bf16")
+    )
+    assert full != half
+    assert half == pytest.approx(full, rel=0.05)

@@ -1,0 +1,123 @@
+"""The ranks of a data-parallel run: who they are, and the few things they tell each other.
+
+    torchrun --nproc-per-node 8 -m s3prl_stream pretrain ...
+
+Every rank has the whole network. In an update each adds up the gradients of its own batches; then they are summed over
+the ranks in one call (`sum_gradients`). There is nothing else to keep in step: batches follow from the plan, the
+rate from the step, and what is decided (leaving out an update, stopping) from sums that are the same on every rank.
+
+Not torch's DistributedDataParallel: it averages over ranks, where an update here is a sum over all elements divided by
+their number; it sums in every backward unless told otherwise, and hangs where a parameter had no part in one rank's
+loss. What it has in exchange is to begin sending while the backward still runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from s3prl_stream.errors import StateError, UsageError
+
+
+class Ranks:
+    """This process among those of a run; alone if torch.distributed is not initialised.
+
+    Attributes:
+        rank: of this process, from 0.
+        world_size: how many there are.
+    """
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank = dist.get_rank() if together else 0
+        self.world_size = dist.get_world_size() if together else 1
+
+    @property
+    def is_first(self) -> bool:
+        """True on the rank that writes the run's files."""
+        return self.rank == 0
+
+    def share_of(self, update_batches: int) -> int:
+        """Batches of an update that each rank works on.
+
+        Raises:
+            UsageError: the ranks cannot share them evenly.
+        """
+        if update_batches % self.world_size:
+            raise UsageError(
+                f"update_batches is {update_batches}, and {self.world_size} ranks cannot share that evenly. Give a "
+                "multiple of the number of ranks: the same number gives the same updates on any number that divides it."
+            )
+        return update_batches // self.world_size
+
+    def sum(self, values: Tensor) -> None:
+        """Sum a tensor over all ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Sum gradients over all ranks, in place, as one message."""
+        if self.world_size > 1:
+            self._as_one(gradients, dist.all_reduce)
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Give all ranks the mean of what batch norms have counted."""
+        floating = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        if self.world_size > 1 and floating:
+            self._as_one(floating, dist.all_reduce)
+            torch._foreach_div_(floating, float(self.world_size))
+
+    def copy_from_first(self, module: nn.Module) -> None:
+        """Give all ranks the weights and buffers of rank 0."""
+        tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            if self.world_size > 1:
+                self._as_one([one for one in tensors if one.dtype == dtype], lambda flat: dist.broadcast(flat, src=0))
+
+    def check_same(self, number: int, what: str) -> None:
+        """StateError if the ranks do not all have the same number."""
+        if self.world_size == 1:
+            return
+        numbers: list[int | None] = [None] * self.world_size
+        dist.all_gather_object(numbers, number)
+        if len(set(numbers)) > 1:
+            raise StateError(f"the ranks do not agree on {what}: {numbers}. Is the folder of the run the same on all?")
+
+    def wait_for_all(self) -> None:
+        """Return when every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    @staticmethod
+    def _as_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        exchange(flat)
+        pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(
+            list(tensors), [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
+        )
+
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun has started, if it has; gives the device of this one.
+
+    NCCL on GPUs (each rank the one of its local number), gloo elsewhere. A group that is initialised already stays as
+    it is.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.index else None)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
