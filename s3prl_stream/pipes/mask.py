@@ -11,7 +11,7 @@ F frames, D bins, N spans, C frames in a span.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -53,25 +53,43 @@ def reconstruction_mask(
     """
     feat_FD = np.asarray(feat)
     num_frames, num_bins = feat_FD.shape
-    masked_FD = feat_FD.copy()
-    selected_FD = np.zeros(feat_FD.shape, dtype=np.bool_)
+    drawn = draw_mask(num_frames, num_bins, rng, band_share=band_share, legacy=legacy)
+    band = slice(drawn.lowest, drawn.lowest + drawn.width)
+    masked_FD = feat_FD[np.maximum(drawn.origin, 0)]
+    masked_FD[drawn.origin < 0] = 0.0
+    masked_FD[:, band] = 0.0
+    selected_FD = np.repeat(drawn.chosen[:, None], num_bins, axis=1)
+    selected_FD[:, band] = True
+    return torch.from_numpy(masked_FD), torch.from_numpy(selected_FD)
 
+
+class MaskDraw(NamedTuple):
+    """What is drawn for the mask of one utterance."""
+
+    origin: Ints
+    """[F]: frame from which each frame is taken; -1: none, it becomes 0."""
+    chosen: npt.NDArray[np.bool_]
+    """[F]: frames to be reconstructed."""
+    lowest: int
+    width: int
+    """The band: its first bin, and how many."""
+
+
+def draw_mask(
+    num_frames: int, num_bins: int, rng: np.random.Generator, *, band_share: float, legacy: bool = False
+) -> MaskDraw:
+    """The random part of `reconstruction_mask`, of which the shape of the features is enough."""
+    origin_F, chosen_F = np.arange(num_frames), np.zeros(num_frames, dtype=np.bool_)
     first_N, span = _draw_spans(num_frames, rng, legacy=legacy)
     if len(first_N):
         frames_NC = first_N[:, None] + np.arange(span)
         dice_N = np.full(len(first_N), rng.random()) if legacy else rng.random(len(first_N))
         other_N = rng.permutation(_num_places(num_frames, span, legacy=legacy))[: len(first_N)]
         origin_F = _origins(num_frames, frames_NC, dice_N, other_N)
-        masked_FD = feat_FD[np.maximum(origin_F, 0)]
-        masked_FD[origin_F < 0] = 0.0
-        selected_FD[frames_NC.ravel()] = True
-
+        chosen_F[frames_NC.ravel()] = True
     width = int(rng.integers(0, int(num_bins * band_share) + 1))
-    if width:
-        lowest = int(rng.integers(0, num_bins - width + (0 if legacy else 1)))
-        masked_FD[:, lowest : lowest + width] = 0.0
-        selected_FD[:, lowest : lowest + width] = True
-    return torch.from_numpy(masked_FD), torch.from_numpy(selected_FD)
+    lowest = int(rng.integers(0, num_bins - width + (0 if legacy else 1))) if width else 0
+    return MaskDraw(origin_F, chosen_F, lowest, width)
 
 
 @chained("mask")
@@ -122,7 +140,7 @@ def _num_places(num_frames: int, span: int, *, legacy: bool) -> int:
 
 
 def _origins(num_frames: int, frames_NC: Ints, dice_N: npt.NDArray[np.float64], other_N: Ints) -> Ints:
-    """Frame from which each frame is taken [F]; -1: none, it becomes 0. Of overlapping spans the last counts."""
+    """[F]: frame from which each frame is taken [F]; -1: none, it becomes 0. Of overlapping spans the last counts."""
     origin_NC = frames_NC.copy()
     replaced_N = (dice_N >= ZERO_BELOW) & (dice_N < REPLACE_BELOW)
     origin_NC[replaced_N] = other_N[replaced_N, None] + np.arange(frames_NC.shape[1])
