@@ -1,0 +1,133 @@
+"""Who spoke when: the activity of each speaker in each frame, in whatever order fits best.
+
+Fujita et al., "End-to-end neural speaker diarization with permutation-free objectives", Interspeech 2019. B batch,
+F frames, S speakers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.metrics import DiarizationError, Turn, diarization_error, median_filter
+from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.sample import Batch
+from s3prl_stream.tasks.segments import active_frames, rttm, turns_from, turns_of
+from s3prl_stream.tasks.task import Answer, Best, Task, known
+
+
+class Diarization(Task):
+    """Binary cross-entropy under the best permutation of the speakers; diarization error rate of turns.
+
+    Args:
+        num_speakers: S, the most that an utterance has.
+        frame_seconds: from one frame to the next.
+        threshold: probability from which on somebody speaks.
+        median_frames: width of the median filter on the activity; odd, 1 for none.
+        collar_seconds: around ends of turns that is not scored, see `diarization_error`.
+    """
+
+    level = "frame"
+    best = Best("diarization_error_rate", "lowest")
+    columns = ("segments",)
+
+    def __init__(
+        self,
+        *,
+        num_speakers: int,
+        frame_seconds: float,
+        threshold: float = 0.5,
+        median_frames: int = 11,
+        collar_seconds: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_speakers < 1:
+            raise UsageError(f"diarization: num_speakers is {num_speakers}; it must be at least 1")
+        self.frame_seconds = frame_seconds
+        self.threshold = threshold
+        self.median_frames = median_frames
+        self.collar_seconds = collar_seconds
+        self.output_size = num_speakers
+
+    def config(self) -> dict[str, Any]:
+        """See `Task.config`."""
+        return {
+            "num_speakers": self.output_size,
+            "frame_seconds": self.frame_seconds,
+            "threshold": self.threshold,
+            "median_frames": self.median_frames,
+            "collar_seconds": self.collar_seconds,
+        }
+
+    def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
+        """[B, F, S] -> mean over the frames of the mean over the speakers."""
+        active_BFS = torch.zeros(outputs.shape)
+        for row, (turns, length) in enumerate(zip(turns_of(batch), len_B.tolist(), strict=True)):
+            active = self._active(turns or [], length, batch["key"][row])
+            active_BFS[row, :length] = torch.from_numpy(active)
+        return permutation_free_loss(outputs, active_BFS.to(outputs.device), len_B)
+
+    def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:
+        """Turns of the speakers "0", "1" ..."""
+        labels = [str(number) for number in range(self.output_size)]
+        spoken = (torch.sigmoid(outputs.float()) >= self.threshold).cpu().numpy()
+        rows = (active[:length] for active, length in zip(spoken, len_B.tolist(), strict=True))
+        return [list(turns_from(median_filter(row, self.median_frames), labels, self.frame_seconds)) for row in rows]
+
+    def references(self, batch: Batch) -> list[Any]:
+        """Turns."""
+        return turns_of(batch)
+
+    def score(self, answers: Sequence[Answer]) -> dict[str, float]:
+        """`diarization_error_rate` and its parts as shares of the speech: `missed`, `false_alarm`, `confused`."""
+        pairs = zip(*known(answers), strict=True)
+        errors = [diarization_error(one, right, collar_seconds=self.collar_seconds) for one, right in pairs]
+        error = sum(errors, DiarizationError())
+        parts = {name: getattr(error, name) / max(error.total, 1e-9) for name in ("missed", "false_alarm", "confused")}
+        return {"diarization_error_rate": error.rate, **parts}
+
+    def show(self, answer: Any) -> str:
+        """Lines of RTTM."""
+        return rttm(answer, "audio")
+
+    def _active(self, turns: Sequence[Turn], num_frames: int, key: str) -> Any:
+        speakers = list(dict.fromkeys(turn.speaker for turn in sorted(turns)))
+        if len(speakers) > self.output_size:
+            raise UsageError(
+                f"{key}: has {len(speakers)} speakers, and the model is for {self.output_size}; "
+                f"set num_speakers={len(speakers)}, or leave it out with --where"
+            )
+        padded = [*speakers, *(f"no speaker {number}" for number in range(self.output_size - len(speakers)))]
+        return active_frames(turns, padded, num_frames, self.frame_seconds)
+
+
+def permutation_free_loss(logits_BFS: Tensor, active_BFS: Tensor, len_B: Tensor) -> Loss:
+    """The least binary cross-entropy over the orders of the speakers of each utterance.
+
+    The loss of an order is a sum over its pairs, so the best one is an assignment, for any number of speakers, where
+    trying all orders is for few.
+
+    Args:
+        logits_BFS, active_BFS: float [B, F, S]; anything on padded frames.
+        len_B: valid frames.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    logits_BFS = logits_BFS.float()
+    num_frames, num_speakers = logits_BFS.shape[1:]
+    valid_BF = (torch.arange(num_frames, device=len_B.device) < len_B[:, None]).float()
+    # log(1 + e^x) - x y, summed over the frames, for each output with each speaker: [B, S outputs, S speakers]
+    silent_BS = torch.einsum("bfs,bf->bs", F.softplus(logits_BFS), valid_BF)
+    pairs_BSS = silent_BS[..., None] - torch.einsum("bfo,bfs,bf->bos", logits_BFS, active_BFS, valid_BF)
+    orders = [linear_sum_assignment(pairs) for pairs in pairs_BSS.detach().double().cpu().numpy()]
+    total = sum(
+        (pairs[rows, columns].sum() for pairs, (rows, columns) in zip(pairs_BSS, orders, strict=True)),
+        torch.zeros((), device=logits_BFS.device),
+    )
+    frames = len_B.sum()
+    return Loss(total / num_speakers / frames, frames)

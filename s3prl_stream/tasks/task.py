@@ -1,0 +1,144 @@
+"""What a task is: a loss on the outputs of a head, answers made of them, and a score of the answers. Nothing else.
+
+A task knows columns of an index by the names it is given; no corpus, no upstream, no head. B batch, F frames,
+C outputs.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.sample import Batch
+
+
+class Answer(NamedTuple):
+    """What was said of one utterance, and what is true; None where that is not known."""
+
+    set: str
+    key: str
+    answer: Any
+    reference: Any
+
+
+class Best(NamedTuple):
+    """The figure by which a model is chosen."""
+
+    name: str
+    kind: Literal["lowest", "highest"]
+
+
+class Task(nn.Module):
+    """A task. Its constructor takes keywords, which `config` gives back as JSON values.
+
+    Attributes:
+        level: of the head that it needs: "frame", "utterance" or "embedding" (see `build_head`).
+        output_size: C of that head.
+        columns: of the index, without which an utterance cannot be trained on.
+    """
+
+    level: ClassVar[str]
+    output_size: int
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON values (a tokenizer is left out: it has a file of its own)."""
+
+    @property
+    @abstractmethod
+    def best(self) -> Best:
+        """The figure of `score` by which a model is chosen."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
+        """Of a batch with at least one utterance.
+
+        Args:
+            outputs: [B, F, C] of a head for frames, else [B, C].
+            len_B: valid frames of the outputs.
+            batch: with the columns of the task.
+        """
+
+    @abstractmethod
+    def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:
+        """One for each utterance."""
+
+    @abstractmethod
+    def references(self, batch: Batch) -> list[Any]:
+        """One for each utterance, of the kind of `answers`; None where the column says nothing."""
+
+    @abstractmethod
+    def score(self, answers: Sequence[Answer]) -> dict[str, float]:
+        """Figures by name over utterances whose references are known."""
+
+    def show(self, answer: Any) -> str:
+        """An answer as a line of text."""
+        return str(answer)
+
+
+def column(batch: Batch, name: str) -> list[str | None]:
+    """The values of a metadata column as text, None where there is none.
+
+    Raises:
+        UsageError: the batch has no such column.
+    """
+    if name not in batch:
+        raise UsageError(f"the set has no column {name!r}; pack it with one, or name another. It has: {_shown(batch)}")
+    values = batch[name].tolist() if isinstance(batch[name], Tensor) else batch[name]
+    return [None if value is None or value != value else str(value) for value in values]
+
+
+class Categories:
+    """Names of classes, numbered in their order.
+
+    Args:
+        names: each once.
+        where: for errors: what is classified.
+    """
+
+    def __init__(self, names: Sequence[str], where: str) -> None:
+        self.names = list(names)
+        self.where = where
+        if len(set(self.names)) < max(len(self.names), 1):
+            raise UsageError(f"{where}: {len(self.names)} classes are too few or not each once: {self.names[:10]}")
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def numbers(self, values: Sequence[str | None], batch: Batch, device: torch.device) -> Tensor:
+        """int64 [B].
+
+        Raises:
+            UsageError: a value that is no class, with the utterance that has it.
+        """
+        for key, value in zip(batch["key"], values, strict=True):
+            if value not in self._numbers:
+                some = ", ".join(map(repr, self.names[:10]))
+                raise UsageError(f"{key}: {self.where} is {value!r}, none of the {len(self)} classes ({some} ...)")
+        return torch.tensor([self._numbers[str(value)] for value in values], dtype=torch.int64, device=device)
+
+
+def per_utterance(mean: Tensor, len_B: Tensor) -> Loss:
+    """A mean over the utterances of a batch."""
+    return Loss(mean, torch.tensor(len(len_B), device=mean.device))
+
+
+def known(answers: Sequence[Answer]) -> tuple[list[Any], list[Any]]:
+    """Answers and references; UsageError if one of the references is not known."""
+    unknown = [one for one in answers if one.reference is None]
+    if unknown or not answers:
+        what = f"{unknown[0].key} and {len(unknown) - 1} others have" if unknown else "no utterance has"
+        raise UsageError(f"score: {what} no reference to compare with; leave them out with --where")
+    return [one.answer for one in answers], [one.reference for one in answers]
+
+
+def _shown(batch: Batch) -> str:
+    return ", ".join(sorted(name for name, value in batch.items() if isinstance(value, list)))
