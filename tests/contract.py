@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import ChainDataset, DataLoader
 
 from s3prl_stream.errors import ChainError
-from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.pipes.outline import outline_of
+from s3prl_stream.pipes.stage import PlainSource, Stage
 from s3prl_stream.sample import Sample
 
 TAGS = {"key", "epoch", "set", "identity"}
@@ -128,9 +129,10 @@ def assert_is_its_configuration(case: StageCase) -> None:
 
 
 def assert_contract_is_true(case: StageCase) -> None:
-    """`takes` is needed, `provides` is delivered in dtype and rank, `keeps_count` and len() are right."""
+    """`takes` is needed, `provides` is delivered in dtype and rank, `keeps_count`, `keeps_length`, len() are right."""
     samples, stage = case.samples(), case.build()
     chain = stage(samples)
+    chain.set_epoch(0)
     made = list(chain)
     known = chain.known_keys()
     assert known is not None
@@ -140,9 +142,16 @@ def assert_contract_is_true(case: StageCase) -> None:
         assert set(known) <= set(sample), "known_keys() names a key that is missing"
     if stage.keeps_count:
         assert len(chain) == len(made) == len(samples)
-    else:
-        with pytest.raises(TypeError, match=type(stage).__name__):
-            len(chain)
+    if "wav" in samples[0]:
+        before = [outline_of({"identity": sample["identity"], **sample}) for sample in PlainSource(samples)]
+        try:
+            outlines = [after for outline in before for after in stage.outline(outline)]
+        except TypeError as error:
+            assert type(stage).__name__ in str(error)  # noqa: PT017  # either is right; a wrong length is not
+            assert not (stage.keeps_count and stage.keeps_length)
+        else:
+            assert [outline.num_frames for outline in outlines] == [len(sample["wav"]) for sample in made]
+            assert len(chain) == len(made)
 
 
 def assert_misfits_are_refused(case: StageCase) -> None:
@@ -163,8 +172,12 @@ def assert_misfits_are_refused(case: StageCase) -> None:
 def assert_prints_itself(case: StageCase) -> None:
     """print(chain) shows each stage with its settings."""
     chain = case.build()(case.samples())
-    assert str(chain) == f"list of samples\n  .{chain.describe()}"
-    assert all(f"{name}=" in str(chain) for name in chain.config())
+    first, keys_of_root, *lines = str(chain).splitlines()
+    assert first == "list of samples"
+    assert all(key in keys_of_root for key in case.samples()[0])
+    assert lines == [f"  .{chain.describe()}", *([f"      {chain.keys_line()}"] if chain.keys_line() else [])]
+    assert all(f"{name}=" in lines[0] for name in chain.config())
+    assert all(key in lines[-1] for key in [*chain.takes, *chain.provides, *chain.removes])
 
 
 # ---- comparing -------------------------------------------------------------------------------------

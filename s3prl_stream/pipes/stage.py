@@ -8,6 +8,7 @@ refused when it is built. This is the only file that imports torch's IterDataPip
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
 import hashlib
 import inspect
@@ -19,6 +20,8 @@ import torch
 from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.key_names import emit_under_names, renamed
+from s3prl_stream.pipes.outline import Outline, outline_of
 from s3prl_stream.rng import identity, sample_rng
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
@@ -50,6 +53,17 @@ class Source(IterDataPipe[Sample]):
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""
         return None
+
+    def stage(self, stage_id: str) -> Any:
+        """The stage of this chain with this name, such as "tokenize" (a second one is "tokenize#1").
+
+        Raises:
+            UsageError: there is none.
+        """
+        stages = {stage.stage_id: stage for stage in stages_of(self)}
+        if stage_id not in stages:
+            raise UsageError(f"this chain has no stage {stage_id!r}; it has {', '.join(stages) or 'none'}")
+        return stages[stage_id]
 
     def collate(self) -> Source:  # type: ignore[override]  # torch's own is a table entry, see `chained`
         """Padded batches for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`."""
@@ -92,6 +106,8 @@ class Stage(Source):
     """"sample": looks at one sample (1 -> 1, N or 0). "batch": looks at the samples of one planned batch."""
     keeps_count: ClassVar[bool] = True
     """True if every sample gives exactly one sample, so that `len()` can be known."""
+    keeps_length: bool = True
+    """True if the waveform that comes out is as long as the one that came in."""
     takes: Mapping[str, str] = {}
     """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; or "any"."""
     provides: Mapping[str, str] = {}
@@ -100,9 +116,17 @@ class Stage(Source):
     removes: frozenset[str] = frozenset()
     """Keys that samples may no longer have after this stage, so that nothing later can rely on them."""
 
+    names: Mapping[str, str] = {}
+    """Key of this stage -> what the chain calls it, where that is another; set by parameters such as `wav_name`."""
+    name_parameters: ClassVar[Mapping[str, str]] = {}
+    """Parameter -> key of this stage, see `chained`."""
+
     def __init__(self, source: Samples | None = None) -> None:
         self.source: Source | None = None
         self.stage_id = self.functional_name
+        if self.names:
+            self.takes, self.provides = renamed(self.takes, self.names), renamed(self.provides, self.names)
+            self.removes = frozenset(self.names.get(key, key) for key in self.removes)
         if source is not None:
             self._bind(source)
 
@@ -118,6 +142,19 @@ class Stage(Source):
 
     def check_chain(self, source: Source) -> None:
         """What `takes` cannot say about the chain before this stage; raises ChainError. Most need nothing here."""
+
+    def prepare(self, source: Source) -> None:
+        """Learn from the data, once, when bound (in the parent process): the categories, the tokenizer ..."""
+
+    def outline(self, before: Outline) -> Iterable[Outline]:
+        """What `emit` would make of a sample, as far as number and lengths go, without its waveform.
+
+        Raises:
+            TypeError: that cannot be known.
+        """
+        if not (self.keeps_count and self.keeps_length):
+            raise TypeError(f"what {type(self).__name__} makes of a waveform cannot be known without running it")
+        return [before]
 
     def rng(self, sample: Sample) -> np.random.Generator:
         """This stage's random numbers for this sample: a function of identity (seed, set, epoch, key, stretch)."""
@@ -148,6 +185,7 @@ class Stage(Source):
         self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
         self._check_takes(self.source)
         self.check_chain(self.source)
+        self.prepare(self.source)
 
     def _check_takes(self, source: Source) -> None:
         known = source.known_keys()
@@ -155,8 +193,10 @@ class Stage(Source):
             return
         for key, wanted in self.takes.items():
             if key not in known:
+                taker = next((s for s in reversed(stages_of(source)) if key in s.removes), None)
+                lost = "nothing before it provides" if taker is None else f"{type(taker).__name__} has removed"
                 raise ChainError(
-                    f"{type(self).__name__} takes {key!r} ({wanted}), which nothing before it provides. "
+                    f"{type(self).__name__} takes {key!r} ({wanted}), which {lost}. "
                     f"{type(source).__name__} gives: {', '.join(sorted(known))}."
                 )
             if not _fits(known[key], wanted):
@@ -181,9 +221,20 @@ class Stage(Source):
         return root_of(self).run(stages_of(self))
 
     def __len__(self) -> int:
-        if self.source is None or not self.keeps_count:
-            raise TypeError(f"the number of samples after {type(self).__name__} cannot be known without running it")
-        return len(self.source)
+        """Number of samples; behind a stage that makes pieces, counted from the lengths in the headers.
+
+        Raises:
+            TypeError: it cannot be known without running the chain.
+        """
+        if self.source is None:
+            raise TypeError(f"{type(self).__name__} is not bound to a source and has no length")
+        stages = stages_of(self)
+        if all(stage.keeps_count for stage in stages):
+            return len(root_of(self))
+        outlines = root_of(self).outlines()
+        for stage in stages:
+            outlines = _outlines_after(stage, outlines)
+        return sum(1 for _ in outlines)
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch from which the stages' random draws follow (used alone; a plan has its own)."""
@@ -192,17 +243,37 @@ class Stage(Source):
     # ---- describing ----------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        """The constructor's parameters and their values."""
-        names = inspect.signature(type(self).__init__).parameters
-        return {name: getattr(self, name) for name in names if name not in ("self", "source")}
+        """The constructor's parameters and their values, and other names of keys where they were given."""
+        parameters = inspect.signature(type(self).__init__).parameters
+        own = {name: getattr(self, name) for name in parameters if name not in ("self", "source")}
+        given = {name: self.names[key] for name, key in self.name_parameters.items() if key in self.names}
+        return {**own, **given}
 
     def describe(self) -> str:
         """One line, the same for the same configuration: name, parameters, fingerprints of resources."""
         values = ", ".join(f"{name}={_describe(value)}" for name, value in self.config().items())
         return f"{self.stage_id}({values})"
 
+    def keys_line(self) -> str:
+        """What this stage takes, gives and drops, in one line."""
+        parts = []
+        for verb, kinds in (("takes", self.takes), ("gives", self.provides)):
+            if kinds:
+                parts.append(f"{verb} " + ", ".join(k if v == "any" else f"{k} {v}" for k, v in kinds.items()))
+        if self.removes:
+            parts.append(f"drops {', '.join(sorted(self.removes))}")
+        return "; ".join(parts)
+
     def __repr__(self) -> str:
-        return "\n  ".join([repr(root_of(self)), *(f".{stage.describe()}" for stage in stages_of(self))])
+        try:
+            root = root_of(self)
+        except ChainError:
+            return self.describe()
+        keys = root.known_keys()
+        lines = [repr(root), f"      gives {', '.join(keys) if keys is not None else 'keys that are not known yet'}"]
+        for stage in stages_of(self):
+            lines += [f"  .{stage.describe()}", f"      {stage.keys_line()}".rstrip()]
+        return "\n".join(line for line in lines if line)
 
 
 class Root(Source):
@@ -215,6 +286,27 @@ class Root(Source):
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch of the next iteration."""
         raise NotImplementedError
+
+    def column(self, name: str) -> Iterator[Any]:
+        """The values of one key over all samples, before any stage; None where a sample has none.
+
+        Raises:
+            UsageError: they are not known before the samples are read.
+        """
+        raise UsageError(
+            f"the samples of a {type(self).__name__} are not known before they are read, so nothing can be learned "
+            f"from their {name!r}: give what is to be learned (categories=, tokenizer=), or begin with a list or a set."
+        )
+
+    def outlines(self) -> Iterator[Outline]:
+        """The samples of the next epoch without their waveforms.
+
+        Raises:
+            TypeError: they cannot be known without running the chain.
+        """
+        raise TypeError(
+            f"the number of pieces of the samples of a {type(self).__name__} cannot be known without running it"
+        )
 
     def collated(self, chain: Source) -> Source:
         """The chain's batches, where a plan says what a batch is."""
@@ -262,9 +354,22 @@ class PlainSource(Root):
     def __repr__(self) -> str:
         return f"{type(self.samples).__name__} of samples"
 
+    def column(self, name: str) -> Iterator[Any]:
+        """Of a list or a dict."""
+        if not isinstance(self.samples, Sequence | Mapping):
+            return super().column(name)
+        return (sample.get(name) for sample in self._with_keys())
+
+    def outlines(self) -> Iterator[Outline]:
+        """Of a list or a dict."""
+        if not isinstance(self.samples, Sequence | Mapping):
+            return super().outlines()
+        epoch = self._next_epoch()
+        return (outline_of(self._tagged(i, sample, epoch)) for i, sample in enumerate(self._with_keys()))
+
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples in the source's own order; a damaged one raises."""
-        epoch = self.epoch if self._fixed_epoch is None else self._fixed_epoch
+        epoch = self._next_epoch()
         self.epoch += 1
         clock = StageClock()
         this_worker, num_workers = self._share_of_worker()
@@ -273,11 +378,16 @@ class PlainSource(Root):
                 continue
             if not isinstance(sample, Mapping):
                 raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
-            key = str(sample.get("key", position))
-            tags: Sample = {"key": key, "epoch": epoch, "set": ""}
-            tags["identity"] = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
-            tensors = {name: _as_tensor(value) for name, value in sample.items()}
-            yield from _through(stages, {**tags, **tensors}, clock)
+            yield from _through(stages, self._tagged(position, sample, epoch), clock)
+
+    def _next_epoch(self) -> int:
+        return self.epoch if self._fixed_epoch is None else self._fixed_epoch
+
+    def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
+        key = str(sample.get("key", position))
+        name = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
+        tensors = {key: _as_tensor(value) for key, value in sample.items()}
+        return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
 
     def _share_of_worker(self) -> tuple[int, int]:
         """Which of how many equal shares of the positions this process yields."""
@@ -302,17 +412,25 @@ class PlainSource(Root):
 StageType = TypeVar("StageType", bound=type[Stage])
 
 
-def chained(name: str, *, aliases: Mapping[str, str] | None = None) -> Callable[[StageType], StageType]:
+Alias: TypeAlias = str | tuple[str, Mapping[Any, Any]]
+"""Our name of a parameter, or our name and {its value in S3PRL: ours}."""
+
+
+def chained(
+    name: str, *, aliases: Mapping[str, Alias] | None = None, key_names: Mapping[str, str] | None = None
+) -> Callable[[StageType], StageType]:
     """Class decorator: makes the stage available as `source.name(**config)`.
 
     Args:
         name: the functional name.
         aliases: S3PRL's name of a parameter -> ours. Both are accepted by the constructor and by the chained call.
+        key_names: a parameter, such as "wav_name", -> the key of this stage that it gives another name to ("wav"), so
+            that the stage works on keys of another name.
     """
 
     def register(cls: StageType) -> StageType:
-        if aliases:
-            cls.__init__ = _accepting(cls.__init__, aliases)  # type: ignore[method-assign]
+        cls.name_parameters = dict(key_names or {})
+        cls.__init__ = _accepting(cls.__init__, aliases or {}, cls.name_parameters)  # type: ignore[method-assign]
         if IterDataPipe.functions.get(name, cls).__module__ != cls.__module__:
             raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
         cls.functional_name = name
@@ -331,17 +449,34 @@ def chained(name: str, *, aliases: Mapping[str, str] | None = None) -> Callable[
     return register
 
 
-def _accepting(init: Callable[..., None], aliases: Mapping[str, str]) -> Callable[..., None]:
+def _accepting(
+    init: Callable[..., None], aliases: Mapping[str, Alias], key_names: Mapping[str, str]
+) -> Callable[..., None]:
     """The constructor `init` with more names for its parameters; its signature stays as it is written."""
+    parameters = inspect.signature(init).parameters
 
     @functools.wraps(init)
-    def init_with_aliases(self: Stage, *arguments: Any, **config: Any) -> None:
-        for alias, name in aliases.items():
-            if alias in config and name in config:
-                raise UsageError(f"{type(self).__name__}: {alias} is another name of {name}; give one of them")
-        init(self, *arguments, **{aliases.get(name, name): value for name, value in config.items()})
+    def init_with_more_names(self: Stage, *arguments: Any, **config: Any) -> None:
+        stage = type(self).__name__
+        settings: dict[str, Any] = {}
+        for given, value in config.items():
+            alias = aliases.get(given, given)
+            name, values = (alias, None) if isinstance(alias, str) else alias
+            if name in settings or (name != given and name in config):
+                raise UsageError(f"{stage}: {given} is another name of {name}; give one of them")
+            if values is not None and value not in values:
+                raise UsageError(f"{stage}: {given}={value!r} has no meaning here; say it by {name}")
+            if name not in key_names and name not in parameters:
+                near = difflib.get_close_matches(name, [*parameters, *aliases, *key_names], 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                known = ", ".join(p for p in parameters if p not in ("self", "source"))
+                raise UsageError(f"{stage} has no parameter {given!r}{hint} It has: {known or 'none'}.")
+            settings[name] = value if values is None else values[value]
+        names = {key_names[name]: settings.pop(name) for name in list(settings) if name in key_names}
+        self.names = {key: name for key, name in names.items() if key != name}
+        init(self, *arguments, **settings)
 
-    return init_with_aliases
+    return init_with_more_names
 
 
 def stages_of(source: Source | None) -> list[Stage]:
@@ -420,9 +555,17 @@ def _through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list
         if stage.scope == "batch":
             raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
         clock.enter(stage.stage_id)
-        samples = [out for one in samples for out in stage.emit(one)]
+        if stage.names:
+            samples = [out for one in samples for out in emit_under_names(stage.emit, one, stage.names)]
+        else:
+            samples = [out for one in samples for out in stage.emit(one)]
         clock.leave()
     return samples
+
+
+def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
+    for before in outlines:
+        yield from stage.outline(before)
 
 
 def _fits(given: str, wanted: str) -> bool:

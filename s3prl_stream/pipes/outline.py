@@ -1,0 +1,46 @@
+"""How many samples a chain gives, and how long they are, without decoding: what `len()` of a chain rests on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Sample
+
+
+class Outline(NamedTuple):
+    """A sample of which only the metadata and the length of its waveform are known."""
+
+    sample: Sample
+    """With `identity`, from which the stages' draws follow; its waveform is not there."""
+    num_frames: int
+    """Waveform samples per channel."""
+    sample_rate: int
+    """Hz."""
+
+
+def outline_of(sample: Sample) -> Outline:
+    """From the waveform that is there, or from the header of the file.
+
+    Raises:
+        UsageError: there is neither.
+        SampleError: the header cannot be read.
+    """
+    metadata = {key: value for key, value in sample.items() if key not in ("wav", "audio")}
+    if "wav" in sample:
+        return Outline(metadata, len(sample["wav"]), int(sample.get("sample_rate", 16_000)))
+    if "audio" in sample:
+        from s3prl_stream.audio.lengths import clip_length
+
+        audio = sample["audio"]
+        length = clip_length(lambda offset, size: bytes(audio[offset : offset + size]), len(audio), sample["codec"])
+        first = int(sample.get("first_frame", 0))
+        count = sample.get("num_frames")
+        return Outline(metadata, length.frames - first if count is None else int(count), length.sample_rate)
+    path = next((sample[name] for name in ("wav_path", "audio_path") if name in sample), None)
+    if path is None:
+        raise UsageError(f"sample {sample['key']!r} has neither wav nor audio nor wav_path, so its length is not known")
+    from s3prl_stream.audio.source import probe
+
+    info = probe(str(path))
+    return Outline(metadata, info.frames, info.sample_rate)
