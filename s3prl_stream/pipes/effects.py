@@ -64,6 +64,11 @@ def stretch_of(effects: Effects) -> float:
     return 1.0 / factor
 
 
+def keeps_length(effects: Effects) -> bool:
+    """Whether as many samples come out as went in."""
+    return not any(effect[0] in ("rate", "silence", "speed", "tempo", "trim") for effect in effects)
+
+
 def needs_rng(effects: Effects) -> bool:
     """Whether any of these effects is random."""
     return any(effect[0] == "dither" for effect in effects)

@@ -2,37 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.stage import Samples, Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
+from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.segments import cut_segments
+from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
+from s3prl_stream.pipes.stage import Samples, Source, Stage, chained
+from s3prl_stream.sample import TEXT_KEYS, Sample
 
 INT16_SCALE = np.float32(1 / 32768)
+AUDIO_KEYS = ("audio", "wav", "wav_path", "audio_path")
+START_KEYS, END_KEYS = ("start_sec", "start_seconds"), ("end_sec", "end_seconds")
+
+SNAP_SECONDS = 0.01
+"""A segment that ends this little behind the end of its file ends there: tables of segments round."""
 
 
-@chained("load_audio", aliases={"audio_sample_rate": "sample_rate", "audio_channel_reduction": "channel"})
+class Stretch(NamedTuple):
+    """Which frames of a recording a sample is, at the recording's own rate."""
+
+    first: int
+    num_frames: int | None
+    """None: to the end."""
+
+
+@chained(
+    "load_audio",
+    aliases={"audio_sample_rate": "sample_rate", "audio_channel_reduction": "channel"},
+    key_names={
+        "wav_path_name": "wav_path",
+        "wav_name": "wav",
+        "start_sec_name": "start_sec",
+        "end_sec_name": "end_sec",
+    },
+)
 class LoadAudio(Stage):
     """Decode each sample's audio: only the frames of its stretch.
 
-    In:     audio (bytes) with codec, first_frame, num_frames; or wav_path; or wav [T] (int16 or float) as it is.
-    Out:    wav [T] float32 in [-1, 1) or int16; sample_rate (Hz). 1 -> 1. `audio` and `codec` go.
-    Random: none.
+    In:     audio (bytes) with codec, first_frame, num_frames; or wav_path; or wav [T] (int16 or float) as it is;
+            start_sec, end_sec if crop_segment; segments, if there are.
+    Out:    wav [T] float32 in [-1, 1) or int16; sample_rate (Hz). 1 -> 1. `audio` and `codec` go; `segments` are
+            those of the stretch, from its beginning (`cut_segments`).
+    Random: none, but for the effect "dither", by identity.
+
+    In this order: the stretch is decoded, one channel taken, the effects applied at the file's own rate, resampled.
 
     Args:
         sample_rate: Hz; another rate is resampled by soxr (HQ). None: as it is.
         dtype: "float32", or "int16": half the bytes between processes and to the GPU.
         channel: "first", "mean" or a number from 0.
+        sox_effects: effects in sox's spelling, such as [["gain", "-3.0"]], see `effects.apply_effects`.
+        crop_segment: load only start_sec to end_sec (or start_seconds, end_seconds) of the recording, at its own rate;
+            one that a sample lacks is the beginning or the end. False: all of it, whatever these keys say.
 
     Raises:
         UsageError: an argument out of range, at construction.
-        SampleError: reason "decode"; costs that sample alone.
+        ChainError: nothing before provides audio, at construction.
+        SampleError: reason "decode", "read", "channel" or "range" (a segment outside of its recording); costs that
+            sample alone.
     """
 
     removes = frozenset({"audio", "codec", "num_frames", "decode_into"})
@@ -44,6 +79,8 @@ class LoadAudio(Stage):
         sample_rate: int | None = 16_000,
         dtype: str = "float32",
         channel: str | int = "first",
+        sox_effects: Sequence[Sequence[str | float]] | None = None,
+        crop_segment: bool = False,
     ) -> None:
         if sample_rate is not None and (not isinstance(sample_rate, int) or sample_rate <= 0):
             raise UsageError(f"load_audio: sample_rate {sample_rate!r} must be Hz > 0, or None")
@@ -51,50 +88,126 @@ class LoadAudio(Stage):
             raise UsageError(f'load_audio: dtype {dtype!r} must be "float32" or "int16"')
         if channel not in ("first", "mean") and (not isinstance(channel, int) or channel < 0):
             raise UsageError(f'load_audio: channel {channel!r} must be "first", "mean" or a number from 0')
+        if not isinstance(crop_segment, bool):
+            raise UsageError(f"load_audio: crop_segment {crop_segment!r} must be True or False")
+        if sox_effects is not None:
+            check_effects(sox_effects)
+            names = {str(effect[0]) for effect in sox_effects}
+            lost = ("segments", *TEXT_KEYS) if names & CUTTING else ("segments",) if names & REORDERING else ()
+            self.removes = self.removes | {*lost}
         self.sample_rate = sample_rate
         self.dtype = dtype
         self.channel = channel
+        self._sox_effects = None if sox_effects is None else [list(effect) for effect in sox_effects]
+        self.crop_segment = crop_segment
         self.provides = {"wav": f"{dtype} [T]", "sample_rate": "any"}
         super().__init__(source)
+
+    def check_chain(self, source: Source) -> None:
+        known = source.known_keys()
+        wanted = [self.names.get(key, key) for key in AUDIO_KEYS]
+        if known is not None and not any(key in known for key in wanted):
+            raise ChainError(
+                f"LoadAudio takes {' or '.join(map(repr, wanted))}, which nothing before it provides. "
+                f"{type(source).__name__} gives: {', '.join(sorted(known))}."
+            )
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
         row: torch.Tensor | None = sample.get("decode_into")
-        wav, rate = _frames(sample, row.numpy() if row is not None and row.dtype == torch.int16 else None)
+        into = row.numpy() if row is not None and row.dtype == torch.int16 else None
+        wav, rate, stretch = self._frames(sample, into)
+        kept = {name: value for name, value in sample.items() if name not in self.removes}
+        if stretch.first or stretch.num_frames is not None:
+            kept.update(cut_segments(sample, stretch.first / rate, (stretch.first + len(wav)) / rate))
         mono = _one_channel(wav, self.channel, str(sample["key"]))
+        if self._sox_effects is not None:
+            rng = self.rng(sample) if needs_rng(self._sox_effects) else None
+            mono, rate = apply_effects(_as_floats(mono), rate, self._sox_effects, rng)
+            if "segments" in kept:
+                kept["segments"] = scaled_segments(kept["segments"], stretch_of(self._sox_effects))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
-        kept = {name: value for name, value in sample.items() if name not in self.removes}
         yield {**kept, "wav": _as_tensor(mono, self.dtype, row), "sample_rate": rate}
 
+    def outline(self, before: Outline) -> list[Outline]:
+        """The stretch, at the rate that comes out."""
+        if not keeps_length(self._sox_effects or []):
+            raise TypeError(f"what LoadAudio makes of a waveform by {self._sox_effects} is not known beforehand")
+        frames = before.num_frames
+        if self.crop_segment:
+            stretch = _segment_of(before.sample, frames, before.sample_rate)
+            frames = frames - stretch.first if stretch.num_frames is None else stretch.num_frames
+        rate = before.sample_rate if self.sample_rate is None else self.sample_rate
+        return [Outline(before.sample, int(frames * rate / before.sample_rate + 0.5), rate)]
 
-def _frames(sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int]:
-    """([frames, channels] int16 or float32, sample rate) of the sample's stretch."""
-    first, count = sample.get("first_frame", 0), sample.get("num_frames")
-    if "audio" in sample:
+    def _frames(self, sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int, Stretch]:
+        """([frames, channels] int16 or float32, sample rate, which part of the recording it is)."""
+        stretch = Stretch(sample.get("first_frame", 0), sample.get("num_frames"))
+        if "wav" in sample:
+            wav = np.asarray(sample["wav"])
+            wav = wav[:, None] if wav.ndim == 1 else wav
+            if wav.dtype != np.int16:
+                wav = wav.astype(np.float32, copy=False)
+            rate = int(sample.get("sample_rate", 16_000))
+            if self.crop_segment:
+                stretch = _segment_of(sample, len(wav), rate)
+            return _cut(wav, stretch), rate, stretch
         from s3prl_stream.audio.decode import decode_int16
 
-        return decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=count, out=out)
-    if "wav" in sample:
-        wav = np.asarray(sample["wav"])
-        wav = wav[:, None] if wav.ndim == 1 else wav
-        if wav.dtype != np.int16:
-            wav = wav.astype(np.float32, copy=False)
-        return wav[first:] if count is None else wav[first : first + count], int(sample.get("sample_rate", 16_000))
-    path = next((sample[name] for name in ("wav_path", "audio_path") if name in sample), None)
+        if "audio" in sample:
+            data, codec = sample["audio"], sample["codec"]
+        else:
+            data, codec = _read_file(sample)
+        if self.crop_segment:
+            frames, rate = _length(data, codec)
+            stretch = _segment_of(sample, frames, rate)
+        wav, rate = decode_int16(data, codec, first_frame=stretch.first, num_frames=stretch.num_frames, out=out)
+        return wav, rate, stretch
+
+
+def _segment_of(sample: Sample, num_frames: int, rate: int) -> Stretch:
+    """start_sec to end_sec of a recording, in frames at its own rate (rounded to the nearest)."""
+    start, end = (
+        next((sample[key] for key in keys if sample.get(key) is not None), None) for keys in (START_KEYS, END_KEYS)
+    )
+    if start is None and end is None:
+        return Stretch(0, None)
+    first = 0 if start is None else round(float(start) * rate)
+    stop = num_frames if end is None else round(float(end) * rate)
+    if num_frames < stop <= num_frames + SNAP_SECONDS * rate:
+        stop = num_frames
+    if not 0 <= first <= stop <= num_frames:
+        raise SampleError(
+            f"{sample['key']}: the segment from {start} to {end} s does not lie in its recording, which has "
+            f"{num_frames / rate:.3f} s",
+            reason="range",
+        )
+    return Stretch(first, stop - first)
+
+
+def _length(data: bytes | memoryview, codec: str) -> tuple[int, int]:
+    from s3prl_stream.audio.lengths import clip_length
+
+    length = clip_length(lambda offset, size: bytes(data[offset : offset + size]), len(data), codec)
+    return length.frames, length.sample_rate
+
+
+def _read_file(sample: Sample) -> tuple[bytes, str]:
+    """(the bytes of a sample's file, its codec)."""
+    path = next((Path(sample[name]) for name in ("wav_path", "audio_path") if name in sample), None)
     if path is None:
         raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
-    return _from_file(Path(path), first, count)
-
-
-def _from_file(path: Path, first_frame: int, num_frames: int | None) -> tuple[npt.NDArray[np.int16], int]:
-    from s3prl_stream.audio.decode import decode_int16
-
     try:
-        data = path.read_bytes()
+        return path.read_bytes(), path.suffix[1:].lower()
     except OSError as error:
         raise SampleError(f"{path}: cannot be read: {error.strerror}", reason="read") from None
-    return decode_int16(data, path.suffix[1:].lower(), first_frame=first_frame, num_frames=num_frames)
+
+
+def _cut(wav: npt.NDArray[Any], stretch: Stretch) -> npt.NDArray[Any]:
+    return (
+        wav[stretch.first :] if stretch.num_frames is None else wav[stretch.first : stretch.first + stretch.num_frames]
+    )
 
 
 def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDArray[Any]:
@@ -109,12 +222,18 @@ def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDA
     return mono
 
 
+def _as_floats(wav: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if wav.dtype == np.int16:
+        floats: npt.NDArray[np.float32] = np.multiply(wav, INT16_SCALE, dtype=np.float32)
+        return floats
+    return np.ascontiguousarray(wav, dtype=np.float32)
+
+
 def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray[Any]:
     import soxr
 
     # as floats: soxr dithers its 16-bit output with a seed from the clock
-    floats = np.multiply(wav, INT16_SCALE, dtype=np.float32) if wav.dtype == np.int16 else np.ascontiguousarray(wav)
-    resampled: npt.NDArray[Any] = soxr.resample(floats, rate, sample_rate, quality="HQ")
+    resampled: npt.NDArray[Any] = soxr.resample(_as_floats(wav), rate, sample_rate, quality="HQ")
     return resampled
 
 

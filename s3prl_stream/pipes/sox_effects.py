@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from s3prl_stream.pipes.arguments import number_range, probability
-from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, stretch_of
+from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, keeps_length, stretch_of
 from s3prl_stream.pipes.stage import Samples, Stage, chained
 from s3prl_stream.sample import TEXT_KEYS, Sample
 
-_CUTTING = ("trim", "silence")
-_REORDERING = (*_CUTTING, "reverse")
+CUTTING = frozenset({"trim", "silence"})
+REORDERING = CUTTING | {"reverse"}
 
 
 @chained("sox_effects")
@@ -47,8 +47,9 @@ class SoxEffects(Stage):
         for concrete in ends:
             check_effects(concrete)
         names = {str(effect[0]) for effect in effects}
-        if names & {*_REORDERING}:
-            self.removes = frozenset({"segments", *(TEXT_KEYS if names & {*_CUTTING} else ())})
+        if names & REORDERING:
+            self.removes = frozenset({"segments", *(TEXT_KEYS if names & CUTTING else ())})
+        self.keeps_length = keeps_length(ends[0])
         self.stretch = max(1.0, stretch_of(ends[0]), stretch_of(ends[1]))
         super().__init__(source)
 

@@ -72,7 +72,8 @@ class Source(IterDataPipe[Sample]):
     if TYPE_CHECKING:
         # fmt: off
         def load_audio(self, *, sample_rate: int | None = 16_000, dtype: str = "float32",
-                       channel: str | int = "first") -> Stage: ...
+                       channel: str | int = "first", sox_effects: Sequence[Sequence[str | float]] | None = None,
+                       crop_segment: bool = False) -> Stage: ...
         def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
         def add_noise(self, *, noise: str = "gaussian", snr: Sequence[float] | float = (3.0, 20.0),
                       prob: float = 1.0) -> Stage: ...
@@ -245,7 +246,9 @@ class Stage(Source):
     def config(self) -> dict[str, Any]:
         """The constructor's parameters and their values, and other names of keys where they were given."""
         parameters = inspect.signature(type(self).__init__).parameters
-        own = {name: getattr(self, name) for name in parameters if name not in ("self", "source")}
+        # one that is called like a chained method is kept under its name with an underscore
+        kept = {name: f"_{name}" if f"_{name}" in vars(self) else name for name in parameters}
+        own = {name: getattr(self, kept[name]) for name in parameters if name not in ("self", "source")}
         given = {name: self.names[key] for name, key in self.name_parameters.items() if key in self.names}
         return {**own, **given}
 

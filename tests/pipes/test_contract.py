@@ -48,7 +48,17 @@ def features() -> list[Sample]:
 
 
 STAGES = {
-    "load_audio": StageCase(pipes.LoadAudio, files, {"sample_rate": 8_000, "dtype": "int16", "channel": "mean"}),
+    "load_audio": StageCase(
+        pipes.LoadAudio,
+        files,
+        {
+            "sample_rate": 8_000,
+            "dtype": "int16",
+            "channel": "mean",
+            "sox_effects": [["gain", "-3"]],
+            "crop_segment": True,
+        },
+    ),
     "norm_wav": StageCase(pipes.NormWav, waveforms, {"target_db": -20.0}),
     "add_noise": StageCase(
         lambda: pipes.NoiseAugmentation(prob=0.9),

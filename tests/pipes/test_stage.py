@@ -115,6 +115,60 @@ def test_other_names_of_parameters() -> None:
         Draw(size=1, old_size=2)  # type: ignore[call-arg]
 
 
+@chained("test_double", key_names={"wav_name": "wav", "double_name": "double"})
+class Double(Stage):
+    """`double` is twice `wav`."""
+
+    takes: Mapping[str, str] = {"wav": "float32 [T]"}
+    provides: Mapping[str, str] = {"double": "float32 [T]"}
+
+    def __init__(self, source: Samples | None = None, *, by: float = 2.0) -> None:
+        self.by = by
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {**sample, "double": sample["wav"] * self.by}
+
+
+def test_keys_may_have_other_names() -> None:
+    data = [{"speech": np.ones(3, np.float32), "double": "mine"}]
+    with pytest.raises(ChainError, match="Double takes 'wav'"):
+        Double()(data)
+    chain = Double(wav_name="speech", double_name="two")(data)  # type: ignore[call-arg]
+    (sample,) = chain
+    assert sample["two"].tolist() == [2.0, 2.0, 2.0]
+    assert (sample["speech"].tolist(), sample["double"]) == ([1.0, 1.0, 1.0], "mine")
+    assert set(chain.known_keys() or ()) == set(sample)
+    assert "wav_name='speech'" in str(chain)
+    assert Double(**chain.config()).describe() == chain.describe()
+    assert Double().describe() == Double(wav_name="wav").describe()  # type: ignore[call-arg]
+    twice = chain.test_double(wav_name="two", double_name="four", by=2)
+    assert next(iter(twice))["four"].tolist() == [4.0, 4.0, 4.0]
+
+
+def test_misspelt_parameter_is_told_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match=r"Draw has no parameter 'sise'; did you mean 'size'. It has: size"):
+        Draw(sise=1)  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match=r"Double has no parameter 'wave_name'; did you mean 'wav_name'"):
+        Draw()([{"wav": np.ones(3, np.float32)}]).test_double(wave_name="x")
+
+
+def test_who_took_a_key_away_is_named() -> None:
+    with pytest.raises(ChainError, match=r"Stop takes 'draw' .any., which Forget has removed\. Forget gives"):
+        Stop()(Forget()(Draw()([{}])))
+
+
+class Stop(Stage):
+    takes: Mapping[str, str] = {"draw": "any"}
+
+
+def test_a_stage_is_found_by_its_name() -> None:
+    chain = Draw(size=3)(Draw(size=2)([{}]))
+    assert (chain.stage("test_draw").size, chain.stage("test_draw#1").size) == (2, 3)
+    with pytest.raises(UsageError, match="no stage 'draw'; it has test_draw, test_draw#1"):
+        chain.stage("draw")
+
+
 def test_positional_argument_must_be_a_source() -> None:
     for value in (3, "a/path", None.__class__):
         with pytest.raises(ChainError, match="settings are given by name"):
