@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from corpora import layouts
 from corpora.trees import column, listed, tree
 
 from s3prl_stream import corpora
 from s3prl_stream.errors import UsageError
 
-VOICE = [[0.5, 8.0], [9.0, 14.0], [15.0, 40.0], [41.0, 42.0]]
-
 
 @pytest.fixture
 def light(tmp_path: Path) -> Path:
-    about = {
-        "speaker": "960",
-        "book_meta": {"title": "A b", "meta_genre": "Poetry"},
-        "snr": 5.5,
-        "voice_activity": VOICE,
-    }
-    silent = {"speaker": "960", "book_meta": None, "voice_activity": []}
-    folds = {
-        f"1h/{fold}/{part}/{speaker}/7/{speaker}-7-0001.flac": ""
-        for fold in range(6)
-        for part, speaker in (("clean", 10 + fold), ("other", 20 + fold))
-    }
-    return tree(
-        tmp_path,
-        {
-            "small/960/a_book_64kb_mp3/one_64kb.flac": "",
-            "small/960/a_book_64kb_mp3/one_64kb.json": json.dumps(about),
-            "small/960/a_book_64kb_mp3/two_64kb.flac": "",
-            "small/960/a_book_64kb_mp3/two_64kb.json": json.dumps(silent),
-            **folds,
-            "1h/0/clean/10/7/10-7.trans.txt": "10-7-0001 ONE TWO\n",
-            "9h/clean/30/7/30-7-0001.flac": "",
-            "9h/other/31/7/31-7-0001.flac": "",
-            "phones/x.txt": "",
-            "SPEAKERS.TXT": "10 | F | train-clean-100 | 1 | N\n",
-        },
-    )
+    return layouts.librilight(tmp_path)
 
 
 def test_librilight_lists_recordings_with_their_voice_activity(light: Path) -> None:
@@ -92,11 +64,9 @@ def test_librilight_says_what_is_missing(light: Path) -> None:
 
 
 def test_ljspeech_reads_both_texts_and_keeps_quotation_marks(tmp_path: Path) -> None:
-    table = 'LJ1-1|He said "1 at".\nLJ1-2|Dr. No|Doctor No\nLJ1-3|gone|gone\n'
-    root = tree(tmp_path, {"metadata.csv": table, "wavs/LJ1-1.wav": "", "wavs/LJ1-2.flac": "", "wavs/.x.wav": ""})
-    with pytest.raises(UsageError, match="3 cells for 2 columns"):
-        list(corpora.ljspeech(root))
-    (root / "metadata.csv").write_text(table.replace('at".', 'at".|x'))
+    root = layouts.ljspeech(tmp_path)
+    with (root / "metadata.csv").open("a") as table:
+        table.write("LJ1-3|gone|gone\n")
     found = listed(corpora.ljspeech(root))
     assert column(found, "text") == {"LJ1-1": 'He said "1 at".', "LJ1-2": "Dr. No", "LJ1-3": "gone"}
     assert column(found, "normalized_text")["LJ1-2"] == "Doctor No"
@@ -104,6 +74,9 @@ def test_ljspeech_reads_both_texts_and_keeps_quotation_marks(tmp_path: Path) -> 
     assert found["LJ1-3"].audio.endswith("wavs/LJ1-3.wav")  # not there: packing says so
     tree(root, "wavs/LJ9-9.wav")
     with pytest.raises(UsageError, match=r"no row for 1 of the 3 files in wavs/, the first is LJ9-9\.wav"):
+        list(corpora.ljspeech(root))
+    (root / "metadata.csv").write_text("LJ1-1|a|b|c\n")
+    with pytest.raises(UsageError, match="4 cells for 3 columns"):
         list(corpora.ljspeech(root))
     tree(root, "wavs/LJ1-1.flac")
     with pytest.raises(UsageError, match="have one name"):
