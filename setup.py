@@ -41,6 +41,7 @@ setup(
         "google-crc32c>=1.6,<2",
         "sentencepiece>=0.2.3,<0.3",  # 0.2.1 crashes next to torch
         "tqdm>=4.66,<5",
+        "tomli>=2,<3; python_version < '3.11'",  # what is tomllib later
         "rapidfuzz>=3.6,<4",  # edit distances
         "scipy>=1.13,<2",  # the best matching of speakers, the distances of DTW
         "obstore>=0.12.1,<0.13",  # object stores; of the clients tried the only one that resumes a cut body

@@ -85,7 +85,7 @@ class _Fold:
 
 def probe(
     shards: Any,
-    run: str | Path,
+    run: str | Path | Upstream,
     *,
     label: str,
     holdout: str | None = None,
@@ -101,7 +101,8 @@ def probe(
 
     Args:
         shards: `open_shards(...)`, or what a `ShardStream` accepts.
-        run: output folder of `pretrain`, or "logmel80" for the baseline alone.
+        run: output folder of `pretrain`, or "logmel80" for the baseline alone. Or an upstream, which is then compared
+            with the baseline only.
         label: index column to be predicted.
         holdout: "COLUMN=VALUE,VALUE": these are the test part; "COLUMN": each of its values in turn.
         test_where: expression that selects the test part. Without either a random quarter, by seed.
@@ -126,7 +127,9 @@ def probe(
     in_test = None if test_where is None else _selected(shard_set, test_where)
 
     upstreams = {BASELINE: upstream(BASELINE)}
-    if str(run) != BASELINE:
+    if isinstance(run, Upstream):
+        upstreams["pretrained"] = run
+    elif str(run) != BASELINE:
         upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
         for seed in range(seeds):
             upstreams[f"untrained/{seed}"] = upstream(

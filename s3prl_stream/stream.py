@@ -38,7 +38,7 @@ class ShardStream(Root):
         run: neighbours in a shard that stay together, one read; None: 1 for local sets, and what a set's manifest says
             (4 for packed ones) where any lies in an object store.
         chunk_seconds, crop_seconds, crops, too_long: see `plan.settings.PlanSettings`.
-        where, subset, balance: see `shards.selection.compile_selection`.
+        where, subset, balance, key_range: see `shards.selection.compile_selection`.
         stop: where a mix by weights with `epochs` ends: "first" (as soon as one set has had its epochs) or "all".
         max_consecutive_failures: damaged samples in a row that stop the run.
 
@@ -63,6 +63,7 @@ class ShardStream(Root):
         where: Any = None,
         subset: str | None = None,
         balance: str | None = None,
+        key_range: tuple[float, float] | None = None,
         stop: str | None = None,
         max_consecutive_failures: int = 100,
         block_samples: int = 16_384,
@@ -82,7 +83,9 @@ class ShardStream(Root):
             stop=stop,
             block_samples=block_samples,
         )
-        self.selection = compile_selection(self.shards, where=where, subset=subset, balance=balance)
+        self.selection = compile_selection(
+            self.shards, where=where, subset=subset, balance=balance, key_range=key_range
+        )
         if stop is not None and self.shards.weights is None:
             raise UsageError(f"stop={stop!r} is about a mix by weights; these sets have none")
         self.planner()  # which refuses what it cannot plan

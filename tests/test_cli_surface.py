@@ -42,9 +42,10 @@ SURFACE = {
     "plan": f"{PLANNED} --blocks --whole-epoch",
     "which": f"{PLANNED} --batch",
     "pretrain": (
-        "RECIPE --attention-dropout --batch-seconds --checkpoint-every --crop-seconds --data --device --dropout "
-        "--exclude --ffn-size --heads --hidden-size --json --layers --lr --norm --out --seed --skip-batches --steps "
-        "--subset --temperature --update-batches --weights --where --workers"
+        "RECIPE --attention-dropout --batch-seconds --checkpoint-every --config --crop-seconds --data --device "
+        "--dropout --exclude --ffn-size --heads --hidden-size --init --json --layers --lr --norm --out --seed --set "
+        "--skip-batches --steps --subset --temperature --update-batches --valid-share --valid-where --weights --where "
+        "--workers"
     ),
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",

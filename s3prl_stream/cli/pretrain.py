@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         description="Pretrain an encoder. The same command continues where a run was stopped or killed; the losses are "
         "then those of an undisturbed run.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="tera, mockingjay or audio_albert")
+    parser.add_argument("recipe", metavar="RECIPE", help="tera, mockingjay, audio_albert ...")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
@@ -49,50 +50,98 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--where", metavar="EXPR", help="clips to use, as in \"seconds > 2 and speaker != 'a'\"")
     parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--seed", metavar="N", type=int, help="of everything that is drawn (default: 0)")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="loading processes (default: a thread)")
+    parser.add_argument("--workers", metavar="N", type=int, help="loading processes (default: a thread)")
     parser.add_argument(
         "--skip-batches", metavar="A-B", action="append", default=[], help="leave out global batches A to B, included"
     )
     parser.add_argument("--exclude", metavar="FILE", help="leave out clips: a line each, a key or of `which --json`")
-    parser.add_argument("--checkpoint-every", metavar="N", type=int, default=500, help="steps (default: %(default)s)")
+    parser.add_argument("--checkpoint-every", metavar="N", type=int, help="steps between checkpoints")
+    parser.add_argument("--valid-where", metavar="EXPR", help="hold out these clips, and tell the loss on them")
+    parser.add_argument("--valid-share", metavar="P", type=float, help="or hold out this share of all clips")
+    parser.add_argument(
+        "--init", metavar="RUN", help="begin with the weights of this run, or of one of its checkpoints"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="any setting, as in --set model.num_layers=12; `--set help` lists all of the recipe",
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings in a TOML file; options and --set go before it")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(run=run)
 
 
+_OPTIONS = {
+    "model.hidden_size": "hidden_size",
+    "model.num_layers": "layers",
+    "model.num_heads": "heads",
+    "model.ffn_size": "ffn_size",
+    "model.dropout": "dropout",
+    "model.attention_dropout": "attention_dropout",
+    "stream.max_batch_seconds": "batch_seconds",
+    "stream.crop_seconds": "crop_seconds",
+    "stream.norm": "norm",
+    "train.lr": "lr",
+    "train.update_batches": "update_batches",
+    "run.seed": "seed",
+    "run.device": "device",
+    "run.where": "where",
+    "run.subset": "subset",
+    "run.num_workers": "workers",
+    "run.init": "init",
+    "run.checkpoint_every": "checkpoint_every",
+    "valid.where": "valid_where",
+    "valid.share": "valid_share",
+}
+"""Setting -> the option that is short for it."""
+
+
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
+    from s3prl_stream.early_probe import ProbeSettings, early_probe
+    from s3prl_stream.recipes import find_recipe
     from s3prl_stream.recipes.pretrain import pretrain
+    from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+    from s3prl_stream.settings import describe, read_assignments, read_settings_file, resolve
 
-    changed = {
-        "max_batch_seconds": args.batch_seconds,
-        "crop_seconds": args.crop_seconds,
-        "norm": args.norm,
-        "lr": args.lr,
-        "update_batches": args.update_batches,
-        "hidden_size": args.hidden_size,
-        "num_layers": args.layers,
-        "num_heads": args.heads,
-        "ffn_size": args.ffn_size,
-        "dropout": args.dropout,
-        "attention_dropout": args.attention_dropout,
+    recipe = find_recipe(args.recipe)
+    parts = {"model": recipe.model, "stream": recipe.stream_settings, "train": recipe.train}
+    sections = {**parts, "run": RunSettings(), "valid": ValidSettings(), "probe": ProbeSettings()}
+    if "help" in args.assignments:
+        print("\n".join(describe(sections)))
+        return 0
+    given = {
+        **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
+        **resolve(read_assignments(args.assignments), sections),
+        **{name: value for name, option in _OPTIONS.items() if (value := getattr(args, option)) is not None},
     }
+    chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for name, value in given.items():
+        section, _, field = name.partition(".")
+        chosen[section][field] = value
+    shards = sets_from(args.data, args)
+    asked = ProbeSettings(**chosen["probe"])
     result = pretrain(
-        args.recipe,
-        sets_from(args.data, args),
+        recipe,
+        shards,
         steps=args.steps,
         out=args.out,
-        seed=args.seed,
-        device=args.device,
-        where=args.where,
-        subset=args.subset,
-        num_workers=args.workers,
+        valid=ValidSettings(**chosen["valid"]),
         skip_batches=[_range_from(text) for text in args.skip_batches],
         exclude=[] if args.exclude is None else _clips_from(Path(args.exclude)),
-        checkpoint_every=args.checkpoint_every,
-        **{name: value for name, value in changed.items() if value is not None},
+        hooks=[] if asked.label is None else [early_probe(asked, shards)],
+        **chosen["model"],
+        **chosen["stream"],
+        **chosen["train"],
+        **chosen["run"],
     )
+    if int(os.environ.get("RANK", "0")):
+        return 0
     if args.json:
         print(json.dumps({"run": args.out, **asdict(result)}, allow_nan=False))
         return 0

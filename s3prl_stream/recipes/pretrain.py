@@ -5,23 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
+from s3prl_stream.errors import StateError
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import claim_run, describe_module, pick_device
+from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
+from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.shardset import as_shard_set
-from s3prl_stream.trainer.loop import TrainResult, TrainSettings, train
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
+from s3prl_stream.shards.where import compile_where
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
+from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.ranks import Ranks, joined_ranks
+from s3prl_stream.trainer.validate import mean_loss
 
 RESUMES = "resumes.jsonl"
+MakeHook = Callable[[Recipe, nn.Module], Hook]
 
 
 def pretrain(
@@ -31,93 +39,193 @@ def pretrain(
     steps: int,
     out: str | Path,
     encoder: nn.Module | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    where: str | None = None,
-    subset: str | None = None,
-    num_workers: int = 0,
+    valid: ValidSettings | Mapping[str, Any] | None = None,
     skip_batches: Sequence[tuple[int, int]] = (),
     exclude: Sequence[str | tuple[str, str]] = (),
-    checkpoint_every: int = 500,
-    keep_checkpoints: int = 2,
+    hooks: Sequence[MakeHook] = (),
     quiet: bool = False,
     **settings: Any,
 ) -> TrainResult:
     """Pretrain an encoder, or continue: the same call after a kill gives the losses of an undisturbed run.
+
+    Started by torchrun, each process trains on its share of every update.
 
     Args:
         recipe: a name in `s3prl_stream.recipes.RECIPES`, or a `Recipe` of one's own.
         shards: `open_shards(...)`, or what a `ShardStream` accepts.
         steps: updates in all. More than the run was begun with: it goes on, with the rate's decay ending at the new
             number.
-        out: folder of the run: settings (`run.json`), `losses.jsonl`, `checkpoints/`, and `resumes.jsonl`, a
-            `Loader.receipt` for each time that it was continued.
+        out: folder of the run: settings (`run.json`), `losses.jsonl`, `metrics.jsonl`, `checkpoints/`, and
+            `resumes.jsonl`, a `Loader.receipt` for each time that it was continued.
         encoder: any module (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H] with `hidden_size`;
             None: the recipe's own.
-        seed: of the plan, the draws, the weights and dropout.
-        device: "cpu", "cuda" ...; None: the GPU if there is one.
-        where, subset: which part of the set, see `ShardStream`.
-        num_workers: processes that load; 0: a thread of this one.
+        valid: what is held out, and how often the loss on it is asked; see `ValidSettings`.
         skip_batches, exclude: global batches (first to last, included) and clips to leave out from where the run
             stands, see `Loader.skip` and `Loader.exclude`; the checkpoints remember them.
-        checkpoint_every, keep_checkpoints: steps between checkpoints, and how many stay.
+        hooks: (recipe, objective) -> what else to ask on the way.
         quiet: no progress on stderr.
-        **settings: what else differs from the published recipe, by name (`Recipe.settings()` has all of them): of the
-            network (`hidden_size`, `num_layers` ...), the stream (`max_batch_seconds`, `crop_seconds`, `norm` ...) and
-            of training (`lr`, `update_batches` ...). `legacy=True`: as S3PRL does it where that is not what is right.
+        **settings: by name, of the run (`seed`, `device`, `where`, `num_workers` ..., see `RunSettings`), and what
+            differs from the published recipe (`Recipe.settings()` has all of it): of the network (`hidden_size`,
+            `num_layers` ...), the stream (`max_batch_seconds`, `crop_seconds`, `norm` ...) and of training (`lr`,
+            `update_batches` ...). `legacy=True`: as S3PRL does it where that is not what is right.
 
     Raises:
         UsageError: a wrong argument, or `out` holds something else.
         StateError: `out` holds a run of another recipe, of other data or with other settings; the difference is named.
     """
-    used = find_recipe(recipe).having(settings)
-    run = Path(out)
-    shard_set = as_shard_set(shards)
+    of_run = {one.name for one in dataclasses.fields(RunSettings)}
+    own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
+    used = find_recipe(recipe).having({name: value for name, value in settings.items() if name not in of_run})
+    held_out = valid if isinstance(valid, ValidSettings) else ValidSettings(**(valid or {}))
+    with joined_ranks(pick_device(own.device)) as device:
+        return _pretrain(
+            used,
+            as_shard_set(shards),
+            own,
+            held_out,
+            steps=steps,
+            run=Path(out),
+            encoder=encoder,
+            device=device,
+            leave_out=(skip_batches, exclude),
+            hooks=hooks,
+            quiet=quiet,
+        )
+
+
+def _pretrain(
+    recipe: Recipe,
+    shards: ShardSet,
+    own: RunSettings,
+    valid: ValidSettings,
+    *,
+    steps: int,
+    run: Path,
+    encoder: nn.Module | None,
+    device: torch.device,
+    leave_out: tuple[Sequence[tuple[int, int]], Sequence[str | tuple[str, str]]],
+    hooks: Sequence[MakeHook],
+    quiet: bool,
+) -> TrainResult:
+    ranks = Ranks()
+    parts = recipe.settings()
     train_settings = TrainSettings(
         num_steps=steps,
-        seed=seed,
-        **{name: value for name, value in used.settings()["train"].items() if name != "published_steps"},
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
+        seed=own.seed,
+        precision=own.precision,
+        checkpoint_every=own.checkpoint_every,
+        keep_checkpoints=own.keep_checkpoints,
+        max_bad_steps=own.max_bad_steps,
+        tensorboard=own.tensorboard,
+        best_by="valid_loss" if valid.holds_out else None,
+        **{name: value for name, value in parts["train"].items() if name != "published_steps"},
     )
-    objective = build_objective(used, encoder=encoder, seed=seed)
-    used_device = pick_device(device)
-    parts = used.settings()
+    ranks.share_of(train_settings.update_batches)
+    objective = build_objective(recipe, encoder=encoder, seed=own.seed)
     written = {
-        "recipe": used.name,
-        "data": f"{shard_set.name} {shard_set.fingerprint}",
-        "weights": None if shard_set.weights is None else list(shard_set.weights),
-        "seed": seed,
-        "where": where,
-        "subset": subset,
+        "recipe": recipe.name,
+        "data": f"{shards.name} {shards.fingerprint}",
+        "weights": None if shards.weights is None else list(shards.weights),
         **parts["stream"],
-        **{name: list(value) if isinstance(value, tuple) else value for name, value in parts["train"].items()},
-        "legacy": used.legacy,
+        **parts["train"],
+        "legacy": recipe.legacy,
         "encoder": parts["model"] if encoder is None else describe_module(encoder),
         "steps": steps,
-        "num_workers": num_workers,
-        "checkpoint_every": checkpoint_every,
-        "keep_checkpoints": keep_checkpoints,
-        "device": str(used_device),
+        **dataclasses.asdict(own),
+        "device": str(device),
+        **{f"valid_{name}": value for name, value in dataclasses.asdict(valid).items()},
+        "ranks": ranks.world_size,
         "version": __version__,
     }
+    written = json.loads(json.dumps(written))  # as it will be read: no tuples
     # built before the folder is: a mistake in the settings leaves nothing behind
-    stream = used.stream(shard_set, seed=seed, where=where, subset=subset)
-    loader = Loader(stream, num_workers=num_workers, pin_memory=used_device.type == "cuda" and num_workers > 0)
-    batches = _RunBatches(loader, skip_batches, exclude, run, quiet=quiet)
+    trained, validated = _streams(recipe, shards, own, valid)
+    loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
+    batches = _RunBatches(loader, *leave_out, run, writes=ranks.is_first, quiet=quiet)
     batches.leave_out()
-    claim_run(run, written)
+    questions = [make(recipe, objective) for make in hooks]
+    if validated is not None:
+        questions.insert(0, Hook(valid.every, _Validation(objective, Loader(validated), device, own.precision)))
+    check_run(run, written)
+    ranks.wait_for_all()
+    if own.init is not None and not list_checkpoints(run):
+        load_initial_weights(objective, own.init)
+    if ranks.is_first:
+        write_settings(run, written)
+    if own.compile:
+        objective.get_submodule("encoder").compile(dynamic=True)
+    ranks.wait_for_all()
     result = train(
         objective,
         batches,
         train_settings,
         run=run,
-        set_names=[member.name for member in shard_set.members],
-        seconds_by_set=used.seconds_by_set,
-        device=used_device,
+        set_names=[member.name for member in shards.members],
+        seconds_by_set=recipe.seconds_by_set,
+        hooks=questions,
+        device=device,
+        notes={"settings": written},
         quiet=quiet,
     )
-    return dataclasses.replace(result, left_out=len(loader.excluded), timing=loader.timing().as_dict())
+    left_out = torch.tensor(len(loader.excluded), device=device)
+    ranks.sum(left_out)
+    return dataclasses.replace(result, left_out=int(left_out), timing=loader.timing().as_dict())
+
+
+def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
+    """Give an objective the weights of a run's newest checkpoint, or of the checkpoint in this folder.
+
+    Raises:
+        UsageError: neither is there.
+        StateError: the weights do not fit.
+    """
+    folder = Path(init) if (Path(init) / "model.pt").is_file() else newest_checkpoint(Path(init))
+    try:
+        objective.load_state_dict(load_weights(folder))
+    except RuntimeError as error:
+        raise StateError(
+            f"init {folder}: the weights do not fit this network ({' '.join(str(error).split())[:300]}). Give the "
+            "recipe and the sizes of that run; run.json there has them."
+        ) from error
+
+
+def _streams(recipe: Recipe, shards: ShardSet, own: RunSettings, valid: ValidSettings) -> tuple[Any, Any]:
+    """What is trained on, endless, and what is held out, once and always the same; None: nothing is."""
+    common: dict[str, Any] = {"seed": own.seed, "where": own.where}
+    held_out: dict[str, Any] = {**common, "subset": valid.subset, "epochs": 1}
+    if valid.data is not None:
+        data = open_shards(valid.data)
+        return (
+            recipe.stream(shards, **common, subset=own.subset),
+            recipe.stream(data, seed=own.seed, subset=valid.subset, epochs=1),
+        )
+    if not valid.holds_out:
+        return recipe.stream(shards, **common, subset=own.subset), None
+    unmixed = ShardSet(shards.members)  # all that is held out once, whatever the weights
+    if valid.share:
+        held_out["key_range"], common["key_range"] = (0.0, valid.share), (valid.share, 1.0)
+    else:
+        import pyarrow.compute
+
+        columns = shards.columns()
+        is_held_out = pyarrow.compute.coalesce(compile_where(valid.where, columns), False)
+        used = pyarrow.compute.scalar(True) if own.where is None else compile_where(own.where, columns)
+        held_out["where"], common["where"] = used & is_held_out, used & ~is_held_out
+    return recipe.stream(shards, **common, subset=own.subset), recipe.stream(unmixed, **held_out)
+
+
+class _Validation:
+    """The question of the loss on held-out clips."""
+
+    def __init__(self, objective: nn.Module, loader: Loader, device: torch.device, precision: str) -> None:
+        self.objective = objective
+        self.loader = loader
+        self.device = device
+        self.precision = precision
+
+    def __call__(self, _step: int) -> dict[str, float]:
+        loss = mean_loss(self.objective, self.loader, device=self.device, precision=self.precision)
+        return {"valid_loss": loss}
 
 
 class _RunBatches:
@@ -133,9 +241,11 @@ class _RunBatches:
         exclude: Sequence[str | tuple[str, str]],
         run: Path,
         *,
+        writes: bool,
         quiet: bool,
     ) -> None:
         self.run = run
+        self.writes = writes
         self.quiet = quiet
         self.loader = loader
         self.skip_batches = skip_batches
@@ -151,7 +261,7 @@ class _RunBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         self.leave_out()
-        told = self.loader.receipt is None
+        told = self.loader.receipt is None or not self.writes
         for batch in self.loader:
             if not told:
                 self._keep_receipt()

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.trainer.checkpoint import FOLDER, load_weights, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_checkpoint, write_json
 
 SETTINGS = "run.json"
 
-MAY_CHANGE = frozenset({"steps", "weights", "num_workers", "checkpoint_every", "keep_checkpoints", "device", "version"})
+MAY_CHANGE = run_settings.MAY_CHANGE | {"steps", "weights", "ranks", "valid_every", "valid_subset", "version"}
 """Settings that a run may be continued with other values of."""
 
 
@@ -62,7 +62,7 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
 def run_of(path: str | Path) -> Path:
     """The folder of the run that a checkpoint belongs to; any other path is taken for a run itself."""
     folder = Path(path)
-    inside = folder.name.startswith("step-") and folder.parent.name == FOLDER
+    inside = folder.name.startswith("step-") and folder.parent.name in (FOLDER, BEST)
     return folder.parent.parent if inside else folder
 
 
@@ -75,8 +75,8 @@ def read_settings(run: str | Path) -> dict[str, Any]:
     return settings
 
 
-def claim_run(run: Path, settings: dict[str, Any]) -> None:
-    """Make the folder of a run and write its settings, or check that it holds this very run.
+def check_run(run: Path, settings: dict[str, Any]) -> None:
+    """See that a folder can become, or is, that of a run with these settings.
 
     Raises:
         StateError: it holds another run; the message names what differs.
@@ -98,8 +98,12 @@ def claim_run(run: Path, settings: dict[str, Any]) -> None:
             )
     elif run.exists() and any(not entry.name.startswith(".unfinished-") for entry in run.iterdir()):
         raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
+
+
+def write_settings(run: Path, settings: dict[str, Any]) -> None:
+    """Make the folder of a run, if there is none, and write its settings."""
     run.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
+    write_json(run / SETTINGS, settings)
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import U64, hash64
+from s3prl_stream.hashing import U64, hash64, uniform
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 
@@ -64,9 +64,14 @@ class Selection:
 
 
 def compile_selection(
-    shards: ShardSet, *, where: Any = None, subset: str | None = None, balance: str | None = None
+    shards: ShardSet,
+    *,
+    where: Any = None,
+    subset: str | None = None,
+    balance: str | None = None,
+    key_range: tuple[float, float] | None = None,
 ) -> Selection:
-    """Compile the three choices to rows.
+    """Compile the choices to rows.
 
     Args:
         shards: the set.
@@ -75,6 +80,8 @@ def compile_selection(
             each value ("10% by speaker": that share of each).
         balance: draw rows with replacement so that each value of this column is drawn equally often in an epoch
             of as many draws as there are rows. Exempt from exactly-once.
+        key_range: keep rows whose hash of (set, key), from 0 to 1, is at least the first number and below the second:
+            (0, 0.01) and (0.01, 1) have no clip in common. `subset` is then taken of what is kept.
 
     Raises:
         UsageError: a malformed expression or amount, an unknown column, nothing selected.
@@ -82,11 +89,15 @@ def compile_selection(
     keep: Bools | None = None
     if where is not None:
         keep = _evaluate(shards, compile_where(where, shards.columns()), str(where))
+    if key_range is not None:
+        inside = _in_key_range(shards, key_range)
+        keep = inside if keep is None else keep & inside
     if subset is not None:
         keep = _subset(shards, subset, keep)
     weights = None if balance is None else _balance(shards, balance, keep)
     if keep is not None and not keep.any():
-        raise UsageError(f"where={where!r}, subset={subset!r} selects none of the {len(shards)} samples")
+        more = "" if key_range is None else f", key_range={key_range}"
+        raise UsageError(f"where={str(where)!r}, subset={subset!r}{more} selects none of the {len(shards)} samples")
     return Selection(None if keep is None else np.packbits(keep), weights, shards.shard_samples)
 
 
@@ -175,6 +186,20 @@ def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
     result = np.zeros(len(shards), dtype=np.bool_)
     result[order] = reached < wanted[group[order]] - 1e-6
     return result if keep is None else result & keep
+
+
+def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
+    low, high = key_range
+    if not 0 <= low < high <= 1:
+        raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
+    inside = np.zeros(len(shards), dtype=np.bool_)
+    row = 0
+    for member in shards.members:
+        for batch in member.batches(["key_hash"]):
+            numbers = uniform(hash64("key range", member.name, batch.column("key_hash").to_numpy()))
+            inside[row : row + len(numbers)] = (numbers >= low) & (numbers < high)
+            row += len(numbers)
+    return inside
 
 
 def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:

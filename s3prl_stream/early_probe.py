@@ -1,0 +1,79 @@
+"""A probe of the network that is being trained, now and then: is what it learns of use?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.probe import probe
+from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.shards.shardset import as_shard_set, open_shards
+from s3prl_stream.trainer.loop import Hook
+from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.upstreams.runs import upstream_of
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What to ask of the frozen features on the way, see `probe`."""
+
+    label: str | None = None
+    """Index column to be predicted; None: nothing is asked."""
+    every: int = 1000
+    """Steps."""
+    data: str | None = None
+    """A set; None: the one that is trained on."""
+    holdout: str | None = None
+    """As in "speaker=ada,bruno"; these are the test part."""
+    test_where: str | None = None
+    """Instead: an expression that selects the test part."""
+    where: str | None = None
+    """Which clips to use at all."""
+    seeds: int = 1
+    """Fits, whose accuracy is averaged."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise UsageError(f"probe.every is {self.every}; it must be at least 1")
+
+
+def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Module], Hook]:
+    """For `pretrain(hooks=)`: gives the accuracy on the last layer, and that of log-mel beside it.
+
+    The first rank does it; the others wait.
+
+    Args:
+        settings: what to ask.
+        shards: the set, where `settings` names none.
+
+    Raises:
+        UsageError: the set has no such label.
+    """
+    data = as_shard_set(shards) if settings.data is None else open_shards(settings.data)
+    if settings.label not in data.columns():
+        raise UsageError(f"probe.label: no column {settings.label!r}; the index has {', '.join(data.columns())}")
+    label: str = settings.label
+
+    def make(recipe: Recipe, objective: nn.Module) -> Hook:
+        def ask(_step: int) -> dict[str, float]:
+            if not Ranks().is_first:
+                return {}
+            result = probe(
+                data,
+                upstream_of(recipe, objective),
+                label=label,
+                holdout=settings.holdout,
+                test_where=settings.test_where,
+                where=settings.where,
+                seeds=settings.seeds,
+            )
+            found = {row.features: row.accuracy for row in result.rows if row.layer != "best"}
+            return {"probe_accuracy": found["pretrained"], "probe_logmel80": found["logmel80"]}
+
+        return Hook(settings.every, ask)
+
+    return make

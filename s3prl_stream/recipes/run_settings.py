@@ -1,0 +1,76 @@
+"""Settings of a run that are no recipe's: which data, how often, on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from s3prl_stream.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `pretrain` takes by name beside the settings of its recipe."""
+
+    seed: int = 0
+    """Of the plan, the draws, the weights and dropout."""
+    where: str | None = None
+    """Which clips, see `ShardStream`."""
+    subset: str | None = None
+    """How much of them, see `ShardStream`."""
+    num_workers: int = 0
+    """Processes that load; 0: a thread of this one."""
+    device: str | None = None
+    """"cpu", "cuda" ...; None: the GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward pass; weights and optimizer are fp32."""
+    compile: bool = False
+    """Compile the encoder (torch.compile, shapes dynamic)."""
+    init: str | None = None
+    """A run, or a checkpoint of one, whose weights this run begins with: to go on with other data or settings."""
+    checkpoint_every: int = 500
+    """Steps."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted."""
+    max_bad_steps: int = 10
+    """Updates in a row that may be left out: loss or gradient not finite, or memory exhausted."""
+    tensorboard: bool = False
+    """Write events for TensorBoard."""
+
+
+MAY_CHANGE = frozenset(
+    {"num_workers", "device", "compile", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "tensorboard"}
+)
+"""Of them, those that a run may be continued with other values of."""
+
+
+@dataclass(frozen=True)
+class ValidSettings:
+    """Which clips are held out, and how often the loss on them is asked. They are not trained on."""
+
+    where: str | None = None
+    """An expression over index columns, as in "split == 'dev'"."""
+    share: float = 0.0
+    """Instead: this share of the clips, by a hash of set and key; the same clips whatever the seed."""
+    data: str | None = None
+    """Instead: a set of its own."""
+    subset: str | None = None
+    """How much of them is used, such as "0.5h"; the rest is held out all the same."""
+    every: int = 500
+    """Steps."""
+
+    def __post_init__(self) -> None:
+        given = [self.where is not None, self.share > 0, self.data is not None]
+        if sum(given) > 1:
+            raise UsageError("valid: give one of where, share and data")
+        if not 0 <= self.share < 1:
+            raise UsageError(f"valid.share is {self.share}; it must be at least 0 and below 1")
+        if self.every < 1:
+            raise UsageError(f"valid.every is {self.every}; it must be at least 1")
+        if self.subset is not None and not any(given):
+            raise UsageError(f"valid.subset is {self.subset!r}, but nothing is held out: give where, share or data")
+
+    @property
+    def holds_out(self) -> bool:
+        """True if there is anything to validate on."""
+        return self.where is not None or self.share > 0 or self.data is not None

@@ -1,0 +1,156 @@
+"""Settings by name, from a TOML file and from the command line, checked against the dataclasses that hold them.
+
+[model]                        --set model.num_layers=12
+num_layers = 12                --set num_layers=12          # the section may be left out where one alone has it
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_NOTHING = ("none", "null")
+
+
+class Text(str):
+    """A value from the command line: what it is depends on the setting."""
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """Dotted name -> value of a TOML file; UsageError if it cannot be read."""
+    try:
+        sections = tomllib.loads(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read ({error})") from None
+    given: dict[str, Any] = {}
+    for name, value in sections.items():
+        given.update(
+            {f"{name}.{inner}": one for inner, one in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return given
+
+
+def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """Name -> value of "section.name=value"; UsageError for what is none."""
+    given: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--set {text}: give section.name=value, as in train.lr=1e-3")
+        given[name.strip()] = Text(value.strip())
+    return given
+
+
+def resolve(given: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings given by name, under their full names and as values of their types.
+
+    Args:
+        given: "section.name" or "name" -> value.
+        sections: section -> a dataclass instance that has the settings.
+
+    Raises:
+        UsageError: an unknown name, with the nearest; a name in several sections; a value of another type.
+    """
+    fields = {name: [one.name for one in dataclasses.fields(part)] for name, part in sections.items()}
+    resolved: dict[str, Any] = {}
+    for name, value in given.items():
+        section, field = _find(name, fields)
+        wanted = typing.get_type_hints(type(sections[section]))[field]
+        resolved[f"{section}.{field}"] = _fitted(f"{section}.{field}", value, wanted)
+    return resolved
+
+
+def describe(sections: Mapping[str, Any]) -> list[str]:
+    """A line for each setting: its full name and its value."""
+    pairs = [
+        (f"{section}.{one.name}", getattr(part, one.name))
+        for section, part in sections.items()
+        for one in dataclasses.fields(part)
+    ]
+    width = max(len(name) for name, _ in pairs)
+    return [f"{name:{width}} = {'none' if value is None else value}" for name, value in pairs]
+
+
+def _find(name: str, fields: Mapping[str, list[str]]) -> tuple[str, str]:
+    """(section, field) of a name, whose section may be left out where only one has the field."""
+    section, dot, field = name.rpartition(".")
+    if dot and field in fields.get(section, ()):
+        return section, field
+    having = [one for one, names in fields.items() if not dot and field in names]
+    if len(having) == 1:
+        return having[0], field
+    if having:
+        raise UsageError(f"setting {name!r} is in several sections: {', '.join(f'{one}.{name}' for one in having)}")
+    there = {one: names for one, names in fields.items() if one == section} or fields
+    known = [(one, inner) for one, names in there.items() for inner in names]
+    nearest = difflib.get_close_matches(field, [inner for _, inner in known], n=1)
+    if nearest:
+        meant = [f"{one}.{inner}" for one, inner in known if inner == nearest[0]]
+        raise UsageError(f"no setting {name!r}; did you mean {' or '.join(meant)}?")
+    raise UsageError(f"no setting {name!r}; there are {', '.join(f'{one}.{inner}' for one, inner in known)}")
+
+
+def _fitted(name: str, value: Any, wanted: Any) -> Any:
+    """The value as the type that a setting has."""
+    options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
+    if isinstance(value, Text) and value.lower() in _NOTHING and type(None) in options:
+        return None
+    if isinstance(value, Text) and not any(one is str or typing.get_origin(one) is typing.Literal for one in options):
+        value = _parsed(value)
+    for option in options:
+        fits, fitted = _fit(value, option)
+        if fits:
+            return fitted
+    kinds = " or ".join(_described(option) for option in options)
+    raise UsageError(f"setting {name}: {value!r} is not {kinds}")
+
+
+def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
+    origin = typing.get_origin(wanted)
+    if origin is typing.Literal:
+        return value in typing.get_args(wanted), str(value) if isinstance(value, Text) else value
+    if origin in (tuple, list):
+        inner = [one for one in typing.get_args(wanted) if one is not Ellipsis]
+        if not isinstance(value, list | tuple) or (
+            Ellipsis not in typing.get_args(wanted) and len(value) != len(inner)
+        ):
+            return False, None
+        wanted_each = inner * len(value) if len(inner) == 1 else inner
+        pairs = [_fit(one, each) for one, each in zip(value, wanted_each, strict=True)]
+        return all(fits for fits, _ in pairs), tuple(one for _, one in pairs)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool), value
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if wanted is str:
+        return isinstance(value, str), str(value)
+    if wanted in (bool, type(None)):
+        return isinstance(value, wanted), value
+    return True, value
+
+
+def _parsed(text: Text) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return str(text)
+
+
+def _described(wanted: Any) -> str:
+    if typing.get_origin(wanted) is typing.Literal:
+        return f"one of {', '.join(map(repr, typing.get_args(wanted)))}"
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
+    return names.get(wanted, str(wanted))

@@ -1,0 +1,132 @@
+"""`pretrain` with settings by name, what is held out, other weights to begin with, and a probe on the way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.recipes.run_folder import read_settings
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_state, load_weights, newest_checkpoint
+from s3prl_stream.trainer.losslog import read_lines, read_losses
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 8,
+    "num_layers": 1,
+    "num_heads": 2,
+    "ffn_size": 8,
+    "max_batch_seconds": 20.0,
+    "crop_seconds": 3.0,
+    "device": "cpu",
+    "quiet": True,
+}
+
+
+def keys_in(loader: ss.Loader) -> set[str]:
+    return {key for batch in loader for key in batch["key"]}
+
+
+def test_a_file_and_assignments_are_resolved_into_the_run(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(
+        "[model]\nhidden_size = 8\nnum_layers = 2\nnum_heads = 2\nffn_size = 8\n"
+        "[stream]\nmax_batch_seconds = 20\ncrop_seconds = 3\n"
+        '[run]\ndevice = "cpu"\nseed = 4\n[valid]\nshare = 0.2\nevery = 2\n'
+        '[probe]\nlabel = "digit"\nevery = 5\nwhere = "digit < 3"\n'
+    )
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), "--steps", "3", "--json"]
+    assert main([*words, "--config", str(config), "--set", "num_layers=1", "--set", "train.betas=[0.9, 0.98]"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    settings = read_settings(tmp_path / "run")
+    assert (settings["encoder"]["num_layers"], settings["betas"], settings["seed"]) == (1, [0.9, 0.98], 4)
+    assert load_state(newest_checkpoint(tmp_path / "run"))["settings"] == settings
+    metrics = read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert {line["step"] for line in metrics if "valid_loss" in line} == {2, 3}
+    assert all(0 <= line["probe_accuracy"] <= 1 for line in metrics if "probe_accuracy" in line)
+    assert {line["step"] for line in metrics if "probe_accuracy" in line} == {3}
+    assert shown["metrics"]["valid_loss"] == [line["valid_loss"] for line in metrics if "valid_loss" in line][-1]
+    assert main([*words, "--set", "help"]) == 0
+    assert "model.num_layers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "train.lrr=1"], "no setting 'train.lrr'; did you mean train.lr?"),
+        (["--set", "valid.share=2"], "valid.share is 2"),
+        (["--valid-share", "0.1", "--valid-where", "take == 0"], "give one of where, share and data"),
+        (["--set", "probe.label=colour"], "no column 'colour'"),
+        (["--init", "no/such/run"], "no/such/run: no checkpoint"),
+        (["--config", "no.toml"], "no.toml: cannot be read"),
+        (["--set", "lr=-1"], "lr is -1"),
+    ],
+)
+def test_slips_leave_nothing_behind(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    command = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), "--steps", "1"]
+    sizes = ["--hidden-size", "8", "--layers", "1", "--heads", "2", "--ffn-size", "8", "--device", "cpu"]
+    assert main([*command, *sizes, *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("valid", [{"share": 0.25}, {"where": "take == 0"}])
+def test_what_is_held_out_is_not_trained_on(sample_set: Path, valid: dict[str, Any]) -> None:
+    from s3prl_stream.recipes.pretrain import _streams
+    from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+    from s3prl_stream.recipes.tera import TERA
+
+    shards, where = ss.open_shards(sample_set), "speaker != 'ada'"
+    short = TERA.having({"crop_seconds": 0.3})
+    everything = keys_in(ss.Loader(short.stream(shards, epochs=1, where=where)))
+    trained, held_out = _streams(short, shards, RunSettings(where=where), ValidSettings(**valid))
+    validated = keys_in(ss.Loader(held_out))
+    loader, seen = ss.Loader(trained), set()
+    for batch in itertools.islice(loader, loader.batches_in_epoch(0)):
+        seen.update(batch["key"])
+    assert validated
+    assert seen.isdisjoint(validated)
+    assert seen | validated == everything
+
+
+def test_the_loss_on_held_out_clips_falls_and_its_best_weights_stay(sample_set: Path, tmp_path: Path) -> None:
+    result = ss.pretrain(
+        "tera", sample_set, steps=24, out=tmp_path, lr=0.02, valid={"share": 0.2, "subset": "20s", "every": 8}, **SIZES
+    )
+    losses = [line["valid_loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert losses[-1] < 0.98 * losses[0]
+    assert result.metrics["valid_loss"] == losses[-1]
+    (best,) = list_checkpoints(tmp_path, folder=BEST)
+    assert load_state(best)["metrics"]["valid_loss"] == min(losses)
+    assert ss.upstream(best).hidden_size == 8
+
+
+def test_other_weights_to_begin_with(sample_set: Path, tmp_path: Path) -> None:
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path / "one", **SIZES)
+    weights = load_weights(newest_checkpoint(tmp_path / "one"))
+    for number, init in enumerate((tmp_path / "one", newest_checkpoint(tmp_path / "one"))):
+        run = tmp_path / f"two-{number}"
+        ss.pretrain("tera", sample_set, steps=1, out=run, init=str(init), lr=1e-30, where="take == 0", **SIZES)
+        after = load_weights(newest_checkpoint(run))
+        assert all(torch.equal(after[name], weight) for name, weight in weights.items())
+    with pytest.raises(ss.StateError, match="the weights do not fit this network"):
+        ss.pretrain(
+            "tera", sample_set, steps=1, out=tmp_path / "three", init=str(tmp_path / "one"), **{**SIZES, "ffn_size": 4}
+        )
+
+
+def test_bf16_and_a_compiled_encoder_are_named_in_the_run(sample_set: Path, tmp_path: Path) -> None:
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, precision="bf16", **SIZES)
+    assert read_settings(tmp_path)["precision"] == "bf16"
+    with pytest.raises(ss.StateError, match="precision was 'bf16', is 'fp32'"):
+        ss.pretrain("tera", sample_set, steps=3, out=tmp_path, **SIZES)
+    assert len(read_losses(tmp_path)) == 2
