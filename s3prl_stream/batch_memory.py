@@ -9,13 +9,20 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 MOST_KEPT = 8
 """Batches whose memory is kept: those that a loader has built ahead, the one being built, and the consumer's."""
+
+
+class Row(NamedTuple):
+    """The place of one waveform in the memory of its batch, for torch and for numpy: [length] each."""
+
+    tensor: torch.Tensor
+    array: np.ndarray[Any, Any]
 
 
 class BatchMemory:
@@ -27,21 +34,24 @@ class BatchMemory:
     def __reduce__(self) -> tuple[type[BatchMemory], tuple[()]]:
         return BatchMemory, ()
 
-    def rows(self, lengths: Sequence[int], dtype: str) -> tuple[torch.Tensor, ...]:
-        """Neighbouring rows [longest] of one array for waveforms of these lengths.
+    def rows(self, lengths: Sequence[int], dtype: str) -> list[Row]:
+        """Places for waveforms of these lengths: the beginnings of the rows of one array [len(lengths), longest].
 
-        Of each row the first `length` values are whatever was there before, to be written; the rest are zeros.
+        They hold whatever was there before, to be written; what follows them in their rows are zeros.
         """
         longest = max(lengths)
-        memory = self._take(len(lengths) * longest * np.dtype(dtype).itemsize)
-        rows = memory.view(dtype).reshape(len(lengths), longest)
-        for row, length in zip(rows, lengths, strict=True):
+        memory = self._take(len(lengths) * longest * np.dtype(dtype).itemsize).view(dtype)
+        arrays = []
+        for row, length in zip(memory.reshape(len(lengths), longest), lengths, strict=True):
             row[length:] = 0
-        return torch.from_numpy(rows).unbind()
+            arrays.append(row[:length])
+        # all by one call: a tensor cut by itself for each clip costs the time of a small read
+        sizes = [size for length in lengths for size in (length, longest - length)]
+        return list(map(Row, torch.from_numpy(memory).split_with_sizes(sizes)[::2], arrays))
 
     def _take(self, num_bytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         try:
-            memory = self._free.popleft()
+            memory = self._free.pop()  # the last one is the most likely to be in a cache
         except IndexError:
             memory = bytearray()
         if len(memory) < num_bytes:

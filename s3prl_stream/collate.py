@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "decode_into"})
 """Of use only inside the chain."""
 
 _INT64 = range(-(2**63), 2**63)
+_PLAIN = {str, int, float, bool, type(None)}
 
 _TORCH_TYPES = {
     "float32": torch.float32,
@@ -47,24 +49,28 @@ def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping
     batch: Batch = {"batch_index": batch_index, "weight": 1.0 if samples else 0.0}
     if not samples:
         return {**batch, **_empty(known_keys or {})}
-    names = dict.fromkeys(name for sample in samples for name in sample if name not in DROPPED)
-    for name in names:
+    for name in dict.fromkeys(chain.from_iterable(samples)):
+        if name in DROPPED:
+            continue
         values = [sample.get(name) for sample in samples]
-        if all(isinstance(value, torch.Tensor | np.ndarray) and value.ndim for value in values):
-            batch[name], batch[f"{name}_len"] = _pad(name, [torch.as_tensor(value) for value in values])
-        else:
+        if _PLAIN.issuperset(map(type, values)):
             batch[name] = _stack(values)
+        elif all(isinstance(value, torch.Tensor | np.ndarray) and value.ndim for value in values):
+            tensors = [value if isinstance(value, torch.Tensor) else torch.as_tensor(value) for value in values]
+            batch[name], batch[f"{name}_len"] = _pad(name, tensors)
+        else:
+            batch[name] = _stack(list(map(_plain, values)))
     return batch
 
 
 def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = [len(value) for value in values]
+    lengths = [value.shape[0] for value in values]
     shapes = {(value.shape[1:], value.dtype) for value in values}
     if len(shapes) > 1:
         raise UsageError(
             f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}"
         )
-    padded = _in_place(values, max(lengths))
+    padded = _in_place(values, lengths)
     if padded is None:
         rows = [value.numpy() for value in values]
         # numpy takes large arrays in huge pages and copies in this thread; torch.zeros costs five times the CPU here
@@ -75,13 +81,13 @@ def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
     return padded, torch.tensor(lengths, dtype=torch.int64)
 
 
-def _in_place(values: list[torch.Tensor], longest: int) -> torch.Tensor | None:
+def _in_place(values: list[torch.Tensor], lengths: list[int]) -> torch.Tensor | None:
     """The batch itself, if its rows were decoded into one zeroed array (see `ShardStream`); None otherwise.
 
     A stage may have cut or thinned its row since (a view of the same memory), and resampling decodes into it first:
     so the rows must be contiguous, and what follows each of them must still be zeros.
     """
-    first = values[0]
+    first, longest = values[0], max(lengths)
     width, rest = divmod(first.untyped_storage().nbytes() // first.element_size(), len(values))
     if first.ndim != 1 or rest or width < longest:
         return None
@@ -90,19 +96,20 @@ def _in_place(values: list[torch.Tensor], longest: int) -> torch.Tensor | None:
     if any(value.data_ptr() != start + row * step or not value.is_contiguous() for row, value in enumerate(values)):
         return None
     batch = first.as_strided((len(values), longest), (width, 1), 0)
-    if any(np.any(row[len(value) :]) for row, value in zip(batch.numpy(), values, strict=True)):
+    if any(np.count_nonzero(row[length:]) for row, length in zip(batch.numpy(), lengths, strict=True)):
         return None
     return batch
 
 
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor | np.generic) and value.ndim == 0 else value
+
+
 def _stack(values: list[Any]) -> Any:
-    values = [
-        value.item() if isinstance(value, torch.Tensor | np.generic) and value.ndim == 0 else value for value in values
-    ]
-    kinds = {type(value) for value in values}
+    kinds = set(map(type, values))
     if kinds == {bool}:
         return torch.tensor(values)
-    if kinds == {int} and all(value in _INT64 for value in values):
+    if kinds == {int} and min(values) in _INT64 and max(values) in _INT64:
         return torch.tensor(values, dtype=torch.int64)
     if float in kinds and kinds <= {int, float}:
         return torch.tensor(values, dtype=torch.float32)

@@ -166,13 +166,16 @@ class Loader:
             in_block = planned.number - position.batch
             if self.receipt is not None:
                 self._write_receipt(self.receipt, position, planned)
-            reasons = [self._reason(planned, place) for place in range(len(planned.items))]
-            kept = [place for place, reason in enumerate(reasons) if reason is None]
-            excluded = [
-                {**self._describe(planned, place), "reason": reason} for place, reason in enumerate(reasons) if reason
-            ]
+            kept: list[int] | None = None
+            delivered, excluded = planned, []
+            if self._left_out != LeftOut():
+                reasons = [self._reason(planned, place) for place in range(len(planned.items))]
+                kept = [place for place, reason in enumerate(reasons) if reason is None]
+                delivered = PlannedBatch(planned.number, [planned.items[place] for place in kept])
+                excluded = [
+                    {**self._describe(planned, at), "reason": reason} for at, reason in enumerate(reasons) if reason
+                ]
             seconds = {} if block is None else block.seconds_by_set(in_block, kept)
-            delivered = PlannedBatch(planned.number, [planned.items[place] for place in kept])
             self._under_way.append(_UnderWay(delivered, seconds, excluded))
             yield delivered
 

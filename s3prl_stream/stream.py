@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-import torch
 from torch.utils.data import get_worker_info
 
-from s3prl_stream.batch_memory import BatchMemory
+from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
 from s3prl_stream.pipes.load_audio import LoadAudio
@@ -171,6 +170,8 @@ class ShardStream(Root):
                     first_frame=item.first_frame,
                     draw=item.draw,
                 ),
+                "first_frame": item.first_frame,
+                "num_frames": item.num_frames,
             }
             for slot, item in enumerate(planned.items)
         ]
@@ -201,7 +202,7 @@ class ShardStream(Root):
         """The batches of a chain on this root, for a plain torch loader."""
         return CollatedStream(chain)
 
-    def _rows(self, planned: PlannedBatch, stages: Sequence[Stage]) -> Sequence[torch.Tensor]:
+    def _rows(self, planned: PlannedBatch, stages: Sequence[Stage]) -> Sequence[Row]:
         """Rows of one array for the waveforms of a batch: decoded in place, they need no copy when collated."""
         if not stages or not isinstance(stages[0], LoadAudio) or not planned.items:
             return ()
@@ -230,10 +231,11 @@ class ReadItem(Stage):
         """One sample, read and checked."""
         item = sample["item"]
         values = self.shards.read(item)
-        tags = {name: value for name, value in sample.items() if name != "item"}
         if item.num_frames != item.clip_frames:
             values = {name: value for name, value in values.items() if name not in WHOLE_UTTERANCE_KEYS}
-        yield {**values, **tags, "first_frame": item.first_frame, "num_frames": item.num_frames}
+        read = {**values, **sample}
+        del read["item"]
+        yield read
 
 
 class Built(NamedTuple):

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import RATE, memory, row_hashes
 
-from s3prl_stream.batch_memory import MOST_KEPT, BatchMemory
+from s3prl_stream.batch_memory import MOST_KEPT, BatchMemory, Row
 from s3prl_stream.loader import Loader
 from s3prl_stream.stream import ShardStream
 
 
-def address(rows: tuple[torch.Tensor, ...]) -> int:
-    return rows[0].untyped_storage().data_ptr()
+def address(rows: list[Row]) -> int:
+    return rows[0].tensor.untyped_storage().data_ptr()
 
 
 @given(st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=8), min_size=1, max_size=12), st.data())
@@ -29,13 +29,16 @@ def test_rows_end_in_zeros_and_held_ones_stay_as_written(batches: list[list[int]
     for number, lengths in enumerate(batches, start=1):
         rows = pool.rows(lengths, data.draw(st.sampled_from(["int16", "float32"])))
         assert len(rows) == len(lengths)
-        for row, length in zip(rows, lengths, strict=True):
-            assert len(row) == max(lengths)
-            assert not row[length:].any()
-            row[:length] = number
+        whole = rows[0].tensor.as_strided((len(lengths), max(lengths)), (max(lengths), 1), 0)
+        for place, row, length in zip(whole, rows, lengths, strict=True):
+            assert len(row.tensor) == len(row.array) == length
+            assert not place[length:].any()
+            row.array[:] = number
+            assert bool((place[:length] == number).all())
+            assert row.tensor.data_ptr() == place.data_ptr()
         if data.draw(st.booleans()):
-            held.append((rows[0][: lengths[0]], number))  # a part of one row is enough to keep it
-        del rows, row
+            held.append((torch.as_tensor(rows[0][data.draw(st.integers(0, 1))]), number))  # a part is enough to keep it
+        del rows, row, place, whole
         assert all(bool((kept == written).all()) for kept, written in held)
 
 
@@ -44,7 +47,7 @@ def test_memory_is_used_again_only_when_it_is_free(hold: str) -> None:
     pool = BatchMemory()
     rows = pool.rows([1000, 900], "int16")
     first = address(rows)
-    kept = rows[1][3:5] if hold == "tensor" else rows[1].numpy()[3:5]
+    kept = rows[1].tensor[3:5] if hold == "tensor" else rows[1].array[3:5]
     del rows
     gc.collect()
     other = pool.rows([1000, 900], "int16")

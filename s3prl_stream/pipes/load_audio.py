@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.outline import Outline
@@ -114,21 +115,25 @@ class LoadAudio(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
-        row: torch.Tensor | None = sample.get("decode_into")
-        into = row.numpy() if row is not None and row.dtype == torch.int16 else None
+        row: Row | None = sample.get("decode_into")
+        into = row.array if row is not None and row.array.dtype == np.int16 else None
         wav, rate, stretch = self._frames(sample, into)
-        kept = {name: value for name, value in sample.items() if name not in self.removes}
+        loaded = dict(sample)
+        for name in self.removes:
+            loaded.pop(name, None)
         if stretch.first or stretch.num_frames is not None:
-            kept.update(cut_segments(sample, stretch.first / rate, (stretch.first + len(wav)) / rate))
+            loaded.update(cut_segments(sample, stretch.first / rate, (stretch.first + len(wav)) / rate))
         mono = _one_channel(wav, self.channel, str(sample["key"]))
         if self._sox_effects is not None:
             rng = self.rng(sample) if needs_rng(self._sox_effects) else None
             mono, rate = apply_effects(_as_floats(mono), rate, self._sox_effects, rng)
-            if "segments" in kept:
-                kept["segments"] = scaled_segments(kept["segments"], stretch_of(self._sox_effects))
+            if "segments" in loaded:
+                loaded["segments"] = scaled_segments(loaded["segments"], stretch_of(self._sox_effects))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
-        yield {**kept, "wav": _as_tensor(mono, self.dtype, row), "sample_rate": rate}
+        loaded["wav"] = _as_tensor(mono, self.dtype, row)
+        loaded["sample_rate"] = rate
+        yield loaded
 
     def outline(self, before: Outline) -> list[Outline]:
         """The stretch, at the rate that comes out."""
@@ -237,16 +242,16 @@ def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray
     return resampled
 
 
-def _as_tensor(wav: npt.NDArray[Any], dtype: str, row: torch.Tensor | None) -> torch.Tensor:
+def _as_tensor(wav: npt.NDArray[Any], dtype: str, row: Row | None) -> torch.Tensor:
     """Contiguous and writable. In the batch's row if there is one and it fits, so that collation need not copy."""
-    if row is None or len(wav) > len(row):
-        row = torch.from_numpy(np.empty(len(wav), dtype=dtype))
-    row = row[: len(wav)]
-    target = row.numpy()
+    if row is None or len(wav) != len(row.array):  # resampled, for one
+        array = np.empty(len(wav), dtype=dtype)
+        row = Row(torch.from_numpy(array), array)
+    target = row.array
     if wav.dtype == np.int16 and dtype == "float32":
         np.multiply(wav, INT16_SCALE, out=target)
     elif wav.dtype != np.int16 and dtype == "int16":
         target[:] = np.clip(np.rint(wav * 32768.0), -32768, 32767)
     elif not np.may_share_memory(wav, target):
         target[:] = wav
-    return row
+    return row.tensor

@@ -43,7 +43,7 @@ def split_members(data: bytes, where: str) -> tuple[memoryview, str, dict[str, A
     codec, metadata, position = "", None, 0
     while position + BLOCK <= len(data):
         header = data[position : position + BLOCK]
-        if header.count(0) == BLOCK:
+        if header[0] == 0 and header.count(0) == BLOCK:
             break
         size = _member_size(header, len(data) - position - BLOCK, where)
         body = view[position + BLOCK : position + BLOCK + size]
@@ -72,7 +72,7 @@ def _member_size(header: bytes, bytes_left: int, where: str) -> int:
 
 def _parse_json(body: memoryview, where: str) -> dict[str, Any]:
     try:
-        metadata = json.loads(bytes(body))
+        metadata = json.loads(str(body, "utf-8"))  # bytes would be searched for UTF-16 and UTF-32 first
     except (ValueError, RecursionError) as error:
         raise SampleError(f"{where}: damaged JSON ({error})", reason="json") from None
     if not isinstance(metadata, dict):
