@@ -149,7 +149,7 @@ class LoadAudio(Stage):
     def _frames(self, sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int, Stretch]:
         """([frames, channels] int16 or float32, sample rate, which part of the recording it is)."""
         stretch = Stretch(sample.get("first_frame", 0), sample.get("num_frames"))
-        if "wav" in sample:
+        if "wav" in sample and "audio" not in sample:
             wav = np.asarray(sample["wav"])
             wav = wav[:, None] if wav.ndim == 1 else wav
             if wav.dtype != np.int16:
