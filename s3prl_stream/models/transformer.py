@@ -96,27 +96,39 @@ class TransformerEncoder(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by dropout, a residual sum and a LayerNorm."""
+    """Self-attention and feed-forward, each followed by dropout, a residual sum and a LayerNorm.
+
+    `activation_dropout` is that between the two matrices of the feed-forward part; BERT has none, HuBERT has.
+    """
 
     def __init__(
-        self, hidden_size: int, num_heads: int, ffn_size: int, dropout: float, attention_dropout: float
+        self,
+        hidden_size: int,
+        num_heads: int,
+        ffn_size: int,
+        dropout: float,
+        attention_dropout: float,
+        *,
+        activation_dropout: float = 0.0,
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.attention_out = nn.Linear(hidden_size, hidden_size)
-        self.attention_norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.ffn_in = nn.Linear(hidden_size, ffn_size)
         self.ffn_out = nn.Linear(ffn_size, hidden_size)
-        self.ffn_norm = nn.LayerNorm(hidden_size, eps=NORM_EPS)
+        self.ffn_norm = nn.LayerNorm(hidden_size, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
+        self.activation_dropout = nn.Dropout(activation_dropout)
 
     def forward(self, hidden_BFH: Tensor, bias: Tensor) -> Tensor:
         """[B, F, H] and additive bias [B, 1, 1, F] -> [B, F, H]."""
         attended_BFH = self.attention_out(self._attend(hidden_BFH, bias))
         hidden_BFH = self.attention_norm(hidden_BFH + self.dropout(attended_BFH))
-        inner = self.ffn_out(F.gelu(self.ffn_in(hidden_BFH)))
+        inner = self.ffn_out(self.activation_dropout(F.gelu(self.ffn_in(hidden_BFH))))
         output_BFH: Tensor = self.ffn_norm(hidden_BFH + self.dropout(inner))
         return output_BFH
 

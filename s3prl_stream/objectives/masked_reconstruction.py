@@ -38,11 +38,17 @@ class MaskedReconstructionObjective(nn.Module):
     def forward(self, batch: Batch) -> Loss:
         """The loss of a batch with `masked_feat`, `feat`, `feat_len` and `loss_mask`.
 
+        Where there is a `target_feat`, other features are to come out than went in: all of their bins on each frame of
+        which anything was masked.
+
         An empty batch (no rows) gives a loss of 0 whose gradient with respect to every parameter is 0, not None.
         """
         if not len(batch["key"]):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
         predicted_BFD = self.head(self.encoder(batch["masked_feat"], batch["feat_len"])[-1])
+        if "target_feat" in batch:
+            frames_BF1 = batch["loss_mask"].any(dim=-1, keepdim=True)
+            return masked_l1(predicted_BFD, batch["target_feat"], frames_BF1.expand_as(predicted_BFD))
         return masked_l1(predicted_BFD, batch["feat"], batch["loss_mask"])
 
 

@@ -10,12 +10,21 @@ from torch import nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
+from s3prl_stream.recipes.apc import APC, VQ_APC
 from s3prl_stream.recipes.audio_albert import AUDIO_ALBERT
-from s3prl_stream.recipes.mockingjay import MOCKINGJAY
+from s3prl_stream.recipes.distilhubert import DISTILHUBERT
+from s3prl_stream.recipes.mockingjay import MOCKINGJAY, MOCKINGJAY_LARGE
+from s3prl_stream.recipes.npc import NPC
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.tera import TERA
+from s3prl_stream.recipes.tera import TERA, TERA_FBANK, TERA_LARGE_BATCH, TERA_SLIM
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (TERA, MOCKINGJAY, AUDIO_ALBERT)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        *(TERA, MOCKINGJAY, AUDIO_ALBERT, APC, VQ_APC, NPC, DISTILHUBERT),
+        *(TERA_LARGE_BATCH, TERA_FBANK, TERA_SLIM, MOCKINGJAY_LARGE),
+    )
+}
 
 
 def find_recipe(name: str | Recipe) -> Recipe:
@@ -45,17 +54,28 @@ def build_encoder(recipe: str | Recipe, **sizes: Any) -> nn.Module:
     return found.encoder(dataclasses.replace(found.model, **sizes))
 
 
-def build_objective(recipe: str | Recipe, *, encoder: nn.Module | None = None, seed: int = 0) -> nn.Module:
+def build_objective(
+    recipe: str | Recipe, *, encoder: nn.Module | None = None, seed: int = 0, teacher: nn.Module | None = None
+) -> nn.Module:
     """The network of a recipe with its objective; the weights follow from `seed`, the global generator is untouched.
+
+    Args:
+        recipe: its name, or itself with other settings (`find_recipe(name).having(...)`).
+        encoder: another network than the recipe's.
+        seed: of the weights.
+        teacher: of a recipe that has one; without, the objective can be loaded but not called.
 
     Raises:
         UsageError: an encoder without `hidden_size`, or sizes that do not fit.
     """
     found = find_recipe(recipe)
+    if teacher is not None and not found.has_teacher:
+        raise UsageError(f"recipe {found.name}: has no teacher")
     if encoder is not None and not isinstance(getattr(encoder, "hidden_size", None), int):
         raise UsageError(
             f"encoder {type(encoder).__name__} needs an integer attribute `hidden_size`: the head is built on it"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(hash64("weights", seed)) >> 1)
-        return found.build_objective(found, found.encoder(found.model) if encoder is None else encoder)
+        network = found.encoder(found.model) if encoder is None else encoder
+        return found.build_objective(found, network, *([teacher] if found.has_teacher else []))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.pipes.features import CENTRED_KINDS, dims_of, extract
-from s3prl_stream.pipes.kaldi import HOP_SAMPLES, WINDOW_SAMPLES
+from s3prl_stream.pipes.kaldi import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
@@ -70,4 +70,12 @@ def feature_seconds_by_set(batch: Batch) -> dict[str, float]:
     totals: dict[str, float] = {}
     for name, frames in zip(batch["set"], batch["feat_len"].tolist() if batch["set"] else [], strict=True):
         totals[name] = totals.get(name, 0.0) + frames / FRAMES_PER_SECOND
+    return totals
+
+
+def wave_seconds_by_set(batch: Batch) -> dict[str, float]:
+    """Set -> seconds of its audio in a batch of waveforms at 16 kHz, padding not counted."""
+    totals: dict[str, float] = {}
+    for name, samples in zip(batch["set"], batch["wav_len"].tolist() if batch["set"] else [], strict=True):
+        totals[name] = totals.get(name, 0.0) + samples / SAMPLE_RATE
     return totals

@@ -32,6 +32,8 @@ class TransformerModel:
     attention_dropout: float = 0.1
     """0 makes training on long crops about three times as fast on a CPU."""
     share_layers: bool = False
+    target_dim: int = 80
+    """Bins of the features that are to come out."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,16 @@ class MaskedStream(StreamSettings):
 
     mask: str = "tera"
     """Kind of `.mask`."""
+    target: str | None = None
+    """Kind of `.features` that are to come out; None: those that went in."""
 
 
-def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd) -> Recipe:
-    """A recipe whose masks are those of the kind `name`."""
+LOGMEL = FrontEnd("logmel80", target_db=-25.0)
+FBANK = FrontEnd("fbank80_povey", deltas=2)
+
+
+def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd, stream: MaskedStream) -> Recipe:
+    """A recipe of this kind."""
     return Recipe(
         name=name,
         model=model,
@@ -52,7 +60,7 @@ def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd) -> Re
         build_stream=_stream,
         front_end=front_end,
         seconds_by_set=feature_seconds_by_set,
-        stream_settings=MaskedStream(mask=name),
+        stream_settings=stream,
     )
 
 
@@ -61,13 +69,18 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     settings: MaskedStream = recipe.stream_settings  # type: ignore[assignment]
     assert recipe.front_end is not None
     loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
-    return recipe.front_end.chain(loaded, norm=settings.norm).mask(settings.mask, legacy=recipe.legacy)
+    features = recipe.front_end.chain(loaded, norm=settings.norm)
+    if settings.target is not None:
+        features = features.features(settings.target, norm=settings.norm, feat_name="target_feat")
+    return features.mask(settings.mask, legacy=recipe.legacy)
 
 
 def _encoder(model: TransformerModel) -> TransformerEncoder:
-    return TransformerEncoder(**asdict(model))
+    sizes = asdict(model)
+    del sizes["target_dim"]
+    return TransformerEncoder(**sizes)
 
 
 def _objective(recipe: Recipe, encoder: nn.Module) -> MaskedReconstructionObjective:
-    head = ReconstructionHead(int(encoder.hidden_size), recipe.model.feat_dim)  # type: ignore[arg-type]
+    head = ReconstructionHead(int(encoder.hidden_size), recipe.model.target_dim)  # type: ignore[arg-type]
     return MaskedReconstructionObjective(encoder, head)

@@ -23,8 +23,8 @@ from s3prl_stream.sample import Batch
 class StreamSettings:
     """How the audio is cut and batched. A recipe with further settings subclasses this."""
 
-    max_batch_seconds: float = 240.0
-    """Budget of a batch in padded seconds."""
+    max_batch_seconds: float = 480.0
+    """Budget of a batch in padded seconds. 32 clips of 15 s are published, in updates of 4 batches of 8."""
     max_batch_size: int | None = None
     """Most clips in a batch."""
     crop_seconds: float | None = 15.0
@@ -69,8 +69,9 @@ class Recipe:
     encoder: Callable[[Any], nn.Module]
     """model -> the encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], with the integers
     `hidden_size` and `num_layers` (one less than hidden states); from waveforms if there is no front end."""
-    build_objective: Callable[[Recipe, nn.Module], nn.Module]
-    """(recipe, encoder) -> a module batch -> `Loss`, which has the encoder as `encoder` and makes its own heads."""
+    build_objective: Callable[..., nn.Module]
+    """(recipe, encoder) -> a module batch -> `Loss`, which has the encoder as `encoder` and makes its own heads. Where
+    `has_teacher`: (recipe, encoder, teacher), the last None when there is nothing to train."""
     build_stream: Callable[..., Stage]
     """(recipe, shards, **settings of `ShardStream`) -> the chain from clips to what the objective takes."""
     front_end: FrontEnd | None
@@ -79,6 +80,8 @@ class Recipe:
     """Set -> seconds of its audio in a batch, padding not counted."""
     stream_settings: StreamSettings = field(default_factory=StreamSettings)
     train: TrainDefaults = field(default_factory=TrainDefaults)
+    has_teacher: bool = False
+    """Its objective needs a trained upstream."""
     legacy: bool = False
     """S3PRL's behaviour where it differs from what is right."""
 

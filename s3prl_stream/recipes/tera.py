@@ -5,13 +5,34 @@ Log-mel of the waveform at -25 dB, normalised per utterance; spans of 7 frames a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.masked import TransformerModel, masked_recipe
+from s3prl_stream.recipes.masked import FBANK, LOGMEL, MaskedStream, TransformerModel, masked_recipe
+from s3prl_stream.recipes.recipe import TrainDefaults
 
-TERA = masked_recipe("tera", TransformerModel(), FrontEnd("logmel80", target_db=-25.0))
+STREAM = MaskedStream(mask="tera")
+
+TERA = masked_recipe("tera", TransformerModel(), LOGMEL, STREAM)
+
+TERA_LARGE_BATCH = replace(
+    TERA,
+    name="tera_large_batch",
+    train=TrainDefaults(lr=5e-4, warmup_share=0.08, update_batches=2, published_steps=400_000),
+)
+"""S3PRL's second configuration of the runner: batches twice as large, and fewer."""
+
+TERA_FBANK = masked_recipe("tera_fbank", TransformerModel(feat_dim=240, target_dim=240), FBANK, STREAM)
+"""On Kaldi's filter banks with deltas (S3PRL's fbankBase-T-F)."""
+
+TERA_SLIM = masked_recipe(
+    "tera_slim",
+    TransformerModel(hidden_size=384, num_layers=12, num_heads=8, ffn_size=768, dropout=0.3, attention_dropout=0.3),
+    LOGMEL,
+    STREAM,
+)
+"""Twelve narrow layers (S3PRL's logMelSlim-T-F-M, without the noise on the features)."""
 
 
 def tera_stream(shards: Any, **stream: Any) -> Stage:

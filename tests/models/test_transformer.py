@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models.s3prl_weights import convert_encoder, convert_head, load_s3prl_transformer
 from s3prl_stream.models.transformer import ReconstructionHead, sinusoids
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective, masked_l1
 from s3prl_stream.pipes.features import cmvn, log_mel
 from s3prl_stream.pipes.norm_wav import scale_to_db
+from s3prl_stream.recipes.s3prl_import import load_s3prl
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tera_tiny.npz"
-TRANSFORMERS = ("tera", "mockingjay", "audio_albert")
 
 
 @pytest.fixture
@@ -42,24 +40,6 @@ def test_published_parameter_counts() -> None:
     assert count(ss.build_encoder("mockingjay")) == 21_450_240
     assert count(ReconstructionHead(768, 240)) == 776_688
     assert count(ss.build_encoder("audio_albert")) == 7_151_616
-    slim = ss.build_encoder("tera", hidden_size=384, num_layers=12, num_heads=6, ffn_size=768)
-    assert count(slim) == 14_238_336
-
-
-@pytest.mark.parametrize("model", TRANSFORMERS)
-def test_hidden_states_and_head_are_those_of_s3prl(reference: Path, model: str) -> None:
-    encoder, head = load_s3prl_transformer(reference / model / "weights_only.ckpt")
-    given = np.load(reference / model / "extract.npz")
-    feat_BFD, feat_len_B = torch.from_numpy(given["feat"]), torch.from_numpy(given["feat_len"])
-    with torch.no_grad():
-        hidden_states = encoder(feat_BFD, feat_len_B)
-        predicted_BFD = head(hidden_states[-1])
-    valid_BF = torch.arange(feat_BFD.shape[1]) < feat_len_B[:, None]
-    assert len(hidden_states) == len(given["hidden_states"]) == encoder.num_layers + 1
-    for found, expected in zip(hidden_states, torch.from_numpy(given["hidden_states"]), strict=True):
-        torch.testing.assert_close(found[valid_BF], expected[valid_BF], atol=1e-5, rtol=0)
-    expected = torch.from_numpy(given["head_pred_every5"])
-    torch.testing.assert_close(predicted_BFD[:, ::5][valid_BF[:, ::5]], expected[valid_BF[:, ::5]], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -71,73 +51,10 @@ def test_from_the_waveform_alone(reference: Path, number: int) -> None:
     difference_FD = (feat_FD - torch.from_numpy(given[f"single{number}_feat"])).abs()
     assert difference_FD.median() < 1e-6
     assert difference_FD.max() < 2e-4
-    encoder, _ = load_s3prl_transformer(reference / "tera" / "weights_only.ckpt")
+    encoder: Any = load_s3prl(reference / "tera" / "weights_only.ckpt")[1].encoder
     with torch.no_grad():
         last_FH = encoder(feat_FD[None], torch.tensor([len(feat_FD)]))[-1][0]
     torch.testing.assert_close(last_FH, torch.from_numpy(given[f"single{number}_last"]), atol=2e-4, rtol=0)
-
-
-def test_loss_and_gradients_are_those_of_s3prl(reference: Path) -> None:
-    import json
-
-    given = np.load(reference / "tera" / "objective.npz")
-    meta = json.loads((reference / "tera" / "meta.json").read_text())
-    encoder, head = load_s3prl_transformer(reference / "tera" / "weights_only.ckpt")
-    objective = MaskedReconstructionObjective(encoder, head)  # loaded in evaluation mode: no dropout
-    target_BFD = torch.from_numpy(given["target"])
-    selected_BFD = torch.from_numpy(np.unpackbits(given["batch_label_bits"], axis=-1)[..., :80].astype(np.bool_))
-    loss = objective(
-        {
-            "key": ["a", "b"],
-            "feat": target_BFD,
-            "feat_len": torch.from_numpy(given["batch_attn_mask"]).long().sum(1),
-            "masked_feat": target_BFD * ~selected_BFD,
-            "loss_mask": selected_BFD,
-        }
-    )
-    assert int(loss.num_elements) == meta["scalars"]["mask_elements"]["value"] == 15094
-    assert loss.mean.item() == pytest.approx(1.1491503715515137, abs=1e-6)
-    loss.mean.backward()
-    theirs = meta["train_trajectory"]["first_step_param_grad_l2"]
-    norms = {name: float(gradient.norm()) for name, gradient in split_gradients(objective)}
-    compared = 0
-    for name, expected in theirs.items():
-        if not name.endswith("key.bias"):  # 0 in theory: a constant added to all scores; what is left is rounding
-            assert norms[name] == pytest.approx(expected, rel=1e-5), name
-            compared += 1
-    assert compared == len(theirs) - 3
-
-
-def split_gradients(objective: MaskedReconstructionObjective) -> Iterator[tuple[str, Tensor]]:
-    """Gradients under S3PRL's names."""
-    names = {
-        "attention_out": "attention.output.dense",
-        "attention_norm": "attention.output.LayerNorm",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
-        "ffn_norm": "output.LayerNorm",
-    }
-    for name, parameter in objective.named_parameters():
-        assert parameter.grad is not None
-        part, _, rest = name.partition(".")
-        words = rest.split(".")
-        if part == "head":
-            yield f"SpecHead.{rest.replace('norm', 'LayerNorm')}", parameter.grad
-        elif words[0] == "project":
-            yield f"Transformer.input_representations.spec_transform.{words[1]}", parameter.grad
-        elif words[0] == "norm":
-            yield f"Transformer.input_representations.LayerNorm.{words[1]}", parameter.grad
-        elif words[2] == "query_key_value":
-            for which, gradient in zip(("query", "key", "value"), parameter.grad.chunk(3), strict=True):
-                yield f"Transformer.encoder.layer.{words[1]}.attention.self.{which}.{words[3]}", gradient
-        else:
-            yield f"Transformer.encoder.layer.{words[1]}.{names[words[2]]}.{words[3]}", parameter.grad
-
-
-def test_a_checkpoint_as_the_runner_writes_it_loads_without_its_classes(reference: Path) -> None:
-    encoder, _ = load_s3prl_transformer(reference / "tera" / "states-0.ckpt")
-    plain, _ = load_s3prl_transformer(reference / "tera" / "weights_only.ckpt")
-    assert torch.equal(encoder.project.weight, plain.project.weight)
 
 
 def test_golden_file() -> None:
@@ -196,18 +113,3 @@ def test_wrong_sizes_are_refused_by_name() -> None:
         ss.build_encoder("tera", width=3)
     with pytest.raises(UsageError, match="not a multiple of num_heads 12"):
         ss.build_encoder("tera", hidden_size=100)
-
-
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    torch.save({"Transformer": {}}, tmp_path / "half.ckpt")
-    with pytest.raises(UsageError, match="SpecHead"):
-        load_s3prl_transformer(tmp_path / "half.ckpt")
-    (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(UsageError, match="not a checkpoint"):
-        load_s3prl_transformer(tmp_path / "text.ckpt")
-
-
-def test_converted_names_fit() -> None:
-    assert convert_head({"LayerNorm.weight": torch.ones(1)}) == {"norm.weight": torch.ones(1)}
-    with pytest.raises(KeyError):
-        convert_encoder({})

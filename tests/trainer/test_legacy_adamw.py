@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from s3prl_stream.models.s3prl_weights import load_s3prl_transformer
+
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective
 from s3prl_stream.trainer.loop import add_gradients, update_weights
 from s3prl_stream.trainer.optimizer import build_optimizer, learning_rate

@@ -1,0 +1,92 @@
+"""APC (Chung et al., "An Unsupervised Autoregressive Model for Speech Representation Learning", Interspeech 2019) and
+VQ-APC (Chung et al., "Vector-Quantized Autoregressive Predictive Coding", Interspeech 2020).
+
+From the frames until now the frame five later is predicted; VQ-APC puts a quantizer before the prediction. Settings
+are those of S3PRL's runner, which are those of the authors: Adam at a constant rate, batches of 32 utterances, 100
+epochs of LibriSpeech (8 789 batches each).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from s3prl_stream.models.gru import GruEncoder
+from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
+from s3prl_stream.objectives.prediction import PredictionObjective
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, cuts
+from s3prl_stream.stream import ShardStream
+
+EPOCHS_100 = 878_900
+"""Batches in 100 epochs of LibriSpeech's 960 h in S3PRL."""
+
+
+@dataclass(frozen=True)
+class GruModel:
+    """Sizes of the network, see `GruEncoder` and `GumbelQuantizer`."""
+
+    feat_dim: int = 80
+    hidden_size: int = 512
+    num_layers: int = 3
+    dropout: float = 0.1
+    residual: bool = True
+    codebook_sizes: tuple[int, ...] = ()
+    """Codes of each group of the quantizer; none: there is no quantizer."""
+    temperature: float = 0.5
+
+
+@dataclass(frozen=True)
+class ShiftedStream(StreamSettings):
+    """With how far ahead the prediction is."""
+
+    n_future: int = 5
+    """Frames."""
+
+
+def _encoder(model: GruModel) -> GruEncoder:
+    return GruEncoder(
+        feat_dim=model.feat_dim,
+        hidden_size=model.hidden_size,
+        num_gru_layers=model.num_layers,
+        dropout=model.dropout,
+        residual=model.residual,
+    )
+
+
+def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
+    model: GruModel = recipe.model
+    size = int(encoder.hidden_size)  # type: ignore[arg-type]
+    quantizer = (
+        GumbelQuantizer(size, model.codebook_sizes, temperature=model.temperature) if model.codebook_sizes else None
+    )
+    return PredictionObjective(encoder, PredictionHead(size, model.feat_dim, quantizer), average_padding=recipe.legacy)
+
+
+def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
+    """Crops of clips -> `feat`, `target_feat`."""
+    settings: ShiftedStream = recipe.stream_settings  # type: ignore[assignment]
+    assert recipe.front_end is not None
+    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    return recipe.front_end.chain(loaded, norm=settings.norm).shift(settings.n_future)
+
+
+def _recipe(name: str, model: GruModel) -> Recipe:
+    return Recipe(
+        name=name,
+        model=model,
+        encoder=_encoder,
+        build_objective=_objective,
+        build_stream=_stream,
+        front_end=FrontEnd("fbank80"),
+        seconds_by_set=feature_seconds_by_set,
+        stream_settings=ShiftedStream(),
+        train=TrainDefaults(lr=1e-4, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
+    )
+
+
+APC = _recipe("apc", GruModel())
+VQ_APC = _recipe("vq_apc", GruModel(codebook_sizes=(512,)))

@@ -1,0 +1,79 @@
+"""NPC (Liu et al., "Non-Autoregressive Predictive Coding for Learning Speech Representations from Local Dependencies",
+Interspeech 2021).
+
+Each frame is predicted, through a quantizer, from frames around it that are neither itself nor beside it. Settings are
+those of S3PRL's runner, which are those of the authors: Adam at a constant rate, batches of 32 utterances, 100 epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from s3prl_stream.models.npc import NpcEncoder
+from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
+from s3prl_stream.objectives.prediction import PredictionObjective
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.recipes.apc import EPOCHS_100
+from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
+from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, cuts
+from s3prl_stream.stream import ShardStream
+
+
+@dataclass(frozen=True)
+class NpcModel:
+    """Sizes of the network, see `NpcEncoder` and `GumbelQuantizer`."""
+
+    feat_dim: int = 80
+    hidden_size: int = 512
+    num_blocks: int = 4
+    kernel_size: int = 15
+    mask_size: int = 5
+    dropout: float = 0.1
+    codebook_sizes: tuple[int, ...] = (64, 64, 64, 64)
+    """Codes of each group of the quantizer; none: there is no quantizer."""
+    temperature: float = 1.0
+
+
+def _encoder(model: NpcModel) -> NpcEncoder:
+    return NpcEncoder(
+        feat_dim=model.feat_dim,
+        hidden_size=model.hidden_size,
+        num_blocks=model.num_blocks,
+        kernel_size=model.kernel_size,
+        mask_size=model.mask_size,
+        dropout=model.dropout,
+    )
+
+
+def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
+    model: NpcModel = recipe.model
+    size = int(encoder.hidden_size)  # type: ignore[arg-type]
+    quantizer = (
+        GumbelQuantizer(size, model.codebook_sizes, temperature=model.temperature) if model.codebook_sizes else None
+    )
+    if recipe.legacy and isinstance(encoder, NpcEncoder):
+        encoder.legacy = True
+    return PredictionObjective(encoder, PredictionHead(size, model.feat_dim, quantizer), target="feat")
+
+
+def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
+    """Crops of clips -> `feat`."""
+    settings = recipe.stream_settings
+    assert recipe.front_end is not None
+    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    return recipe.front_end.chain(loaded, norm=settings.norm)
+
+
+NPC = Recipe(
+    name="npc",
+    model=NpcModel(),
+    encoder=_encoder,
+    build_objective=_objective,
+    build_stream=_stream,
+    front_end=FrontEnd("fbank80"),
+    seconds_by_set=feature_seconds_by_set,
+    train=TrainDefaults(lr=1e-3, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
+)

@@ -1,0 +1,249 @@
+"""Checkpoints of S3PRL's seven recipes, read: what its `*_local` upstreams load, and what its runner writes.
+
+Only tensors, dicts and numbers are read (`weights_only=True`). A checkpoint of the runner also holds its arguments and
+its schedule as objects; these two classes alone are let through, as inert stand-ins.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.models import weight_names
+from s3prl_stream.models.wave import KERNELS, STRIDES, WaveEncoder
+from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.recipe import Recipe
+
+
+class _Inert:
+    """Takes the place of an object that nothing here looks at."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of S3PRL holds, as tensors, numbers, text, lists and dicts.
+
+    Raises:
+        UsageError: it cannot be read safely, or holds something else.
+    """
+    inert: list[Any] = [(_Inert, "argparse.Namespace"), (_Inert, "optimizers.WarmupLinearSchedule")]
+    try:
+        with torch.serialization.safe_globals(inert):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever its reader trips over
+        raise UsageError(
+            f"{path}: not a checkpoint that can be loaded safely ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise UsageError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint of S3PRL")
+    return checkpoint
+
+
+def load_s3prl(path: str | Path, *, legacy: bool = False) -> tuple[Recipe, nn.Module]:
+    """The recipe and the network with its objective of a checkpoint of S3PRL's seven recipes, in evaluation mode.
+
+    Args:
+        path: of the checkpoint.
+        legacy: padding is treated as S3PRL treats it.
+
+    Raises:
+        UsageError: not such a checkpoint, or a variant that is not built here (pre-norm, other activations ...).
+    """
+    return from_s3prl(read_checkpoint(path), str(path), legacy=legacy)
+
+
+def from_s3prl(checkpoint: Mapping[str, Any], path: str, *, legacy: bool = False) -> tuple[Recipe, nn.Module]:
+    """As `load_s3prl`, of what `read_checkpoint` gave."""
+    kinds = {"Transformer": _transformer, "Distiller": _distiller, "model": _model}
+    key = next((key for key in kinds if key in checkpoint), None)
+    if key is None:
+        raise UsageError(f"{path}: no {', '.join(kinds)} in it; this is no checkpoint of S3PRL's recipes")
+    try:
+        recipe, weights = kinds[key](checkpoint, path)
+        recipe = recipe.having({"legacy": legacy})
+        objective = build_objective(recipe)
+        objective.load_state_dict(weights)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"{path}: holds {key} but not all that belongs to it, or of other sizes: {type(error).__name__} {error}"
+        ) from error
+    return recipe, objective.eval()
+
+
+def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:
+    config = checkpoint["Upstream_Config"] if "Upstream_Config" in checkpoint else checkpoint["Config"]
+    sizes = config["transformer"]
+    if sizes["pre_layer_norm"] or sizes["hidden_act"] != "gelu":
+        raise UsageError(
+            f"{path}: pre_layer_norm={sizes['pre_layer_norm']}, hidden_act={sizes['hidden_act']!r}; "
+            "only post-norm encoders with GELU are built here"
+        )
+    share = bool(sizes["share_layer"])
+    encoder = weight_names.to_ours(
+        checkpoint["Transformer"],
+        weight_names.s3prl_transformer(sizes["num_hidden_layers"], share_layers=share),
+    )
+    head = weight_names.to_ours(checkpoint["SpecHead"], weight_names.s3prl_transformer_head())
+    audio = config["audio"]
+    name = "mockingjay" if "kaldi" in audio else "audio_albert" if share else "tera"
+    feat_dim, target_dim = encoder["project.weight"].shape[1], len(head["output.bias"])
+    recipe = find_recipe(name).having(
+        {
+            "feat_dim": feat_dim,
+            "target_dim": target_dim,
+            "hidden_size": sizes["hidden_size"],
+            "num_layers": sizes["num_hidden_layers"],
+            "num_heads": sizes["num_attention_heads"],
+            "ffn_size": sizes["intermediate_size"],
+            "dropout": sizes["hidden_dropout_prob"],
+            "attention_dropout": sizes["attention_probs_dropout_prob"],
+            "share_layers": share,
+        }
+    )
+    expected = None if recipe.front_end is None else recipe.front_end.feat_dim
+    if feat_dim != expected:
+        raise UsageError(f"{path}: features of {feat_dim} dimensions; {name} is built here on {expected}")
+    return recipe, _prefixed(encoder=encoder, head=head)
+
+
+def _model(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:
+    config = checkpoint["config"]
+    paras, audio = config["model"]["paras"], config["data"]["audio"]
+    if audio["feat_type"] != "fbank" or not audio["cmvn"] or audio["feat_dim"] != 80:
+        raise UsageError(f"{path}: features {audio}; APC and NPC are built here on 80 filter banks with CMVN")
+    vq = paras.get("vq") or {}
+    groups = tuple(vq.get("codebook_size", ()))
+    if len(set(vq.get("code_dim", ()))) > 1:
+        raise UsageError(f"{path}: code_dim {vq['code_dim']}; the groups of a quantizer are of one size here")
+    settings: dict[str, Any] = {
+        "hidden_size": paras["hidden_size"],
+        "dropout": paras["dropout"],
+        "codebook_sizes": groups,
+        **({"temperature": vq["gumbel_temperature"]} if groups else {}),
+    }
+    if "kernel_size" in paras:
+        plain = paras["batch_norm"] and paras["activate"] == "relu" and paras["residual"]
+        if not plain or paras["disable_cross_layer"] or paras.get("dim_bottleneck"):
+            raise UsageError(
+                f"{path}: {paras}; NPC is built here with batch norm, ReLU, residuals and all masked layers"
+            )
+        settings |= {
+            "num_blocks": paras["n_blocks"],
+            "kernel_size": paras["kernel_size"],
+            "mask_size": paras["mask_size"],
+        }
+        names = weight_names.s3prl_npc(paras["n_blocks"], len(groups))
+        return find_recipe("npc").having(settings), weight_names.to_ours(checkpoint["model"], names)
+    settings |= {
+        "num_layers": paras["num_layers"],
+        "residual": paras["residual"],
+        "n_future": config["task"]["n_future"],
+    }
+    names = weight_names.s3prl_apc(paras["num_layers"], len(groups))
+    recipe = find_recipe("vq_apc" if groups else "apc").having(settings)
+    return recipe, weight_names.to_ours(checkpoint["model"], names)
+
+
+def _distiller(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:
+    config, weights = checkpoint["Config"]["distiller"], dict(checkpoint["Distiller"])
+    expected = {
+        "extractor_mode": "default",
+        "layer_norm_first": False,
+        "activation_fn": "gelu",
+        "attention_type": "original",
+    }
+    expected |= {"task_emb_type": "expand-last", "out_layer_type": "expand-last"}
+    for name, value in expected.items():
+        if config.get(name, value) != value:
+            raise UsageError(f"{path}: {name} is {config[name]!r}; DistilHuBERT is built here with {value!r}")
+    conv_size = conv_channels(config["extractor_conv_feature_layers"], path)
+    targets = tuple(config["pred_layer_id"])
+    recipe = find_recipe("distilhubert").having(
+        {
+            "conv_size": conv_size,
+            "hidden_size": config["encoder_embed_dim"],
+            "num_layers": config["encoder_layers"],
+            "num_heads": config["encoder_attention_heads"],
+            "ffn_size": config["encoder_ffn_embed_dim"],
+            "position_kernel": config["conv_pos"],
+            "position_groups": config["conv_pos_groups"],
+            "dropout": config["dropout"],
+            "attention_dropout": config["attention_dropout"],
+            "activation_dropout": config["activation_dropout"],
+            "conv_gradient": config["feature_grad_mult"],
+            "target_layers": targets,
+            "target_size": config["final_dim"],
+            "cosine_weight": config["cosine_loss"],
+        }
+    )
+    encoder = weight_names.to_ours(weights, weight_names.fairseq_wave(config["encoder_layers"], feature_norm=False))
+    head = {f"dense.{kind}": weights[f"output_layer.0.{kind}"] for kind in ("weight", "bias")}
+    if len(targets) > 1:
+        head |= {"weight_NHD": weights["output_layer.2.weight"], "bias_ND": weights["output_layer.2.bias"][0, 0]}
+    else:
+        head |= {
+            "weight_NHD": weights["output_layer.2.layer.weight"].T[None],
+            "bias_ND": weights["output_layer.2.layer.bias"][None],
+        }
+    return recipe, _prefixed(encoder=encoder, head=head)
+
+
+def load_s3prl_hubert(checkpoint: Mapping[str, Any], path: str) -> WaveEncoder:
+    """HuBERT base, or one of its kind, from S3PRL's converted format, in evaluation mode.
+
+    Raises:
+        UsageError: a variant that is not built here.
+    """
+    config, weights = checkpoint["model_cfg"], checkpoint["model_weight"]
+    if config.get("extractor_mode", "default") != "default" or config.get("layer_norm_first", False):
+        raise UsageError(f"{path}: a large HuBERT (layer norm first); only models of the base kind are built here")
+    if checkpoint["task_cfg"].get("normalize", False):
+        raise UsageError(f"{path}: wants normalised waveforms; only models of the base kind are built here")
+    default = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
+    encoder = WaveEncoder(
+        conv_size=conv_channels(config.get("conv_feature_layers", default), path),
+        hidden_size=config.get("encoder_embed_dim", 768),
+        num_layers=config.get("encoder_layers", 12),
+        num_heads=config.get("encoder_attention_heads", 12),
+        ffn_size=config.get("encoder_ffn_embed_dim", 3072),
+        position_kernel=config.get("conv_pos", 128),
+        position_groups=config.get("conv_pos_groups", 16),
+        feature_norm=True,
+        positions_first=True,
+    )
+    names = weight_names.fairseq_wave(encoder.num_layers, feature_norm=True)
+    try:
+        encoder.load_state_dict(weight_names.to_ours(weights, names))
+    except (KeyError, RuntimeError) as error:
+        raise UsageError(f"{path}: the weights do not fit the configuration in it: {error}") from error
+    return encoder.eval()
+
+
+def conv_channels(text: str, path: str) -> int:
+    """Channels of the seven convolutions, written as "[(512,10,5)] + [(512,3,2)] * 4 + ..."; nothing is evaluated.
+
+    Raises:
+        UsageError: other kernels or strides than wav2vec 2.0's, or channels that change.
+    """
+    layers: list[tuple[int, int, int]] = []
+    try:
+        for term in text.split("+"):
+            listed, _, times = term.partition("*")
+            layers += ast.literal_eval(listed.strip()) * int(times or 1)
+        channels, kernels, strides = zip(*layers, strict=True)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise UsageError(f"{path}: convolutions {text!r} cannot be understood ({error})") from error
+    if kernels != KERNELS or strides != STRIDES or len(set(channels)) != 1:
+        raise UsageError(f"{path}: convolutions {text!r}; only those of wav2vec 2.0 are built here, of one size")
+    return int(channels[0])
+
+
+def _prefixed(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{key}": tensor for name, weights in parts.items() for key, tensor in weights.items()}

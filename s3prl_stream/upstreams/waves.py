@@ -1,0 +1,58 @@
+"""Upstreams that take waveforms as they are: HuBERT and its kind, and DistilHuBERT.
+
+B waveforms, T samples at 16 kHz, F frames, H hidden, N predicted layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.models.wave import WaveEncoder
+from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, sizes_of, whole_number
+
+
+class WaveUpstream(Upstream):
+    """An encoder of waveforms.
+
+    Args:
+        encoder: (wav [B, T], wav_len [B]) -> list of hidden states [B, F, H], with `stride` and `num_frames`.
+        head: (last hidden state [B, F, H]) -> [B, N, F, H], N further hidden states: DistilHuBERT's predictions of its
+            teacher's layers; None: there are none.
+        num_predictions: N.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Module | None = None, *, num_predictions: int = 0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.stride = whole_number(encoder, "stride")
+        self.hidden_size = whole_number(encoder, "hidden_size")
+        self.num_layers = whole_number(encoder, "num_layers") + num_predictions
+
+    def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
+        """See `Upstream.forward`."""
+        wav_BT, len_B = padded(wavs, sizes_of(wavs, lengths), next(self.parameters()).device)
+        hidden_states: list[Tensor] = self.encoder(wav_BT, len_B)
+        if self.head is not None:
+            hidden_states = [*hidden_states, *self.head(hidden_states[-1]).unbind(1)]
+        return hidden_states
+
+    def num_frames(self, lengths: Lengths) -> Tensor:
+        """See `Upstream.num_frames`."""
+        frames_B: Tensor = self.encoder.num_frames(torch.as_tensor(lengths).cpu())  # type: ignore[operator]
+        return frames_B
+
+    def wave_weights(self) -> dict[str, Tensor] | None:
+        """Weights under the names of `WaveEncoder`, for a student to begin with."""
+        return dict(self.encoder.state_dict()) if isinstance(self.encoder, WaveEncoder) else None
+
+
+def padded(wavs: Wavs, sizes: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(float32 [B, T] with zeros after the valid samples, lengths [B]), on the device."""
+    if isinstance(wavs, Tensor):
+        wav_BT = wavs[:, : max(sizes)].to(device, torch.float32)
+        len_B = torch.tensor(sizes, device=device)
+        return wav_BT * (torch.arange(wav_BT.shape[1], device=device) < len_B[:, None]), len_B
+    rows = [torch.as_tensor(wav)[:size].to(device, torch.float32) for wav, size in zip(wavs, sizes, strict=True)]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(sizes, device=device)

@@ -1,0 +1,87 @@
+"""Recipes as data: the published sizes, settings by name, and what a mistake says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import s3prl_stream as ss
+from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
+
+PUBLISHED = {
+    "mockingjay": (21_450_240, 776_688, 22_226_928),
+    "mockingjay_large": (85_118_208, 746_697, 85_864_905),
+    "tera": (21_327_360, 653_648, 21_981_008),
+    "tera_large_batch": (21_327_360, 653_648, 21_981_008),
+    "tera_fbank": (21_450_240, 776_688, 22_226_928),
+    "tera_slim": (14_238_336, 179_408, 14_417_744),
+    "audio_albert": (7_151_616, 653_648, 7_805_264),
+    "apc": (4_064_256, 41_040, 4_105_296),
+    "vq_apc": (4_064_256, 524_800 + 41_040, 4_630_096),
+    "npc": (3_543_040 + 15_730_688, 65_792 + 41_040, 19_380_560),
+    "distilhubert": (23_491_200, 3_543_552, 27_034_752),
+}
+"""Parameters of encoder, head and both, counted in S3PRL's own networks at their published sizes."""
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.fixture
+def on_meta() -> Any:
+    """Parameters without memory or numbers: they are only counted."""
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.usefixtures("on_meta")
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_parameter_counts(name: str) -> None:
+    objective: Any = build_objective(name)
+    assert (count(objective.encoder), count(objective.head), count(objective)) == PUBLISHED[name]
+    assert count(ss.build_encoder(name)) == PUBLISHED[name][0]
+
+
+@pytest.mark.usefixtures("on_meta")
+def test_distilhubert_as_in_s3prls_repository() -> None:
+    objective: Any = build_objective(find_recipe("distilhubert").having({"target_layers": (4, 12)}))
+    assert (count(objective.head), count(objective)) == (2_362_368, 25_853_568)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_has_one_name(name: str) -> None:
+    parts = find_recipe(name).settings()
+    names = [setting for part in parts.values() for setting in part]
+    assert len(names) == len(set(names))
+
+
+def test_settings_are_changed_by_name() -> None:
+    changed = find_recipe("apc").having({"hidden_size": 64, "n_future": 3, "lr": 1e-3, "codebook_sizes": [8, 8]})
+    assert (changed.model.hidden_size, changed.model.codebook_sizes) == (64, (8, 8))
+    assert changed.settings()["stream"]["n_future"] == 3
+    assert changed.train.lr == 1e-3
+    assert find_recipe("apc").model.hidden_size == 512
+    assert changed.model.num_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: find_recipe("tera2"), "there are tera, mockingjay"),
+        (lambda: find_recipe("apc").having({"hiden_size": 3}), "did you mean hidden_size"),
+        (lambda: find_recipe("apc").having({"num_heads": 3}), "no setting 'num_heads'"),
+        (lambda: ss.build_encoder("npc", num_heads=3), "no size num_heads"),
+        (lambda: ss.build_encoder("npc", num_blocks=5), "mask_size"),
+        (lambda: ss.build_encoder("apc", num_layers=0), "at least 1"),
+        (lambda: ss.build_encoder("distilhubert", num_heads=7), "multiple of num_heads"),
+        (lambda: build_objective(find_recipe("npc").having({"hidden_size": 63})), "not a multiple of 4"),
+        (lambda: build_objective("tera", teacher=nn.Linear(1, 1)), "has no teacher"),
+    ],
+)
+def test_mistakes_are_told(call: Any, said: str) -> None:
+    with pytest.raises(ss.UsageError, match=said):
+        call()
