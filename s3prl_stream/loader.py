@@ -101,7 +101,7 @@ class Loader:
         method = self._start_method()
         if num_workers and method in ("forkserver", "spawn"):
             _check_picklable(stages_of(stream), method)
-        self._planner = self._builder.root.planner()
+        self._planner = self._builder.root.planner(self._builder.all_stages)
         self._next_batch = 0
         self._began_at = 0  # first batch of this iteration
         self._end: int | None = None  # number of batches of the stream, once it is known
@@ -128,9 +128,11 @@ class Loader:
                 for rounds, built in enumerate(all_built, start=1):
                     self._next_batch = first + rounds * self.world_size
                     self._count(self._under_way.popleft(), built)
+                    tail = self._builder.tail
+                    batch = built.batch if tail is None else tail(built.batch)
                     handed_at = perf_counter()
                     self._waiting_seconds += handed_at - asked_at
-                    yield built.batch
+                    yield batch
                     asked_at = perf_counter()
                     self._working_seconds += asked_at - handed_at
                     if self._left_out is not left_out:  # batches built ahead do not know of it: build them again

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch.utils.data import get_worker_info
@@ -13,6 +15,7 @@ from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, run_batch, stages_of
+from s3prl_stream.pipes.tail import split_at_device
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
@@ -95,10 +98,12 @@ class ShardStream(Root):
         self._read = ReadItem(shards=self.shards)
         self._memory = BatchMemory()
 
-    def planner(self) -> Planner:
-        """A planner of this stream."""
+    def planner(self, stages: Sequence[Stage] = ()) -> Planner:
+        """A planner of this stream; where stages stretch time, batches are smaller by as much as they may."""
         kind = EpochPlanner if self.shards.weights is None else MixPlanner
-        return kind(self.shards, self.settings, self.selection)
+        stretch = math.prod(stage.stretch for stage in stages)
+        settings = replace(self.settings, max_batch_seconds=self.settings.max_batch_seconds / stretch)
+        return kind(self.shards, settings, self.selection)
 
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
@@ -119,18 +124,22 @@ class ShardStream(Root):
         return self.run(())
 
     def __len__(self) -> int:
+        return self.length(())
+
+    def length(self, stages: Sequence[Stage]) -> int:
+        """Samples from beginning to end, as planned for a chain of these stages."""
         if self.settings.epochs is None:
             raise TypeError("an endless stream has no length: give epochs=")
         weighted = self.shards.weights is not None or self.selection.with_replacement
         if self.splits or weighted or self.settings.too_long != "crop":
-            return sum(len(step.plan.seconds) for _, step in self.planner().walk())
+            return sum(len(step.plan.seconds) for _, step in self.planner(stages).walk())
         return len(self.selection) * self.settings.epochs
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""
         failures = Failures(self.max_consecutive_failures)
         with closing(ReadAhead(self.shards)) as ahead:
-            for task in with_coming(self.planned(), 1, depth_of(self.shards)):
+            for task in with_coming(self.planned(stages), 1, depth_of(self.shards)):
                 damaged: list[dict[str, Any]] = []
                 with ahead.reading(task):
                     samples = self.samples_of(task.planned, stages, damaged)
@@ -208,11 +217,11 @@ class ShardStream(Root):
             return ()
         return self._memory.rows([item.num_frames for item in planned.items], stages[0].dtype)
 
-    def planned(self) -> Iterator[PlannedBatch]:
+    def planned(self, stages: Sequence[Stage] = ()) -> Iterator[PlannedBatch]:
         """Batches in order from the first; in a DataLoader worker, this worker's share of them."""
         worker = get_worker_info()
         rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        planner = self.planner()
+        planner = self.planner(stages)
         for _, planned, _ in view(planner, planner.start, 0, rank, world):
             if planned.items:
                 yield planned
@@ -254,7 +263,8 @@ class BatchBuilder:
         if not isinstance(root, ShardStream):
             raise ChainError(f"batches are planned by a ShardStream; the root of this chain is a {root!r}")
         self.root = root
-        self.stages = stages_of(chain)
+        self.all_stages = stages_of(chain)
+        self.stages, self.tail = split_at_device(self.all_stages)
         self.known_keys = chain.known_keys()
         self.place = Place(["read", *(stage.stage_id for stage in self.stages), "collate"])
 
@@ -283,15 +293,20 @@ class CollatedStream(Source):
         self.builder = BatchBuilder(chain)
 
     def __iter__(self) -> Iterator[Batch]:
-        root = self.builder.root
+        root, tail = self.builder.root, self.builder.tail
+        if tail is not None and tail.device.type != "cpu" and get_worker_info() is not None:
+            raise ChainError(
+                f".on({str(tail.device)!r}): a worker of a DataLoader has no business on a device. Use ss.Loader, or "
+                "num_workers=0."
+            )
         failures = Failures(root.max_consecutive_failures)
         with closing(ReadAhead(root.shards)) as ahead:
-            for task in with_coming(root.planned(), 1, depth_of(root.shards)):
+            for task in with_coming(root.planned(self.builder.all_stages), 1, depth_of(root.shards)):
                 with ahead.reading(task):
                     batch, damaged, _ = self.builder[task.planned]
                 root.damaged.extend(damaged)
                 failures.count(len(batch["key"]), damaged)
-                yield batch
+                yield batch if tail is None else tail(batch)
 
 
 class Failures:

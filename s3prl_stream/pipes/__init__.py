@@ -9,6 +9,8 @@ from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.norm_wav import NormWav
+from s3prl_stream.pipes.on_batch import OnBatch
+from s3prl_stream.pipes.on_device import OnDevice
 from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
@@ -33,6 +35,8 @@ __all__ = [
     "MaskedReconstruction",
     "NoiseAugmentation",
     "NormWav",
+    "OnBatch",
+    "OnDevice",
     "RecordDraws",
     "SentencePieceTokenizer",
     "SequentialDataPipe",

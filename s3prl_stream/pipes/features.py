@@ -31,8 +31,9 @@ from s3prl_stream.pipes.kaldi import (
     kaldi_mfcc,
     too_short,
 )
-from s3prl_stream.pipes.stage import Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch
+from s3prl_stream.pipes.stage import chained
+from s3prl_stream.sample import Batch, Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]
 
@@ -175,7 +176,7 @@ def normalised(feat: Tensor, norm: str) -> Tensor:
 
 
 @chained("features")
-class ExtractFeat(Stage):
+class ExtractFeat(OnBatch):
     """Compute spectral features of each waveform.
 
     In:     wav float32 [T] at 16 kHz.
@@ -223,12 +224,30 @@ class ExtractFeat(Stage):
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
         """The sample with its features."""
-        rate = sample.get("sample_rate", SAMPLE_RATE)
-        if rate != SAMPLE_RATE:
-            raise UsageError(
-                f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})"
-            )
+        _check_rate(sample)
         yield {**sample, self.feat_name: extract(sample["wav"], self.kind, norm=self.norm, deltas=self.deltas)}
+
+    def sketch(self, sample: Sample) -> Sample:
+        """Its shape; the errors are those of `extract`."""
+        _check_rate(sample)
+        wav = sample["wav"]
+        frames = num_frames(self.kind, len(wav))
+        if frames < (2 if self.norm == "utterance" else 1):
+            extract(torch.zeros(len(wav)), self.kind, norm=self.norm)
+        return {**sample, self.feat_name: torch.empty(frames, dims_of(self.kind, self.deltas), device="meta")}
+
+    def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
+        """The batch with the features of its rows."""
+        from s3prl_stream.pipes.batch_features import extract_rows
+
+        feat_BFD, frames_B = extract_rows(batch["wav"], batch["wav_len"], self.kind, norm=self.norm, deltas=self.deltas)
+        return {**batch, self.feat_name: feat_BFD, f"{self.feat_name}_len": frames_B}
+
+
+def _check_rate(sample: Sample) -> None:
+    rate = sample.get("sample_rate", SAMPLE_RATE)
+    if rate != SAMPLE_RATE:
+        raise UsageError(f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})")
 
 
 def _power_spectrum(wav: Tensor) -> F32:
@@ -255,13 +274,18 @@ def _mel_filters() -> tuple[npt.NDArray[np.int64], F32, npt.NDArray[np.int64]]:
 
     All in float32, in torch: S3PRL's filters were computed so, and in float64 the features differ by 6e-5.
     """
+    filters = mel_filter_matrix().T.numpy()
+    filter_index, bins = np.nonzero(filters)
+    first = np.searchsorted(filter_index, np.arange(NUM_BINS))
+    return bins, filters[filter_index, bins], first
+
+
+def mel_filter_matrix() -> Tensor:
+    """The filters of `log_mel`, float32 [201, 80]."""
     hertz = torch.linspace(0.0, SAMPLE_RATE / 2, WINDOW_SAMPLES // 2 + 1)
     top_mel = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
     corners = 700.0 * (10.0 ** (torch.linspace(0.0, top_mel, NUM_BINS + 2) / 2595.0) - 1.0)
     distance = corners - hertz[:, None]
     falling = distance[:, 2:] / corners.diff()[1:]
     rising = -distance[:, :-2] / corners.diff()[:-1]
-    filters = torch.minimum(rising, falling).clamp(min=0.0).T.numpy()
-    filter_index, bins = np.nonzero(filters)
-    first = np.searchsorted(filter_index, np.arange(NUM_BINS))
-    return bins, filters[filter_index, bins], first
+    return torch.minimum(rising, falling).clamp(min=0.0)

@@ -11,7 +11,7 @@ F frames, D bins, N spans, C frames in a span.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.stage import Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid
+from s3prl_stream.pipes.stage import chained
+from s3prl_stream.sample import Batch, Sample
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -93,7 +94,7 @@ def draw_mask(
 
 
 @chained("mask")
-class MaskedReconstruction(Stage):
+class MaskedReconstruction(OnBatch):
     """Mask features for a network that reconstructs them; `feat` stays as the target.
 
     In:     feat float32 [F, D].
@@ -123,6 +124,24 @@ class MaskedReconstruction(Stage):
             torch.as_tensor(sample["feat"]), self.rng(sample), band_share=BAND_SHARE[self.kind], legacy=self.legacy
         )
         yield {**sample, "masked_feat": masked_FD, "loss_mask": selected_FD}
+
+    def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        """The `MaskDraw` of a sample."""
+        frames, bins = sample["feat"].shape
+        return draw_mask(frames, bins, rng, band_share=BAND_SHARE[self.kind], legacy=self.legacy)._asdict()
+
+    def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
+        """The batch with the masked features of its rows."""
+        feat_BFD, lengths_B = batch["feat"], batch["feat_len"]
+        origin_BF1 = drawn["origin"][:, :, None]
+        bin_D = torch.arange(feat_BFD.shape[2], device=feat_BFD.device)
+        band_BD = (bin_D >= drawn["lowest"][:, None]) & (bin_D < (drawn["lowest"] + drawn["width"])[:, None])
+        valid_BF1 = is_valid(lengths_B, feat_BFD.shape[1])[:, :, None]
+        taken_BFD = feat_BFD.gather(1, origin_BF1.clamp(min=0).expand_as(feat_BFD))
+        masked_BFD = taken_BFD.masked_fill((origin_BF1 < 0) | band_BD[:, None] | ~valid_BF1, 0.0)
+        selected_BFD = (drawn["chosen"][:, :, None] | band_BD[:, None]) & valid_BF1
+        lengths = {"masked_feat_len": lengths_B, "loss_mask_len": lengths_B}
+        return {**batch, "masked_feat": masked_BFD, "loss_mask": selected_BFD, **lengths}
 
 
 def _draw_spans(num_frames: int, rng: np.random.Generator, *, legacy: bool) -> tuple[Ints, int]:

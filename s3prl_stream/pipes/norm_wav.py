@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.pipes.stage import Samples, Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, rms_of_rows
+from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.sample import Batch, Sample
 
 
 @chained("norm_wav")
-class NormWav(Stage):
+class NormWav(OnBatch):
     """Scale each waveform to one RMS level, as S3PRL's upstreams expect it; nothing is clipped.
 
     In:     wav float32 [T].
@@ -34,6 +35,11 @@ class NormWav(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         yield {**sample, "wav": torch.from_numpy(scale_to_db(sample["wav"].numpy(), self.target_db))}
+
+    def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
+        """`scale_to_db` of each row."""
+        scale_B = 10.0 ** (self.target_db / 20.0) / (rms_of_rows(batch["wav"], batch["wav_len"]) + 1e-10)
+        return {**batch, "wav": batch["wav"] * scale_B[:, None].float()}
 
 
 def scale_to_db(wav: npt.NDArray[np.float32], target_db: float) -> npt.NDArray[np.float32]:

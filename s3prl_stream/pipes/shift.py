@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.stage import Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid
+from s3prl_stream.pipes.stage import chained
+from s3prl_stream.sample import Batch, Sample
 
 
 @chained("shift")
-class AutoregressivePrediction(Stage):
+class AutoregressivePrediction(OnBatch):
     """Pair each frame with the one that comes `n_future` frames later.
 
     In:     feat float32 [F, D].
@@ -45,3 +46,16 @@ class AutoregressivePrediction(Stage):
                 f"{sample['key']}: {len(feat_FD)} frames have none that comes {self.n_future} later", reason="too_short"
             )
         yield {**sample, "feat": feat_FD[: -self.n_future], "target_feat": feat_FD[self.n_future :]}
+
+    def sketch(self, sample: Sample) -> Sample:
+        """Its shapes."""
+        (shifted,) = self.emit(sample)
+        return shifted
+
+    def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
+        """The batch with input and target of its rows."""
+        feat_BFD, lengths_B = batch["feat"], batch["feat_len"] - self.n_future
+        padding_BF1 = ~is_valid(lengths_B, feat_BFD.shape[1] - self.n_future)[:, :, None]
+        now, later = feat_BFD[:, : -self.n_future], feat_BFD[:, self.n_future :]
+        both = {"feat": now.masked_fill(padding_BF1, 0.0), "target_feat": later.masked_fill(padding_BF1, 0.0)}
+        return {**batch, **both, "feat_len": lengths_B, "target_feat_len": lengths_B}

@@ -77,6 +77,7 @@ class Source(IterDataPipe[Sample]):
         def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
         def add_noise(self, *, noise: str = "gaussian", snr: Sequence[float] | float = (3.0, 20.0),
                       prob: float = 1.0) -> Stage: ...
+        def on(self, device: str = "cuda") -> Stage: ...
         def record_draws(self) -> Stage: ...
         def sox_effects(self, effects: Sequence[Sequence[Any]], *, prob: float = 1.0) -> Stage: ...
         def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
@@ -101,6 +102,10 @@ class Stage(Source):
     functional_name: ClassVar[str] = ""
     positional: ClassVar[str | None] = None
     """The one parameter that the chained call takes without its name, as in `.features("logmel80")`."""
+    works_on_batches: ClassVar[bool] = False
+    """True of a stage that has a form for padded batches, and can stand behind `.on(device)` (`OnBatch`)."""
+    moves: ClassVar[bool] = False
+    """True of `.on(device)` itself."""
     in_identity: ClassVar[bool] = True
     """False of a stage that changes nothing a batch is known by: states of chains with and without it are the same."""
     scope: ClassVar[Literal["sample", "batch"]] = "sample"
@@ -185,6 +190,7 @@ class Stage(Source):
         earlier = sum(type(stage) is type(self) for stage in stages_of(self.source))
         self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
         self._check_takes(self.source)
+        self._check_side(self.source)
         self.check_chain(self.source)
         self.prepare(self.source)
 
@@ -206,6 +212,14 @@ class Stage(Source):
                     f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
                     f"provides it as {known[key]}."
                 )
+
+    def _check_side(self, source: Source) -> None:
+        marker = next((stage for stage in stages_of(source) if stage.moves), None)
+        if marker is not None and not self.works_on_batches:
+            raise ChainError(
+                f"{type(self).__name__} works on samples, and stands behind .{marker.describe()}, where there are "
+                "batches: put it before."
+            )
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys before this stage without those it removes, plus what it provides."""
