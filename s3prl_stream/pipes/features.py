@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.kaldi import (
     HOP_SAMPLES,
     NUM_BINS,
@@ -32,10 +32,11 @@ from s3prl_stream.pipes.kaldi import (
     too_short,
 )
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
-from s3prl_stream.pipes.stage import chained
+from s3prl_stream.pipes.stage import Source, chained, stages_of
 from s3prl_stream.sample import Batch, Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]
+F64: TypeAlias = npt.NDArray[np.float64]
 
 NUM_FREQUENCIES = WINDOW_SAMPLES // 2 + 1
 
@@ -73,7 +74,7 @@ def log_mel(wav: Tensor) -> Tensor:
     """
     bins, weights, first = _mel_filters()
     mel_FD = np.add.reduceat(_power_spectrum(wav)[:, bins] * weights, first, axis=1)
-    return torch.from_numpy(np.log(mel_FD + np.float32(1e-10)).astype(np.float32, copy=False))
+    return torch.from_numpy(np.log(mel_FD + 1e-10).astype(np.float32))
 
 
 def log_spectrogram(wav: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def log_spectrogram(wav: Tensor) -> Tensor:
     Raises:
         SampleError: too short to be reflected.
     """
-    return torch.from_numpy(np.log(_power_spectrum(wav) + np.float32(1e-10)).astype(np.float32, copy=False))
+    return torch.from_numpy(np.log(_power_spectrum(wav) + 1e-10).astype(np.float32))
 
 
 def num_frames(kind: str, num_samples: int) -> int:
@@ -188,7 +189,7 @@ class ExtractFeat(OnBatch):
     Args:
         kind: "logmel80" (TERA, Audio ALBERT), "linear201" (log spectrogram, the target of the large Mockingjay),
             "fbank80" (Kaldi's, Hamming window: APC, VQ-APC, NPC), "fbank80_povey" (Kaldi's own window: Mockingjay) or
-            "mfcc13" (Kaldi's, 23 filters); the last three need torchaudio.
+            "mfcc13" (Kaldi's, 23 filters), which needs torchaudio.
         norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
             scale for all utterances (`fixed_scale`, of the log-mel only), which keeps the mean spectrum; "none".
         deltas: how many orders of slopes over 5 frames are appended (`with_deltas`); Mockingjay has 2.
@@ -227,6 +228,13 @@ class ExtractFeat(OnBatch):
         _check_rate(sample)
         yield {**sample, self.feat_name: extract(sample["wav"], self.kind, norm=self.norm, deltas=self.deltas)}
 
+    def check_chain(self, source: Source) -> None:
+        """Not every kind has a form for batches."""
+        from s3prl_stream.pipes.batch_features import BATCH_KINDS
+
+        if self.kind not in BATCH_KINDS and any(stage.moves for stage in stages_of(source)):
+            raise ChainError(f".features({self.kind!r}) has no form for batches: put it before .on(device)")
+
     def sketch(self, sample: Sample) -> Sample:
         """Its shape; the errors are those of `extract`."""
         _check_rate(sample)
@@ -250,22 +258,25 @@ def _check_rate(sample: Sample) -> None:
         raise UsageError(f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})")
 
 
-def _power_spectrum(wav: Tensor) -> F32:
-    """Of Hann windows of 400 samples every 160, centred on their frame: float32 [1 + T // 160, 201]."""
+def _power_spectrum(wav: Tensor) -> F64:
+    """Of Hann windows of 400 samples every 160, centred on their frame: float64 [1 + T // 160, 201].
+
+    In float64: numpy's FFT of float32 takes six times as long, and its rounding is 1e-4 of a log-mel in quiet bins.
+    """
     if len(wav) <= WINDOW_SAMPLES // 2:
         raise too_short("features", wav, WINDOW_SAMPLES // 2 + 1)
-    padded_T = np.pad(np.asarray(wav, dtype=np.float32), WINDOW_SAMPLES // 2, mode="reflect")
+    padded_T = np.pad(np.asarray(wav, dtype=np.float64), WINDOW_SAMPLES // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded_T, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(windows * _hann())
-    power: F32 = (spectrum.real**2 + spectrum.imag**2).astype(np.float32, copy=False)
+    spectrum = np.fft.rfft(windows * hann_window())
+    power: F64 = np.square(spectrum.real) + np.square(spectrum.imag)
     return power
 
 
 @cache
-def _hann() -> F32:
-    """The periodic Hann window, float32 [400]."""
+def hann_window() -> F64:
+    """The periodic Hann window, float64 [400]."""
     phase = 2 * np.pi * np.arange(WINDOW_SAMPLES) / WINDOW_SAMPLES
-    return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
+    return 0.5 - 0.5 * np.cos(phase)
 
 
 @cache

@@ -215,10 +215,17 @@ class Stage(Source):
 
     def _check_side(self, source: Source) -> None:
         marker = next((stage for stage in stages_of(source) if stage.moves), None)
-        if marker is not None and not self.works_on_batches:
+        if marker is None:
+            return
+        if not self.works_on_batches:
             raise ChainError(
                 f"{type(self).__name__} works on samples, and stands behind .{marker.describe()}, where there are "
                 "batches: put it before."
+            )
+        if self.names:
+            raise ChainError(
+                f"{type(self).__name__} stands behind .{marker.describe()} and gives keys other names "
+                f"({', '.join(self.names.values())}): that is for samples; put it before."
             )
 
     def known_keys(self) -> Mapping[str, str] | None:
@@ -245,7 +252,7 @@ class Stage(Source):
             raise TypeError(f"{type(self).__name__} is not bound to a source and has no length")
         stages = stages_of(self)
         if all(stage.keeps_count for stage in stages):
-            return len(root_of(self))
+            return root_of(self).length(stages)
         outlines = root_of(self).outlines()
         for stage in stages:
             outlines = _outlines_after(stage, outlines)
@@ -299,6 +306,10 @@ class Root(Source):
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Feed this root's samples through bound stages, root first."""
         raise NotImplementedError
+
+    def length(self, stages: Sequence[Stage]) -> int:  # noqa: ARG002
+        """Number of samples that a chain of these stages begins with."""
+        return len(self)
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch of the next iteration."""

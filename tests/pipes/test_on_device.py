@@ -1,0 +1,180 @@
+"""`.on(device)`: batches behind it are those of the same chain without it. On the CPU; a GPU runs the same code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import s3prl_stream as ss
+from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.batch_features import BATCH_KINDS, extract_rows
+from s3prl_stream.pipes.features import extract
+from s3prl_stream.pipes.stage import Source
+from s3prl_stream.pipes.tail import _packed, _unpacked
+from s3prl_stream.sample import Sample
+
+RATE = 16_000
+
+
+def speech_like(num_samples: int, seed: int) -> np.ndarray:
+    """Noise whose spectrum falls by 12 dB an octave and whose level rises and falls, int16 [T]."""
+    rng = np.random.default_rng(seed)
+    noise = np.fft.rfft(rng.standard_normal(num_samples))
+    noise /= 1.0 + (np.arange(len(noise)) / max(len(noise), 1) * 40) ** 2
+    wav = np.fft.irfft(noise, num_samples) * (0.2 + np.abs(np.sin(np.arange(num_samples) / 3_000)))
+    return (wav / (np.abs(wav).max() + 1e-9) * 8_000).astype(np.int16)
+
+
+def clips() -> dict[str, Sample]:
+    lengths = (201, 400, 560, 4_000, 9_999, 16_000, 16_161, 25_600)
+    return {f"c{n}": {"wav": speech_like(length, n), "sample_rate": RATE} for n, length in enumerate(lengths)}
+
+
+def stream(**settings: Any) -> Source:
+    return ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, **settings).load_audio(dtype="int16")
+
+
+def assert_batches_agree(moved: Source, plain: Source, tolerance: float = 1e-4) -> list[dict[str, Any]]:
+    ours, theirs = list(ss.Loader(moved)), list(ss.Loader(plain))
+    assert len(ours) == len(theirs) > 1
+    for a, b in zip(ours, theirs, strict=True):
+        assert set(a) == set(b)
+        for name, value in b.items():
+            if not isinstance(value, torch.Tensor):
+                assert a[name] == value
+                continue
+            assert (a[name].dtype, a[name].shape) == (value.dtype, value.shape), name
+            if value.is_floating_point():
+                assert float((a[name] - value).abs().max()) <= tolerance, name
+            else:
+                assert torch.equal(a[name], value), name
+    return ours
+
+
+@pytest.mark.parametrize("kind", BATCH_KINDS)
+@pytest.mark.parametrize(("norm", "deltas"), [("utterance", 2), ("none", 0)])
+def test_features_of_rows_are_those_of_each_alone(kind: str, norm: str, deltas: int) -> None:
+    lengths = [560, 561, 719, 720, 4_000, 9_999]
+    wavs = [torch.from_numpy(speech_like(length, length).astype(np.float32) / 32768) for length in lengths]
+    padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+    feat, frames = extract_rows(padded, torch.tensor(lengths), kind, norm=norm, deltas=deltas)
+    for row, wav in enumerate(wavs):
+        alone = extract(wav, kind, norm=norm, deltas=deltas)
+        assert int(frames[row]) == len(alone)
+        assert float((feat[row, : len(alone)] - alone).abs().max()) <= 1e-4
+        assert not feat[row, len(alone) :].any()
+
+
+def test_a_chain_for_tera_agrees_and_masks_are_the_same() -> None:
+    def tail(source: Source) -> Source:
+        return source.norm_wav().features("logmel80").mask("tera")
+
+    plain = tail(ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio())
+    batches = assert_batches_agree(tail(stream().on("cpu")), plain)
+    assert any(bool(batch["loss_mask"].any()) for batch in batches)
+
+
+def test_a_chain_for_apc_agrees() -> None:
+    def tail(source: Source) -> Source:
+        return source.features("fbank80").shift(2)
+
+    plain = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio()
+    moved = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio().on("cpu")
+    assert_batches_agree(tail(moved), tail(plain))
+
+
+def test_what_is_too_short_is_listed_as_without() -> None:
+    short = {**clips(), "short": {"wav": np.zeros(200, np.int16), "sample_rate": RATE}}
+    moved = ss.Loader(ss.ShardStream(short, epochs=1).load_audio(dtype="int16").on("cpu").features("logmel80"))
+    plain = ss.Loader(ss.ShardStream(short, epochs=1).load_audio().features("logmel80"))
+    for loader in (moved, plain):
+        assert "short" not in [key for batch in loader for key in batch["key"]]
+    assert moved.damaged == plain.damaged
+    assert [row["reason"] for row in moved.damaged] == ["too_short"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_state_is_that_of_the_chain_without_it(num_workers: int) -> None:
+    moved = ss.Loader(stream().record_draws().on("cpu"), num_workers=num_workers)
+    batch = next(iter(moved))
+    assert batch["wav"].dtype == torch.float32
+    plain = ss.Loader(stream())
+    plain.load_state_dict(json.loads(json.dumps(moved.state_dict())))
+    assert next(iter(plain))["batch_index"] == 1
+
+
+def test_sample_by_sample_it_is_the_chain_without_it() -> None:
+    moved = list(stream().on("cpu").features("logmel80"))
+    for sample in moved:
+        expected = extract(sample["wav"], "logmel80", norm="utterance")
+        assert torch.equal(sample["feat"], expected)
+
+
+def test_plain_torch_loader_gets_the_same_batches() -> None:
+    chain = stream().on("cpu").features("logmel80")
+    for one, other in zip(ss.Loader(chain), torch.utils.data.DataLoader(chain.collate(), batch_size=None), strict=True):
+        assert torch.equal(one["feat"], other["feat"])
+
+
+def test_an_empty_batch_has_the_keys_and_types_of_the_others() -> None:
+    loaders = [ss.Loader(stream().on("cpu").features("logmel80").mask("tera"), rank=r, world_size=5) for r in range(5)]
+    rounds = [list(loader) for loader in loaders]
+    empty = next(batch for batches in rounds for batch in batches if not batch["key"])
+    full = rounds[0][0]
+    tensors = {"wav", "wav_len", "feat", "feat_len", "masked_feat", "loss_mask", "loss_mask_len"}
+    assert tensors <= set(empty)
+    assert {name: empty[name].dtype for name in tensors} == {name: full[name].dtype for name in tensors}
+
+
+def test_one_block_holds_tensors_of_every_type() -> None:
+    tensors = {
+        "a": torch.arange(5, dtype=torch.int16), "b": torch.zeros(0, 3), "c": torch.tensor([True, False, True]),
+        "d": torch.rand(2, 3, dtype=torch.float64), "e": torch.tensor(7),
+    }  # fmt: skip
+    block, places = _packed(tensors, pin=False)
+    for name, tensor in tensors.items():
+        assert torch.equal(_unpacked(block, places[name], tensor), tensor)
+
+
+def test_a_tail_pickles() -> None:
+    builder = ss.Loader(stream().on("cpu").features("logmel80"))._builder
+    assert pickle.loads(pickle.dumps(builder)).tail.device == torch.device("cpu")
+
+
+class RenamedNormWav(ss.pipes.NormWav):
+    functional_name = "renamed_norm_wav"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = {"wav": "speech"}
+
+
+def test_what_cannot_stand_behind_is_refused_by_name() -> None:
+    with pytest.raises(ChainError, match=r"UnfoldChunkBySec works on samples, and stands behind \.on\(device='cpu'\)"):
+        stream().on("cpu").chunk(min_seconds=1.0)
+    with pytest.raises(ChainError, match="OnDevice works on samples"):
+        stream().on("cpu").on("cpu")
+    with pytest.raises(ChainError, match=r"NormWav stands behind .* other names"):
+        RenamedNormWav()(ss.pipes.OnDevice(device="cpu")([{"wav": np.zeros(3, np.float32)}]))
+    with pytest.raises(ChainError, match=r"mfcc13.* before"):
+        stream().on("cpu").features("mfcc13")
+    with pytest.raises(UsageError, match="torch knows no such device"):
+        stream().on("gpu")
+    with pytest.raises(ChainError, match="works on samples"):
+        stream().on("cpu").load_audio()
+
+
+def test_budget_is_divided_by_what_stages_may_stretch() -> None:
+    source = ss.ShardStream({f"c{n}": {"wav": speech_like(16_000, n), "sample_rate": RATE} for n in range(20)},
+                            epochs=1, max_batch_seconds=8.0).load_audio()  # fmt: skip
+    slowed = source.sox_effects([["speed", (0.8, 1.0)]])
+    batches = list(ss.Loader(slowed))
+    assert max(batch["wav"].numel() for batch in batches) <= 8.0 * RATE
+    assert max(len(batch["key"]) for batch in batches) == 6  # 8 / 1.25 = 6.4 clips of 1 s
+    assert sum(len(batch["key"]) for batch in batches) == 20 == len(slowed)
+    assert max(len(batch["key"]) for batch in ss.Loader(source)) == 8
