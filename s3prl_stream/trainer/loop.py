@@ -11,6 +11,7 @@ one step later.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def train(
         while step < settings.num_steps:
             step += 1
             began = time.perf_counter()
-            update = [_next(source, step) for _ in range(per_rank)]
+            update = _next(source, per_rank, step)
             waited = time.perf_counter() - began
             sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
             sums = to_device({"sums": sums})["sums"]
@@ -250,13 +251,14 @@ def _resume(
     return checkpoint.state
 
 
-def _next(source: Iterator[Batch], step: int) -> Batch:
-    try:
-        return next(source)
-    except StopIteration:
+def _next(source: Iterator[Batch], num_batches: int, step: int) -> list[Batch]:
+    """The batches of an update; fewer at the end of a finite stream, which comes for all ranks at once."""
+    batches = list(itertools.islice(source, num_batches))
+    if not batches:
         raise UsageError(
             f"the batches ended before step {step}. Stream with epochs=None, and check that the selection is not empty."
-        ) from None
+        )
+    return batches
 
 
 def _seconds(

@@ -1,0 +1,154 @@
+"""Several ranks of one training, as processes: `python ranks_program.py SET OUT`. Started by test_ranks.py.
+
+The children are forked when everything is imported and nothing is running yet, so a rank costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
+from s3prl_stream.errors import UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.recipes.pretrain import pretrain
+from s3prl_stream.sample import Batch
+from s3prl_stream.stream import ShardStream
+from s3prl_stream.trainer.loop import Hook, TrainSettings, train
+from s3prl_stream.trainer.ranks import Ranks
+
+UPDATE_BATCHES = 4
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "ffn_size": 16,
+    "max_batch_seconds": 6.0,
+    "crop_seconds": 1.5,
+    "lr": 1e-3,
+    "schedule": "constant",
+    "warmup_share": 0.0,
+    "update_batches": UPDATE_BATCHES,
+    "valid": {"share": 0.2, "subset": "9s", "every": 3},
+    "checkpoint_every": 2,
+    "device": "cpu",
+    "quiet": True,
+}
+STEPS, STOPPED_AFTER = 6, 4
+
+
+class Level(nn.Module):
+    """Predicts the loudness of clips; its weights begin differently on every rank, and it has a batch norm, an unused
+    weight, and memory for batches with an even number only if `greedy`."""
+
+    def __init__(self, rank: int, *, greedy_at: int = -1) -> None:
+        super().__init__()
+        torch.manual_seed(rank)
+        self.net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1))
+        self.unused = nn.Linear(2, 2)
+        self.greedy_at = greedy_at
+
+    def forward(self, batch: Batch) -> Loss:
+        if not batch["key"]:
+            return Loss(sum_of_zeros(self), torch.tensor(0))
+        if batch["batch_index"] == self.greedy_at:
+            torch.empty(2**60)
+        level = batch["wav"].abs().mean(dim=1, keepdim=True).repeat(2, 1)
+        seconds = batch["wav_len"][:, None] / 16_000
+        found = self.net(torch.cat([seconds, -seconds]))  # a batch norm wants two rows
+        return Loss((found - level).abs().mean(), torch.tensor(len(batch["key"])))
+
+
+def levels(out: Path, data: Path, *, num_steps: int, greedy_at: int = -1, rank: int = 0) -> int:
+    """Train on one epoch; returns the number of updates left out."""
+    stream = ShardStream(data, epochs=1, max_batch_seconds=5.0, where="digit < 4").load_audio(sample_rate=16_000)
+    settings = TrainSettings(num_steps=num_steps, lr=1e-2, update_batches=UPDATE_BATCHES, warmup_share=0.0)
+    result = train(
+        Level(rank, greedy_at=greedy_at),
+        Loader(stream),
+        settings,
+        run=out,
+        set_names=["sample"],
+        seconds_by_set=lambda batch: dict.fromkeys(batch["set"], float(batch["wav_len"].sum()) / 16_000),
+        hooks=[Hook(2, lambda _: {"rank_sum": float(Ranks().rank)})],
+        quiet=True,
+    )
+    return result.skipped_steps
+
+
+def num_updates(data: Path) -> int:
+    """In one epoch; the last one has fewer batches."""
+    stream = ShardStream(data, epochs=1, max_batch_seconds=5.0, where="digit < 4").load_audio(sample_rate=16_000)
+    num_batches = len(Loader(stream, rank=0, world_size=1))
+    assert num_batches % UPDATE_BATCHES, "the last update is to be an incomplete one"
+    return -(-num_batches // UPDATE_BATCHES)
+
+
+def everything(data: Path, out: Path) -> None:
+    """What each rank of a world does."""
+    ranks = Ranks()
+    pretrain("tera", data, steps=STEPS, out=out / f"tera-{ranks.world_size}", **SIZES)
+    if ranks.world_size == 2:
+        pretrain("tera", data, steps=STOPPED_AFTER, out=out / "tera-2-then-1", **SIZES)
+    updates = num_updates(data)
+    assert levels(out / f"greedy-{ranks.world_size}", data, num_steps=2, greedy_at=3, rank=ranks.rank) == 1
+    with pytest.raises(UsageError, match=f"ended before step {updates + 1}"):
+        levels(out / f"levels-{ranks.world_size}", data, num_steps=updates + 1, rank=ranks.rank)
+    if ranks.world_size > 1:
+        with pytest.raises(UsageError, match="cannot share that evenly"):
+            pretrain("tera", data, steps=1, out=out / "odd", **{**SIZES, "update_batches": 3})
+
+
+def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path) -> bool:
+    """Do it in so many processes that know each other; False if one of them failed."""
+    children = []
+    for rank in range(world_size):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                dist.init_process_group(
+                    "gloo",
+                    init_method=f"file://{meeting_point}",
+                    rank=rank,
+                    world_size=world_size,
+                    timeout=timedelta(seconds=60),
+                )
+                work()
+                dist.destroy_process_group()
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    return all(os.waitpid(child, 0)[1] == 0 for child in children)
+
+
+def main() -> int:
+    """All worlds, one after another."""
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    for world_size in (4, 2):
+        if not on_ranks(world_size, lambda: everything(data, out), out / f"meeting-{world_size}"):
+            return 1
+    everything(data, out)
+    pretrain("tera", data, steps=STEPS, out=out / "tera-2-then-1", **SIZES)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
