@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py").read_text("utf-8"), re.MULTILINE)
 assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
 
+HUGGINGFACE = ["datasets>=4,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
 TENSORBOARD = ["tensorboard>=2.18,<3"]
 
@@ -47,14 +48,18 @@ setup(
         "obstore>=0.12.1,<0.13",  # object stores; of the clients tried the only one that resumes a cut body
     ],
     extras_require={
+        "huggingface": HUGGINGFACE,
         "plots": PLOTS,
         "tensorboard": TENSORBOARD,
         "dev": [
+            *HUGGINGFACE,
             *PLOTS,
+            "duckdb>=1.1,<3",  # what users query an index with
             *TENSORBOARD,
             "hypothesis>=6.115,<7",
             "mypy==2.4.1",
             "numpy<2.5",  # what mypy finds depends on numpy's type stubs; the tests pass with 2.5 as well
+            "pandas>=2.2,<4",
             "psutil>=6,<8",
             "pytest>=8.3,<10",
             "pytest-timeout>=2.3,<3",

@@ -189,3 +189,131 @@ def quesst14(root: Path) -> Path:
             "scoring/groundtruth_quesst14_dev/quesst14_dev.rttm": "LEXEME quesst14_00001 1 0 1 quesst14_dev_0001\n",
         },
     )
+
+
+def commonvoice(root: Path) -> Path:
+    header = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tvariant\tlocale\tsegment\n"
+    return tree(
+        root,
+        {
+            "en/train.tsv": header
+            + 'abc\tcommon_voice_en_1.mp3\t"Quoted, he said.\t2\t0\ttwenties\tfemale_feminine\tScottish\t\ten\t\n'
+            + "def\tcommon_voice_en_2\tPlain.\t3\t1\t\t\t\t\ten\t\n",
+            "en/test.tsv": header + "ghi\tcommon_voice_en_3.mp3\tMore.\t2\t0\t\tnon-binary\t\t\ten\t\n",
+            "en/clip_durations.tsv": "clip\tduration[ms]\n",
+            **dict.fromkeys((f"en/clips/common_voice_en_{number}.mp3" for number in (1, 2, 3)), ""),
+            "zh-CN/train.tsv": header + "jkl\tcommon_voice_zh-CN_1.mp3\t\u4f60\u597d\t2\t0\t\t\t\t\tzh-CN\t\n",
+            "zh-CN/clips/common_voice_zh-CN_1.mp3": "",
+        },
+    )
+
+
+def librimix(root: Path) -> Path:
+    return tree(
+        root,
+        {
+            "train-100/mix_clean/19-198-0000_26-495-0001.wav": 1,
+            "train-100/mix_clean/19-198-0002_19-198-0003.wav": 1,
+            "train-100/mix_both/19-198-0000_26-495-0001.wav": 1,
+            "train-100/s1/19-198-0000_26-495-0001.wav": 1,
+            "test/mix_clean/61-70968-0000_121-1-0001.wav": 1,
+            "metadata/mixture_train-100_mix_clean.csv": "",
+        },
+    )
+
+
+def musan(root: Path) -> Path:
+    return tree(
+        root,
+        {
+            "music/fma/music-fma-0000.wav": "",
+            "music/fma/music-fma-0001.wav": "",
+            "music/fma/ANNOTATIONS": "music-fma-0000 rock,pop Y the_b\u00e1nd\nmusic-fma-0001 ambient N someone\n",
+            "speech/librivox/speech-librivox-0000.wav": "",
+            "noise/free-sound/noise-free-sound-0000.wav": "",
+            "noise/free-sound/ANNOTATIONS": "noise-free-sound-0001\n",
+            "README": "",
+        },
+    )
+
+
+def rirs(root: Path) -> Path:
+    real, small, point = "real_rirs_isotropic_noises", "simulated_rirs/smallroom", "pointsource_noises"
+    return tree(
+        root,
+        {
+            f"{small}/Room001/Room001-00001.wav": "",
+            f"{small}/Room001/Room001-00002.wav": "",
+            f"{small}/rir_list": "--rir-id small-1 --room-id small-Room001 "
+            f"RIRS_NOISES/{small}/Room001/Room001-00001.wav\n",
+            f"{real}/a_rir.wav": "",
+            f"{real}/a_noise.wav": "",
+            f"{real}/rir_list": f"--rir-id 00001 --room-id 001 --rt-60 0.7 RIRS_NOISES/{real}/a_rir.wav\n",
+            f"{real}/noise_list": "--noise-id iso1 --noise-type isotropic --room-linkage 001 "
+            f"RIRS_NOISES/{real}/a_noise.wav\n",
+            f"{point}/noise-free-sound-0000.wav": "",
+            f"{point}/noise_list": "--noise-id n1 --noise-type point-source --bg-fg-type foreground "
+            f"RIRS_NOISES/{point}/noise-free-sound-0000.wav\n",
+        },
+    )
+
+
+def esc50(root: Path) -> Path:
+    table = (
+        "filename,fold,target,category,esc10,src_file,take\n"
+        "1-100032-A-0.wav,1,0,dog,True,100032,A\n1-100038-A-14.wav,1,14,chirping_birds,False,100038,A\n"
+    )
+    return tree(tree(root, "audio/1-100032-A-0.wav audio/1-100038-A-14.wav"), {"meta/esc50.csv": table})
+
+
+def fsd50k(root: Path) -> Path:
+    return tree(
+        root,
+        {
+            "FSD50K.ground_truth/dev.csv": "fname,labels,mids,split\n"
+            '64760,"Electric_guitar,Guitar,Music","/m/02sgy,/m/0342h,/m/04rlf",train\n16399,Bark,/m/0bt9lr,val\n',
+            "FSD50K.ground_truth/eval.csv": 'fname,labels,mids\n37199,"Bark,Dog","/m/05tny_,/m/0bt9lr"\n',
+            "FSD50K.ground_truth/vocabulary.csv": "0,Bark,/m/05tny_\n",
+            "FSD50K.dev_audio/64760.wav": "",
+            "FSD50K.dev_audio/16399.wav": "",
+            "FSD50K.eval_audio/37199.wav": "",
+        },
+    )
+
+
+def kaldi(root: Path) -> Path:
+    return tree(
+        root,
+        {
+            "audio/one.wav": 4,
+            "audio/t w\u00f6.wav": 2,
+            "wav.scp": "rec1 audio/one.wav\nrec2 audio/t w\u00f6.wav\n",
+            "segments": "anna-1 rec1 0.5 1.5\nben-1 rec1 1.25 3.0\nanna-2 rec2 0 -1\n",
+            "utt2spk": "anna-1 anna\nben-1 ben\nanna-2 anna\n",
+            "spk2gender": "anna f\nben m\n",
+            "text": "anna-1 good day\nben-1\nanna-2 \u00fcber  all\n",
+            "utt2lang": "anna-1 en\nben-1 en\nanna-2 de\n",
+        },
+    )
+
+
+def lhotse(root: Path) -> Path:
+    def recording(name: str, **more: object) -> dict[str, object]:
+        source = {"type": "file", "channels": [0], "source": f"audio/{name}.wav"}
+        return {"id": name, "sources": [source], "sampling_rate": 8000, "num_samples": 16000, "duration": 2.0, **more}
+
+    supervisions = [
+        {"id": "s1", "recording_id": "a", "start": 0.5, "duration": 1.0, "channel": 0, "text": "one", "speaker": "x",
+         "language": "English", "gender": "F", "custom": {"level": 3, "shard": "q"}},
+        {"id": "s2", "recording_id": "b", "start": 0.0, "duration": 2.0, "channel": 0, "text": "two", "speaker": "y"},
+    ]  # fmt: skip
+    lines = ["".join(json.dumps(row) + "\n" for row in rows) for rows in (map(recording, "ab"), supervisions)]
+    return tree(
+        root,
+        {
+            "audio/a.wav": 2,
+            "audio/b.wav": 2,
+            "x_recordings_train.jsonl.gz": gzip.compress(lines[0].encode()),
+            "x_supervisions_train.jsonl.gz": gzip.compress(lines[1].encode()),
+        },
+    )

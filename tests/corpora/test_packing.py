@@ -24,9 +24,17 @@ EXPECTED = {
     "audiosnips": (["--all-speakers"], 3, ("intent", 3)),
     "iemocap": (["--emotions", "all"], 4, ("label", 4)),
     "quesst14": ([], 4, ("language", 2)),
+    "commonvoice": (["--split", "train"], 3, ("language", 2)),
+    "librimix": (["--split", "train-100,test"], 3, ("num_speakers", 2)),
+    "musan": ([], 4, ("label", 3)),
+    "rirs": ([], 5, ("label", 2)),
+    "esc50": (["--esc10"], 1, ("label", 1)),
+    "fsd50k": ([], 3, ("split", 3)),
+    "kaldi": ([], 3, ("speaker", 2)),
+    "lhotse": ([], 2, ("text", 2)),
 }
-ELSEWHERE = {"folder", "manifest", "rttm"}
-"""Of no fixed layout; packed from real recordings in test_real_corpora.py."""
+ELSEWHERE = {"folder", "huggingface", "manifest", "rttm"}
+"""Of no fixed layout: packed from real recordings in test_real_corpora.py, and in test_data_sets.py."""
 
 
 def test_every_corpus_is_packed_here() -> None:

@@ -1,0 +1,173 @@
+"""Lhotse manifests: cuts, or recordings and supervisions, as .jsonl or .jsonl.gz; Lhotse itself is not needed.
+
+P. Zelasko et al., "Lhotse: a speech data representation library for the modern deep learning ecosystem", 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.tables import Row, read_rows
+from s3prl_stream.corpora.turns import in_time, segment
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import RESERVED_KEYS, Utterance
+
+_FIELDS = ("text", "language", "speaker", "gender")
+
+
+def lhotse(
+    root: str | Path, *, only_channel: int | None = None, audio_root: str | Path | None = None
+) -> Iterator[Utterance]:
+    """One utterance a cut; else one a supervision; else, without supervisions, one a recording.
+
+    Metadata: text, language, speaker, gender and what `custom` holds; of a cut with several supervisions, segments
+    (labelled by speaker) in place of text and speaker. The key is the id of the cut, supervision or recording.
+
+    Args:
+        root: a manifest of cuts or of recordings, or a folder that holds *cuts*.jsonl(.gz), or *recordings*.jsonl(.gz)
+            and *supervisions*.jsonl(.gz).
+        only_channel: what is of this channel alone; None: everything, which must be of one channel. Pack with
+            --channel.
+        audio_root: where relative paths start; None: at the manifest's folder.
+
+    Raises:
+        UsageError: no manifest there, a row that is none, audio that is no file, mixed, padded or transformed cuts,
+            several channels, or a supervision of a recording that is not there.
+    """
+    root = Path(root)
+    kinds = ("cuts", "recordings", "supervisions")
+    files = {kind: _found(root, kind) for kind in kinds} if root.is_dir() else {}
+    if not root.is_dir():
+        files = {_kind(root): [root]}
+    start = Path(audio_root) if audio_root is not None else root if root.is_dir() else root.parent
+    if files.get("cuts"):
+        found = _cuts(files["cuts"], start)
+    elif files.get("recordings"):
+        found = _supervised(files["recordings"], files.get("supervisions", []), start)
+    else:
+        raise UsageError(f"{root}: no manifest of cuts or recordings of Lhotse in here (*.jsonl or *.jsonl.gz).")
+    return _of_one_channel(found, only_channel, root)
+
+
+_Found = tuple[Utterance, int, int]  # with its channel in the recording, and where that is in the file
+
+
+def _found(folder: Path, kind: str) -> list[Path]:
+    return sorted(path for end in ("jsonl", "jsonl.gz") for path in folder.glob(f"*{kind}*.{end}"))
+
+
+def _kind(file: Path) -> str:
+    first = next(iter(read_rows(file)), None)
+    return "recordings" if first is not None and "sources" in first.values else "cuts"
+
+
+def _of_one_channel(found: Iterator[_Found], channel: int | None, root: Path) -> Iterator[Utterance]:
+    seen: int | None = None
+    for utterance, its, in_file in found:
+        if channel is not None and its != channel:
+            continue
+        if seen is not None and in_file != seen:
+            raise UsageError(
+                f"{root}: {utterance.key!r} is channel {in_file} of its file, others are {seen}. Pack one at a time: "
+                "only_channel= here, and --channel for packing."
+            )
+        seen = in_file
+        yield utterance
+
+
+def _cuts(files: Sequence[Path], start: Path) -> Iterator[_Found]:
+    for row in (row for file in files for row in read_rows(file)):
+        cut = row.values
+        if cut.get("type", "MonoCut") != "MonoCut":
+            raise UsageError(f"{row.where}: a {cut['type']}; only plain cuts of one recording can be packed.")
+        with_audio = cut.get("recording")
+        if not isinstance(with_audio, dict):
+            raise UsageError(f"{row.where}: the cut has no recording, so there is no audio to pack.")
+        first = _number(row, cut, "start")
+        about = {**_about(cut.get("custom")), **_supervisions(row, cut.get("supervisions") or [])}
+        stretch = first, first + _number(row, cut, "duration")
+        audio, its, in_file = _audio(with_audio, row, start, cut.get("channel", 0))
+        yield Utterance(_text(row, cut, "id"), audio, *stretch, **about), its, in_file
+
+
+def _supervised(recordings: Sequence[Path], supervisions: Sequence[Path], start: Path) -> Iterator[_Found]:
+    known = {_text(row, row.values, "id"): row for file in recordings for row in read_rows(file)}
+    if not supervisions:
+        for name, row in known.items():
+            audio, its, in_file = _audio(row.values, row, start, 0)
+            yield Utterance(name, audio, None, None, **_about(row.values.get("custom"))), its, in_file
+    for row in (row for file in supervisions for row in read_rows(file)):
+        one = row.values
+        recording = known.get(_text(row, one, "recording_id"))
+        if recording is None:
+            raise UsageError(f"{row.where}: recording {one['recording_id']!r} is in no manifest of recordings.")
+        first = _number(row, one, "start")
+        audio, its, in_file = _audio(recording.values, recording, start, one.get("channel", 0))
+        about = {**_about(one.get("custom")), **_filled(one)}
+        stretch = first, first + _number(row, one, "duration")
+        yield Utterance(_text(row, one, "id"), audio, *stretch, **about), its, in_file
+
+
+def _audio(recording: Mapping[str, Any], row: Row, start: Path, channel: Any) -> tuple[Path, int, int]:
+    """Path of a recording's audio, its channel, and where that is in the file."""
+    if recording.get("transforms"):
+        raise UsageError(f"{row.where}: the recording is transformed ({recording['transforms'][0]}). Save it to files.")
+    wanted = channel[0] if isinstance(channel, list) and len(channel) == 1 else channel
+    if not isinstance(wanted, int):
+        raise UsageError(f"{row.where}: channels {channel}; one utterance is of one channel.")
+    for source in recording.get("sources", []):
+        if wanted in source.get("channels", [0]):
+            if source.get("type") != "file":
+                raise UsageError(f"{row.where}: audio of type {source.get('type')!r}; only files can be packed.")
+            return start / str(source.get("source", "")), wanted, source.get("channels", [0]).index(wanted)
+    raise UsageError(f"{row.where}: the recording has no source of channel {wanted}.")
+
+
+def _supervisions(row: Row, supervisions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if len(supervisions) == 1:
+        return {**_about(supervisions[0].get("custom")), **_filled(supervisions[0])}
+    if not supervisions:
+        return {}
+    turns = []
+    for one in supervisions:
+        first = _number(row, one, "start")
+        end = first + _number(row, one, "duration")
+        turns.append(segment(first, end, str(one.get("speaker") or one.get("text") or "")))
+    return {"segments": in_time(turns)}
+
+
+def _filled(supervision: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: supervision[name] for name in _FIELDS if supervision.get(name) is not None}
+
+
+def _about(custom: Any) -> dict[str, Any]:
+    """Custom fields; what the stream would take for its own gets an underscore."""
+    fields = custom if isinstance(custom, dict) else {}
+    return {f"{name}_" if name in RESERVED_KEYS else name: value for name, value in fields.items()}
+
+
+def _text(row: Row, values: Mapping[str, Any], name: str) -> str:
+    if values.get(name) is None:
+        raise UsageError(f"{row.where}: no {name!r}; not a manifest of Lhotse.")
+    return str(values[name])
+
+
+def _number(row: Row, values: Mapping[str, Any], name: str) -> float:
+    value = values.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise UsageError(f"{row.where}: {name} is {value!r}, expected seconds.")
+    return float(value)
+
+
+LHOTSE = Corpus(
+    lhotse,
+    "Lhotse manifests",
+    "a manifest of cuts or recordings, or the folder that holds them",
+    (
+        Option("only_channel", "only what is of this channel", "number", metavar="N"),
+        Option("audio_root", "where relative paths start (default: the manifest's folder)", metavar="FOLDER"),
+    ),
+)

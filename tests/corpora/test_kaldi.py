@@ -1,0 +1,128 @@
+"""Kaldi data directories and LibriMix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from corpora import layouts
+from corpora.trees import column, listed, tree
+
+import s3prl_stream as ss
+from s3prl_stream import corpora
+from s3prl_stream.errors import UsageError
+
+TURN = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n"
+
+
+def test_segments_texts_speakers(tmp_path: Path) -> None:
+    root = layouts.kaldi(tmp_path)
+    found = listed(corpora.kaldi(root))
+    assert {key: (one.start_seconds, one.end_seconds) for key, one in found.items()} == {
+        "anna-1": (0.5, 1.5), "ben-1": (1.25, 3.0), "anna-2": (None, None)
+    }  # fmt: skip
+    assert found["anna-1"].metadata == {"speaker": "anna", "text": "good day", "language": "en", "gender": "F"}
+    assert column(found, "text") == {"anna-1": "good day", "ben-1": "", "anna-2": "\u00fcber  all"}
+    assert Path(found["anna-2"].audio).name == "t w\u00f6.wav"
+
+
+def test_rttm_is_cut_to_the_utterance(tmp_path: Path) -> None:
+    turns = TURN.format("rec1", 0, 1, "anna") + TURN.format("rec1", 1.25, 0.5, "ben") + TURN.format("rec1", 3, 1, "ben")
+    root = tree(layouts.kaldi(tmp_path), {"rttm": turns})
+    found = listed(corpora.kaldi(root))
+    assert found["anna-1"].metadata["segments"] == [
+        {"start": 0.0, "end": 0.5, "label": "anna"}, {"start": 0.75, "end": 1.0, "label": "ben"}
+    ]  # fmt: skip
+    assert found["ben-1"].metadata["segments"] == [{"start": 0.0, "end": 0.5, "label": "ben"}]
+    assert "segments" not in found["anna-2"].metadata
+
+
+def test_whole_recordings_with_segments_as_turns(tmp_path: Path) -> None:
+    root = layouts.kaldi(tmp_path)
+    (root / "segments").write_text("anna-1 rec1 2.5 3.5\nben-1 rec1 1.25 3.0\nanna-2 rec1 0 0.5\n")
+    found = listed(corpora.kaldi(root, recordings=True))
+    assert column(found, "num_speakers") == {"rec1": 2, "rec2": 0}
+    assert found["rec1"].metadata["segments"] == [
+        {"start": 0.0, "end": 0.5, "label": "anna"},
+        {"start": 1.25, "end": 3.0, "label": "ben"},
+        {"start": 2.5, "end": 3.5, "label": "anna"},
+    ]
+    layouts.kaldi(tmp_path)
+    with pytest.raises(UsageError, match="'anna-2' has no end"):
+        corpora.kaldi(root, recordings=True)
+
+
+def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"wav/a.flac": "", "wav/b.wav": "", "utt2spk": "a x\nb y\n"})
+    assert column(listed(corpora.kaldi(root)), "speaker") == {"a": "x", "b": "y"}
+    elsewhere = tree(tmp_path / "data", {"wav.scp": "a a.flac\n"})
+    assert listed(corpora.kaldi(elsewhere, audio_root=root / "wav"))["a"].audio == str(root / "wav/a.flac")
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({"text": "anna-1 x\nben-1 y\n"}, "text has no line for 'anna-2' and 0 more; there are 3 utterances"),
+        ({"text": "anna-1 x\nben-1 y\nanna-2 z\nq w\n"}, "text has lines for unknown utterances, 'q'"),
+        ({"utt2spk": "anna-1 anna\n"}, "utt2spk has no line for 'ben-1' and 1 more"),
+        ({"segments": "anna-1 rec9 0 1\n"}, "segments, line 1: recording 'rec9' is not in wav.scp"),
+        ({"segments": "anna-1 rec1 0\n"}, "segments, line 1: 'anna-1 rec1 0' is not UTTERANCE"),
+        ({"segments": "anna-1 rec1 0 1\nanna-1 rec1 1 2\n"}, "line 2: utterance 'anna-1' stands in segments twice"),
+        ({"segments": "anna-1 rec1 zero 1\n"}, "line 1: 'zero' where seconds"),
+        ({"wav.scp": "rec1 a.wav\nrec1 b.wav\n"}, "line 2: recording 'rec1' stands in wav.scp twice"),
+        ({"wav.scp": "rec1 raw.ark:1234\n"}, "line 1: 'raw.ark:1234' is a place in an archive"),
+        ({"wav.scp": "rec1 touch /tmp/x |\n"}, "line 1: 'touch /tmp/x |' is a shell command"),
+        ({"wav.scp": ""}, "no recordings in it"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, files: dict[str, str], complaint: str) -> None:
+    root = tree(layouts.kaldi(tmp_path), files)
+    with pytest.raises(UsageError) as error:
+        list(corpora.kaldi(root))
+    assert complaint in str(error.value)
+
+
+def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
+    """A WAV from a pipe says an impossible length; what fails is reported as missing; nothing runs twice."""
+    root = tree(tmp_path / "data", {"one.wav": 1})
+    content = (root / "one.wav").read_bytes()
+    position = content.index(b"data") + 4
+    (root / "piped.wav").write_bytes(content[:position] + b"\x00\xf0\xff\x7f" + content[position + 4 :])
+    commands = f"a echo x >> {root}/runs; cat {root}/piped.wav |\nb cat {root}/gone.wav | cat |\nc {root}/one.wav\n"
+    (root / "wav.scp").write_text(commands)
+    with pytest.raises(UsageError, match="is a shell command"):
+        corpora.kaldi(root)
+    assert not (root / "runs").exists()
+    for _ in range(2):
+        found = listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))
+    assert (root / "runs").read_text() == "x\n"
+    assert (
+        soundfile.read(found["a"].audio, dtype="int16")[0].tolist()
+        == soundfile.read(root / "one.wav", dtype="int16")[0].tolist()
+    )
+    assert not Path(found["b"].audio).exists()
+    shards = ss.pack(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"), tmp_path / "set", sample_rate=8000)
+    assert sorted(shards.table().column("key").to_pylist()) == ["a", "c"]
+    (root / "wav.scp").write_text("a no-such-command |\n")
+    with pytest.raises(UsageError, match=r"wav\.scp: 'no-such-command ' cannot be run: .*not found"):
+        list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
+
+
+def test_librimix_knows_its_speakers_and_takes_turns_from_rttm(tmp_path: Path) -> None:
+    root = layouts.librimix(tmp_path)
+    found = listed(corpora.librimix(root, ["train-100", "test"]))
+    assert column(found, "speakers") == {
+        "19-198-0000_26-495-0001": ["19", "26"], "19-198-0002_19-198-0003": ["19", "19"],
+        "61-70968-0000_121-1-0001": ["61", "121"],
+    }  # fmt: skip
+    assert list(column(found, "num_speakers").values()) == [2, 1, 2]
+    rttm = tree(tmp_path, {"test.rttm": TURN.format("61-70968-0000_121-1-0001", 0.1, 0.5, "61")}) / "test.rttm"
+    (one,) = corpora.librimix(root, "test", rttm=rttm)
+    assert one.metadata["segments"] == [{"start": 0.1, "end": 0.6, "label": "61"}]
+    with pytest.raises(UsageError, match="say nothing of it"):
+        list(corpora.librimix(root, "train-100", rttm=[rttm]))
+    with pytest.raises(UsageError, match=r"several splits: .*test, train-100"):
+        corpora.librimix(root)
+    with pytest.raises(UsageError, match="no split of LibriMix"):
+        corpora.librimix(root, mix="mix_single")
