@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py").read_text("utf-8"), re.MULTILINE)
 assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
 
-HUGGINGFACE = ["datasets>=4,<6"]
+HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
 TENSORBOARD = ["tensorboard>=2.18,<3"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3prl_stream.pipes.features import CENTRED_KINDS, dims_of, extract
+from s3prl_stream.pipes.features import CENTRED_KINDS, dims_of, extract, normalised
 from s3prl_stream.pipes.kaldi import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
@@ -63,6 +63,32 @@ class FrontEnd:
         """Frames int64 [B] of waveforms of these lengths (samples)."""
         samples = torch.as_tensor(lengths).clamp(min=MIN_SAMPLES)
         return 1 + (samples if self.kind in CENTRED_KINDS else samples - WINDOW_SAMPLES) // self.stride
+
+    def legacy_features(self, wavs: Sequence[Any]) -> list[Tensor]:
+        """Of the waveforms [T] of a batch, as S3PRL computes them: normalised features [F, D] each.
+
+        Its log-mel sees the zeros behind a shorter waveform, and counts the frames by the share of the longest one's.
+        """
+        if self.kind not in CENTRED_KINDS:
+            return [self.features(wav, norm="utterance") for wav in wavs]
+        longest = max(len(wav) for wav in wavs)
+        counts = self.legacy_num_frames([len(wav) for wav in wavs]).tolist()
+        feats = []
+        for wav, count in zip(wavs, counts, strict=True):
+            scaled = np.asarray(wav, dtype=np.float32)
+            if self.target_db is not None:
+                scaled = scale_to_db(scaled, self.target_db)
+            padded = torch.from_numpy(np.pad(scaled, (0, longest - len(scaled))))
+            feats.append(normalised(extract(padded, self.kind, norm="none", deltas=self.deltas)[:count], "utterance"))
+        return feats
+
+    def legacy_num_frames(self, lengths: Sequence[int] | Tensor) -> Tensor:
+        """Frames int64 [B] that S3PRL counts of waveforms of these lengths (samples) in one batch."""
+        if self.kind not in CENTRED_KINDS:
+            return self.num_frames(lengths)
+        samples = [int(length) for length in lengths]
+        per_frame = max(samples) / (1 + max(samples) // self.stride)
+        return torch.tensor([round(one / per_frame) for one in samples])
 
 
 def feature_seconds_by_set(batch: Batch) -> dict[str, float]:

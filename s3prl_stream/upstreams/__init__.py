@@ -9,7 +9,10 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device
 from s3prl_stream.upstreams.baselines import BASELINE, BASELINES
+from s3prl_stream.upstreams.files import checkpoint_upstream
+from s3prl_stream.upstreams.huggingface import CONFIG, huggingface_upstream
 from s3prl_stream.upstreams.runs import run_upstream
+from s3prl_stream.upstreams.torchaudio_models import PREFIX, bundle_upstream
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
 
 __all__ = ["BASELINE", "BASELINES", "FeatureUpstream", "Upstream", "upstream"]
@@ -21,6 +24,7 @@ def upstream(
     trained: bool = True,
     seed: int = 0,
     encoder: nn.Module | None = None,
+    legacy: bool = False,
     device: str | None = "cpu",
 ) -> Upstream:
     """An upstream in evaluation mode.
@@ -29,25 +33,40 @@ def upstream(
         name: one of
 
             - output folder of a pretraining run, or one of its `checkpoints/step-...`,
-            - a baseline without a network: "logmel80", "fbank", "mfcc", "spectrogram" ... (`BASELINES`).
-        trained: False: the same network with fresh weights.
+            - a baseline without a network: "logmel80", "fbank", "mfcc", "spectrogram" ... (`BASELINES`),
+            - a file: a checkpoint of S3PRL's recipes or of its converted HuBERT, or one of `save_torchaudio`,
+            - "torchaudio:HUBERT_BASE", any bundle of wav2vec 2.0's kind; with weights from a file
+              "torchaudio:HUBERT_BASE:FILE",
+            - a directory of Hugging Face's with a Wav2Vec2Model, HubertModel, WavLMModel ...
+        trained: False: the same network of a run with fresh weights.
         seed: of these fresh weights.
         encoder: a fresh instance, if the run was made with an encoder of one's own.
+        legacy: of a checkpoint of S3PRL, its numbers where they depend on what else is in the batch.
         device: where it computes; None: the GPU if there is one.
 
     Raises:
-        UsageError: nothing of that name, or no checkpoint in it.
+        UsageError: nothing of that name, or nothing that can be loaded.
     """
     used_device = pick_device(device)
-    if str(name) in BASELINES:
-        return (
-            FeatureUpstream(None, BASELINES[str(name)].front_end, norm=BASELINES[str(name)].norm).to(used_device).eval()
-        )
-    path = Path(name)
-    if path.is_dir() or not path.exists():
-        found: Upstream = run_upstream(path, trained=trained, seed=seed, encoder=encoder)
-    else:
-        raise UsageError(
-            f"{path}: not an upstream; give the folder of a run ({SETTINGS}) or one of {', '.join(BASELINES)}"
-        )
+    found = _find(str(name), trained=trained, seed=seed, encoder=encoder, legacy=legacy)
     return found.to(used_device).eval()
+
+
+def _find(name: str, *, trained: bool, seed: int, encoder: nn.Module | None, legacy: bool) -> Upstream:
+    path = Path(name)
+    if (path / SETTINGS).is_file() or path.name.startswith("step-"):
+        return run_upstream(path, trained=trained, seed=seed, encoder=encoder)
+    if not trained or encoder is not None:
+        raise UsageError(f"{name}: untrained weights and encoders of one's own are for runs; there is no {SETTINGS}")
+    if name in BASELINES:
+        return FeatureUpstream(None, BASELINES[name].front_end, norm=BASELINES[name].norm)
+    if name.startswith(PREFIX):
+        return bundle_upstream(name)
+    if (path / CONFIG).is_file():
+        return huggingface_upstream(path)
+    if path.is_file():
+        return checkpoint_upstream(path, legacy=legacy)
+    raise UsageError(
+        f"upstream {name!r}: no {SETTINGS} there, no {CONFIG}, no file, and none of {', '.join(BASELINES)}. Give the "
+        f"output folder of `s3prl-stream pretrain`, a checkpoint, or {PREFIX}BUNDLE"
+    )

@@ -1,4 +1,4 @@
-"""Upstreams from runs of `pretrain`."""
+"""Upstreams from recipes: a run of `pretrain`, or any network with its objective."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import fresh_objective, load_objective, read_settings, recipe_of, run_of
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
+from s3prl_stream.upstreams.waves import WaveUpstream
 
 
 def run_upstream(path: Path, *, trained: bool, seed: int, encoder: nn.Module | None) -> Upstream:
@@ -18,17 +19,22 @@ def run_upstream(path: Path, *, trained: bool, seed: int, encoder: nn.Module | N
         UsageError: no run there, or no checkpoint in it.
     """
     settings = read_settings(run_of(path))
-    recipe = recipe_of(settings)
     if trained:
         objective = load_objective(path, encoder=encoder)
     else:
         objective = fresh_objective(path, settings, encoder=encoder, seed=seed)
-    return upstream_of(recipe, objective)
+    return upstream_of(recipe_of(settings), objective)
 
 
 def upstream_of(recipe: Recipe, objective: nn.Module) -> Upstream:
-    """The encoder of an objective, where it is and as it is: it stays the objective's own."""
-    network: nn.Module = objective.encoder  # type: ignore[assignment]
-    assert recipe.front_end is not None
-    found = FeatureUpstream(network, recipe.front_end, norm=recipe.stream_settings.norm)
-    return found.to(next(network.parameters()).device)
+    """An upstream of a recipe's network; DistilHuBERT's predictions of its teacher's layers are hidden states too."""
+    encoder: nn.Module = objective.encoder  # type: ignore[assignment]
+    if recipe.front_end is None:
+        head: nn.Module = objective.head  # type: ignore[assignment]
+        shown = recipe.model.target_size == getattr(encoder, "hidden_size", None)
+        return (
+            WaveUpstream(encoder, head, num_predictions=len(recipe.model.target_layers))
+            if shown
+            else WaveUpstream(encoder)
+        )
+    return FeatureUpstream(encoder, recipe.front_end, norm=recipe.stream_settings.norm, legacy=recipe.legacy)

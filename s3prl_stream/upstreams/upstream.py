@@ -58,10 +58,14 @@ class FeatureUpstream(Upstream):
         encoder: (feat [B, F, D], feat_len [B]) -> hidden states; None: the features are the only hidden state.
         front_end: from waveforms to features.
         norm: of the features, as in `ExtractFeat`.
+        legacy: features as S3PRL computes them for a batch, see `FrontEnd.legacy_features`.
     """
 
-    def __init__(self, encoder: nn.Module | None, front_end: FrontEnd, *, norm: str = "utterance") -> None:
+    def __init__(
+        self, encoder: nn.Module | None, front_end: FrontEnd, *, norm: str = "utterance", legacy: bool = False
+    ) -> None:
         super().__init__()
+        self.legacy = legacy
         self.encoder = encoder
         self.front_end = front_end
         self.norm = norm
@@ -73,18 +77,21 @@ class FeatureUpstream(Upstream):
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
         """See `Upstream.forward`."""
         sizes = sizes_of(wavs, lengths)
-        pairs = zip(wavs, sizes, strict=True)
-        feats = [self.front_end.features(wav[:size], norm=self.norm) for wav, size in pairs]
+        valid = [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
+        if self.legacy:
+            feats = self.front_end.legacy_features(valid)
+        else:
+            feats = [self.front_end.features(wav, norm=self.norm) for wav in valid]
         device = next(self.buffers()).device
         feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
         if self.encoder is None:
             return [feat_BFD]
-        hidden_states: list[Tensor] = self.encoder(feat_BFD, self.num_frames(sizes).to(device))
+        hidden_states: list[Tensor] = self.encoder(feat_BFD, torch.tensor([len(feat) for feat in feats], device=device))
         return hidden_states
 
     def num_frames(self, lengths: Lengths) -> Tensor:
-        """See `Upstream.num_frames`."""
-        return self.front_end.num_frames(lengths)
+        """See `Upstream.num_frames`. With `legacy` the lengths are those of a whole batch."""
+        return self.front_end.legacy_num_frames(lengths) if self.legacy else self.front_end.num_frames(lengths)
 
 
 def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:

@@ -67,6 +67,10 @@ def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_p
 
 def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("no weights here")
-    for name in (tmp_path / "thesis.txt", tmp_path, "no/such/run"):
-        with pytest.raises(ss.UsageError, match=r"run\.json"):
+    with pytest.raises(ss.UsageError, match="loaded safely"):
+        ss.upstream(tmp_path / "thesis.txt")
+    for name in (tmp_path, "no/such/run"):
+        with pytest.raises(ss.UsageError, match=r"no run\.json"):
             ss.upstream(name)
+    with pytest.raises(ss.UsageError, match="are for runs"):
+        ss.upstream("logmel80", trained=False)

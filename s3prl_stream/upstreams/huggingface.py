@@ -1,0 +1,82 @@
+"""Upstreams from Hugging Face: a directory that `save_pretrained` wrote, of a model of wav2vec 2.0's kind.
+
+Nothing is downloaded and no code of the directory runs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.models import weight_names
+from s3prl_stream.upstreams.library_waves import LibraryUpstream
+
+CONFIG = "config.json"
+KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+
+
+class HuggingFaceUpstream(LibraryUpstream):
+    """A `HubertModel`, `Wav2Vec2Model`, `WavLMModel` ..."""
+
+    def __init__(self, model: Any, *, normalize: bool) -> None:
+        config = model.config
+        super().__init__(
+            model,
+            kernels=config.conv_kernel,
+            strides=config.conv_stride,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            normalize=normalize,
+        )
+
+    def hidden_states(self, wav_BT: Tensor, wav_len_B: Tensor) -> list[Tensor]:
+        """The first layer's input, then the output of each layer."""
+        attended_BT = (torch.arange(wav_BT.shape[1], device=wav_BT.device) < wav_len_B[:, None]).long()
+        output: Any = self.model(wav_BT, attention_mask=attended_BT, output_hidden_states=True)
+        return list(output.hidden_states)
+
+    def wave_weights(self) -> dict[str, Tensor] | None:
+        """Weights under the names of `WaveEncoder`, for a student to begin with; None: the model is of another kind."""
+        if not self._time_norm:
+            return None
+        try:
+            return weight_names.to_ours(
+                self.model.state_dict(), weight_names.library_wave(self.num_layers, library="huggingface")
+            )
+        except KeyError:
+            return None
+
+
+def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:
+    """An upstream of a directory with `config.json` and weights.
+
+    Raises:
+        UsageError: transformers is not installed, or the model is of another kind or cannot be loaded.
+    """
+    kind = json.loads((folder / CONFIG).read_text()).get("model_type")
+    if kind not in KINDS:
+        raise UsageError(f"{folder}: a model of type {kind!r}; there are {', '.join(KINDS)}")
+    try:
+        from transformers import AutoModel
+    except ImportError as error:
+        raise UsageError(f'{folder}: needs transformers: pip install "s3prl-stream[huggingface]" ({error})') from error
+    try:
+        model = AutoModel.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"{folder}: cannot be loaded: {str(error)[:400]}") from error
+    model.config.layerdrop = 0.0
+    model.config.apply_spec_augment = False
+    return HuggingFaceUpstream(model, normalize=_wants_normalised(folder, model.config))
+
+
+def _wants_normalised(folder: Path, config: Any) -> bool:
+    """As the preprocessor beside the model says; where there is none, models with layer norm in the convolutions do."""
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return bool(json.loads(path.read_text()).get("do_normalize", False))
+    return bool(getattr(config, "feat_extract_norm", "group") == "layer")

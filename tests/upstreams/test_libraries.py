@@ -1,0 +1,103 @@
+"""Models of torchaudio and of Hugging Face as upstreams: the library's own numbers, alone and in a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from upstreams.small_models import save_small_huggingface, save_small_torchaudio
+from upstreams.test_upstream import LENGTHS, assert_interface, wavs
+
+import s3prl_stream as ss
+from s3prl_stream.models.wave import WaveEncoder
+from s3prl_stream.upstreams.torchaudio_models import bundle_upstream
+from s3prl_stream.upstreams.waves import WaveUpstream
+
+
+def as_ours(up: Any) -> WaveUpstream:
+    """The same weights in our own network."""
+    encoder = WaveEncoder(
+        conv_size=8,
+        hidden_size=24,
+        num_layers=3,
+        num_heads=2,
+        ffn_size=32,
+        position_kernel=16,
+        position_groups=4,
+        feature_norm=True,
+        positions_first=True,
+    )
+    encoder.load_state_dict(up.wave_weights())
+    return WaveUpstream(encoder.eval()).eval()
+
+
+def assert_same_numbers(one: Any, other: Any) -> None:
+    with torch.no_grad():
+        first, second = one(wavs()), other(wavs())
+    assert len(first) == len(second)
+    for row, frames in enumerate(one.num_frames(LENGTHS).tolist()):
+        for left, right in zip(first, second, strict=True):
+            torch.testing.assert_close(left[row, :frames], right[row, :frames], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["base", "large", "wavlm"])
+def test_torchaudio(kind: str, tmp_path: Path) -> None:
+    model: Any = save_small_torchaudio(tmp_path / "model.pt", kind)
+    up: Any = ss.upstream(tmp_path / "model.pt")
+    assert (up.stride, up.hidden_size, up.num_layers) == (320, 24, 3)
+    assert_interface(up, tolerance=2e-5)
+    wav = wavs()[0]
+    given = nn.functional.layer_norm(wav, wav.shape, eps=1e-7) if kind == "large" else wav
+    with torch.no_grad():
+        expected, _ = model.extract_features(given[None])
+        found = up([wav])
+    for one, two in zip(found[1:], expected, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+    if kind == "base":
+        assert_same_numbers(up, as_ours(up))
+    else:
+        assert up.wave_weights() is None
+
+
+def test_bundles_are_found_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ss.UsageError, match="HUBERT_BASE"):
+        bundle_upstream("torchaudio:HUBERT")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ss.UsageError, match="do not fit"), torch.device("meta"):
+        bundle_upstream(f"torchaudio:HUBERT_BASE:{tmp_path / 'other.pt'}")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # transformers' WavLM in torch 2.11
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("hubert", {}),
+        ("wav2vec2", {}),
+        ("wavlm", {}),
+        ("hubert", {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}),
+    ],
+)
+def test_huggingface(kind: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    model: Any = save_small_huggingface(tmp_path, kind, **changed)
+    up: Any = ss.upstream(tmp_path)
+    assert (up.stride, up.hidden_size, up.num_layers) == (320, 24, 3)
+    assert_interface(up, tolerance=2e-5)
+    wav = wavs()[0]
+    given = nn.functional.layer_norm(wav, wav.shape, eps=1e-7) if changed else wav
+    with torch.no_grad():
+        expected = model(given[None], output_hidden_states=True).hidden_states
+        found = up([wav])
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    if kind != "wavlm" and not changed:
+        assert_same_numbers(up, as_ours(up))
+
+
+def test_other_directories_of_hugging_face_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ss.UsageError, match="type 'bert'"):
+        ss.upstream(tmp_path)
