@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument("--teacher", metavar="UPSTREAM", help="of distilhubert: a run, a checkpoint or a name")
     parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
     parser.add_argument("--hidden-size", metavar="N", type=int, help="default: the recipe's, as for all that follow")
     parser.add_argument("--layers", metavar="N", type=int, help="layers of the encoder")
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.recipes.pretrain import pretrain
     from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
     from s3prl_stream.settings import describe, read_assignments, read_settings_file, resolve
+    from s3prl_stream.upstreams import upstream
 
     recipe = find_recipe(args.recipe)
     parts = {"model": recipe.model, "stream": recipe.stream_settings, "train": recipe.train}
@@ -131,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         shards,
         steps=args.steps,
         out=args.out,
+        teacher=None if args.teacher is None else upstream(args.teacher),
         valid=ValidSettings(**chosen["valid"]),
         skip_batches=[_range_from(text) for text in args.skip_batches],
         exclude=[] if args.exclude is None else _clips_from(Path(args.exclude)),

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
-from s3prl_stream.errors import StateError
+from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.recipe import Recipe
@@ -39,6 +39,7 @@ def pretrain(
     steps: int,
     out: str | Path,
     encoder: nn.Module | None = None,
+    teacher: nn.Module | None = None,
     valid: ValidSettings | Mapping[str, Any] | None = None,
     skip_batches: Sequence[tuple[int, int]] = (),
     exclude: Sequence[str | tuple[str, str]] = (),
@@ -59,6 +60,7 @@ def pretrain(
             `resumes.jsonl`, a `Loader.receipt` for each time that it was continued.
         encoder: any module (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H] with `hidden_size`;
             None: the recipe's own.
+        teacher: (wavs, lengths) -> hidden states, such as `ss.upstream(...)`, for a recipe that distils one.
         valid: what is held out, and how often the loss on it is asked; see `ValidSettings`.
         skip_batches, exclude: global batches (first to last, included) and clips to leave out from where the run
             stands, see `Loader.skip` and `Loader.exclude`; the checkpoints remember them.
@@ -85,7 +87,7 @@ def pretrain(
             held_out,
             steps=steps,
             run=Path(out),
-            encoder=encoder,
+            networks=(encoder, teacher),
             device=device,
             leave_out=(skip_batches, exclude),
             hooks=hooks,
@@ -101,7 +103,7 @@ def _pretrain(
     *,
     steps: int,
     run: Path,
-    encoder: nn.Module | None,
+    networks: tuple[nn.Module | None, nn.Module | None],
     device: torch.device,
     leave_out: tuple[Sequence[tuple[int, int]], Sequence[str | tuple[str, str]]],
     hooks: Sequence[MakeHook],
@@ -121,7 +123,10 @@ def _pretrain(
         **{name: value for name, value in parts["train"].items() if name != "published_steps"},
     )
     ranks.share_of(train_settings.update_batches)
-    objective = build_objective(recipe, encoder=encoder, seed=own.seed)
+    encoder, teacher = networks
+    if recipe.has_teacher and teacher is None:
+        raise UsageError(f"recipe {recipe.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
+    objective = build_objective(recipe, encoder=encoder, seed=own.seed, teacher=teacher)
     written = {
         "recipe": recipe.name,
         "data": f"{shards.name} {shards.fingerprint}",
@@ -130,6 +135,7 @@ def _pretrain(
         **parts["train"],
         "legacy": recipe.legacy,
         "encoder": parts["model"] if encoder is None else describe_module(encoder),
+        **({} if teacher is None else {"teacher": describe_module(teacher, values=True)}),
         "steps": steps,
         **dataclasses.asdict(own),
         "device": str(device),

@@ -122,8 +122,16 @@ def pick_device(device: str | None) -> torch.device:
     return chosen
 
 
-def describe_module(module: nn.Module) -> str:
-    """Class and a hash of the parameters' names and shapes: a custom encoder of another shape is another run."""
-    shapes = "\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in module.state_dict().items())
-    digest = hashlib.blake2b(shapes.encode(), digest_size=8).hexdigest()
-    return f"{type(module).__module__}.{type(module).__qualname__} {digest}"
+def describe_module(module: nn.Module, *, values: bool = False) -> str:
+    """Class and a hash of the parameters' names and shapes: a custom encoder of another shape is another run.
+
+    Args:
+        module: an encoder or a teacher.
+        values: hash its numbers too, as those of a network that is not trained.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    state = module.state_dict()
+    digest.update("\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()).encode())
+    for tensor in state.values() if values else ():
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return f"{type(module).__module__}.{type(module).__qualname__} {digest.hexdigest()}"
