@@ -8,10 +8,13 @@ from s3prl_stream.pipes.effects import apply_effects
 from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
+from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import NormWav
 from s3prl_stream.pipes.on_batch import OnBatch
 from s3prl_stream.pipes.on_device import OnDevice
 from s3prl_stream.pipes.record_draws import RecordDraws
+from s3prl_stream.pipes.reverberate import Reverberation
+from s3prl_stream.pipes.rooms import RirBank
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
 from s3prl_stream.pipes.sox_effects import SoxEffects
@@ -34,10 +37,13 @@ __all__ = [
     "LoadAudio",
     "MaskedReconstruction",
     "NoiseAugmentation",
+    "NoiseBank",
     "NormWav",
     "OnBatch",
     "OnDevice",
     "RecordDraws",
+    "Reverberation",
+    "RirBank",
     "SentencePieceTokenizer",
     "SequentialDataPipe",
     "SoxEffects",

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.add_noise import NoiseAugmentation, mix_at_snr
+from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import rms
+from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.sample import Sample
 
 
@@ -84,6 +88,31 @@ def test_second_stage_of_a_chain_draws_other_noise() -> None:
     assert abs(np.corrcoef(once - tones(1)[0]["wav"], twice - once)[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("voices", [1, 4, (2, 5)])
+def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "noise").mkdir()
+    for number, level in enumerate((0.003, 0.3)):
+        wav = level * np.cumsum(rng.standard_normal(30_000)) / 100
+        soundfile.write(tmp_path / "noise" / f"{number}.wav", wav, 16_000)
+    bank = NoiseBank(tmp_path / "noise", cache=tmp_path / "cache")
+    samples = [{"wav": wav["wav"], "sample_rate": 16_000} for wav in tones(30)]
+    stage = NoiseAugmentation(noise=bank, snr=(0, 10), voices=voices, prob=0.8)
+    num_noisy = 0
+    for before, after in zip(samples, stage(RecordDraws()(samples)), strict=True):
+        drawn = after["draws"]["add_noise"]
+        if not drawn["applied"]:
+            assert np.array_equal(after["wav"].numpy(), before["wav"])
+            continue
+        num_noisy += 1
+        assert 0 <= drawn["snr_db"] <= 10
+        assert measured_snr_db(before["wav"], after["wav"].numpy()) == pytest.approx(drawn["snr_db"], abs=0.01)
+    assert 10 < num_noisy < 30
+    assert bank.fingerprint in stage.describe()
+    with pytest.raises(UsageError, match="the bank is at 16000 Hz, the audio at 8000 Hz"):
+        list(stage([{**sample, "sample_rate": 8_000} for sample in samples]))
+
+
 def test_silence_gets_nothing() -> None:
     for num_frames in (0, 50):
         (sample,) = NoiseAugmentation()([{"wav": np.zeros(num_frames, np.float32)}])
@@ -94,7 +123,9 @@ def test_silence_gets_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise": "babble"}, '"gaussian"'),
+        ({"noise": "babble"}, '"gaussian" nor a NoiseBank'),
+        ({"voices": 3}, "of a NoiseBank"),
+        ({"voices": 0.5}, "voices"),
         ({"snr": (6, 3)}, "lowest, highest"),
         ({"snr": [1, 2, 3]}, "lowest, highest"),
         ({"snr": float("nan")}, "lowest, highest"),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
+import soundfile
 
 from s3prl_stream import pipes
+from s3prl_stream.pipes import NoiseBank, RirBank
 from s3prl_stream.pipes import stage as stage_module
 from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.sample import Sample
@@ -19,6 +26,8 @@ from tests import contract
 from tests.contract import StageCase
 
 RATE = 16_000
+
+BankType = TypeVar("BankType", NoiseBank, RirBank)
 
 
 def waveforms() -> list[Sample]:
@@ -47,6 +56,21 @@ def features() -> list[Sample]:
     return [{"feat": rng.standard_normal((frames, 80), dtype=np.float32)} for frames in (60, 99, 41)]
 
 
+@cache
+def bank(kind: type[BankType]) -> BankType:
+    """A bank of three short noises."""
+    folder = Path(tempfile.mkdtemp(prefix="s3prl_stream_bank"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        soundfile.write(folder / f"{number}.wav", 0.1 * rng.standard_normal(2_000 + number), RATE)
+    return kind(folder, cache=folder)
+
+
+def other_bank() -> NoiseBank:
+    return NoiseBank(Path(pipes.__file__).parents[2] / "shards" / "sample", cache=bank(NoiseBank)._path.parent)
+
+
 STAGES = {
     "load_audio": StageCase(
         pipes.LoadAudio,
@@ -63,9 +87,27 @@ STAGES = {
     "add_noise": StageCase(
         lambda: pipes.NoiseAugmentation(prob=0.9),
         waveforms,
-        {"snr": (0.0, 5.0), "prob": 0.5},
+        {"noise": bank(NoiseBank), "snr": (0.0, 5.0), "prob": 0.5},
         random=True,
-        single_valued=frozenset({"noise"}),
+        single_valued=frozenset({"voices"}),
+    ),
+    "add_noise_of_a_bank": StageCase(
+        lambda: pipes.NoiseAugmentation(noise=bank(NoiseBank), voices=(1, 3), prob=0.9),
+        waveforms,
+        {"noise": other_bank(), "snr": (0.0, 5.0), "prob": 0.5, "voices": 2},
+        random=True,
+    ),
+    "reverberate": StageCase(
+        lambda: pipes.Reverberation(prob=0.9),
+        waveforms,
+        {"rooms": bank(RirBank), "rt60": 0.3, "drr_db": 3.0, "max_seconds": 1.0, "prob": 0.5},
+        random=True,
+    ),
+    "reverberate_by_a_bank": StageCase(
+        lambda: pipes.Reverberation(rooms=bank(RirBank)),
+        waveforms,
+        {"rooms": "simulated", "rt60": 0.3, "drr_db": 3.0, "max_seconds": 1.0, "prob": 0.5},
+        random=True,
     ),
     "on": StageCase(lambda: pipes.OnDevice(device="cpu"), waveforms, {"device": "cuda"}),
     "record_draws": StageCase(pipes.RecordDraws, waveforms, {}),
@@ -127,13 +169,15 @@ def test_every_public_stage_is_in_the_table() -> None:
         for value in vars(pipes).values()
         if isinstance(value, type) and issubclass(value, Stage) and value.functional_name
     }
-    assert public == set(STAGES)
+    assert public == {case.build().functional_name for case in STAGES.values()}
 
 
 def test_every_stage_file_is_imported_and_listed() -> None:
     listed = {f"{name}.py" for name in vars(pipes)} | {"__init__.py"}
     folder = Path(pipes.__file__).parent
-    assert {path.name for path in folder.glob("*.py")} <= listed
+    stages = {path.name for path in folder.glob("*.py") if "\n@chained(" in path.read_text("utf-8")}
+    assert len(stages) > 5
+    assert stages <= listed
     public = {name for name, value in vars(pipes).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert pipes.__all__ == sorted(public - {"annotations"})
 

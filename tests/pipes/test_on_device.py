@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import s3prl_stream as ss
@@ -86,6 +88,46 @@ def test_a_chain_for_apc_agrees() -> None:
     plain = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio()
     moved = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio().on("cpu")
     assert_batches_agree(tail(moved), tail(plain))
+
+
+def test_noise_of_a_bank_and_rooms_agree_with_what_is_drawn(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "noise.wav", speech_like(20_000, 99), RATE)
+    bank = ss.pipes.NoiseBank(tmp_path, cache=tmp_path / "cache")
+
+    def tail(source: Source) -> Source:
+        noisy = source.add_noise(noise=bank, snr=(0, 20), voices=(1, 3), prob=0.7)
+        return noisy.reverberate(rt60=(0.1, 0.4), prob=0.6).features("logmel80", norm="none")
+
+    plain = tail(ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio().record_draws())
+    batches = assert_batches_agree(tail(stream().record_draws().on("cpu")), plain)
+    draws = [draw for batch in batches for draw in batch["draws"]]
+    assert {draw["add_noise"]["applied"] for draw in draws} == {True, False}
+    assert {draw["reverberate"]["applied"] for draw in draws} == {True, False}
+
+
+def test_dense_noise_has_the_same_ratio_and_follows_identity() -> None:
+    def batches(source: Source) -> list[dict[str, Any]]:
+        return list(ss.Loader(source.record_draws().on("cpu").add_noise(snr=(-5, 15), prob=0.8)))
+
+    again = iter(ss.Loader(stream(seed=1).record_draws().on("cpu").add_noise(snr=(-5, 15), prob=0.8)))
+    plain = ss.Loader(stream())
+    noisy = batches(stream())
+    for batch, clean_batch, same in zip(noisy, plain, batches(stream()), strict=True):
+        assert torch.equal(batch["wav"], same["wav"])
+        rows = zip(batch["wav"], clean_batch["wav"] / 32768, batch["wav_len"].tolist(), batch["draws"], strict=True)
+        for row, clean, length, draws in rows:
+            drawn = draws["add_noise"]
+            added = (row - clean).double()
+            assert not added[length:].any()
+            if not drawn["applied"]:
+                assert not added.any()
+                continue
+            ratio = 20 * float(torch.log10(clean.double().norm() / added.norm()))
+            assert ratio == pytest.approx(drawn["snr_db"], abs=0.1)
+            if length > 1_000:
+                white = added[:length] / added[:length].std()
+                assert abs(float((white[1:] * white[:-1]).mean())) < 5 / length**0.5
+    assert not torch.equal(next(again)["wav"][:, :50], noisy[0]["wav"][:, :50])
 
 
 def test_what_is_too_short_is_listed_as_without() -> None:

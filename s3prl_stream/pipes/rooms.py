@@ -1,0 +1,108 @@
+"""Room impulse responses, measured or simulated, and the convolution with them.
+
+A response is float32 [R] whose direct path, its strongest sample, stands at `DIRECT_AT` and is 1: level and time of the
+direct sound stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.pipes.audio_bank import I16, AudioBank
+
+F32: TypeAlias = npt.NDArray[np.float32]
+
+DIRECT_AT = 32
+"""Samples kept before the direct path: the beginning of a band-limited pulse, 2 ms at 16 kHz."""
+
+DECAY_60_DB = 3.0 * np.log(10.0)
+"""An amplitude that falls by 60 dB in one unit of time falls as exp(-DECAY_60_DB * t)."""
+
+
+class RirBank(AudioBank):
+    """Measured room impulse responses, one a file, opened once on a machine; for `reverberate(rooms=RirBank("rirs"))`.
+
+    Arguments, attributes and errors are those of `AudioBank`.
+    """
+
+    keeps_silence = True
+
+    def draw(self, rng: np.random.Generator, *, max_seconds: float) -> F32:
+        """One of the responses, at most so long behind its direct path."""
+        return aligned(self.clip(int(rng.integers(len(self)))), round(max_seconds * self.sample_rate))
+
+    def _prepared(self, wav: I16) -> I16:
+        return wav if wav.any() else wav[:0]
+
+
+def aligned(response: npt.NDArray[np.generic], max_samples: int) -> F32:
+    """Any response [R] with its strongest sample at `DIRECT_AT` and equal to 1, at most `max_samples` behind it."""
+    direct = int(np.abs(response.astype(np.float64)).argmax())
+    begin = max(direct - DIRECT_AT, 0)
+    kept = response[begin : direct + max_samples].astype(np.float64) / float(response[direct])
+    return np.pad(kept, (DIRECT_AT - (direct - begin), 0)).astype(np.float32)
+
+
+def simulated(
+    rng: np.random.Generator, sample_rate: int, *, rt60_seconds: float, drr_db: float, delay_ms: float
+) -> F32:
+    """A direct path and behind it noise that decays by 60 dB in `rt60_seconds`, down to -60 dB.
+
+    J.-D. Polack, "La transmission de l'energie sonore dans les salles", 1988: what follows the first echoes of a room
+    is like Gaussian noise under an exponential. `drr_db` is the ratio of the energies of the direct path and of all the
+    rest, which begins `delay_ms` later.
+    """
+    delay = max(round(delay_ms * sample_rate / 1000), 1)
+    seconds = np.arange(max(round(rt60_seconds * sample_rate), 1)) / sample_rate
+    tail = rng.standard_normal(len(seconds), dtype=np.float32) * np.exp(-DECAY_60_DB / rt60_seconds * seconds)
+    tail *= 10.0 ** (-drr_db / 20.0) / np.sqrt(np.square(tail, dtype=np.float64).sum())
+    response = np.zeros(DIRECT_AT + delay + len(tail), dtype=np.float32)
+    response[DIRECT_AT] = 1.0
+    response[DIRECT_AT + delay :] = tail
+    return response
+
+
+def reverberated(wav: F32, response: F32) -> F32:
+    """wav float32 [T] convolved with a response float32 [R] -> [T]; the direct sound stays where it is.
+
+    By FFT, block by block (overlap-add), in float64 and in one thread.
+    """
+    if not len(wav):
+        return wav
+    num_points = _block_points(len(response), len(wav))
+    step = num_points - len(response) + 1
+    spectrum = np.fft.rfft(response, num_points)
+    num_blocks = -(-len(wav) // step)
+    blocks = np.zeros((num_blocks, num_points))
+    padded = np.zeros(num_blocks * step, dtype=np.float64)
+    padded[: len(wav)] = wav
+    blocks[:, :step] = padded.reshape(num_blocks, step)
+    parts = np.fft.irfft(np.fft.rfft(blocks) * spectrum, num_points)
+    out = np.zeros(num_blocks * step + num_points)
+    for number, part in enumerate(parts):
+        out[number * step : number * step + num_points] += part
+    result: F32 = out[DIRECT_AT : DIRECT_AT + len(wav)].astype(np.float32)
+    return result
+
+
+def good_fft_size(least: int) -> int:
+    """The smallest number from `least` on that has no prime factor above 5."""
+    size = max(least, 1)
+    while True:
+        rest = size
+        for factor in (2, 3, 5):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return size
+        size += 1
+
+
+def _block_points(response_samples: int, num_samples: int) -> int:
+    """A power of two, near the one that costs least: about four times the response, not more than all of it at once."""
+    longest = response_samples + num_samples - 1
+    wanted = min(max(4 * response_samples, 1024), longest)
+    return 1 << (wanted - 1).bit_length()
