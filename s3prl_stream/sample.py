@@ -25,8 +25,8 @@ RESERVED_KEYS = frozenset({
 TEXT_KEYS = ("text", "transcription")
 """Where the text of an utterance is looked for."""
 
-WHOLE_UTTERANCE_KEYS = frozenset({*TEXT_KEYS, "segments", "tokens"})
-"""What is true of a whole utterance only, so that no piece of one may keep it."""
+UNCUTTABLE_KEYS = frozenset({*TEXT_KEYS, "tokens"})
+"""What is true of a whole utterance only, so that no piece of one may keep it. Segments are cut with it."""
 
 
 class Utterance:

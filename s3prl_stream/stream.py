@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +21,7 @@ from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
-from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Batch, PlannedBatch, Sample
+from s3prl_stream.sample import UNCUTTABLE_KEYS, Batch, PlannedBatch, Sample
 from s3prl_stream.shards.read_ahead import ReadAhead, depth_of, with_coming
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -47,6 +48,8 @@ class ShardStream(Root):
     Raises:
         UsageError: a setting out of range, a malformed selection, nothing selected.
     """
+
+    knows_nested = False
 
     def __init__(
         self,
@@ -107,9 +110,24 @@ class ShardStream(Root):
 
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
-        kept = {name: "any" for name in self._columns if not (self.splits and name in WHOLE_UTTERANCE_KEYS)}
+        kept = {name: "any" for name in self._columns if not (self.splits and name in UNCUTTABLE_KEYS)}
         tags = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame", "num_frames", "audio", "codec")
         return {**kept, **dict.fromkeys(tags, "any")}
+
+    def column(self, name: str) -> Iterator[Any]:
+        """Of the selected rows, in the order of the index."""
+        if name not in self._columns:
+            raise UsageError(
+                f"the index has no column {name!r} from which something could be learned; it has "
+                f"{', '.join(self._columns)}. Give what is to be learned (categories=, tokenizer=)."
+            )
+        shard = 0
+        for member in self.shards.members:
+            values = (value for batch in member.batches([name]) for value in batch.column(name).to_pylist())
+            for num_rows in member.shard_samples:
+                selected, rows = self.selection.mask(shard), itertools.islice(values, int(num_rows))
+                yield from rows if selected is None else itertools.compress(rows, selected)
+                shard += 1
 
     def set_epoch(self, epoch: int) -> None:
         """Refused: a stream counts its own epochs."""
@@ -241,7 +259,7 @@ class ReadItem(Stage):
         item = sample["item"]
         values = self.shards.read(item)
         if item.num_frames != item.clip_frames:
-            values = {name: value for name, value in values.items() if name not in WHOLE_UTTERANCE_KEYS}
+            values = {name: value for name, value in values.items() if name not in UNCUTTABLE_KEYS}
         read = {**values, **sample}
         del read["item"]
         yield read

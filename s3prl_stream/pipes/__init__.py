@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from s3prl_stream.pipes.add_noise import NoiseAugmentation
-from s3prl_stream.pipes.chunk import UnfoldChunkBySec
+from s3prl_stream.pipes.categories import Categories
+from s3prl_stream.pipes.chunk import UnfoldChunkByFrame, UnfoldChunkBySec
+from s3prl_stream.pipes.crop import RandomCrop
 from s3prl_stream.pipes.effects import apply_effects
+from s3prl_stream.pipes.encode_category import EncodeCategory, EncodeMultiLabel, EncodeMultipleCategory
 from s3prl_stream.pipes.features import ExtractFeat
+from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import NormWav
 from s3prl_stream.pipes.on_batch import OnBatch
 from s3prl_stream.pipes.on_device import OnDevice
+from s3prl_stream.pipes.phonemize import Phonemize
 from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.reverberate import Reverberation
 from s3prl_stream.pipes.rooms import RirBank
+from s3prl_stream.pipes.select import SetOutputKeys
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
+from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.sox_effects import SoxEffects
 from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.pipes.tag_frames import BuildMultiClassTagging
 from s3prl_stream.pipes.tokenize import EncodeText
 from s3prl_stream.pipes.tokenizers import (
     CharacterTokenizer,
@@ -28,12 +36,19 @@ from s3prl_stream.pipes.tokenizers import (
     texts_of,
     train_sentencepiece,
 )
+from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 
 __all__ = [
     "AutoregressivePrediction",
+    "BuildMultiClassTagging",
+    "Categories",
     "CharacterTokenizer",
+    "EncodeCategory",
+    "EncodeMultiLabel",
+    "EncodeMultipleCategory",
     "EncodeText",
     "ExtractFeat",
+    "Lexicon",
     "LoadAudio",
     "MaskedReconstruction",
     "NoiseAugmentation",
@@ -41,15 +56,21 @@ __all__ = [
     "NormWav",
     "OnBatch",
     "OnDevice",
+    "Phonemize",
+    "RandomCrop",
     "RecordDraws",
     "Reverberation",
     "RirBank",
     "SentencePieceTokenizer",
     "SequentialDataPipe",
+    "SetOutputKeys",
+    "SlotTokenizer",
     "SoxEffects",
     "Stage",
     "Tokenizer",
+    "UnfoldChunkByFrame",
     "UnfoldChunkBySec",
+    "WordTokenizer",
     "apply_effects",
     "load_tokenizer",
     "texts_of",

@@ -1,6 +1,6 @@
-"""Waveforms cut into chunks of fixed or random length.
+"""Waveforms cut into chunks of fixed or random length, counted in seconds or in feature frames.
 
-A stage for decoded audio, without effect on the plan: a sample becomes several, and its batch grows. To plan batches of
+Stages for decoded audio, without effect on the plan: a sample becomes several, and its batch grows. To plan batches of
 chunks and to decode only what each needs, use the stream's own `chunk_seconds`.
 """
 
@@ -8,50 +8,146 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.piece import check_rate, identity_of_piece, piece_of
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, stages_of
-from s3prl_stream.sample import WHOLE_UTTERANCE_KEYS, Sample
+from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
 TAILS = ("keep", "drop", "merge")
+TAIL_OF_S3PRL = {True: "keep", False: "drop"}
 
 _log = logging.getLogger(__name__)
 
 
-@chained("chunk", aliases={"min_chunk_secs": "min_seconds", "max_chunk_secs": "max_seconds"})
-class UnfoldChunkBySec(Stage):
-    """Cut each waveform into chunks from its beginning to its end, without gap or overlap.
+class Lengths(NamedTuple):
+    """How long chunks may be, and how far their beginnings lie apart; all in units of `unit` waveform samples."""
+
+    shortest: int
+    longest: int
+    step: int | None
+    """None: each begins where the one before it ended."""
+    unit: int = 1
+
+
+class _Unfold(Stage):
+    """What chunks in seconds and chunks in frames have in common."""
+
+    takes: Mapping[str, str] = {"wav": "float32|int16 [T]", "sample_rate": "any"}
+    provides: Mapping[str, str] = {"chunk_index": "int", "chunk_start_seconds": "float"}
+    removes = UNCUTTABLE_KEYS
+    keeps_count = False
+    keeps_length = False
+    splits = True
+    tail: str
+    tokens: str
+    sample_rate: int | None
+
+    def lengths_at(self, sample_rate: int) -> Lengths:
+        """The lengths of chunks of audio at this rate (Hz)."""
+        raise NotImplementedError
+
+    def check_settings(self) -> None:
+        """Raise the UsageError of a wrong tail, treatment of tokens or rate."""
+        name = type(self).__name__
+        if self.tail not in TAILS:
+            raise UsageError(f"{name}: tail={self.tail!r} does not exist; there are {', '.join(TAILS)}.")
+        if self.tokens not in ("refuse", "drop"):
+            raise UsageError(f"{name}: tokens={self.tokens!r} does not exist; there are refuse, drop.")
+        check_rate(name, self.sample_rate)
+
+    def check_chain(self, source: Source) -> None:
+        giver = next((stage for stage in stages_of(source) if "tokens" in stage.provides), None)
+        if giver is None:
+            return
+        if self.tokens == "refuse":
+            raise ChainError(
+                f"{type(self).__name__} cuts utterances that {type(giver).__name__} has encoded whole: the tokens fit "
+                f'no piece. Leave out one of them, or write tokens="drop" to keep tokens for whole utterances alone.'
+            )
+        _log.warning(
+            "%s cuts utterances that %s has encoded whole: pieces lose their tokens, whole utterances keep them",
+            type(self).__name__,
+            type(giver).__name__,
+        )
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        wav, sample_rate = sample["wav"], int(sample["sample_rate"])
+        spans = self._spans(sample, len(wav), sample_rate)
+        covered = max((stop for _, stop in spans), default=0)
+        if covered < len(wav) or not spans:
+            _log.info(
+                "%s: the last %.2f of %.2f s are dropped, as tail='drop' says",
+                sample["key"],
+                (len(wav) - covered) / sample_rate,
+                len(wav) / sample_rate,
+            )
+        for index, (start, stop) in enumerate(spans):
+            piece = piece_of(sample, start, stop, self.stage_id)
+            yield {**piece, "chunk_index": index, "chunk_start_seconds": start / sample_rate}
+
+    def outline(self, before: Outline) -> list[Outline]:
+        """The chunks."""
+        spans = self._spans(before.sample, before.num_frames, before.sample_rate)
+        metadata = [{**before.sample, "identity": identity_of_piece(before.sample, a, self.stage_id)} for a, _ in spans]
+        return [
+            Outline(sample, stop - start, before.sample_rate)
+            for sample, (start, stop) in zip(metadata, spans, strict=True)
+        ]
+
+    def _spans(self, sample: Sample, num_samples: int, sample_rate: int) -> list[tuple[int, int]]:
+        if self.sample_rate is not None and sample_rate != self.sample_rate:
+            raise UsageError(
+                f"{type(self).__name__}: sample {sample['key']!r} is at {sample_rate} Hz, expected "
+                f"{self.sample_rate} Hz; load it with load_audio(sample_rate={self.sample_rate})"
+            )
+        return chunk_spans(num_samples, self.lengths_at(sample_rate), self.tail, self.rng(sample))
+
+
+@chained(
+    "chunk",
+    aliases={
+        "min_chunk_secs": "min_seconds",
+        "max_chunk_secs": "max_seconds",
+        "step_secs": "step_seconds",
+        "use_last_samples": ("tail", TAIL_OF_S3PRL),
+    },
+    key_names={f"{key}_name": key for key in ("wav", "segments", "start_sec", "end_sec")},
+)
+class UnfoldChunkBySec(_Unfold):
+    """Cut each waveform into chunks that cover it from its beginning to its end.
 
     In:     wav [T] of any type; sample_rate (Hz).
     Out:    wav [chunk]; chunk_index (0, 1, ...); chunk_start_seconds (from the beginning of the wav that came in).
             1 -> N (tail="drop": 1 -> 0 is possible).
     Random: by identity: the length of each chunk in turn, if max_seconds is given.
 
-    A piece of an utterance has no known text: pieces lose `text`, `transcription`, `segments` and `tokens`, and an
-    utterance which stays whole keeps them. Each chunk has an identity of its own, so later stages draw anew for each.
+    A piece of an utterance has no known text: pieces lose `text`, `transcription` and `tokens`, and an utterance which
+    stays whole keeps them. `segments` are cut to the piece, and start_sec and end_sec, where there are, follow it. Each
+    chunk has an identity of its own, so later stages draw anew for each.
 
     Args:
         source: what to read from; None to bind later.
         min_seconds: the least length of a chunk; all are this long when max_seconds is None. (S3PRL: min_chunk_secs)
         max_seconds: the greatest; lengths are drawn uniformly between both. (S3PRL: max_chunk_secs)
-        tail: what becomes of a rest shorter than min_seconds. "keep": it is a chunk of its own. "merge": it is joined
-            to the chunk before it, and is a chunk of its own where there is none. "drop": it is left out, so no chunk
-            is shorter than min_seconds and an utterance shorter than that vanishes (logged at level INFO).
-        tokens: if the text was encoded earlier in the chain. "refuse": the chain is refused, as these tokens fit no
-            piece. "drop": pieces lose them.
+        step_seconds: from the beginning of a chunk to that of the next, at most min_seconds; None: from its end, so
+            that chunks do not overlap. (S3PRL: step_secs)
+        tail: what becomes of a rest that is too short for another chunk. "keep": it is a chunk of its own. "merge": it
+            is joined to the chunk before it, and is a chunk of its own where there is none. "drop": it is left out, so
+            no chunk is shorter than min_seconds and an utterance shorter than that vanishes (logged at level INFO).
+            (S3PRL: use_last_samples)
+        tokens: if the text was encoded earlier in the chain. "drop": pieces lose the tokens, which is logged once.
+            "refuse": such a chain is refused, as these tokens fit no piece.
+        sample_rate: the rate (Hz) that the audio must have; None: any.
 
     Raises:
         UsageError: at construction, for a value out of its range.
         ChainError: when bound after a stage that provides tokens, with tokens="refuse".
     """
-
-    takes: Mapping[str, str] = {"wav": "float32|int16 [T]", "sample_rate": "any"}
-    provides: Mapping[str, str] = {"chunk_index": "int", "chunk_start_seconds": "float"}
-    removes = WHOLE_UTTERANCE_KEYS
-    keeps_count = False
-    splits = True
 
     def __init__(
         self,
@@ -59,71 +155,113 @@ class UnfoldChunkBySec(Stage):
         *,
         min_seconds: float = 2.5,
         max_seconds: float | None = None,
+        step_seconds: float | None = None,
         tail: str = "keep",
-        tokens: str = "refuse",
+        tokens: str = "drop",
+        sample_rate: int | None = None,
     ) -> None:
         if not min_seconds > 0.0:
             raise UsageError(f"UnfoldChunkBySec: min_seconds={min_seconds!r} is not greater than 0.")
         if max_seconds is not None and not max_seconds >= min_seconds:
             raise UsageError(f"UnfoldChunkBySec: max_seconds={max_seconds!r} is less than min_seconds={min_seconds!r}.")
-        if tail not in TAILS:
-            raise UsageError(f"UnfoldChunkBySec: tail={tail!r} does not exist; there are {', '.join(TAILS)}.")
-        if tokens not in ("refuse", "drop"):
-            raise UsageError(f"UnfoldChunkBySec: tokens={tokens!r} does not exist; there are refuse, drop.")
+        if step_seconds is not None and not 0.0 < step_seconds <= min_seconds:
+            raise UsageError(
+                f"UnfoldChunkBySec: step_seconds={step_seconds!r} is not in (0, min_seconds={min_seconds!r}]: a longer "
+                "step would leave gaps."
+            )
         self.min_seconds = float(min_seconds)
         self.max_seconds = None if max_seconds is None else float(max_seconds)
-        self.tail = tail
-        self.tokens = tokens
+        self.step_seconds = None if step_seconds is None else float(step_seconds)
+        self.tail, self.tokens, self.sample_rate = tail, tokens, sample_rate
+        self.check_settings()
         super().__init__(source)
 
-    def check_chain(self, source: Source) -> None:
-        giver = next((stage for stage in stages_of(source) if "tokens" in stage.provides), None)
-        if giver is not None and self.tokens == "refuse":
-            raise ChainError(
-                f"{type(self).__name__} cuts utterances that {type(giver).__name__} has encoded whole: the tokens fit "
-                f'no piece. Leave out one of them, or write tokens="drop" to keep tokens for whole utterances alone.'
-            )
-
-    def emit(self, sample: Sample) -> Iterator[Sample]:
-        wav, sample_rate = sample["wav"], int(sample["sample_rate"])
+    def lengths_at(self, sample_rate: int) -> Lengths:
+        """In samples, rounded to the nearest."""
         shortest = max(1, round(self.min_seconds * sample_rate))
         longest = shortest if self.max_seconds is None else max(shortest, round(self.max_seconds * sample_rate))
-        lengths = chunk_lengths(len(wav), shortest, longest, self.tail, self.rng(sample))
-        if sum(lengths) < len(wav) or not lengths:
-            _log.info(
-                "%s: the last %.2f of %.2f s are dropped, as tail='drop' says",
-                sample["key"],
-                (len(wav) - sum(lengths)) / sample_rate,
-                len(wav) / sample_rate,
-            )
-        start = 0
-        for index, length in enumerate(lengths):
-            whole = length == len(wav)
-            kept = sample if whole else {key: sample[key] for key in sample if key not in WHOLE_UTTERANCE_KEYS}
-            yield {
-                **kept,
-                "wav": wav[start : start + length],
-                "chunk_index": index,
-                "chunk_start_seconds": start / sample_rate,
-                "identity": f"{sample['identity']}/{self.stage_id}:{start}",
-            }
-            start += length
+        step = None if self.step_seconds is None else max(1, round(self.step_seconds * sample_rate))
+        return Lengths(shortest, longest, step)
 
 
-def chunk_lengths(num_frames: int, shortest: int, longest: int, tail: str, rng: np.random.Generator) -> list[int]:
-    """Lengths of the chunks in turn, in waveform frames, each drawn uniformly from shortest to longest.
+@chained(
+    "chunk_frames",
+    aliases={
+        "min_chunk_frames": "min_frames",
+        "max_chunk_frames": "max_frames",
+        "feat_frame_shift": "hop_samples",
+        "use_last_samples": ("tail", TAIL_OF_S3PRL),
+    },
+    key_names={f"{key}_name": key for key in ("wav", "segments", "start_sec", "end_sec")},
+)
+class UnfoldChunkByFrame(_Unfold):
+    """Cut each waveform into chunks of whole feature frames; the last one takes what is left of the waveform.
 
-    They add up to num_frames, or to less than `shortest` below it with tail="drop". The last one may come out shorter
-    than it was drawn, since the waveform ends there, and is then judged by `tail` if it is shorter than `shortest`.
+    In, Out, Random, and what becomes of text and segments: as of `UnfoldChunkBySec`.
+
+    Args:
+        source: what to read from; None to bind later.
+        min_frames, max_frames, step_frames: as the seconds of `UnfoldChunkBySec`, in frames. (S3PRL: min_chunk_frames,
+            max_chunk_frames)
+        hop_samples: waveform samples from a frame to the next. (S3PRL: feat_frame_shift)
+        tail, tokens, sample_rate: as of `UnfoldChunkBySec`.
+
+    Raises:
+        UsageError, ChainError: as of `UnfoldChunkBySec`.
     """
-    lengths: list[int] = []
-    rest = num_frames
-    while rest >= shortest:
-        drawn = shortest if shortest == longest else int(rng.integers(shortest, longest + 1))
-        lengths.append(min(drawn, rest))
-        rest -= lengths[-1]
-    if rest and tail == "merge" and lengths:
-        lengths[-1] += rest
-    elif tail != "drop" and (rest or not lengths):
-        lengths.append(rest)
-    return lengths
+
+    def __init__(
+        self,
+        source: Samples | None = None,
+        *,
+        min_frames: int = 2000,
+        max_frames: int | None = None,
+        step_frames: int | None = None,
+        hop_samples: int = 160,
+        tail: str = "keep",
+        tokens: str = "drop",
+        sample_rate: int | None = None,
+    ) -> None:
+        for name, value in (("min_frames", min_frames), ("hop_samples", hop_samples)):
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"UnfoldChunkByFrame: {name}={value!r} is not a number from 1 on.")
+        if max_frames is not None and not (isinstance(max_frames, int) and max_frames >= min_frames):
+            raise UsageError(f"UnfoldChunkByFrame: max_frames={max_frames!r} is not a number from {min_frames} on.")
+        if step_frames is not None and not (isinstance(step_frames, int) and 0 < step_frames <= min_frames):
+            raise UsageError(
+                f"UnfoldChunkByFrame: step_frames={step_frames!r} is not in 1 to min_frames={min_frames!r}: a longer "
+                "step would leave gaps."
+            )
+        self.min_frames, self.max_frames, self.step_frames = min_frames, max_frames, step_frames
+        self.hop_samples = hop_samples
+        self.tail, self.tokens, self.sample_rate = tail, tokens, sample_rate
+        self.check_settings()
+        super().__init__(source)
+
+    def lengths_at(self, sample_rate: int) -> Lengths:  # noqa: ARG002
+        """In frames, whatever the rate."""
+        longest = self.min_frames if self.max_frames is None else self.max_frames
+        return Lengths(self.min_frames, longest, self.step_frames, self.hop_samples)
+
+
+def chunk_spans(num_samples: int, lengths: Lengths, tail: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """(first, behind the last) of the chunks of a waveform, in waveform samples, in turn.
+
+    Each length is drawn uniformly from shortest to longest, and is cut where the waveform ends. Together they cover the
+    waveform, but for a rest shorter than the shortest with tail="drop".
+    """
+    shortest = lengths.shortest * lengths.unit
+    spans: list[tuple[int, int]] = []
+    start = covered = 0
+    while start + shortest <= num_samples:
+        drawn = lengths.shortest
+        if lengths.longest > lengths.shortest:
+            drawn = int(rng.integers(lengths.shortest, lengths.longest + 1))
+        covered = min(start + drawn * lengths.unit, num_samples)
+        spans.append((start, covered))
+        start = covered if lengths.step is None else start + lengths.step * lengths.unit
+    if covered < num_samples and tail == "merge" and spans:
+        spans[-1] = (spans[-1][0], num_samples)
+    elif tail != "drop" and (covered < num_samples or not spans):
+        spans.append((start, num_samples))
+    return spans

@@ -14,7 +14,7 @@ from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.segments import cut_segments
+from s3prl_stream.pipes.segments import as_segments, cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained
 from s3prl_stream.sample import TEXT_KEYS, Sample
@@ -128,7 +128,8 @@ class LoadAudio(Stage):
             rng = self.rng(sample) if needs_rng(self._sox_effects) else None
             mono, rate = apply_effects(_as_floats(mono), rate, self._sox_effects, rng)
             if "segments" in loaded:
-                loaded["segments"] = scaled_segments(loaded["segments"], stretch_of(self._sox_effects))
+                segments = as_segments(loaded["segments"], str(sample["key"]))
+                loaded["segments"] = scaled_segments(segments, stretch_of(self._sox_effects))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
         loaded["wav"] = _as_tensor(mono, self.dtype, row)

@@ -10,6 +10,7 @@ import torch
 
 from s3prl_stream.pipes.arguments import number_range, probability
 from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, keeps_length, stretch_of
+from s3prl_stream.pipes.segments import Segments, as_segments
 from s3prl_stream.pipes.stage import Samples, Stage, chained
 from s3prl_stream.sample import TEXT_KEYS, Sample
 
@@ -63,15 +64,14 @@ class SoxEffects(Stage):
         rate, wav = int(sample["sample_rate"]), sample["wav"].numpy()
         changed, new_rate = apply_effects(wav, rate, effects, rng)
         if "segments" in kept:
-            kept["segments"] = scaled_segments(kept["segments"], stretch_of(effects))
+            segments = as_segments(kept["segments"], str(sample["key"]))
+            kept["segments"] = scaled_segments(segments, stretch_of(effects))
         out = {**kept, "wav": torch.from_numpy(np.ascontiguousarray(changed)), "sample_rate": new_rate}
         yield self.noted(out, applied=True, effects=effects)
 
 
-def scaled_segments(segments: Any, by: float) -> Any:
-    """Segments {start, end, ...} in seconds of a waveform that has become `by` times as long."""
-    if not isinstance(segments, Sequence) or by == 1.0:
-        return segments
+def scaled_segments(segments: Segments, by: float) -> Segments:
+    """The segments of a waveform that has become `by` times as long."""
     return [{**one, "start": one["start"] * by, "end": one["end"] * by} for one in segments]
 
 

@@ -29,9 +29,12 @@ from s3prl_stream.timing import StageClock
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from s3prl_stream.pipes.lexicon import Lexicon
     from s3prl_stream.pipes.noise_bank import NoiseBank
     from s3prl_stream.pipes.rooms import RirBank
     from s3prl_stream.pipes.tokenizers import Tokenizer
+
+_UNTYPED = ("any", "nested")
 
 DamageHandler = Callable[[Sample, SampleError], None]
 
@@ -86,9 +89,25 @@ class Source(IterDataPipe[Sample]):
         def record_draws(self) -> Stage: ...
         def sox_effects(self, effects: Sequence[Sequence[Any]], *, prob: float = 1.0) -> Stage: ...
         def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
-                  tail: str = "keep", tokens: str = "refuse") -> Stage: ...
-        def tokenize(self, tokenizer: Tokenizer, *, text: str | None = None, eos: bool = True,
-                     max_unknown_share: float = 0.5) -> Stage: ...
+                  step_seconds: float | None = None, tail: str = "keep", tokens: str = "drop",
+                  sample_rate: int | None = None) -> Stage: ...
+        def chunk_frames(self, *, min_frames: int = 2000, max_frames: int | None = None,
+                         step_frames: int | None = None, hop_samples: int = 160, tail: str = "keep",
+                         tokens: str = "drop", sample_rate: int | None = None) -> Stage: ...
+        def crop(self, max_seconds: float | None = None, *, sample_rate: int | None = None) -> Stage: ...
+        def tokenize(self, tokenizer: Tokenizer | None = None, *, train_tokenizer: bool = False,
+                     vocab_type: str = "character", vocab_size: int | None = None, text: str | None = None,
+                     tags: str | None = None, eos: bool = True, max_unknown_share: float = 0.5) -> Stage: ...
+        def phonemize(self, lexicon: Lexicon, *, tokenizer: Tokenizer | None = None, text: str | None = None,
+                      eos: bool = True, unknown: str = "refuse") -> Stage: ...
+        def encode_category(self, label: str = "label", *, categories: Iterable[Any] | None = None) -> Stage: ...
+        def encode_categories(self, labels: str | Sequence[str] = "labels", *,
+                              categories: Sequence[Iterable[Any]] | None = None) -> Stage: ...
+        def encode_multilabel(self, labels: str = "labels", *, categories: Iterable[Any] | None = None) -> Stage: ...
+        def tag_frames(self, *, columns: str = "recording", categories: Iterable[Any] | None = None,
+                       num_labels: int | None = None, hop_samples: int = 160, like: str | None = None,
+                       sample_rate: int | None = None) -> Stage: ...
+        def select(self, output_keys: Mapping[str, str] | Sequence[str] = ()) -> Stage: ...
         def features(self, kind: str = "logmel80", *, norm: str = "utterance", deltas: int = 0,
                      feat_name: str = "feat") -> Stage: ...
         def mask(self, kind: str = "tera", *, legacy: bool = False) -> Stage: ...
@@ -120,7 +139,8 @@ class Stage(Source):
     keeps_length: bool = True
     """True if the waveform that comes out is as long as the one that came in."""
     takes: Mapping[str, str] = {}
-    """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; or "any"."""
+    """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; "any"; or "nested": a list or an
+    object, of which the index of a set does not say whether samples have it."""
     provides: Mapping[str, str] = {}
     stretch: float = 1.0
     """At most how many times as long a waveform is after this stage; the plan's budget of seconds is divided by it."""
@@ -205,6 +225,8 @@ class Stage(Source):
             return
         for key, wanted in self.takes.items():
             if key not in known:
+                if wanted == "nested" and not root_of(source).knows_nested:
+                    continue
                 taker = next((s for s in reversed(stages_of(source)) if key in s.removes), None)
                 lost = "nothing before it provides" if taker is None else f"{type(taker).__name__} has removed"
                 raise ChainError(
@@ -288,7 +310,7 @@ class Stage(Source):
         parts = []
         for verb, kinds in (("takes", self.takes), ("gives", self.provides)):
             if kinds:
-                parts.append(f"{verb} " + ", ".join(k if v == "any" else f"{k} {v}" for k, v in kinds.items()))
+                parts.append(f"{verb} {', '.join(k if v in _UNTYPED else f'{k} {v}' for k, v in kinds.items())}")
         if self.removes:
             parts.append(f"drops {', '.join(sorted(self.removes))}")
         return "; ".join(parts)
@@ -307,6 +329,9 @@ class Stage(Source):
 
 class Root(Source):
     """The beginning of a chain."""
+
+    knows_nested: ClassVar[bool] = True
+    """Whether `known_keys` names lists and objects among the metadata too."""
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Feed this root's samples through bound stages, root first."""
@@ -602,7 +627,7 @@ def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outli
 
 
 def _fits(given: str, wanted: str) -> bool:
-    if "any" in (given, wanted):
+    if given == "any" or wanted in _UNTYPED:
         return True
     given_dtype, _, given_dims = given.partition(" ")
     wanted_dtypes, _, wanted_dims = wanted.partition(" ")

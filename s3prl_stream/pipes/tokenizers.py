@@ -7,10 +7,12 @@ to worker processes by itself, and its fingerprint stands for it in the descript
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,14 +57,18 @@ class Tokenizer(ABC):
     def vocab_size(self) -> int:
         """Number of ids, the three special ones included."""
 
-    @property
     @abstractmethod
+    def to_bytes(self) -> bytes:
+        """All that it is, as the content of the file that `load_tokenizer` reads."""
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the vocabulary's hash."""
+        return hashlib.blake2b(self.to_bytes(), digest_size=8).hexdigest()
 
-    @abstractmethod
     def save(self, path: str | Path) -> None:
         """Write the file that `load_tokenizer` reads; its folder must exist."""
+        Path(path).write_bytes(self.to_bytes())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.vocab_size} ids, {self.fingerprint}>"
@@ -101,9 +107,15 @@ class CharacterTokenizer(Tokenizer):
         self._ids = {character: 3 + position for position, character in enumerate(vocabulary)}
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str]) -> CharacterTokenizer:
-        """With every character of the texts, in the order of their code points."""
-        return cls(sorted({character for text in _checked(texts) for character in text.rstrip("\r\n")}))
+    def from_texts(cls, texts: Iterable[str], vocab_size: int | None = None) -> CharacterTokenizer:
+        """With the characters of the texts in the order of their code points; the most frequent ones for at most so
+        many ids, and of equally frequent ones the first.
+        """
+        counts = Counter(character for text in checked_texts(texts) for character in text.rstrip("\r\n"))
+        kept = sorted(counts, key=lambda character: (-counts[character], character))
+        if vocab_size is not None:
+            kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
+        return cls(sorted(kept))
 
     def encode(self, text: str, *, eos: bool = True) -> list[int]:
         """One id per character; line ends at the end of the text are left out."""
@@ -118,15 +130,8 @@ class CharacterTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return 3 + len(self.characters)
 
-    @property
-    def fingerprint(self) -> str:
-        return _hash(self._content())
-
-    def save(self, path: str | Path) -> None:
+    def to_bytes(self) -> bytes:
         """A small JSON file."""
-        Path(path).write_bytes(self._content())
-
-    def _content(self) -> bytes:
         return json.dumps({"kind": "characters", "characters": "".join(self.characters)}, indent=1).encode()
 
 
@@ -164,13 +169,9 @@ class SentencePieceTokenizer(Tokenizer):
     def vocab_size(self) -> int:
         return int(self._processor.get_piece_size())
 
-    @property
-    def fingerprint(self) -> str:
-        return _hash(self.model_bytes)
-
-    def save(self, path: str | Path) -> None:
+    def to_bytes(self) -> bytes:
         """The SentencePiece `.model` file."""
-        Path(path).write_bytes(self.model_bytes)
+        return self.model_bytes
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (SentencePieceTokenizer, (self.model_bytes,))
@@ -197,7 +198,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, kind: str = "u
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_checked(texts),
+            sentence_iterator=checked_texts(texts),
             model_writer=model,
             model_type=kind,
             vocab_size=vocab_size,
@@ -235,16 +236,32 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise UsageError(f"{path}: there is no such tokenizer file.")
     if path.stat().st_size > MAX_FILE_BYTES:
         raise UsageError(f"{path}: {path.stat().st_size} bytes are more than a tokenizer's ({MAX_FILE_BYTES}).")
-    content = path.read_bytes()
     try:
-        if not content.startswith(b"{"):
-            return SentencePieceTokenizer(content)
-        fields = json.loads(content)
-        if fields.get("kind") != "characters" or not isinstance(fields.get("characters"), str):
-            raise UsageError('its fields should be "kind": "characters" and "characters": "..."')
-        return CharacterTokenizer(fields["characters"])
+        return tokenizer_of_bytes(path.read_bytes())
     except ValueError as error:
         raise UsageError(f"{path}: this is no tokenizer: {error}") from None
+
+
+def tokenizer_of_bytes(content: bytes) -> Tokenizer:
+    """The tokenizer whose `to_bytes` these are.
+
+    Raises:
+        ValueError: of none.
+    """
+    if not content.startswith(b"{"):
+        return SentencePieceTokenizer(content)
+    fields = json.loads(content)
+    if fields.get("kind") == "characters" and isinstance(fields.get("characters"), str):
+        return CharacterTokenizer(fields["characters"])
+    if fields.get("kind") == "words" and isinstance(fields.get("words"), list):
+        from s3prl_stream.pipes.word_tokenizer import WordTokenizer
+
+        return WordTokenizer(fields["words"])
+    if fields.get("kind") == "slots" and isinstance(fields.get("words"), str):
+        from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
+
+        return SlotTokenizer(tokenizer_of_bytes(base64.b64decode(fields["words"])), fields.get("slots", []))
+    raise UsageError('its fields should be "kind": "characters", "words" or "slots", and what belongs to them')
 
 
 class HasTable(Protocol):
@@ -290,7 +307,7 @@ def collapse_repeats(ids: Iterable[int]) -> list[int]:
     return collapsed
 
 
-def _checked(texts: Iterable[str]) -> Iterator[str]:
+def checked_texts(texts: Iterable[str]) -> Iterator[str]:
     """The texts; a wrong one raises here, where SentencePiece would leave it out without a word."""
     if isinstance(texts, str):
         raise UsageError("texts: one string was given; give a list of them, one per utterance.")
@@ -311,7 +328,3 @@ def _processor(model_bytes: bytes) -> Any:
         raise UsageError(
             f"SentencePieceTokenizer: these {len(model_bytes)} bytes are no SentencePiece model."
         ) from None
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=8).hexdigest()

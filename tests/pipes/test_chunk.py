@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import itertools
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream.errors import ChainError, UsageError
-from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NoiseAugmentation, NormWav, UnfoldChunkBySec
-from s3prl_stream.pipes.chunk import TAILS, chunk_lengths
+from s3prl_stream.pipes import (
+    CharacterTokenizer,
+    EncodeText,
+    LoadAudio,
+    NoiseAugmentation,
+    NormWav,
+    UnfoldChunkByFrame,
+    UnfoldChunkBySec,
+)
+from s3prl_stream.pipes.chunk import TAILS, Lengths, chunk_spans
 from s3prl_stream.sample import Sample
 
 RATE = 1_000
@@ -25,34 +36,101 @@ def seconds_of(chunks: list[Sample]) -> list[float]:
 
 
 @given(
-    num_frames=st.integers(0, 5_000),
-    shortest=st.integers(1, 600),
-    spread=st.integers(0, 600),
+    num_samples=st.integers(0, 5_000),
+    shortest=st.integers(1, 60),
+    spread=st.integers(0, 60),
+    step=st.one_of(st.none(), st.integers(1, 60)),
+    unit=st.sampled_from([1, 10]),
     tail=st.sampled_from(TAILS),
     seed=st.integers(0, 2**32),
 )
-def test_lengths_keep_their_rule(num_frames: int, shortest: int, spread: int, tail: str, seed: int) -> None:
-    longest = shortest + spread
-    lengths = chunk_lengths(num_frames, shortest, longest, tail, np.random.default_rng(seed))
-    missing = num_frames - sum(lengths)
-    assert all(shortest <= length <= longest for length in lengths[:-1])
+def test_spans_keep_their_rule(
+    num_samples: int, shortest: int, spread: int, step: int | None, unit: int, tail: str, seed: int
+) -> None:
+    """Nothing vanishes, but for a rest shorter than the shortest with tail="drop"; lengths are those asked for."""
+    step = None if step is None else min(step, shortest)
+    lengths = Lengths(shortest, shortest + spread, step, unit)
+    spans = chunk_spans(num_samples, lengths, tail, np.random.default_rng(seed))
+    covered = np.zeros(num_samples, dtype=bool)
+    for start, stop in spans:
+        covered[start:stop] = True
+    missing = num_samples - int(covered.sum())
+    least, most = shortest * unit, (shortest + spread) * unit
+    assert not spans or covered[: num_samples - missing].all()
+    assert all(least <= stop - start <= most for start, stop in spans[:-1])
+    for (start, stop), (following, _) in itertools.pairwise(spans):
+        assert following - start == (stop - start if step is None else step * unit)
     if tail == "drop":
-        assert 0 <= missing < shortest
-        assert all(shortest <= length <= longest for length in lengths)
+        assert 0 <= missing < least
+        assert all(least <= stop - start <= most for start, stop in spans)
     else:
         assert missing == 0
-        assert len(lengths) >= 1
-        assert lengths[-1] < longest + shortest if tail == "merge" else lengths[-1] <= longest
-        if tail == "merge" and num_frames >= shortest:
-            assert lengths[-1] >= shortest
+        assert len(spans) >= 1
+        assert spans[-1][1] - spans[-1][0] < most + least if tail == "merge" else spans[-1][1] - spans[-1][0] <= most
+        if tail == "merge" and num_samples >= least:
+            assert spans[-1][1] - spans[-1][0] >= least
+    assert all((stop - start) % unit == 0 for start, stop in spans if stop < num_samples)
 
 
 def test_drawn_lengths_are_uniform() -> None:
-    lengths = chunk_lengths(1_000_000, 100, 199, "drop", np.random.default_rng(0))[:-1]
-    counts = np.bincount(lengths, minlength=200)[100:200]
-    expected = len(lengths) / 100
+    spans = chunk_spans(1_000_000, Lengths(100, 199, None), "drop", np.random.default_rng(0))[:-1]
+    counts = np.bincount([stop - start for start, stop in spans], minlength=200)[100:200]
+    expected = len(spans) / 100
     chi_square = float(np.sum((counts - expected) ** 2 / expected))
     assert chi_square == pytest.approx(99, abs=5 * np.sqrt(2 * 99))
+
+
+def test_sliding_windows() -> None:
+    chunks = list(UnfoldChunkBySec(min_chunk_secs=1, step_secs=0.5)([ramp(2.2)]))  # type: ignore[call-arg]
+    assert [(chunk["chunk_start_seconds"], len(chunk["wav"]) / RATE) for chunk in chunks] == [
+        (0.0, 1.0),
+        (0.5, 1.0),
+        (1.0, 1.0),
+        (1.5, 0.7),
+    ]
+    assert len(list(UnfoldChunkBySec(min_chunk_secs=1, step_secs=0.5, use_last_samples=False)([ramp(2.2)]))) == 3  # type: ignore[call-arg]
+
+
+def test_chunks_of_frames_are_whole_frames() -> None:
+    chunks = list(UnfoldChunkByFrame(min_frames=4, max_frames=9, hop_samples=16)([ramp(1.0)]))
+    lengths = [len(chunk["wav"]) for chunk in chunks]
+    assert sum(lengths) == 1000
+    assert all(length % 16 == 0 and 4 <= length // 16 <= 9 for length in lengths[:-1])
+    names = UnfoldChunkByFrame(min_chunk_frames=2000, max_chunk_frames=2000, feat_frame_shift=160, sample_rate=16_000)  # type: ignore[call-arg]
+    assert names.describe() == UnfoldChunkByFrame(max_frames=2000, sample_rate=16_000).describe()
+    with pytest.raises(UsageError, match="is at 1000 Hz, expected 16000 Hz"):
+        list(names([ramp(1.0)]))
+
+
+@pytest.mark.parametrize("max_seconds", [None, 0.4])
+@pytest.mark.parametrize("step_seconds", [None, 0.1])
+@pytest.mark.parametrize("tail", TAILS)
+def test_len_is_known_before_anything_is_decoded(
+    tail: str, step_seconds: float | None, max_seconds: float | None, tmp_path: Path
+) -> None:
+    """It grows by chunking, from the headers of files, with the same draws as the samples themselves."""
+    rng = np.random.default_rng(3)
+    data: dict[str, Sample] = {}
+    for number, (seconds, rate) in enumerate([(1.03, 8_000), (0.05, 16_000), (2.5, 44_100), (0.7, 16_000)]):
+        soundfile.write(tmp_path / f"{number}.flac", rng.uniform(-0.1, 0.1, round(seconds * rate)), rate)
+        data[str(number)] = {"wav_path": str(tmp_path / f"{number}.flac"), "end_sec": 0.9 * seconds}
+    data["array"] = ramp(1.5)
+    loaded = LoadAudio(crop_segment=True)(data)
+    assert len(loaded) == 5
+    chunk = UnfoldChunkBySec(min_seconds=0.2, max_seconds=max_seconds, step_seconds=step_seconds, tail=tail)
+    chain = NormWav()(chunk(loaded))
+    for _ in range(2):  # the next epoch has other draws
+        expected = len(chain)
+        assert len(list(chain)) == expected > 5
+
+
+def test_len_that_nobody_can_know() -> None:
+    with pytest.raises(TypeError, match="pieces of the samples of a PlainSource"):
+        len(UnfoldChunkBySec()(sample for sample in [ramp(9)]))
+    slower = LoadAudio(sox_effects=[["speed", "0.9"]])([ramp(9)])
+    assert len(slower) == 1
+    with pytest.raises(TypeError, match="LoadAudio makes of a waveform by"):
+        len(UnfoldChunkBySec()(slower))
 
 
 @pytest.mark.parametrize(("tail", "expected"), [("keep", [1.0, 1.0, 0.3]), ("drop", [1.0, 1.0]), ("merge", [1.0, 1.3])])
@@ -92,31 +170,62 @@ def test_names_of_s3prl_are_accepted() -> None:
         UnfoldChunkBySec(min_chunk_secs=2, min_seconds=2)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("settings", [{"min_seconds": 0}, {"max_seconds": 1}, {"tail": "pad"}, {"tokens": "keep"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_seconds": 0},
+        {"max_seconds": 1},
+        {"step_seconds": 3},
+        {"tail": "pad"},
+        {"tokens": "keep"},
+        {"sample_rate": 0},
+    ],
+)
 def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(settings))):
         UnfoldChunkBySec(**settings)
 
 
 def test_pieces_lose_the_text_and_whole_utterances_keep_it() -> None:
-    data = [ramp(seconds, text="HELLO", segments=[{"start": 0, "end": 1, "label": "x"}]) for seconds in (1.0, 2.0)]
+    data = [ramp(seconds, text="HELLO") for seconds in (1.0, 2.0)]
     whole, *pieces = UnfoldChunkBySec(min_seconds=1)(data)
     assert whole["text"] == "HELLO"
-    assert whole["segments"]
     assert len(pieces) == 2
-    assert all("text" not in piece and "segments" not in piece for piece in pieces)
+    assert all("text" not in piece for piece in pieces)
 
 
-def test_text_and_pieces_do_not_go_together() -> None:
+def test_segments_and_places_follow_the_pieces() -> None:
+    segments = [{"start": 0.0, "end": 2.5, "label": "long"}, {"start": 1.5, "end": 1.75, "label": "short"}]
+    first, second, third = UnfoldChunkBySec(min_seconds=1)(
+        [ramp(2.75, segments=segments, start_sec=10.0, end_sec=12.75)]
+    )
+    assert first["segments"] == [{"start": 0.0, "end": 1.0, "label": "long"}]
+    assert second["segments"] == [
+        {"start": 0.0, "end": 1.0, "label": "long"},
+        {"start": 0.5, "end": 0.75, "label": "short"},
+    ]
+    assert third["segments"] == [{"start": 0.0, "end": 0.5, "label": "long"}]
+    assert all(piece["segment_labels"] == ["long", "short"] for piece in (first, second, third))
+    assert [(piece["start_sec"], piece["end_sec"]) for piece in (first, second, third)] == [
+        (10.0, 11.0),
+        (11.0, 12.0),
+        (12.0, 12.75),
+    ]
+
+
+def test_text_and_pieces_do_not_go_together(caplog: pytest.LogCaptureFixture) -> None:
     tokenize, chunk, data = EncodeText(tokenizer=CharacterTokenizer()), UnfoldChunkBySec(), [ramp(9, text="HI")]
     with pytest.raises(ChainError, match=r"UnfoldChunkBySec .* EncodeText has encoded"):
-        chunk(NormWav()(tokenize(data)))
+        UnfoldChunkBySec(tokens="refuse")(NormWav()(tokenize(data)))
     with pytest.raises(ChainError, match="EncodeText comes after UnfoldChunkBySec"):
         tokenize(NormWav()(chunk(data)))
+    assert "lose their tokens" not in caplog.text
+    chunk(tokenize(data))
+    assert "pieces lose their tokens" in caplog.text
 
 
-def test_tokens_are_kept_for_whole_utterances_alone_when_asked() -> None:
+def test_tokens_are_kept_for_whole_utterances_alone() -> None:
     data = [ramp(1, text="HI"), ramp(3, text="HI")]
     tokenized = EncodeText(tokenizer=CharacterTokenizer())(data)
-    chunks = list(UnfoldChunkBySec(min_seconds=2, tokens="drop")(tokenized))
+    chunks = list(UnfoldChunkBySec(min_seconds=2)(tokenized))
     assert ["tokens" in chunk for chunk in chunks] == [True, False, False]

@@ -51,6 +51,18 @@ def texts() -> list[Sample]:
     return [{"text": "ONE TWO"}, {"text": "IT'S"}, {"text": ""}]
 
 
+def labelled() -> list[Sample]:
+    return [
+        {"label": label, "labels": labels, "action": labels[0]}
+        for label, labels in (("b", ["x", "on"]), ("a", ["y", "off"]), ("b", ["x", "off"]))
+    ]
+
+
+def recordings() -> list[Sample]:
+    segments = [{"start": 0.1, "end": 0.3, "label": "ann"}, {"start": 0.2, "end": 0.9, "label": "bob"}]
+    return [{**sample, "segments": segments[:number]} for number, sample in enumerate(waveforms())]
+
+
 def features() -> list[Sample]:
     rng = np.random.default_rng(0)
     return [{"feat": rng.standard_normal((frames, 80), dtype=np.float32)} for frames in (60, 99, 41)]
@@ -120,19 +132,70 @@ STAGES = {
     "chunk": StageCase(
         lambda: pipes.UnfoldChunkBySec(min_seconds=0.2, max_seconds=0.4),
         waveforms,
-        {"min_seconds": 0.3, "max_seconds": None, "tail": "merge", "tokens": "drop"},
+        {
+            "min_seconds": 0.3,
+            "max_seconds": None,
+            "step_seconds": 0.1,
+            "tail": "merge",
+            "tokens": "refuse",
+            "sample_rate": RATE,
+        },
         random=True,
+    ),
+    "chunk_frames": StageCase(
+        lambda: pipes.UnfoldChunkByFrame(min_frames=20, max_frames=40),
+        waveforms,
+        {
+            "min_frames": 30,
+            "max_frames": None,
+            "step_frames": 10,
+            "hop_samples": 320,
+            "tail": "merge",
+            "tokens": "refuse",
+            "sample_rate": RATE,
+        },
+        random=True,
+    ),
+    "crop": StageCase(
+        lambda: pipes.RandomCrop(max_seconds=0.75), waveforms, {"max_seconds": 1.0, "sample_rate": RATE}, random=True
     ),
     "tokenize": StageCase(
         lambda: pipes.EncodeText(tokenizer=pipes.CharacterTokenizer()),
         texts,
         {
             "tokenizer": pipes.CharacterTokenizer("ABC"),
+            "train_tokenizer": True,
+            "vocab_type": "word",
+            "vocab_size": 20,
             "text": "text",
             "eos": False,
             "max_unknown_share": 1.0,
         },
+        single_valued=frozenset({"tags"}),  # tried with its tokenizer in test_tokenize.py
     ),
+    "phonemize": StageCase(
+        lambda: pipes.Phonemize(lexicon=pipes.Lexicon({"ONE": "W AH1 N", "TWO": "T UW1", "IT'S": "IH1 T S"})),
+        texts,
+        {
+            "lexicon": pipes.Lexicon({"ONE": "W"}),
+            "tokenizer": pipes.WordTokenizer(["W"]),
+            "text": "text",
+            "eos": False,
+            "unknown": "keep",
+        },
+    ),
+    "encode_category": StageCase(pipes.EncodeCategory, labelled, {"label": "action", "categories": ["a", "b", "c"]}),
+    "encode_categories": StageCase(
+        pipes.EncodeMultipleCategory, labelled, {"labels": ("label", "action"), "categories": [["x", "y"], ["on"]]}
+    ),
+    "encode_multilabel": StageCase(pipes.EncodeMultiLabel, labelled, {"labels": "more", "categories": ["x", "y"]}),
+    "tag_frames": StageCase(
+        lambda: pipes.BuildMultiClassTagging(num_labels=2),
+        recordings,
+        {"num_labels": 3, "hop_samples": 320, "like": "feat", "sample_rate": RATE},
+        single_valued=frozenset({"columns", "categories"}),  # of one another: test_tag_frames.py
+    ),
+    "select": StageCase(lambda: pipes.SetOutputKeys(output_keys=["label"]), labelled, {"output_keys": {"x": "label"}}),
     "features": StageCase(
         pipes.ExtractFeat, waveforms, {"kind": "fbank80", "norm": "none", "deltas": 1, "feat_name": "target_feat"}
     ),

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NormWav, train_sentencepiece
+from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NormWav, SlotTokenizer, train_sentencepiece
 from s3prl_stream.pipes.stage import run_batch, stages_of
 
 CHARACTERS = CharacterTokenizer()
@@ -76,3 +77,54 @@ def test_what_is_no_tokenizer_is_refused() -> None:
         EncodeText(tokenizer="characters")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="settings are given by name"):
         NormWav()([{"wav": torch.zeros(3), "text": "A"}]).tokenize(CHARACTERS, "text")  # type: ignore[misc]
+
+
+TEXTS = ["THE OWL", "THE FOX AND THE OWL", "A FOX"]
+
+
+@pytest.mark.parametrize(("vocab_type", "vocab_size"), [("character", None), ("word", 6), ("subword", 17), ("bpe", 18)])
+def test_a_tokenizer_is_learned_from_the_texts_of_the_root(vocab_type: str, vocab_size: int | None) -> None:
+    data = [{"transcription": text, "wav": torch.zeros(9)} for text in TEXTS]
+    pipe = EncodeText(train_tokenizer=True, vocab_type=vocab_type, vocab_size=vocab_size, max_unknown_share=1.0)
+    chain = pipe(NormWav()(data))
+    tokenizer = chain.tokenizer
+    assert tokenizer is not None
+    assert vocab_size in (None, tokenizer.vocab_size)
+    assert [sample["tokens"].tolist() for sample in chain] == [tokenizer.encode(text) for text in TEXTS]
+    assert tokenizer.fingerprint in chain.describe()
+
+
+def test_a_tokenizer_is_learned_from_the_selected_texts_of_a_stream() -> None:
+    data = {
+        str(number): {"wav": torch.zeros(1600), "text": text, "split": "test" if "A" in text.split() else "train"}
+        for number, text in enumerate(TEXTS)
+    }
+    stream = ss.ShardStream(data, where="split == 'train'", epochs=1)
+    chain = stream.load_audio().tokenize(train_tokenizer=True, vocab_type="word")
+    assert chain.stage("tokenize").tokenizer.words == ("AND", "FOX", "OWL", "THE")
+    (batch,) = ss.Loader(chain)
+    assert sorted(batch["tokens_len"].tolist()) == [3, 6]
+    with pytest.raises(UsageError, match=r"no column 'words'|takes 'words'"):
+        stream.load_audio().tokenize(train_tokenizer=True, text="words")
+
+
+def test_words_with_slots() -> None:
+    tokenizer = SlotTokenizer(CharacterTokenizer(), ["time"])
+    chain = EncodeText(tokenizer=tokenizer, tags="iob")([{"text": "AT NINE", "iob": "O time"}])
+    assert [tokenizer.decode(sample["tokens"].tolist()) for sample in chain] == ["AT B-time NINE E-time"]
+    for iob in ("O", "O place", None):
+        with pytest.raises(SampleError) as caught:
+            list(chain([{"text": "AT NINE", "iob": iob}]))
+        assert caught.value.reason == "slots"
+    for settings in ({"tokenizer": tokenizer}, {"tokenizer": CHARACTERS, "tags": "iob"}):
+        with pytest.raises(UsageError, match="belong together"):
+            EncodeText(**settings)  # type: ignore[arg-type]
+
+
+def test_no_tokenizer_is_told_at_construction() -> None:
+    with pytest.raises(UsageError, match="give tokenizer=, or train_tokenizer=True"):
+        EncodeText()
+    with pytest.raises(UsageError, match=r"vocab_type='phone'.*character, word, subword, bpe"):
+        EncodeText(train_tokenizer=True, vocab_type="phone")
+    with pytest.raises(UsageError, match="not known before they are read"):
+        EncodeText(train_tokenizer=True)(sample for sample in [{"text": "A"}])

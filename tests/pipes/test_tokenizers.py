@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.tokenizers import (
     EOS_ID,
     PAD_ID,
@@ -21,6 +22,7 @@ from s3prl_stream.pipes.tokenizers import (
     texts_of,
     train_sentencepiece,
 )
+from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
 
 TEXTS = [
     f"THE {colour} {animal} SAW {number} {thing} IN THE WATER"
@@ -35,10 +37,18 @@ def subwords(kind: str = "unigram") -> SentencePieceTokenizer:
     return train_sentencepiece(TEXTS, 30, kind=kind)
 
 
-TOKENIZERS = [CharacterTokenizer(), CharacterTokenizer.from_texts(TEXTS), subwords(), subwords("bpe")]
+TOKENIZERS = {
+    "default": CharacterTokenizer(),
+    "characters": CharacterTokenizer.from_texts(TEXTS),
+    "unigram": subwords(),
+    "bpe": subwords("bpe"),
+    "words": WordTokenizer.from_texts(TEXTS),
+    "character-slot": SlotTokenizer(CharacterTokenizer(), ["time", "place"]),
+    "subword-slot": SlotTokenizer(subwords(), ["time", "place"]),
+}
 
 
-@pytest.mark.parametrize("tokenizer", TOKENIZERS, ids=["default", "characters", "unigram", "bpe"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 class TestEveryTokenizer:
     def test_text_comes_back(self, tokenizer: Tokenizer) -> None:
         for text in TEXTS:
@@ -50,7 +60,8 @@ class TestEveryTokenizer:
 
     def test_unknown_is_id_2(self, tokenizer: Tokenizer) -> None:
         assert tokenizer.encode("OWL", eos=False).count(UNK_ID) == 0
-        assert tokenizer.encode("O\u00dfL", eos=False).count(UNK_ID) == 1
+        unknown = "O\u00dfL" if not isinstance(tokenizer, WordTokenizer) else "OWL OWLS"
+        assert tokenizer.encode(unknown, eos=False).count(UNK_ID) == 1
 
     def test_wrong_ids_are_refused(self, tokenizer: Tokenizer) -> None:
         for token in (-1, tokenizer.vocab_size):
@@ -66,7 +77,7 @@ class TestEveryTokenizer:
 
 
 def test_fingerprints_differ() -> None:
-    assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS}) == len(TOKENIZERS)
+    assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS.values()}) == len(TOKENIZERS)
 
 
 def test_ids_of_the_default_characters_are_those_of_s3prl() -> None:
@@ -74,6 +85,57 @@ def test_ids_of_the_default_characters_are_those_of_s3prl() -> None:
     assert tokenizer.vocab_size == 31
     assert tokenizer.encode(" 'AZ") == [3, 4, 5, 30, EOS_ID]
     assert tokenizer.encode("A\r\n") == [5, EOS_ID]
+
+
+def test_vocabularies_of_a_size_keep_the_most_frequent() -> None:
+    texts = ["B A C A", "A B D"]
+    assert WordTokenizer.from_texts(texts).words == ("A", "B", "C", "D")
+    assert WordTokenizer.from_texts(texts, 6).words == ("A", "B", "C")
+    assert CharacterTokenizer.from_texts(texts, 5).characters == (" ", "A")
+    assert WordTokenizer.from_texts(texts, 5).encode("A D B") == [3, UNK_ID, 4, EOS_ID]
+
+
+def test_phonemes_are_those_of_s3prl() -> None:
+    tokenizer = WordTokenizer(PHONEMES)
+    assert tokenizer.vocab_size == 74
+    assert tokenizer.encode("SIL SPN AA0 ZH") == [3, 4, 5, 73, EOS_ID]
+    assert list(PHONEMES[2:]) == sorted(PHONEMES[2:])
+
+
+@pytest.mark.parametrize("words", [CharacterTokenizer(), subwords()], ids=["character", "subword"])
+def test_borders_of_slots_are_tokens(words: Tokenizer) -> None:
+    tokenizer = SlotTokenizer(words, ["time", "place"])
+    size = words.vocab_size
+    assert tokenizer.vocab_size == size + 4
+    text, tags = "BOS WATER ON ONE THING IN THE OWL EOS", "O O O time time O place place O"
+    ids = tokenizer.encode_slots(text, tags)
+    assert [token - size for token in ids if token >= size] == [0, 1, 2, 3]
+    assert ids[-1] == EOS_ID
+    assert tokenizer.decode(ids) == "WATER ON B-time ONE THING E-time IN B-place THE OWL E-place"
+    assert tokenizer.decode([token for token in ids if token < size]) == "WATER ON ONE THING IN THE OWL"
+    alone = tokenizer.encode_slots("OWL ONE OWL", "place time place", eos=False)
+    assert tokenizer.decode(alone) == "B-place OWL E-place B-time ONE E-time B-place OWL E-place"
+    for wrong in ("O O", "O O O there O O O O O"):
+        with pytest.raises(UsageError, match=r"tags|slot 'there' is unknown; there are time, place"):
+            tokenizer.encode_slots(text, wrong)
+
+
+def test_ids_of_slots_are_those_of_s3prl() -> None:
+    """Its character-slot tokenizer: B, the characters, E, then the space before the next word."""
+    tokenizer = SlotTokenizer(CharacterTokenizer(), ["time"])
+    assert tokenizer.encode_slots("AT NINE", "O time") == [5, 24, 3, 31, 18, 13, 18, 9, 32, EOS_ID]
+
+
+@pytest.mark.parametrize("slots", [[], ["a", "a"], ["O"], ["a b"]])
+def test_wrong_slots_are_refused(slots: list[str]) -> None:
+    with pytest.raises(UsageError, match="slots must be names"):
+        SlotTokenizer(CharacterTokenizer(), slots)
+
+
+@pytest.mark.parametrize("words", [[], ["A", "A"], ["A B"], [""], ["<pad>"]])
+def test_wrong_words_are_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="words without white space"):
+        WordTokenizer(words)
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=20), min_size=1))
@@ -128,7 +190,17 @@ def test_foreign_model_with_other_ids_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"{}", b"[1]", b'{"kind": "characters", "characters": 3}', b"\x80\x04garbage"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b'{"kind": "words"}',
+        b'{"kind": "slots", "words": ""}',
+        b"[1]",
+        b'{"kind": "characters", "characters": 3}',
+        b"\x80\x04garbage",
+    ],
 )
 def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)

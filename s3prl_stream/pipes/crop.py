@@ -1,0 +1,71 @@
+"""One random stretch of each waveform that is too long.
+
+A stage for decoded audio: to plan by the length of crops and to decode only what is needed, use the stream's own
+`crop_seconds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.piece import check_rate, piece_of
+from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
+
+
+@chained(
+    "crop",
+    aliases={"max_secs": "max_seconds"},
+    key_names={"wav_name": "wav", "segments_name": "segments"},
+)
+class RandomCrop(Stage):
+    """Keep a random stretch of each waveform that is longer than `max_seconds`; shorter ones stay whole.
+
+    In:     wav [T] of any type; sample_rate (Hz).
+    Out:    wav [min(T, max_seconds * sample_rate)]; crop_start_seconds (from the beginning of the wav). 1 -> 1.
+    Random: where it begins, uniformly, by identity: another place in each epoch.
+
+    What is cut loses `text`, `transcription` and `tokens`; `segments` are cut with it.
+
+    Args:
+        source: what to read from; None to bind later.
+        max_seconds: the greatest length; None: nothing is cut. (S3PRL: max_secs)
+        sample_rate: the rate (Hz) that the audio must have; None: any.
+
+    Raises:
+        UsageError: at construction, for a value out of its range.
+    """
+
+    positional = "max_seconds"
+    takes: Mapping[str, str] = {"wav": "float32|int16 [T]", "sample_rate": "any"}
+    provides: Mapping[str, str] = {"crop_start_seconds": "float"}
+    removes = UNCUTTABLE_KEYS
+    keeps_length = False
+    splits = True
+
+    def __init__(
+        self, source: Samples | None = None, *, max_seconds: float | None = None, sample_rate: int | None = None
+    ) -> None:
+        if max_seconds is not None and not max_seconds > 0.0:
+            raise UsageError(f"RandomCrop: max_seconds={max_seconds!r} is not greater than 0.")
+        check_rate("RandomCrop", sample_rate)
+        self.max_seconds = None if max_seconds is None else float(max_seconds)
+        self.sample_rate = sample_rate
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        rate, num_samples = int(sample["sample_rate"]), len(sample["wav"])
+        if self.sample_rate not in (None, rate):
+            raise UsageError(f"RandomCrop: sample {sample['key']!r} is at {rate} Hz, expected {self.sample_rate} Hz")
+        length = self._length(num_samples, rate)
+        start = int(self.rng(sample).integers(0, num_samples - length + 1)) if length < num_samples else 0
+        yield {**piece_of(sample, start, start + length, self.stage_id), "crop_start_seconds": start / rate}
+
+    def outline(self, before: Outline) -> list[Outline]:
+        """At most so long."""
+        return [before._replace(num_frames=self._length(before.num_frames, before.sample_rate))]
+
+    def _length(self, num_samples: int, rate: int) -> int:
+        return num_samples if self.max_seconds is None else min(num_samples, max(1, round(self.max_seconds * rate)))

@@ -1,0 +1,66 @@
+"""Texts of words, or of phonemes, apart by spaces: one id each."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.tokenizers import EOS_ID, SPECIAL_TOKENS, UNK_ID, Tokenizer, checked_texts
+
+PHONEMES = (
+    "SIL", "SPN", "AA0", "AA1", "AA2", "AE0", "AE1", "AE2", "AH0", "AH1", "AH2", "AO0", "AO1", "AO2", "AW0",
+    "AW1", "AW2", "AY0", "AY1", "AY2", "B", "CH", "D", "DH", "EH0", "EH1", "EH2", "ER0", "ER1", "ER2", "EY0",
+    "EY1", "EY2", "F", "G", "HH", "IH0", "IH1", "IH2", "IY0", "IY1", "IY2", "JH", "K", "L", "M", "N", "NG",
+    "OW0", "OW1", "OW2", "OY0", "OY1", "OY2", "P", "R", "S", "SH", "T", "TH", "UH0", "UH1", "UH2", "UW0",
+    "UW1", "UW2", "V", "W", "Y", "Z", "ZH",
+)  # fmt: skip
+"""Those of the CMU dictionary with their stress, silence and noise, in the order of S3PRL's phoneme vocabulary."""
+
+
+class WordTokenizer(Tokenizer):
+    """One id per word: 3 for the first of the vocabulary, and so on. Words are what stands between white space.
+
+    Args:
+        words: the vocabulary in the order of its ids, without repeats. `from_texts` finds those of a corpus,
+            `PHONEMES` are those of English.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        vocabulary = tuple(words)
+        wrong = [word for word in vocabulary if len(word.split()) != 1 or word in SPECIAL_TOKENS]
+        if wrong or not vocabulary or len(set(vocabulary)) < len(vocabulary):
+            problem = f"{wrong[0]!r} is none" if wrong else "it is empty or repeats a word"
+            raise UsageError(f"WordTokenizer: the vocabulary must be words without white space, each once; {problem}.")
+        self.words = vocabulary
+        self._ids = {word: 3 + position for position, word in enumerate(vocabulary)}
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], vocab_size: int | None = None) -> WordTokenizer:
+        """With the words of the texts in alphabetical order; the most frequent ones for at most so many ids.
+
+        Of equally frequent words the alphabetically first ones stay.
+        """
+        counts = Counter(word for text in checked_texts(texts) for word in text.split())
+        kept = sorted(counts, key=lambda word: (-counts[word], word))
+        if vocab_size is not None:
+            kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
+        return cls(sorted(kept))
+
+    def encode(self, text: str, *, eos: bool = True) -> list[int]:
+        """One id per word."""
+        ids = [self._ids.get(word, UNK_ID) for word in text.split()]
+        return [*ids, EOS_ID] if eos else ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        table = (*SPECIAL_TOKENS, *self.words)
+        return " ".join(table[token] for token in self._check_ids(ids))
+
+    @property
+    def vocab_size(self) -> int:
+        return 3 + len(self.words)
+
+    def to_bytes(self) -> bytes:
+        """A small JSON file."""
+        return json.dumps({"kind": "words", "words": list(self.words)}, indent=1).encode()

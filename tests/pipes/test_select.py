@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes import EncodeCategory, NormWav, SetOutputKeys
+
+DATA = [{"wav": torch.ones(3), "label": "a", "text": "A"}]
+TAGS = {"key", "set", "epoch", "identity"}
+
+
+@pytest.mark.parametrize(
+    "pipe",
+    [
+        SetOutputKeys(output_keys={"x": "wav", "y": "class_id"}),
+        SetOutputKeys({"x": "wav", "x_len": "wav_len", "y": "class_id"}),  # type: ignore[dict-item]
+    ],
+)
+def test_keys_under_other_names(pipe: SetOutputKeys) -> None:
+    chain = pipe(EncodeCategory()(DATA))
+    (sample,) = chain
+    assert set(sample) == {*TAGS, "x", "y"} == set(chain.known_keys() or ())
+    assert (sample["x"].tolist(), sample["y"]) == ([1.0, 1.0, 1.0], 0)
+    assert "gives x, y only" in str(chain)
+
+
+def test_a_list_of_keys() -> None:
+    chain = NormWav()(DATA).select(["text"])
+    assert set(next(iter(chain))) == {*TAGS, "text"}
+    with pytest.raises(ChainError, match=r"NormWav takes 'wav'.*SetOutputKeys gives: .*text"):
+        chain.norm_wav()
+
+
+@pytest.mark.parametrize("wrong", ["wav", [], {"x": 1}, [1], {"x": None}])
+def test_what_is_neither_a_list_nor_names_is_refused(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="output_keys="):
+        SetOutputKeys(output_keys=wrong)
+    with pytest.raises(ChainError, match="takes 'label2'"):
+        SetOutputKeys(output_keys=["label2"])(DATA)
