@@ -52,9 +52,9 @@ SURFACE = {
     "which": f"{PLANNED} --batch",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --config --crop-seconds --data --device "
-        "--dropout --exclude --ffn-size --heads --hidden-size --init --json --layers --lr --norm --out --seed --set "
-        "--skip-batches --steps --subset --teacher --temperature --update-batches --valid-share --valid-where "
-        "--weights --where --workers"
+        "--dropout --encoder --exclude --ffn-size --heads --hidden-size --init --json --layers --lr --norm --out "
+        "--seed --set --skip-batches --steps --subset --teacher --temperature --update-batches --valid-share "
+        "--valid-where --weights --where --workers"
     ),
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",

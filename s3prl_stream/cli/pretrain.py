@@ -27,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument("--encoder", metavar="MODULE:CLASS", help="a network of your own, as in my.module:Net")
     parser.add_argument("--teacher", metavar="UPSTREAM", help="of distilhubert: a run, a checkpoint or a name")
     parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
     parser.add_argument("--hidden-size", metavar="N", type=int, help="default: the recipe's, as for all that follow")
@@ -133,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
         shards,
         steps=args.steps,
         out=args.out,
+        encoder=args.encoder,
         teacher=None if args.teacher is None else upstream(args.teacher),
         valid=ValidSettings(**chosen["valid"]),
         skip_batches=[_range_from(text) for text in args.skip_batches],

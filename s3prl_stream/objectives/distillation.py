@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.objectives.masked_reconstruction import Loss, last, sum_of_zeros
 from s3prl_stream.sample import Batch
 
 
@@ -23,8 +23,8 @@ class DistillationObjective(nn.Module):
     The teacher is no part of the module: it is in no checkpoint, has no gradient, and stays in evaluation mode.
 
     Args:
-        encoder: the student, (wav [B, T], wav_len [B]) -> list of hidden states [B, F, H], with `num_frames(wav_len)`
-            and `stride`.
+        encoder: the student, (wav [B, T], wav_len [B]) -> list of hidden states [B, F, H], or the last one, with
+            `num_frames(wav_len)` and `stride`.
         head: [B, F, H] -> [B, N, F, D].
         target_layers: N hidden states of the teacher, 0 for what goes into its first layer.
         teacher: (wavs, lengths) -> hidden states [B, F, D], with `stride` and `num_frames`, such as an `Upstream`;
@@ -66,7 +66,7 @@ class DistillationObjective(nn.Module):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
         wav_BT, wav_len_B = batch["wav"], batch["wav_len"]
         student: Any = self.encoder
-        predicted_BNFD = self.head(student(wav_BT, wav_len_B)[-1])
+        predicted_BNFD = self.head(last(student(wav_BT, wav_len_B)))
         target_BNFD = self.targets(wav_BT, wav_len_B).to(predicted_BNFD.dtype)
         frames = min(predicted_BNFD.shape[2], target_BNFD.shape[2])  # they may differ by one at the end
         predicted_BNFD, target_BNFD = predicted_BNFD[:, :, :frames], target_BNFD[:, :, :frames]

@@ -5,6 +5,7 @@ B batch, F frames, D bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class MaskedReconstructionObjective(nn.Module):
     """An encoder, a head that predicts the features from its last hidden state, and the loss.
 
     Args:
-        encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H].
+        encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], or the last one.
         head: [B, F, H] -> [B, F, D].
     """
 
@@ -45,11 +46,16 @@ class MaskedReconstructionObjective(nn.Module):
         """
         if not len(batch["key"]):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
-        predicted_BFD = self.head(self.encoder(batch["masked_feat"], batch["feat_len"])[-1])
+        predicted_BFD = self.head(last(self.encoder(batch["masked_feat"], batch["feat_len"])))
         if "target_feat" in batch:
             frames_BF1 = batch["loss_mask"].any(dim=-1, keepdim=True)
             return masked_l1(predicted_BFD, batch["target_feat"], frames_BF1.expand_as(predicted_BFD))
         return masked_l1(predicted_BFD, batch["feat"], batch["loss_mask"])
+
+
+def last(hidden_states: Sequence[Tensor] | Tensor) -> Tensor:
+    """The last hidden state, of a list, or of an encoder that gives only one."""
+    return hidden_states if isinstance(hidden_states, Tensor) else hidden_states[-1]
 
 
 def masked_l1(predicted_BFD: Tensor, target_BFD: Tensor, selected_BFD: Tensor) -> Loss:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.objectives.masked_reconstruction import Loss, masked_l1, sum_of_zeros
+from s3prl_stream.objectives.masked_reconstruction import Loss, last, masked_l1, sum_of_zeros
 from s3prl_stream.sample import Batch
 
 
@@ -16,7 +16,7 @@ class PredictionObjective(nn.Module):
     """An encoder, a head that predicts features from its last hidden state, and the loss.
 
     Args:
-        encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H].
+        encoder: (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], or the last one.
         head: [B, F, H] -> [B, F, D].
         target: key of what is predicted: "target_feat" as the stage `shift` makes it, or "feat".
         average_padding: padded frames count, with the prediction from a hidden state of 0 against a target of 0, as
@@ -40,7 +40,7 @@ class PredictionObjective(nn.Module):
         if not len(batch["key"]):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
         feat_BFD, feat_len_B = batch["feat"], batch["feat_len"]
-        predicted_BFD: Tensor = self.head(self.encoder(feat_BFD, feat_len_B)[-1])
+        predicted_BFD: Tensor = self.head(last(self.encoder(feat_BFD, feat_len_B)))
         counted_BF1 = (torch.arange(feat_BFD.shape[1], device=feat_BFD.device) < feat_len_B[:, None])[..., None]
         if self.average_padding:
             counted_BF1 = torch.ones_like(counted_BF1)

@@ -17,6 +17,7 @@ from s3prl_stream import __version__
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
@@ -38,7 +39,7 @@ def pretrain(
     *,
     steps: int,
     out: str | Path,
-    encoder: nn.Module | None = None,
+    encoder: nn.Module | str | None = None,
     teacher: nn.Module | None = None,
     valid: ValidSettings | Mapping[str, Any] | None = None,
     skip_batches: Sequence[tuple[int, int]] = (),
@@ -58,8 +59,8 @@ def pretrain(
             number.
         out: folder of the run: settings (`run.json`), `losses.jsonl`, `metrics.jsonl`, `checkpoints/`, and
             `resumes.jsonl`, a `Loader.receipt` for each time that it was continued.
-        encoder: any module (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H] with `hidden_size`;
-            None: the recipe's own.
+        encoder: any module (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], or one of them, with
+            `hidden_size`; or "my.module:Net", a class that is made without arguments; None: the recipe's own.
         teacher: (wavs, lengths) -> hidden states, such as `ss.upstream(...)`, for a recipe that distils one.
         valid: what is held out, and how often the loss on it is asked; see `ValidSettings`.
         skip_batches, exclude: global batches (first to last, included) and clips to leave out from where the run
@@ -87,7 +88,7 @@ def pretrain(
             held_out,
             steps=steps,
             run=Path(out),
-            networks=(encoder, teacher),
+            networks=(own_encoder(encoder, seed=own.seed), teacher),
             device=device,
             leave_out=(skip_batches, exclude),
             hooks=hooks,
@@ -135,6 +136,7 @@ def _pretrain(
         **parts["train"],
         "legacy": recipe.legacy,
         "encoder": parts["model"] if encoder is None else describe_module(encoder),
+        **({} if encoder is None else {"model": parts["model"]}),  # heads are made by it
         **({} if teacher is None else {"teacher": describe_module(teacher, values=True)}),
         "steps": steps,
         **dataclasses.asdict(own),

@@ -48,6 +48,8 @@ class TrainDefaults:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
+    decay_norms: bool = False
+    """The scales of norms decay too, as in S3PRL's distillation."""
     clip_norm: float = 5.0
     """Ceiling of the gradient's L2 norm."""
     update_batches: int = 1
@@ -93,6 +95,8 @@ class Recipe:
     def having(self, settings: Mapping[str, Any]) -> Recipe:
         """The recipe with some settings changed, by name.
 
+        `legacy=True` brings S3PRL's AdamW with it where AdamW is used; with a teacher it decays norms as well.
+
         Raises:
             UsageError: no setting of that name.
         """
@@ -105,7 +109,10 @@ class Recipe:
         if rest:
             known = [name for part in self.settings().values() for name in part]
             raise UsageError(f"recipe {self.name}: no setting {', '.join(map(repr, rest))}; {_meant(rest, known)}")
-        return dataclasses.replace(self, model=parts[0], stream_settings=parts[1], train=parts[2], legacy=legacy)
+        train: TrainDefaults = parts[2]
+        if legacy and not self.legacy and train.optimizer == "adamw" and "optimizer" not in settings:
+            train = dataclasses.replace(train, optimizer="legacy", decay_norms=self.has_teacher)
+        return dataclasses.replace(self, model=parts[0], stream_settings=parts[1], train=train, legacy=legacy)
 
     def stream(self, shards: Any, **stream: Any) -> Stage:
         """The stream of this recipe; settings by name (`having`), and those of `ShardStream`."""

@@ -54,7 +54,7 @@ def fresh_objective(
 def recipe_of(settings: dict[str, Any]) -> Recipe:
     """The recipe of a run with the run's own settings."""
     recipe = find_recipe(settings["recipe"])
-    sizes = settings["encoder"] if isinstance(settings["encoder"], dict) else {}
+    sizes = settings["encoder"] if isinstance(settings["encoder"], dict) else settings.get("model", {})
     known = {name for part in ("stream", "train") for name in recipe.settings()[part]} | {"legacy"}
     return recipe.having({**sizes, **{name: value for name, value in settings.items() if name in known}})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device
 from s3prl_stream.upstreams.baselines import BASELINE, BASELINES
 from s3prl_stream.upstreams.files import checkpoint_upstream
@@ -23,7 +24,7 @@ def upstream(
     *,
     trained: bool = True,
     seed: int = 0,
-    encoder: nn.Module | None = None,
+    encoder: nn.Module | str | None = None,
     legacy: bool = False,
     device: str | None = "cpu",
 ) -> Upstream:
@@ -40,7 +41,7 @@ def upstream(
             - a directory of Hugging Face's with a Wav2Vec2Model, HubertModel, WavLMModel ...
         trained: False: the same network of a run with fresh weights.
         seed: of these fresh weights.
-        encoder: a fresh instance, if the run was made with an encoder of one's own.
+        encoder: a fresh instance, or "my.module:Net", if the run was made with an encoder of one's own.
         legacy: of a checkpoint of S3PRL, its numbers where they depend on what else is in the batch.
         device: where it computes; None: the GPU if there is one.
 
@@ -48,7 +49,7 @@ def upstream(
         UsageError: nothing of that name, or nothing that can be loaded.
     """
     used_device = pick_device(device)
-    found = _find(str(name), trained=trained, seed=seed, encoder=encoder, legacy=legacy)
+    found = _find(str(name), trained=trained, seed=seed, encoder=own_encoder(encoder, seed=seed), legacy=legacy)
     return found.to(used_device).eval()
 
 

@@ -71,7 +71,7 @@ class FeatureUpstream(Upstream):
         self.norm = norm
         self.stride = front_end.stride
         self.hidden_size = front_end.feat_dim if encoder is None else whole_number(encoder, "hidden_size")
-        self.num_layers = 0 if encoder is None else whole_number(encoder, "num_layers")
+        self.num_layers = 0 if encoder is None else whole_number(encoder, "num_layers")  # 0: gives one hidden state
         self.register_buffer("_where", torch.zeros(()), persistent=False)
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
@@ -86,8 +86,10 @@ class FeatureUpstream(Upstream):
         feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
         if self.encoder is None:
             return [feat_BFD]
-        hidden_states: list[Tensor] = self.encoder(feat_BFD, torch.tensor([len(feat) for feat in feats], device=device))
-        return hidden_states
+        hidden_states: list[Tensor] | Tensor = self.encoder(
+            feat_BFD, torch.tensor([len(feat) for feat in feats], device=device)
+        )
+        return [hidden_states] if isinstance(hidden_states, Tensor) else hidden_states
 
     def num_frames(self, lengths: Lengths) -> Tensor:
         """See `Upstream.num_frames`. With `legacy` the lengths are those of a whole batch."""

@@ -68,6 +68,14 @@ def test_settings_are_changed_by_name() -> None:
     assert changed.model.num_layers == 3
 
 
+def test_legacy_brings_s3prls_optimizer_with_it() -> None:
+    for name, optimizer in (("tera", "legacy"), ("distilhubert", "legacy"), ("apc", "adam")):
+        assert find_recipe(name).having({"legacy": True}).train.optimizer == optimizer
+    assert find_recipe("distilhubert").having({"legacy": True}).train.decay_norms
+    assert not find_recipe("tera").having({"legacy": True}).train.decay_norms
+    assert find_recipe("tera").having({"legacy": True, "optimizer": "adamw"}).train.optimizer == "adamw"
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
