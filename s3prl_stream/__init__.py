@@ -29,6 +29,7 @@ _HOME = {
     "pack": "s3prl_stream.shards.pack",
     "pretrain": "s3prl_stream.recipes.pretrain",
     "repair": "s3prl_stream.shards.repair",
+    "subset": "s3prl_stream.shards.subset",
     "upstream": "s3prl_stream.upstreams",
     "verify": "s3prl_stream.shards.verify",
 }

@@ -48,6 +48,7 @@ SURFACE = {
     "inspect": "SET --json --top",
     "verify": "SET --full --json --workers",
     "repair": "SET OUT --json --workers",
+    "subset": "SET OUT --json --name --shard-mb --subset --where --workers",
     "plan": f"{PLANNED} --blocks --whole-epoch",
     "which": f"{PLANNED} --batch",
     "pretrain": (

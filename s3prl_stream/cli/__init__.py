@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "show what a set of shards holds",
     "verify": "look for damage in a set, quickly or byte for byte",
     "repair": "write a set without its damaged samples",
+    "subset": "write a part of a set as a set: hours, a share, a condition",
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
     "which": "list the clips of one global batch",
     "pretrain": "pretrain an encoder on a set",

@@ -57,8 +57,13 @@ def inspect_set(folder: str) -> dict[str, Any]:
     groups = [name for name in GROUPS if name in columns]
     seconds_by: dict[str, Counter[str]] = {name: Counter() for name in groups}
     num_by: dict[str, Counter[str]] = {name: Counter() for name in ("codec", "sample_rate")}
+    findings: Counter[str] = Counter()
+    measured = [name for name in ("findings",) if name in columns]
     histogram = [0] * (len(_EDGES_SECONDS) - 1)
-    for batch in member.batches([*num_by, "seconds", *groups]):
+    for batch in member.batches([*num_by, "seconds", *groups, *measured]):
+        for name in measured:
+            for value, number in _pairs(batch.column(name).value_counts()):
+                findings.update(dict.fromkeys((value.as_py() or "").split(), number.as_py()))
         for name in groups:
             seconds_by[name].update(_sums(batch, name))
         for name, counter in num_by.items():
@@ -76,6 +81,9 @@ def inspect_set(folder: str) -> dict[str, Any]:
         "damaged": counts.get("damaged", 0),
         "skipped": counts.get("skipped", {}),
         "packing": manifest.get("packing", {}),
+        "findings": dict(findings.most_common()),
+        "files": [file["name"] for file in manifest.get("files", [])],
+        "subset_of": manifest.get("subset_of"),
         "columns": columns,
         "codecs": dict(num_by["codec"].most_common()),
         "sample_rates": dict(num_by["sample_rate"].most_common()),
@@ -119,6 +127,16 @@ def _lines(facts: dict[str, Any], top: int) -> list[str]:
     lines += [f"{name}: {facts[name]}" for name in ("corpus", "licence") if facts[name]]
     skipped = "".join(f", {count} {reason.replace('_', ' ')}" for reason, count in facts["skipped"].items())
     lines.append(f"left out: {facts['damaged']} damaged{skipped}")
+    if facts["findings"]:
+        found = ", ".join(f"{count} {finding.replace('_', ' ')}" for finding, count in facts["findings"].items())
+        lines.append(f"findings: {found} (column findings)")
+    if facts["subset_of"]:
+        wanted = " where ".join(
+            str(facts["subset_of"][name]) for name in ("subset", "where") if facts["subset_of"][name]
+        )
+        lines.append(f"subset: {wanted}, of {facts['subset_of']['name']} ({facts['subset_of']['fingerprint']})")
+    if facts["files"]:
+        lines.append(f"files: {', '.join(facts['files'])}")
     lines += ["", "durations", *_histogram_lines(facts["duration_histogram"])]
     for name, hours in facts["hours_by"].items():
         lines += ["", f"by {name} ({len(hours)} {'value' if len(hours) == 1 else 'values'})"]

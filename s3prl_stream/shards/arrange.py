@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.hashing import hash64, key_hash
+from s3prl_stream.hashing import U64, hash64, key_hash
 from s3prl_stream.shards.layout import PACKING_RUN
 
 
@@ -34,7 +34,19 @@ def arrange(
         shard_bytes: wanted size of a shard.
         seed: of the order.
     """
-    order = _shuffled(keys, seed)
+    hashes = np.array([key_hash(key) for key in keys], dtype=np.uint64)
+    return arrange_hashed(hashes, seconds, num_bytes, shard_bytes, seed)
+
+
+def arrange_hashed(
+    hashes: U64,
+    seconds: npt.NDArray[np.float64],
+    num_bytes: npt.NDArray[np.float64],
+    shard_bytes: float,
+    seed: int,
+) -> list[npt.NDArray[np.int64]]:
+    """`arrange` of keys of which only the hashes are at hand: [N], `hashing.key_hash`."""
+    order = _shuffled(hashes, seed)
     before = np.cumsum(num_bytes[order]) - num_bytes[order]
     num_shards = max(1, int(np.ceil(num_bytes.sum() / shard_bytes)))
     shard = np.floor(before / num_bytes.sum() * num_shards).astype(np.int64)
@@ -42,11 +54,9 @@ def arrange(
     return [in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]
 
 
-def _shuffled(keys: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
-    """Ordered by key first, so the order in which the corpus lists its files has no say even among equal hashes."""
-    by_key = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
-    identities = np.array([key_hash(keys[position]) for position in by_key], dtype=np.uint64)
-    return by_key[np.argsort(hash64("pack", seed, identities), kind="stable")]
+def _shuffled(hashes: U64, seed: int) -> npt.NDArray[np.int64]:
+    """By a hash of seed and key. Of two keys of one hash (a chance of 10 ** -7 for a million) the first comes first."""
+    return np.argsort(hash64("pack", seed, hashes), kind="stable").astype(np.int64)
 
 
 def in_runs(

@@ -94,7 +94,7 @@ class ShardFolder:
 
     def rows(self, shard: int) -> Rows:
         """Index rows of shard number `shard`; safe from several threads."""
-        column = self._rows_table(shard, PLAN_COLUMNS)
+        column = self.rows_table(shard, PLAN_COLUMNS)
         return Rows(
             key=column["key"],
             key_hash=column["key_hash"].to_numpy(),
@@ -105,7 +105,8 @@ class ShardFolder:
             crc32c=column["crc32c"].cast("int64").fill_null(-1).to_numpy(),  # null: never computed
         )
 
-    def _rows_table(self, shard: int, columns: list[str]) -> pa.Table:
+    def rows_table(self, shard: int, columns: list[str]) -> pa.Table:
+        """Some columns of the index rows of shard number `shard`; safe from several threads."""
         name = rows_name(self.shard_names[shard]) if self.store.is_remote else part_name(shard // SHARDS_PER_PART)
         with self._reading(name):
             table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
@@ -121,21 +122,30 @@ class ShardFolder:
         """Bytes of one sample, checked, with its metadata."""
         shard = self.shard_names[item.shard]
         where = f"{shard}: {item.key} at byte {item.offset}"
+        data = self.read_bytes(shard, item.offset, item.size, item.crc32c, where)
+        if self._indexed is not None:
+            return self._indexed.sample(data, item, shard, where, self.rows_table)
+        audio, codec, metadata = split_members(data, where)
+        return {**metadata, "audio": audio, "codec": codec}
+
+    def read_bytes(self, shard: str, offset: int, size: int, crc32c: int, where: str) -> bytes:
+        """Bytes of one sample of a shard, compared with the index (`crc32c` -1: nothing to compare).
+
+        Raises:
+            SampleError: they are not what the index says.
+        """
         try:
-            data = self.tars.read(shard, item.offset, item.size)
+            data = self.tars.read(shard, offset, size)
         except DamagedFile as error:
             raise SampleError(f"{where}: {error}", reason="unreadable") from None
         try:
-            check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
+            check_bytes(data, size=size, crc32c=crc32c, where=where)
         except SampleError:
             if not self.tars.is_remote:
                 raise
-            data = self.tars.read_again(shard, item.offset, item.size)  # damage on the way is not damage at rest
-            check_bytes(data, size=item.size, crc32c=item.crc32c, where=where)
-        if self._indexed is not None:
-            return self._indexed.sample(data, item, shard, where, self._rows_table)
-        audio, codec, metadata = split_members(data, where)
-        return {**metadata, "audio": audio, "codec": codec}
+            data = self.tars.read_again(shard, offset, size)  # damage on the way is not damage at rest
+            check_bytes(data, size=size, crc32c=crc32c, where=where)
+        return data
 
     def read_ahead(self, items: Sequence[Item]) -> Ahead:
         """Begin to read samples whose `read` will follow; until closed."""

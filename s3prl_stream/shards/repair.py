@@ -112,7 +112,7 @@ def repair(
             f"{store.url}: tars made elsewhere, indexed where they lie; repair is for packed sets. Restore damaged "
             "tars from copies and run `s3prl-stream index` again, which leaves out what it cannot read."
         )
-    with _begun(target, inventory.name) as scratch, Workers(num_workers) as workers:
+    with begun(target, inventory.name) as scratch, Workers(num_workers) as workers:
         return _Repair(store, target, scratch, inventory, workers, progress or _tell_nobody).run()
 
 
@@ -205,7 +205,7 @@ class _Repair:
         parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
         of_part = (names[first : first + SHARDS_PER_PART] for first in range(0, len(names), SHARDS_PER_PART))
         tasks = [(self.out, part, list(some)) for part, some in zip(parts, of_part, strict=True)]
-        for done, _ in enumerate(self.workers.map(_write_part, tasks), start=1):
+        for done, _ in enumerate(self.workers.map(write_part, tasks), start=1):
             self.progress("indexing", min(done * SHARDS_PER_PART, len(names)), len(names))
         return parts
 
@@ -266,7 +266,7 @@ def _entry_of(outcome: Outcome, position: int) -> Entry:
     return entry_of(outcome.description["name"], position, outcome.description)
 
 
-def _write_part(task: tuple[Store, str, list[str]]) -> None:
+def write_part(task: tuple[Store, str, list[str]]) -> None:
     """An index part from the sidecars of its shards, which have just been written."""
     out, part, names = task
     tables = []
@@ -279,7 +279,7 @@ def _write_part(task: tuple[Store, str, list[str]]) -> None:
 
 
 @contextlib.contextmanager
-def _begun(out: Store, name: str) -> Iterator[Path]:
+def begun(out: Store, name: str) -> Iterator[Path]:
     """A scratch folder; while it is there, a marker says that the set is not finished.
 
     Raises:

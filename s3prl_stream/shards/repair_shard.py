@@ -65,7 +65,7 @@ def repair_shard(job: Job) -> Outcome:
     def read(new_sink: Callable[[], Sink]) -> Content | None:
         return read_shard(store, job.entry, index, new_sink, columns=job.columns, leave_out=job.leave_out).content
 
-    with contextlib.closing(_NewTar(job.scratch / name)) as new:
+    with contextlib.closing(NewTar(job.scratch / name)) as new:
         # what comes over a network is kept as it comes; a disk is read again if the shard is not sound
         content = read(new.begin if store.is_remote else lambda: no_sink)
         as_it_was = content is not None and _is_sound(content, size)
@@ -88,7 +88,7 @@ def repair_shard(job: Job) -> Outcome:
         offsets = offsets_of(table)
         job.out.write(offsets_name(name), offsets.astype("<u8").tobytes())
         job.out.write(rows_name(name), parquet_bytes([table]))
-        _publish(path, job.out, name)
+        publish(path, job.out, name)
     description = {
         "name": name,
         "samples": table.num_rows,
@@ -136,7 +136,7 @@ def _all_lost(entry: Entry, index: ShardIndex, reason: str, message: str) -> Out
     return Outcome(None, False, nothing, [LeftOut("", entry.name, "damaged", reason, message)], entry.samples or 1)
 
 
-def _publish(path: Path, out: Store, name: str) -> None:
+def publish(path: Path, out: Store, name: str) -> None:
     """A finished file under its name, without copying its bytes where a hard link will do."""
     if isinstance(out, LocalStore):
         with contextlib.suppress(OSError):  # another disk, or one that knows no links
@@ -145,7 +145,7 @@ def _publish(path: Path, out: Store, name: str) -> None:
     out.upload(path, name)
 
 
-class _NewTar:
+class NewTar:
     """A shard that is being written."""
 
     def __init__(self, path: Path) -> None:
@@ -165,7 +165,7 @@ class _NewTar:
     def finish(self) -> str:
         """The SHA-256 of the whole, which is on the disk now."""
         assert self._file is not None
-        self._write(END_OF_TAR)
+        self.write(END_OF_TAR)
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._sha256.hexdigest()
@@ -177,9 +177,10 @@ class _NewTar:
             self.path.unlink()
 
     def _add(self, row: IndexRow, sample: bytes) -> None:  # noqa: ARG002
-        self._write(sample)
+        self.write(sample)
 
-    def _write(self, content: bytes) -> None:
+    def write(self, content: bytes) -> None:
+        """Append the bytes of a sample."""
         assert self._file is not None
         self._file.write(content)
         self._sha256.update(content)

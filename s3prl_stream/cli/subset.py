@@ -1,0 +1,61 @@
+"""`s3prl-stream subset SET OUT`: a part of a set, written out as a set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.progress import Progress, usable_cores
+
+_SHOWN = 20
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "subset",
+        help=COMMANDS["subset"],
+        description="Copy a part of SET, sample by sample as they are, into a set of its own. 1 h lies inside 10 h, "
+        "and is what a stream with the same --subset reads. Exit status 1 if a selected sample is damaged.",
+    )
+    parser.add_argument("set", metavar="SET", help="folder or URL of the set")
+    parser.add_argument("out", metavar="OUT", help="folder or URL of the new set, new or empty")
+    parser.add_argument("--subset", metavar="AMOUNT", help='"10h", "30min" or "10%%", or "10h by speaker"')
+    parser.add_argument("--where", help="rows to keep, as in: language == 'en' and seconds > 2")
+    parser.add_argument("--name", help="of the new set (default: that of SET)")
+    parser.add_argument("--shard-mb", type=float, metavar="MB", help="wanted size of a shard (default: as in SET)")
+    parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write, show progress, end with a summary; 1 if something selected is damaged."""
+    from s3prl_stream.shards.subset import write_subset
+
+    with Progress("shards", "writing") as progress:
+        report = write_subset(
+            args.set,
+            args.out,
+            args.subset,
+            where=args.where,
+            name=args.name,
+            shard_mb=args.shard_mb,
+            num_workers=args.workers,
+            progress=progress.tell,
+        )
+    if args.json:
+        print(json.dumps(report.as_json(), ensure_ascii=False))
+        return 1 if report.damaged else 0
+    shards = "shard" if report.shards == 1 else "shards"
+    print(
+        f"{report.out}: {report.samples} samples, {report.hours:.2f} h in {report.shards} {shards}, "
+        f"{report.num_bytes / 1e6:.1f} MB"
+    )
+    if report.damaged:
+        print(f"damaged: {len(report.damaged)}; they are not in the subset, and stand in {report.out}/left_out.jsonl")
+        for one in report.damaged[:_SHOWN]:
+            print(f"  {one.message} ({one.reason})")
+    return 1 if report.damaged else 0

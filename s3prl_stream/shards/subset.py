@@ -1,0 +1,220 @@
+"""`subset`: a part of a set, written out as a set of its own. The bytes of samples are copied as they are.
+
+Which samples: as a stream's `where` and `subset` select them, so 1 h lies inside 10 h. The new set has the name of the
+old one unless it is told otherwise: a sample stays the sample it was, gets the same random draws, and a subset of a
+subset is the subset of the whole, byte for byte. Samples stand in the order in which packing would put them: mixed by
+a hash of their keys, neighbours of like duration together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.shards.arrange import arrange_hashed
+from s3prl_stream.shards.extra_files import copy_extra_files
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.layout import (
+    FORMAT_VERSION,
+    MANIFEST,
+    SHARDS_PER_PART,
+    part_name,
+    set_name,
+    shard_name,
+)
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.member import I64
+from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.repair import begun, write_part
+from s3prl_stream.shards.selection import Selection, compile_selection
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
+from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.subset_shard import Job, write_shard
+from s3prl_stream.shards.workers import Workers
+
+Progress = Callable[[str, int, int], None]
+"""Called with the step, how many shards are done, and of how many."""
+
+_BYTES_PER_MB = 1_000_000
+_KEPT = ("packing", "corpus", "licence", "libraries")
+"""What the new manifest takes over from the old one."""
+
+
+class SubsetReport(NamedTuple):
+    """What was written."""
+
+    url: str
+    out: str
+    samples: int
+    hours: float
+    shards: int
+    num_bytes: int
+    damaged: list[LeftOut]
+    """Selected samples whose bytes are not what the index says: they are not in the new set."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Name -> value."""
+        return {**self._asdict(), "damaged": [one._asdict() for one in self.damaged]}
+
+
+def subset(
+    shards: str | Path | ShardSet | ShardFolder,
+    out: str | Path,
+    subset: str | None = None,
+    *,
+    where: Any = None,
+    name: str | None = None,
+    shard_mb: float | None = None,
+    num_workers: int = 0,
+) -> ShardSet:
+    """Write a part of a packed set as a set of its own, and open it.
+
+    Args:
+        shards: folder or URL of the set, or an opened one. Nothing in it is changed.
+        out: folder or URL for the new set; new or empty, or left by a `subset` that was killed.
+        subset: "10h", "30min", "90s", "10%", or "10h by speaker", as of a `ShardStream`.
+        where: rows to keep, as of a `ShardStream`.
+        name: of the new set; None: that of the old one. Two sets of one name cannot be opened together.
+        shard_mb: wanted size of a shard (10**6 bytes); None: as the set was packed.
+        num_workers: processes; 0: this one. Memory grows by 48 bytes a selected sample.
+
+    Raises:
+        UsageError: neither `subset` nor `where`, nothing selected, several sets, tars made elsewhere, or `out` holds
+            something.
+        ShardError: not one of the selected samples is sound.
+    """
+    write_subset(shards, out, subset, where=where, name=name, shard_mb=shard_mb, num_workers=num_workers)
+    return open_shards(out)
+
+
+def write_subset(
+    shards: str | Path | ShardSet | ShardFolder,
+    out: str | Path,
+    subset: str | None = None,
+    *,
+    where: Any = None,
+    name: str | None = None,
+    shard_mb: float | None = None,
+    num_workers: int = 0,
+    progress: Progress | None = None,
+) -> SubsetReport:
+    """`subset`, with a report in place of the opened set, and with progress."""
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    if subset is None and where is None:
+        raise UsageError('say what of the set: an amount (subset="10h") or a condition (where="split == \'train\'").')
+    whole = as_shard_set(shards)
+    folder = _packed(whole)
+    packing = folder.manifest.get("packing") or {}
+    shard_bytes = float(packing.get("shard_mb") or 512 if shard_mb is None else shard_mb) * _BYTES_PER_MB
+    if not shard_bytes > 0:
+        raise UsageError(f"shard_mb is {shard_mb}, expected more than 0.")
+    name = folder.name if name is None else set_name(name, name)
+    selection = compile_selection(whole, where=where, subset=subset)
+    new_shards = list(_arranged(folder, selection, shard_bytes, int(packing.get("seed") or 0)))
+    target, tell = open_store(out), progress or _tell_nobody
+    with begun(target, name) as scratch, Workers(num_workers) as workers:
+        jobs = (
+            Job(folder, target, scratch, shard_name(name, number), *places) for number, places in enumerate(new_shards)
+        )
+        outcomes = []
+        for outcome in workers.map(write_shard, jobs):
+            outcomes.append(outcome)
+            tell("writing", len(outcomes), len(new_shards))
+        kept = [one.description for one in outcomes if one.description is not None]
+        damaged = [one for outcome in outcomes for one in outcome.damaged]
+        if not kept:
+            raise ShardError(f"{folder.store.url}: not one selected sample is sound. {damaged[0].message}")
+        parts = _write_parts(target, [shard["name"] for shard in kept], workers)
+        lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in damaged)
+        target.write(LEFT_OUT, "".join(lines).encode("utf-8", "backslashreplace"))
+        origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
+                  "where": None if where is None else str(where)}  # fmt: skip
+        files = copy_extra_files(folder.store, target, folder.manifest)
+        target.write(MANIFEST, _manifest(folder, name, origin, kept, parts, len(damaged), files))
+    return SubsetReport(
+        url=folder.store.url,
+        out=target.url,
+        samples=sum(shard["samples"] for shard in kept),
+        hours=math.fsum(shard["seconds"] for shard in kept) / 3600,
+        shards=len(kept),
+        num_bytes=sum(shard["bytes"] for shard in kept),
+        damaged=damaged,
+    )
+
+
+def _packed(whole: ShardSet) -> ShardFolder:
+    member = whole.members[0]
+    if len(whole.members) != 1 or not isinstance(member, ShardFolder):
+        raise UsageError(f"{whole.name}: a subset is of one packed set; take several one after the other.")
+    if "indexed" in member.manifest:
+        raise UsageError(
+            f"{member.store.url}: tars made elsewhere, indexed where they lie; a subset is of a packed set. "
+            "A stream takes a part of them with subset= and where=."
+        )
+    return member
+
+
+def _arranged(folder: ShardFolder, selection: Selection, shard_bytes: float, seed: int) -> Iterator[tuple[I64, I64]]:
+    """(old shard numbers, rows) of each new shard: in the order that packing gives to these samples."""
+    shards, rows, sizes, seconds, hashes = [], [], [], [], []
+    for shard in np.flatnonzero(selection.counts):
+        index, mask = folder.rows(int(shard)), selection.mask(int(shard))
+        chosen = np.arange(len(index.size)) if mask is None else np.flatnonzero(mask)
+        shards.append(np.full(len(chosen), shard, dtype=np.int64))
+        rows.append(chosen.astype(np.int64))
+        sizes.append(index.size[chosen].astype(np.float64))
+        seconds.append(index.frames[chosen] / index.sample_rate[chosen])
+        hashes.append(index.key_hash[chosen])
+    shard_of, row_of = np.concatenate(shards), np.concatenate(rows)
+    of_new_shards = arrange_hashed(
+        np.concatenate(hashes), np.concatenate(seconds), np.concatenate(sizes), shard_bytes, seed
+    )
+    for order in of_new_shards:
+        yield shard_of[order], row_of[order]
+
+
+def _write_parts(out: Store, names: Sequence[str], workers: Workers) -> list[str]:
+    parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
+    of_part = (list(names[first : first + SHARDS_PER_PART]) for first in range(0, len(names), SHARDS_PER_PART))
+    for _ in workers.map(write_part, [(out, part, some) for part, some in zip(parts, of_part, strict=True)]):
+        pass
+    return parts
+
+
+def _manifest(
+    folder: ShardFolder,
+    name: str,
+    origin: dict[str, Any],
+    shards: list[dict[str, Any]],
+    parts: list[str],
+    num_damaged: int,
+    files: list[dict[str, Any]],
+) -> bytes:
+    kept = {name: value for name, value in folder.manifest.items() if name in _KEPT}
+    manifest: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "subset_of": origin,
+        **kept,
+        "counts": {
+            "samples": sum(shard["samples"] for shard in shards),
+            "seconds": math.fsum(shard["seconds"] for shard in shards),
+            "damaged": num_damaged,
+            "skipped": {},
+        },
+        **({"files": files} if files else {}),
+        "parts": parts,
+        "shards": shards,
+    }
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _tell_nobody(step: str, done: int, total: int) -> None:
+    """The progress of a caller who does not ask for it."""

@@ -1,0 +1,121 @@
+"""One shard of a subset: the bytes of its samples, copied from the shards they are in. Runs in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from s3prl_stream.errors import SampleError
+from s3prl_stream.shards.folder import ShardFolder
+from s3prl_stream.shards.index_files import offsets_of
+from s3prl_stream.shards.layout import offsets_name, rows_name
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.member import I64
+from s3prl_stream.shards.repair_shard import NewTar, parquet_bytes, publish
+from s3prl_stream.shards.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_READ_AHEAD = 64  # samples
+
+
+class Job(NamedTuple):
+    """What a worker is asked: one new shard."""
+
+    folder: ShardFolder
+    out: Store
+    scratch: Path
+    name: str
+    shards: I64
+    """[N] the old shard of each sample, by its number, in the new order."""
+    rows: I64
+    """[N] its row there."""
+
+
+class Outcome(NamedTuple):
+    """What became of it."""
+
+    description: dict[str, Any] | None
+    """What the manifest says of it; None: no sample is sound."""
+    damaged: list[LeftOut]
+
+
+def write_shard(job: Job) -> Outcome:
+    """Copy the samples and write the shard with its sidecars."""
+    table = _rows_in_order(job)
+    kept, damaged = [], []
+    with contextlib.closing(NewTar(job.scratch / job.name)) as new:
+        new.begin()
+        for position, data in enumerate(_samples(job, table)):
+            if isinstance(data, LeftOut):
+                damaged.append(data)
+            else:
+                new.write(data)
+                kept.append(position)
+        if not kept:
+            return Outcome(None, damaged)
+        sha256 = new.finish()
+        table = _moved(table.take(kept), job.name)
+        offsets = offsets_of(table)
+        job.out.write(offsets_name(job.name), offsets.astype("<u8").tobytes())
+        job.out.write(rows_name(job.name), parquet_bytes([table]))
+        publish(new.path, job.out, job.name)
+    return Outcome(
+        {
+            "name": job.name,
+            "samples": table.num_rows,
+            "seconds": math.fsum(table.column("seconds").to_pylist()),
+            "bytes": int(offsets[-1]),
+            "sha256": sha256,
+        },
+        damaged,
+    )
+
+
+def _rows_in_order(job: Job) -> pa.Table:
+    """The old index rows of the job's samples, in the new order."""
+    import pyarrow
+
+    columns = list(job.folder.columns())
+    by_shard = np.argsort(job.shards, kind="stable")
+    tables = []
+    for shard, positions in itertools.groupby(by_shard, key=lambda position: int(job.shards[position])):
+        tables.append(job.folder.rows_table(shard, columns).take(job.rows[list(positions)]))
+    return pyarrow.concat_tables(tables).take(np.argsort(by_shard, kind="stable")).combine_chunks()
+
+
+def _samples(job: Job, table: pa.Table) -> Iterator[bytes | LeftOut]:
+    """The bytes of each sample, or that they are damaged; the next ones are on their way meanwhile."""
+    names = ("key", "shard", "offset", "size", "crc32c")
+    rows = list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+    for first in range(0, len(rows), _READ_AHEAD):
+        some = rows[first : first + _READ_AHEAD]
+        with contextlib.closing(
+            job.folder.tars.read_ahead([(shard, offset, size) for _, shard, offset, size, _ in some])
+        ):
+            for key, shard, offset, size, crc32c in some:
+                try:
+                    yield job.folder.read_bytes(shard, offset, size, crc32c, f"{shard}: {key} at byte {offset}")
+                except SampleError as error:
+                    yield LeftOut(key, shard, "damaged", error.reason, str(error))
+
+
+def _moved(table: pa.Table, name: str) -> pa.Table:
+    """Rows of samples that stand one behind the other in the shard `name`."""
+    import pyarrow
+
+    sizes = table.column("size").to_numpy()
+    columns = {
+        "shard": pyarrow.array([name] * table.num_rows, pyarrow.string()),
+        "offset": pyarrow.array(np.cumsum(sizes) - sizes, pyarrow.int64()),
+    }
+    for column, values in columns.items():
+        table = table.set_column(table.column_names.index(column), column, values)
+    return table
