@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,45 @@ from s3prl_stream.errors import UsageError
 
 # F frames, D bins.
 F32: TypeAlias = npt.NDArray[np.float32]
+
+
+class Curve(NamedTuple):
+    """Values over steps."""
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+def draw_curves(
+    curves: Sequence[Curve],
+    label: str,
+    file: str | Path,
+    *,
+    others: Sequence[Curve] = (),
+    other_label: str = "",
+) -> None:
+    """Draw curves over their steps into a PNG.
+
+    Args:
+        curves: on the axis at the left.
+        label: of that axis.
+        file: where the picture goes.
+        others: on an axis at the right.
+        other_label: of that axis.
+    """
+    figure = _new_figure(8, 4)
+    axes = figure.subplots()
+    for curve in curves:
+        axes.plot(curve.steps, curve.values, label=curve.label, marker="." if len(curve.steps) < 20 else None)
+    axes.set(xlabel="step", ylabel=label)
+    if others:
+        right = axes.twinx()
+        for curve in others:
+            right.plot(curve.steps, curve.values, color="tab:gray", alpha=0.6, linewidth=1, label=curve.label)
+        right.set(ylabel=other_label)
+    figure.legend(loc="outside upper right", ncols=4)
+    figure.savefig(file, dpi=120)
 
 
 def draw_losses(
@@ -37,15 +76,24 @@ def draw_losses(
     figure.savefig(file, dpi=120)
 
 
-def draw_reconstruction(feat_FD: F32, masked_FD: F32, reconstructed_FD: F32, title: str, file: str | Path) -> None:
+def draw_reconstruction(
+    feat_FD: F32,
+    masked_FD: F32,
+    reconstructed_FD: F32,
+    title: str,
+    file: str | Path,
+    *,
+    names: tuple[str, str, str] = ("spectrogram", "masked", "reconstruction"),
+) -> None:
     """Draw a log-mel spectrogram, its masked version and its reconstruction under each other into a PNG.
 
     Args:
         feat_FD, masked_FD, reconstructed_FD: float32 [F, D], frames of 10 ms.
         title: one line above them.
         file: where the picture goes.
+        names: of the three.
     """
-    rows = (("spectrogram", feat_FD), ("masked", masked_FD), ("reconstruction", reconstructed_FD))
+    rows = tuple(zip(names, (feat_FD, masked_FD, reconstructed_FD), strict=True))
     figure = _new_figure(8, 7)
     lowest, highest = float(feat_FD.min()), float(feat_FD.max())
     for axes, (name, picture_FD) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):

@@ -57,6 +57,7 @@ SURFACE = {
         "--seed --set --skip-batches --steps --subset --teacher --temperature --update-batches --valid-share "
         "--valid-where --weights --where --workers"
     ),
+    "report": "RUN_FOLDER --data --json",
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",
     "quickstart": "--data --label-from --out --pattern --steps --table",

@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
     "which": "list the clips of one global batch",
     "pretrain": "pretrain an encoder on a set",
+    "report": "draw loss, rate, throughput and reconstructions of a run",
     "probe": "measure frozen features with a linear probe",
     "chaos-serve": "a proxy that injects the faults of object stores",
     "quickstart": "run the main job once, on the sample set or on your own audio",

@@ -22,6 +22,7 @@ from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.sample import Batch
+from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
@@ -131,6 +132,7 @@ def _pretrain(
     written = {
         "recipe": recipe.name,
         "data": f"{shards.name} {shards.fingerprint}",
+        "sets": [_place_of(member) for member in shards.members],
         "weights": None if shards.weights is None else list(shards.weights),
         **parts["stream"],
         **parts["train"],
@@ -178,6 +180,12 @@ def _pretrain(
     left_out = torch.tensor(len(loader.excluded), device=device)
     ranks.sum(left_out)
     return dataclasses.replace(result, left_out=int(left_out), timing=loader.timing().as_dict())
+
+
+def _place_of(member: SetMember) -> str | None:
+    """Where a set lies, for whoever wants to look at its clips; None: in memory, or its URL may hold a secret."""
+    url: str | None = getattr(getattr(member, "store", None), "url", None)
+    return None if url is None or "?" in url or "@" in url else url
 
 
 def load_initial_weights(objective: nn.Module, init: str | Path) -> None:

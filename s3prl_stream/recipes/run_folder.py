@@ -17,7 +17,7 @@ from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_c
 
 SETTINGS = "run.json"
 
-MAY_CHANGE = run_settings.MAY_CHANGE | {"steps", "weights", "ranks", "valid_every", "valid_subset", "version"}
+MAY_CHANGE = run_settings.MAY_CHANGE | {"steps", "sets", "weights", "ranks", "valid_every", "valid_subset", "version"}
 """Settings that a run may be continued with other values of."""
 
 

@@ -1,0 +1,38 @@
+"""`report`: draw a page with pictures of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "report",
+        help=COMMANDS["report"],
+        description="Draw loss, learning rate, throughput and reconstructions of a run into DIR/report/index.html, "
+        "also while it is going on.",
+    )
+    parser.add_argument("run_folder", metavar="DIR", help="output folder of pretrain")
+    parser.add_argument("--data", metavar="SET", help="clips to reconstruct (default: the run's own set)")
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the page is drawn."""
+    from s3prl_stream.report import report
+
+    page, facts = report(args.run_folder, data=args.data)
+    if args.json:
+        print(json.dumps({"page": str(page), **facts}))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name:{width}}  {value}")
+    print(f"{page}")
+    return 0

@@ -1,0 +1,196 @@
+"""`report`: one page with pictures of what a run did: loss, rate, throughput, figures of its hooks, reconstructions.
+
+RUN/report/index.html and the pictures beside it; drawn anew each time, at any time, also while the run is going on.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.pictures import Curve, draw_curves, draw_reconstruction
+from s3prl_stream.recipes.pretrain import RESUMES
+from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
+from s3prl_stream.shards.shardset import open_shards
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_state
+from s3prl_stream.trainer.losslog import METRICS, read_lines, read_losses
+from s3prl_stream.trainer.record import WAITS
+
+FOLDER = "report"
+_NUM_CLIPS = 3
+_NUM_POINTS = 400
+"""Of a curve: of a longer run each point is a mean over neighbouring steps."""
+
+
+class Report(NamedTuple):
+    """What was drawn."""
+
+    page: Path
+    facts: dict[str, str]
+    """The table on the page: what -> how much."""
+
+
+def report(run: str | Path, *, data: Any = None) -> Report:
+    """Draw the page of a run.
+
+    Args:
+        run: output folder of `pretrain`.
+        data: set whose clips are reconstructed; None: that of the run, if it lies where it lay.
+
+    Raises:
+        UsageError: no run there, it has no steps yet, or matplotlib is missing.
+    """
+    folder = Path(run)
+    settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
+    losses = read_losses(folder)
+    if not losses:
+        raise UsageError(f"{run}: no steps in losses.jsonl; give the output folder of a run that has begun")
+    out = folder / FOLDER
+    out.mkdir(exist_ok=True)
+    metrics, times = read_lines(folder / METRICS), _newest_times(folder)
+    pictures = [_draw_losses(losses, metrics, out), _draw_rate(losses, out)]
+    pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out)]
+    drawn, why_not = _draw_reconstructions(folder, settings, data, out)
+    facts = {**_facts(folder, losses, metrics, times), **({"reconstructions": why_not} if why_not else {})}
+    page = out / "index.html"
+    page.write_text(_page(folder.name, facts, [*pictures, *drawn], settings), encoding="utf-8")
+    return Report(page, facts)
+
+
+def _newest_times(folder: Path) -> dict[int, dict[str, Any]]:
+    """Step -> its times, of the last time it was done."""
+    return {line["step"]: line for line in read_lines(folder / WAITS)}
+
+
+def _facts(
+    folder: Path, losses: list[dict[str, Any]], metrics: list[dict[str, Any]], times: dict[int, dict[str, Any]]
+) -> dict[str, str]:
+    left_out = [line for line in losses if not line["applied"]]
+    took = sum(line.get("seconds", 0.0) for line in times.values())
+    waited = sum(line["waited_seconds"] for line in times.values())
+    heard = sum(line["seconds"] for line in losses if line["step"] in times) / 3600
+    last = [line["loss"] for line in losses if line["loss"] is not None][-100:]
+    facts = {
+        "steps": f"{losses[-1]['step']}",
+        "audio seen": f"{losses[-1]['hours_seen']:.2f} h",
+        "loss": f"{sum(last) / max(len(last), 1):.4f} (mean of the last {len(last)} steps)",
+        "speed": f"{heard / took:.3f} audio hours a second" if took else "not known",
+        "waiting for data": f"{waited / took:.1%} of the time" if took else "not known",
+        "updates left out": f"{len(left_out)}",
+        "continued": f"{len(read_lines(folder / RESUMES))} times",
+    }
+    names = sorted({name for line in metrics for name in line} - {"step"})
+    for name in names:
+        facts[name] = f"{[line[name] for line in metrics if name in line][-1]:.4g}"
+    for best in list_checkpoints(folder, folder=BEST):
+        facts["best checkpoint"] = f"step {load_state(best)['step']}"
+    return facts
+
+
+def _draw_losses(losses: list[dict[str, Any]], metrics: list[dict[str, Any]], out: Path) -> tuple[str, str]:
+    curves = [Curve("trained on", *_thinned([(line["step"], line["loss"]) for line in losses]))]
+    held_out = [(line["step"], line["valid_loss"]) for line in metrics if line.get("valid_loss") is not None]
+    if held_out:
+        curves.append(Curve("held out", [step for step, _ in held_out], [loss for _, loss in held_out]))
+    draw_curves(curves, "loss", out / "loss.png")
+    return "loss.png", "Loss"
+
+
+def _draw_rate(losses: list[dict[str, Any]], out: Path) -> tuple[str, str]:
+    rate = Curve("learning rate", *_thinned([(line["step"], line["lr"]) for line in losses]))
+    norm = Curve("gradient norm", *_thinned([(line["step"], line["grad_norm"]) for line in losses]))
+    draw_curves([rate], "learning rate", out / "rate.png", others=[norm], other_label="gradient norm")
+    return "rate.png", "Learning rate and gradient"
+
+
+def _draw_speed(losses: list[dict[str, Any]], times: dict[int, dict[str, Any]], out: Path) -> list[tuple[str, str]]:
+    timed = [(line["step"], line["seconds"], times[line["step"]]) for line in losses if line["step"] in times]
+    timed = [(step, seconds, one) for step, seconds, one in timed if one.get("seconds")]
+    if not timed:
+        return []
+    speed = Curve("speed", *_thinned([(step, seconds / 3600 / one["seconds"]) for step, seconds, one in timed]))
+    share = Curve(
+        "waiting", *_thinned([(step, 100 * one["waited_seconds"] / one["seconds"]) for step, _, one in timed])
+    )
+    draw_curves([speed], "audio hours per second", out / "speed.png", others=[share], other_label="waiting for data, %")
+    return [("speed.png", "Throughput")]
+
+
+def _draw_metrics(metrics: list[dict[str, Any]], out: Path) -> list[tuple[str, str]]:
+    names = sorted({name for line in metrics for name in line} - {"step", "valid_loss"})
+    curves = []
+    for name in names:
+        points = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
+        curves.append(Curve(name, [step for step, _ in points], [value for _, value in points]))
+    if not curves:
+        return []
+    draw_curves(curves, "", out / "metrics.png")
+    return [("metrics.png", "Asked on the way")]
+
+
+def _draw_reconstructions(
+    folder: Path, settings: dict[str, Any], data: Any, out: Path
+) -> tuple[list[tuple[str, str]], str | None]:
+    """(pictures, None), or none and why not."""
+    if not settings:
+        return [], f"none: no {SETTINGS}"
+    where = data if data is not None else [url for url in settings.get("sets", []) if url]
+    if not where:
+        return [], "none: the place of the set is not known, give --data"
+    try:
+        objective: Any = load_objective(folder)
+        recipe = recipe_of(settings)
+        stream = recipe.stream(open_shards(where), seed=1, max_batch_seconds=60.0, where=settings.get("where"))
+        batch: Any = next(iter(Loader(stream)))
+    except UsageError as error:
+        return [], f"none: {error}"
+    if "feat" not in batch:
+        return [], f"none: {recipe.name} predicts no features"
+    given_BFD = batch.get("masked_feat", batch["feat"])
+    with torch.inference_mode():
+        predicted_BFD = objective.head(objective.encoder(given_BFD, batch["feat_len"])[-1]).float()
+    target_BFD = batch.get("target_feat", batch["feat"])
+    pictures: list[tuple[str, str]] = []
+    for row in batch["feat_len"].argsort(descending=True)[:_NUM_CLIPS].tolist():
+        frames, name = int(batch["feat_len"][row]), f"reconstruction-{len(pictures) + 1}.png"
+        rows = [one[row, :frames].numpy() for one in (target_BFD, given_BFD, predicted_BFD)]
+        draw_reconstruction(
+            rows[0], rows[1], rows[2], batch["key"][row], out / name, names=("target", "given", "predicted")
+        )
+        pictures.append((name, f"Reconstruction: {batch['key'][row]}"))
+    return pictures, None
+
+
+def _thinned(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
+    """Steps and values; of many, means over neighbours. What is not finite is left out."""
+    finite = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
+    width = max(1, -(-len(finite) // _NUM_POINTS))
+    groups = [finite[at : at + width] for at in range(0, len(finite), width)]
+    return [group[-1][0] for group in groups], [sum(value for _, value in group) / len(group) for group in groups]
+
+
+def _page(title: str, facts: dict[str, str], pictures: list[tuple[str, str]], settings: dict[str, Any]) -> str:
+    def table(rows: dict[str, Any]) -> str:
+        lines = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows.items()
+        )
+        return "<table>" + "".join(lines) + "</table>"
+
+    figures = "".join(
+        f'<h2>{html.escape(caption)}</h2><img src="{html.escape(name)}" alt="{html.escape(caption)}">'
+        for name, caption in pictures
+    )
+    style = (
+        "body{font:15px sans-serif;max-width:60em;margin:2em auto}th{text-align:left;padding-right:2em}img{width:100%}"
+    )
+    return (
+        f'<!doctype html><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
+        f"<h1>{html.escape(title)}</h1>{table(facts)}{figures}<h2>Settings</h2>{table(settings)}\n"
+    )

@@ -1,0 +1,46 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from small_recipes import pretrain_small
+
+from s3prl_stream.cli import main
+from s3prl_stream.errors import UsageError
+from s3prl_stream.recipes.run_folder import read_settings
+from s3prl_stream.report import report
+from s3prl_stream.trainer.losslog import read_lines, read_losses
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize("recipe", ["tera", "distilhubert"])
+def test_a_page_with_all_pictures(
+    recipe: str, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain_small(recipe, sample_set, tmp_path, steps=3, valid={"share": 0.1, "subset": "5s", "every": 2})
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    lines = read_losses(tmp_path)
+    assert facts["steps"] == "3"
+    assert facts["audio seen"] == f"{lines[-1]['hours_seen']:.2f} h"
+    assert facts["valid_loss"] == f"{read_lines(tmp_path / 'metrics.jsonl')[-1]['valid_loss']:.4g}"
+    times = read_lines(tmp_path / "waits.jsonl")
+    heard = sum(line["seconds"] for line in lines) / 3600
+    assert facts["speed"] == f"{heard / sum(line['seconds'] for line in times):.3f} audio hours a second"
+    page = (tmp_path / "report" / "index.html").read_text()
+    names = re.findall(r'src="([^"]+)"', page)
+    reconstructed = [f"reconstruction-{number}.png" for number in (1, 2, 3)] if recipe == "tera" else []
+    assert names == ["loss.png", "rate.png", "speed.png", *reconstructed]
+    assert all((tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG" for name in names)
+    assert ("reconstructions" in facts) is (recipe == "distilhubert")
+    assert read_settings(tmp_path)["sets"] == [str(sample_set)]
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no steps in losses\.jsonl"):
+        report(tmp_path)
