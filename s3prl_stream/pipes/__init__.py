@@ -12,11 +12,14 @@ from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
+from s3prl_stream.pipes.mix_utterances import MixUtterances
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import NormWav
 from s3prl_stream.pipes.on_batch import OnBatch
 from s3prl_stream.pipes.on_device import OnDevice
+from s3prl_stream.pipes.perturb_speed import SpeedPerturbation
 from s3prl_stream.pipes.phonemize import Phonemize
+from s3prl_stream.pipes.random_gain import RandomGain
 from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.reverberate import Reverberation
 from s3prl_stream.pipes.rooms import RirBank
@@ -25,6 +28,7 @@ from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.sox_effects import SoxEffects
+from s3prl_stream.pipes.spec_augment import SpecAugment
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.pipes.tag_frames import BuildMultiClassTagging
 from s3prl_stream.pipes.tokenize import EncodeText
@@ -51,6 +55,7 @@ __all__ = [
     "Lexicon",
     "LoadAudio",
     "MaskedReconstruction",
+    "MixUtterances",
     "NoiseAugmentation",
     "NoiseBank",
     "NormWav",
@@ -58,6 +63,7 @@ __all__ = [
     "OnDevice",
     "Phonemize",
     "RandomCrop",
+    "RandomGain",
     "RecordDraws",
     "Reverberation",
     "RirBank",
@@ -66,6 +72,8 @@ __all__ = [
     "SetOutputKeys",
     "SlotTokenizer",
     "SoxEffects",
+    "SpecAugment",
+    "SpeedPerturbation",
     "Stage",
     "Tokenizer",
     "UnfoldChunkByFrame",

@@ -109,6 +109,23 @@ STAGES = {
         {"noise": other_bank(), "snr": (0.0, 5.0), "prob": 0.5, "voices": 2},
         random=True,
     ),
+    "random_gain": StageCase(pipes.RandomGain, waveforms, {"gain_db": 3.0, "prob": 0.5}, random=True),
+    "perturb_speed": StageCase(pipes.SpeedPerturbation, waveforms, {"factors": (0.8, 1.2), "prob": 0.5}, random=True),
+    "spec_augment": StageCase(
+        pipes.SpecAugment,
+        features,
+        {
+            "freq_width": (1, 5),
+            "freq_masks": 1,
+            "time_width": (1, 5),
+            "time_masks": 1,
+            "max_time_share": 0.2,
+            "warp_frames": 0,
+            "fill": "mean",
+            "prob": 0.5,
+        },
+        random=True,
+    ),
     "reverberate": StageCase(
         lambda: pipes.Reverberation(prob=0.9),
         waveforms,
@@ -232,7 +249,8 @@ def test_every_public_stage_is_in_the_table() -> None:
         for value in vars(pipes).values()
         if isinstance(value, type) and issubclass(value, Stage) and value.functional_name
     }
-    assert public == {case.build().functional_name for case in STAGES.values()}
+    on_batches = {"mix_utterances"}  # a list has no batches: tests/pipes/test_mix_utterances.py
+    assert public == {case.build().functional_name for case in STAGES.values()} | on_batches
 
 
 def test_every_stage_file_is_imported_and_listed() -> None:
@@ -297,6 +315,7 @@ def _parameters(function: ast.FunctionDef) -> dict[str, str]:
 
 def test_declared_methods_agree_with_constructors() -> None:
     classes = {type(case.build()).functional_name: type(case.build()) for case in STAGES.values()}
+    classes["mix_utterances"] = pipes.MixUtterances
     declared = _declared()
     assert set(declared) == set(classes)
     for name, cls in classes.items():

@@ -105,6 +105,16 @@ def test_noise_of_a_bank_and_rooms_agree_with_what_is_drawn(tmp_path: Path) -> N
     assert {draw["reverberate"]["applied"] for draw in draws} == {True, False}
 
 
+@pytest.mark.parametrize("fill", ["zero", "mean"])
+def test_gain_and_specaugment_agree(fill: str) -> None:
+    def tail(source: Source) -> Source:
+        loud = source.random_gain(prob=0.5).features("logmel80", norm="utterance")
+        return loud.spec_augment(prob=0.8, freq_width=(0, 20), time_width=(0, 10), fill=fill)
+
+    plain = tail(ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio().record_draws())
+    assert_batches_agree(tail(stream().record_draws().on("cpu")), plain)
+
+
 def test_dense_noise_has_the_same_ratio_and_follows_identity() -> None:
     def batches(source: Source) -> list[dict[str, Any]]:
         return list(ss.Loader(source.record_draws().on("cpu").add_noise(snr=(-5, 15), prob=0.8)))
