@@ -58,6 +58,15 @@ SURFACE = {
         "--valid-where --weights --where --workers"
     ),
     "report": "RUN_FOLDER --data --json",
+    "train": (
+        "TASK --batch-seconds --batch-size --cache --cache-gb --checkpoint-every --crop-seconds --data --device "
+        "--evaluate-every --finetune --head --json --label --lr --noise --normalize --out --precision --seed --set "
+        "--snr --steps --subset --temperature --tokenizer --update-batches --upstream --valid --valid-where --weights "
+        "--where --workers"
+    ),
+    "evaluate": "TRAINED --data --device --json --noise --snr --trials --where",
+    "predict": "TRAINED FILES --data --device --json",
+    "search": "--data --device --document-label --json --label --layer --queries --queries-where --upstream --where",
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",
     "quickstart": "--data --label-from --out --pattern --steps --table",

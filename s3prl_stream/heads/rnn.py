@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s3prl_stream.errors import UsageError
 
-_KINDS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class RNNs(nn.Module):
@@ -20,7 +20,7 @@ class RNNs(nn.Module):
         num_layers: recurrent layers.
         bidirectional: both directions; the output is then twice as wide.
         dropout: after each layer, while training.
-        kind: "lstm", "gru" or "rnn".
+        cell: "lstm", "gru" or "rnn".
     """
 
     def __init__(
@@ -32,17 +32,17 @@ class RNNs(nn.Module):
         num_layers: int = 2,
         bidirectional: bool = True,
         dropout: float = 0.2,
-        kind: str = "lstm",
+        cell: str = "lstm",
     ) -> None:
         super().__init__()
-        if kind not in _KINDS:
-            raise UsageError(f"head: recurrent kind {kind!r} is unknown; there are {', '.join(_KINDS)}")
+        if cell not in _CELLS:
+            raise UsageError(f"head: recurrent cell {cell!r} is unknown; there are {', '.join(_CELLS)}")
         self.project = nn.Identity() if project_size is None else nn.Linear(input_size, project_size)
         self.bidirectional = bidirectional
         self.output_size = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size if project_size is None else project_size] + [self.output_size] * (num_layers - 1)
         self.layers = nn.ModuleList(
-            _KINDS[kind](size, hidden_size, batch_first=True, bidirectional=bidirectional) for size in sizes
+            _CELLS[cell](size, hidden_size, batch_first=True, bidirectional=bidirectional) for size in sizes
         )
         self.dropout = nn.Dropout(dropout)
 

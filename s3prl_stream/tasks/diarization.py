@@ -7,6 +7,7 @@ F frames, S speakers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -91,9 +92,9 @@ class Diarization(Task):
         parts = {name: getattr(error, name) / max(error.total, 1e-9) for name in ("missed", "false_alarm", "confused")}
         return {"diarization_error_rate": error.rate, **parts}
 
-    def show(self, answer: Any) -> str:
-        """Lines of RTTM."""
-        return rttm(answer, "audio")
+    def show(self, answer: Any, key: str) -> str:
+        """Lines of RTTM; the recording is called by the key without folders and suffix."""
+        return rttm(answer, PurePath(key).stem)
 
     def _active(self, turns: Sequence[Turn], num_frames: int, key: str) -> Any:
         speakers = list(dict.fromkeys(turn.speaker for turn in sorted(turns)))

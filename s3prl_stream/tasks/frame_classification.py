@@ -74,12 +74,12 @@ class FrameClassification(Task):
             right.extend(target for _, target in pairs)
         return {"accuracy": accuracy(given, right)}
 
-    def show(self, answer: Any) -> str:
-        """ "start end class" of each stretch of equal frames, in seconds."""
+    def show(self, answer: Any, key: str) -> str:
+        """The key and "start end class" of each stretch of equal frames, in seconds."""
         numbers = torch.tensor(answer, dtype=torch.int64)
         active = F.one_hot(numbers, len(self.categories)).bool().numpy()
         turns = sorted(turns_from(active, self.categories.names, self.frame_seconds))
-        return " ".join(f"{turn.start:.2f} {turn.end:.2f} {turn.speaker}" for turn in turns)
+        return f"{key}\t" + " ".join(f"{turn.start:.2f} {turn.end:.2f} {turn.speaker}" for turn in turns)
 
     def _targets(self, turns: Sequence[Any], num_frames: int, key: str) -> Tensor:
         """int64 [F]; where segments overlap the later class of the list holds."""

@@ -76,9 +76,9 @@ class MultiLabel(Task):
             "f1": micro_f1([self._chosen(one) for one in given], right),
         }
 
-    def show(self, answer: Any) -> str:
-        """The labels at or above the threshold."""
-        return self.separator.join(sorted(self._chosen(answer)))
+    def show(self, answer: Any, key: str) -> str:
+        """The key and the labels at or above the threshold."""
+        return f"{key}\t{self.separator.join(sorted(self._chosen(answer)))}"
 
     def _chosen(self, probabilities: Sequence[float]) -> set[str]:
         pairs = zip(self.categories.names, probabilities, strict=True)

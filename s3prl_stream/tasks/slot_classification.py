@@ -63,10 +63,10 @@ class SlotClassification(Task):
             figures[f"accuracy_{name}"] = accuracy([one[place] for one in given], [one[place] for one in right])
         return figures
 
-    def show(self, answer: Any) -> str:
-        """ "slot=value" of the slots that have one."""
+    def show(self, answer: Any, key: str) -> str:
+        """The key and "slot=value" of the slots that have one."""
         pairs = zip(self.categories, answer, strict=True)
-        return " ".join(f"{name}={value}" for name, value in pairs if value != NOTHING)
+        return f"{key}\t" + " ".join(f"{name}={value}" for name, value in pairs if value != NOTHING)
 
     def _split(self, outputs: Tensor) -> list[Tensor]:
         return list(torch.split(outputs, [len(values) for values in self.categories.values()], dim=1))

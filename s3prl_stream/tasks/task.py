@@ -78,9 +78,9 @@ class Task(nn.Module):
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """Figures by name over utterances whose references are known."""
 
-    def show(self, answer: Any) -> str:
-        """An answer as a line of text."""
-        return str(answer)
+    def show(self, answer: Any, key: str) -> str:
+        """An answer to the utterance `key`, for people and for other programs to read."""
+        return f"{key}\t{answer}"
 
 
 def column(batch: Batch, name: str) -> list[str | None]:

@@ -113,9 +113,9 @@ class SpeakerVerification(Task):
             "trials": float(len(is_target)),
         }
 
-    def show(self, answer: Any) -> str:
-        """The numbers of an embedding."""
-        return " ".join(f"{number:.6g}" for number in answer)
+    def show(self, answer: Any, key: str) -> str:
+        """The key and the numbers of an embedding."""
+        return f"{key}\t" + " ".join(f"{number:.6g}" for number in answer)
 
 
 def read_trials(path: str | Path) -> list[Trial]:

@@ -78,7 +78,7 @@ def test_slots_as_s3prl(golden: dict[str, Any]) -> None:
     answers = answered(task, golden["class_logits"], torch.ones(6), batch)
     right = [one.answer == one.reference for one in answers]
     assert task.score(answers)["accuracy"] == pytest.approx(sum(right) / 6)
-    assert task.show(("on", "")) == "action=on"
+    assert task.show(("on", ""), "k") == "k\taction=on"
 
 
 def test_am_softmax_as_s3prl(golden: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def test_labels_of_an_utterance() -> None:
     assert float(loss.mean) == pytest.approx(1.0, abs=1e-3)  # one of nine is wrong, by 9
     figures = task.score(answered(task, logits, torch.ones(3), batch))
     assert figures == {"mean_average_precision": pytest.approx((1 + 0.5 + 1) / 3), "f1": pytest.approx(6 / 7)}
-    assert task.show([0.9, 0.2, 0.5]) == "dog,siren"
+    assert task.show([0.9, 0.2, 0.5], "k") == "k\tdog,siren"
     assert task.references(batch_of(events=[["rain"], None, []])) == [{"rain"}, None, set()]
 
 
@@ -190,7 +190,7 @@ def test_diarization_is_blind_to_names_and_order() -> None:
     assert float(task.loss(logits.flip(2), lengths, batch).mean) < 1e-6
     answers = answered(task, logits, lengths, batch)
     assert task.score(answers)["diarization_error_rate"] == pytest.approx(0.0, abs=1e-9)
-    assert task.show(answers[1].answer).startswith("SPEAKER audio 1 0.200 0.400")
+    assert task.show(answers[1].answer, "a/b.wav").startswith("SPEAKER b 1 0.200 0.400")
     wrong = task.score(answered(task, -logits, lengths, batch))
     assert wrong["diarization_error_rate"] > 0.5
     with pytest.raises(UsageError, match="3 speakers, and the model is for 2"):
@@ -208,7 +208,7 @@ def test_frames_without_a_segment_do_not_count() -> None:
     assert float(loss.mean) == pytest.approx(50 / 5)
     answers = answered(task, logits, lengths, batch)
     assert task.score(answers) == {"accuracy": 0.8}
-    assert task.show([0, 0, 1]) == "0.00 0.20 AH 0.20 0.30 T"
+    assert task.show([0, 0, 1], "k") == "k\t0.00 0.20 AH 0.20 0.30 T"
     with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
         task.loss(logits, lengths, batch_of(segments=[segments((0, 1, "K")), []]))
 

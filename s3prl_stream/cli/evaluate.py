@@ -1,0 +1,56 @@
+"""`s3prl-stream evaluate`: the figures of a trained run on a set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.train import add_noise_options, snr_from
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help=COMMANDS["evaluate"],
+        description="Score a run of `train`: its best weights if it had a validation part, else its newest.",
+    )
+    parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
+    parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
+    parser.add_argument("--where", metavar="EXPR", help="clips to score, as in \"split == 'test'\"")
+    parser.add_argument(
+        "--trials", metavar="FILE", help="speaker verification: lines of 0 or 1 and two keys (default: all pairs)"
+    )
+    add_noise_options(parser)
+    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when scored; 1 if some clips could not be read."""
+    from s3prl_stream.downstream.evaluate import evaluate
+    from s3prl_stream.shards.shardset import open_shards
+    from s3prl_stream.tasks.verification import read_trials
+
+    result = evaluate(
+        args.trained,
+        open_shards(args.data),
+        where=args.where,
+        trials=None if args.trials is None else read_trials(args.trials),
+        noise=args.noise,
+        snr=snr_from(args.snr),
+        device=args.device,
+    )
+    if args.json:
+        print(json.dumps(asdict(result), allow_nan=False))
+    else:
+        print(f"{args.trained}: {result.task}, {result.checkpoint}, {result.utterances} utterances", end="")
+        print(f", {result.damaged} could not be read" if result.damaged else "")
+        for name, value in result.figures.items():
+            print(f"  {name:24} {value:.4f}")
+        print("layer weights " + " ".join(f"{weight:.3f}" for weight in result.layer_weights))
+    return 1 if result.damaged else 0

@@ -1,0 +1,78 @@
+"""`s3prl-stream predict`: what a trained run says of files or of a set."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from s3prl_stream.tasks import Answer, Task
+
+_AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help=COMMANDS["predict"],
+        description="Text, class, labels or RTTM of each file; of speaker verification the score of each pair.",
+    )
+    parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="audio files, or folders of them")
+    parser.add_argument("--data", metavar="SET", action="append", help="a packed set instead of files")
+    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when all is answered."""
+    from s3prl_stream.downstream.evaluate import load_run, predict
+    from s3prl_stream.shards.shardset import open_shards
+
+    if bool(args.files) == bool(args.data):
+        raise UsageError("predict: give audio files, or --data SET")
+    audio = open_shards(args.data) if args.data else list(_files_in(args.files))
+    model = load_run(args.trained, device=args.device)
+    answers = predict(model, audio, device=args.device)
+    for line in _json_lines(answers) if args.json else _lines(model.task, answers):
+        print(line)
+    return 0
+
+
+def _files_in(paths: Sequence[str]) -> Iterator[str]:
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _AUDIO)
+            if not inside:
+                raise UsageError(f"{path}: no audio in this folder ({', '.join(sorted(_AUDIO))})")
+            yield from map(str, inside)
+        elif path.is_file():
+            yield str(path)
+        else:
+            raise UsageError(f"{path}: there is no such file or folder")
+
+
+def _json_lines(answers: Sequence[Answer]) -> Iterator[str]:
+    for one in answers:
+        answer = one.answer.tolist() if hasattr(one.answer, "tolist") else one.answer
+        yield json.dumps({"set": one.set, "key": one.key, "answer": answer})
+
+
+def _lines(task: Task, answers: Sequence[Answer]) -> Iterator[str]:
+    if task.level == "embedding":
+        if len(answers) < 2:
+            raise UsageError("predict: speaker verification compares; give at least two files")
+        for first, second in itertools.combinations(answers, 2):
+            yield f"{first.key}\t{second.key}\t{float(first.answer @ second.answer):.4f}"
+        return
+    yield from (task.show(one.answer, one.key) for one in answers)

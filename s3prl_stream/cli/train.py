@@ -1,0 +1,156 @@
+"""`s3prl-stream train`: train for a task on an upstream, or continue a run."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.stream_options import add_mix_options, sets_from
+from s3prl_stream.errors import UsageError
+from s3prl_stream.timing import Timing
+
+_OPTIONS = {
+    "lr": "lr",
+    "batch_size": "max_batch_size",
+    "batch_seconds": "max_batch_seconds",
+    "update_batches": "update_batches",
+    "crop_seconds": "crop_seconds",
+    "evaluate_every": "evaluate_every",
+    "where": "where",
+    "subset": "subset",
+    "valid_where": "valid_where",
+    "noise": "noise",
+    "cache": "cache",
+    "cache_gb": "cache_gigabytes",
+    "seed": "seed",
+    "device": "device",
+    "precision": "precision",
+    "workers": "num_workers",
+    "checkpoint_every": "checkpoint_every",
+}
+"""Option -> setting of `train`, for those that are passed on as they are."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "train",
+        help=COMMANDS["train"],
+        description="Train for a task of SUPERB (pr asr sf ks ic sid er asv sd, or tag, frames) with its published "
+        "settings, each of which can be set otherwise. The same command continues where a run was stopped or killed.",
+    )
+    parser.add_argument("task", metavar="TASK", help="pr asr sf ks ic sid er asv sd tag frames")
+    parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
+    add_mix_options(parser)
+    parser.add_argument("--upstream", metavar="NAME", required=True, help='folder of a run, or "fbank", "logmel80" ...')
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
+    parser.add_argument(
+        "--head", metavar="KIND", help="linear hidden rnn transformer xvector ecapa (default: the task's)"
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="column to predict; several of slots with commas between")
+    parser.add_argument("--steps", metavar="N", type=int, help="updates in all (default: as published)")
+    parser.add_argument("--where", metavar="EXPR", help="clips to train on, as in \"split == 'train' and seconds > 2\"")
+    parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
+    parser.add_argument("--valid", metavar="SET", action="append", help="a packed set to look at on the way")
+    parser.add_argument("--valid-where", metavar="EXPR", help="the part of it; without --valid, of --data")
+    add_noise_options(parser)
+    parser.add_argument("--lr", metavar="RATE", type=float, help="learning rate (default: the task's)")
+    parser.add_argument("--batch-size", metavar="N", type=int, help="most clips in a batch (default: the task's)")
+    parser.add_argument("--batch-seconds", metavar="S", type=float, help="padded audio in a batch (default: 480)")
+    parser.add_argument("--update-batches", metavar="N", type=int, help="in an update (default: the task's)")
+    parser.add_argument(
+        "--crop-seconds", metavar="S", type=float, help="longest stretch of a clip (default: the task's)"
+    )
+    parser.add_argument("--evaluate-every", metavar="N", type=int, help="steps (default: the task's)")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="any setting of the task, as in head.hidden_size=64, task.num_speakers=3, balance=False",
+    )
+    parser.add_argument("--tokenizer", metavar="FILE", help="of texts (default: made from the texts)")
+    parser.add_argument("--normalize", action="store_true", help="bring hidden states to one scale before their sum")
+    parser.add_argument("--finetune", action="store_true", help="train the upstream too")
+    parser.add_argument("--cache", metavar="DIR", help="keep features there: later epochs and runs do not compute them")
+    parser.add_argument("--cache-gb", metavar="GB", type=float, help="its limit (default: 20)")
+    parser.add_argument("--seed", metavar="N", type=int, help="of everything that is drawn (default: 0)")
+    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass")
+    parser.add_argument("--workers", metavar="N", type=int, help="loading processes (default: a thread)")
+    parser.add_argument("--checkpoint-every", metavar="N", type=int, help="steps between checkpoints")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(run=run)
+
+
+def add_noise_options(parser: argparse.ArgumentParser) -> None:
+    """Noise that is added to every clip."""
+    parser.add_argument("--noise", metavar="NOISE", help="add this to each clip: gaussian")
+    parser.add_argument("--snr", metavar="DB[,DB]", default="3,20", help="ratio, or its range (default: %(default)s)")
+
+
+def snr_from(text: str) -> tuple[float, float]:
+    """The range of --snr; UsageError if it is none."""
+    low, _, high = text.partition(",")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise UsageError(f"--snr {text}: give a number of dB, or two with a comma between, as in 3,20") from None
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the run has all its steps."""
+    from s3prl_stream.downstream.evaluate import read_layer_weights
+    from s3prl_stream.downstream.train import train
+    from s3prl_stream.pipes.tokenizers import load_tokenizer
+    from s3prl_stream.shards.shardset import open_shards
+
+    settings = {name: getattr(args, option) for option, name in _OPTIONS.items() if getattr(args, option) is not None}
+    settings.update(map(_setting, args.settings))
+    result = train(
+        args.task,
+        sets_from(args.data, args),
+        upstream=args.upstream,
+        out=args.out,
+        head=args.head,
+        label=None if args.label is None else args.label.split(","),
+        steps=args.steps,
+        valid=None if args.valid is None else open_shards(args.valid),
+        tokenizer=None if args.tokenizer is None else load_tokenizer(args.tokenizer),
+        snr=snr_from(args.snr),
+        normalize=args.normalize,
+        finetune=args.finetune,
+        **settings,
+    )
+    weights = read_layer_weights(Path(args.out))
+    if args.json:
+        print(json.dumps({"run": args.out, **asdict(result), "layer_weights": weights}, allow_nan=False))
+        return 0
+    if result.first_step == result.last_step:
+        print(f"{args.out}: {result.last_step} steps are done already. Nothing to do.")
+        return 0
+    since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
+    print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}")
+    if result.left_out:
+        print(f"{result.left_out} clips are longer than a batch may be (--batch-seconds) and were not trained on")
+    if result.metrics:
+        print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
+    print("layer weights " + " ".join(f"{weight:.3f}" for weight in weights))
+    print(Timing(result.timing["stages"], result.timing["waiting"], result.timing["working"]))
+    return 0
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {text}: give NAME=VALUE, as in head.hidden_size=64")
+    try:
+        return name.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.strip(), value

@@ -1,0 +1,1 @@
+"""Tasks on frozen or fine-tuned upstreams: recipes, training, evaluation, prediction."""

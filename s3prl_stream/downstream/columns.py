@@ -1,0 +1,77 @@
+"""What an index says about the labels of a task: rows to use, and the values a column has."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.where import compile_where
+from s3prl_stream.stream import ShardStream
+
+
+def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> Any:
+    """`where` for a stream of the rows in which these columns say something; None: all rows.
+
+    Raises:
+        UsageError: a malformed expression.
+    """
+    known = shards.columns()
+    parts = [] if where is None else [where]
+    parts += [f"{name} is not None" for name in columns if name in known]
+    parts += [f"seconds > {min_seconds}"] if min_seconds > 0 else []
+    expressions = [compile_where(part, known) for part in parts]
+    return functools.reduce(operator.and_, expressions) if expressions else None
+
+
+def rows_without(shards: ShardSet, where: Any, judged: str | None) -> Any:
+    """`where` for the rows that `judged` does not select; None: all rows.
+
+    Raises:
+        UsageError: a malformed expression.
+    """
+    import pyarrow.compute
+
+    if judged is None:
+        return where
+    # a condition on a missing value is neither true nor false: such rows are not judged
+    others = ~pyarrow.compute.coalesce(compile_where(judged, shards.columns()), False)
+    return others if where is None else compile_where(where, shards.columns()) & others
+
+
+def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]:
+    """The values of a column in the order of the index, as text; missing ones are left out.
+
+    Raises:
+        UsageError: no such column, or a malformed expression.
+    """
+    known = shards.columns()
+    if column not in known:
+        raise UsageError(f"this set has no column {column!r} to learn; it has {', '.join(known)}. Name one by label=.")
+    expression = None if where is None else compile_where(where, known)
+    for member in shards.members:
+        for batch in member.batches([column], expression):
+            keep = batch.column("keep").fill_null(False).to_pylist() if expression is not None else [True] * len(batch)
+            values = batch.column(column).to_pylist()
+            yield from (
+                str(value)
+                for value, on in zip(values, keep, strict=True)
+                if on and value is not None and value == value
+            )
+
+
+def longest_seconds(shards: ShardSet) -> float:
+    """Seconds of the longest clip; 0 for an empty set."""
+    batches = (batch for member in shards.members for batch in member.batches(["seconds"]))
+    return max((float(max(batch.column("seconds").to_pylist(), default=0.0)) for batch in batches), default=0.0)
+
+
+def segment_labels(shards: ShardSet, where: Any = None) -> list[str]:
+    """Labels of all segments, sorted; they are no column, so this reads every clip's bytes once."""
+    stream = ShardStream(
+        shards, epochs=1, shuffle=False, where=where, too_long="crop", max_batch_seconds=longest_seconds(shards) + 1.0
+    )
+    return sorted({str(one["label"]) for sample in stream for one in sample.get("segments") or ()})

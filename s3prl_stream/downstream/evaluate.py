@@ -1,0 +1,185 @@
+"""A trained run put to use: its figures on a set, and its answers to clips and files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3prl_stream.collate import collate
+from s3prl_stream.downstream.build import build_model, make_task
+from s3prl_stream.downstream.judge import answers_to
+from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
+from s3prl_stream.downstream.train import LAYER_WEIGHTS, TOKENIZER
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.load_audio import LoadAudio
+from s3prl_stream.pipes.tokenizers import load_tokenizer
+from s3prl_stream.recipes.run_folder import pick_device, read_settings
+from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.tasks import Answer, SpeakerVerification
+from s3prl_stream.tasks.verification import Trial
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights, newest_checkpoint
+from s3prl_stream.trainer.to_device import ToDevice
+from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams import upstream as find_upstream
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good a run is on a set."""
+
+    task: str
+    checkpoint: str
+    figures: Mapping[str, float]
+    utterances: int
+    damaged: int
+    """Utterances that could not be read."""
+    layer_weights: Sequence[float] = field(default_factory=tuple)
+    """Of the upstream's hidden states."""
+
+
+def evaluate(
+    run: str | Path,
+    shards: Any,
+    *,
+    where: Any = None,
+    trials: Sequence[Trial] | None = None,
+    noise: Any = None,
+    snr: tuple[float, float] = (3.0, 20.0),
+    upstream: Upstream | None = None,
+    head: nn.Module | None = None,
+    device: str | None = None,
+) -> Evaluation:
+    """The figures of a run on a set: of its best weights if it was trained with a validation part, else of its newest.
+
+    Args:
+        run: output folder of `train`.
+        shards: `open_shards(...)`, or what a `ShardStream` accepts. Utterances without a label are left out.
+        where: which part of it.
+        trials: of speaker verification; None: each utterance with each.
+        noise, snr: added to each clip, as in `train`.
+        upstream, head: fresh instances, if the run was made with modules rather than names.
+        device: where to compute; None: the GPU if there is one.
+
+    Raises:
+        UsageError: no such run, a column is missing, or nothing can be read.
+    """
+    model = load_run(run, upstream=upstream, head=head, device=device)
+    if trials is not None:
+        if not isinstance(model.task, SpeakerVerification):
+            raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
+        model.task.trials = trials
+    noisy = None if noise is None else Noise(noise, snr)
+    stream = judged_stream(as_shard_set(shards), where=where, columns=model.task.columns, noise=noisy)
+    loader = Loader(stream, rank=0, world_size=1)
+    answers = answers_to(model, loader, pick_device(device))
+    if not answers:
+        raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be read")
+    return Evaluation(
+        task=str(read_settings(run)["task"]),
+        checkpoint=_checkpoint(Path(run)).name,
+        figures=model.task.score(answers),
+        utterances=len(answers),
+        damaged=len(loader.damaged),
+        layer_weights=tuple(model.featurizer.weights()),
+    )
+
+
+def predict(
+    run: str | Path | DownstreamModel,
+    audio: Any,
+    *,
+    upstream: Upstream | None = None,
+    head: nn.Module | None = None,
+    device: str | None = None,
+) -> list[Answer]:
+    """What a run says of audio files, or of each clip of a set.
+
+    Args:
+        run: output folder of `train`, or what `load_run` gave of it.
+        audio: paths of audio files (the key of an answer is the path as given), or a set of shards.
+        upstream, head, device: see `evaluate`.
+
+    Returns:
+        An answer for each, without references: a class, a text, turns ... (`Task.answers`).
+
+    Raises:
+        UsageError: no such run.
+        SampleError: a file that cannot be read.
+    """
+    model = run if isinstance(run, DownstreamModel) else load_run(run, upstream=upstream, head=head, device=device)
+    used_device = next(model.parameters()).device
+    if not _are_files(audio):
+        loader = Loader(judged_stream(as_shard_set(audio)), rank=0, world_size=1)
+        return answers_to(model, loader, used_device, with_references=False)
+    answers, to_device = [], ToDevice(used_device)
+    samples = [{"key": str(path), "wav_path": str(path)} for path in audio]
+    with torch.no_grad():
+        for sample in LoadAudio(sample_rate=SAMPLE_RATE)(samples):
+            given = model.task.answers(*model.outputs(to_device(collate([sample]))))
+            answers.append(Answer("", sample["key"], given[0], None))
+    return answers
+
+
+def load_run(
+    run: str | Path, *, upstream: Upstream | None = None, head: nn.Module | None = None, device: str | None = None
+) -> DownstreamModel:
+    """The model of a run in evaluation mode, with its best weights if there are any, else its newest.
+
+    Raises:
+        UsageError: no such run, no checkpoint yet, or a module is missing.
+        StateError: the upstream is not the one that the run was trained on.
+    """
+    folder = Path(run)
+    settings = read_settings(folder)
+    if "task_config" not in settings:
+        raise UsageError(f"{run}: is no run of `s3prl-stream train`")
+    used_device = pick_device(device)
+    up = find_upstream(settings["upstream"]) if upstream is None else upstream
+    if not settings["finetune"] and fingerprint_of(up) != settings["upstream_fingerprint"]:
+        raise StateError(
+            f"{run}: was trained on another upstream than {settings['upstream']} is now. Give the old one by upstream=."
+        )
+    if head is None and settings["head"].count(" "):
+        raise UsageError(f"{run}: was trained with a head of your own; pass head= ({settings['head']})")
+    tokenizer = None if settings["tokenizer"] is None else load_tokenizer(folder / TOKENIZER)
+    task = make_task(settings["kind"], settings["task_config"], tokenizer)
+    model = build_model(
+        up.to(used_device).eval(),
+        task,
+        head or settings["head"],
+        settings["recipe_head_settings"],
+        normalize=settings["normalize"],
+        finetune=settings["finetune"],
+        seed=settings["seed"],
+    )
+    checkpoint = _checkpoint(folder)
+    try:
+        model.load_state_dict(load_weights(checkpoint))
+    except RuntimeError as error:
+        raise StateError(f"{checkpoint}: the weights do not fit this model: {error}") from error
+    return model.to(used_device).eval()
+
+
+def read_layer_weights(run: Path) -> list[float]:
+    """The weight of each hidden state at the end of a run."""
+    weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text())
+    return weights
+
+
+def _checkpoint(run: Path) -> Path:
+    best = list_checkpoints(run, folder=BEST)
+    return best[-1] if best else newest_checkpoint(run)
+
+
+def _are_files(audio: Any) -> bool:
+    return (
+        isinstance(audio, Sequence) and not isinstance(audio, str) and all(isinstance(one, str | Path) for one in audio)
+    )

@@ -1,0 +1,36 @@
+"""Answers of a model to every clip of a stream."""
+
+from __future__ import annotations
+
+import torch
+
+from s3prl_stream.downstream.model import DownstreamModel
+from s3prl_stream.loader import Loader
+from s3prl_stream.tasks import Answer
+from s3prl_stream.trainer.to_device import ToDevice
+
+
+def answers_to(
+    model: DownstreamModel, loader: Loader, device: torch.device, *, with_references: bool = True
+) -> list[Answer]:
+    """An answer for each clip, by set and key; the model is in evaluation mode meanwhile.
+
+    Args:
+        model: on the device.
+        loader: of a stream that ends.
+        device: where to compute.
+        with_references: False: what is true is not looked for.
+    """
+    was_training = model.training
+    model.eval()
+    to_device = ToDevice(device)
+    answers: list[Answer] = []
+    with torch.no_grad():
+        for batch in loader:
+            if not batch["key"]:
+                continue
+            given = model.task.answers(*model.outputs(to_device(batch)))
+            references = model.task.references(batch) if with_references else [None] * len(given)
+            answers.extend(Answer(*row) for row in zip(batch["set"], batch["key"], given, references, strict=True))
+    model.train(was_training)
+    return sorted(answers, key=lambda one: (one.set, one.key))

@@ -1,0 +1,116 @@
+"""What is trained downstream: upstream, weighted sum, head and task as one module. B batch, F frames, H hidden."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
+from s3prl_stream.heads import WeightedSum
+from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.sample import Batch
+from s3prl_stream.tasks import Task
+from s3prl_stream.upstreams import Upstream
+
+
+class DownstreamModel(nn.Module):
+    """Waveforms to a loss, or to the outputs of the head.
+
+    A frozen upstream is no part of the module's weights: checkpoints stay small and name it instead. On a CPU, or with
+    a cache, it sees one utterance at a time, so that no bit of the features depends on the batch or on the cache.
+
+    Args:
+        upstream: in evaluation mode; on the device where it is to compute.
+        head: ([B, F, H], [B]) -> (outputs, their lengths).
+        task: of the head's level.
+        normalize: of the weighted sum, see `WeightedSum`.
+        finetune: train the upstream too.
+    """
+
+    def __init__(
+        self, upstream: Upstream, head: nn.Module, task: Task, *, normalize: bool = False, finetune: bool = False
+    ) -> None:
+        super().__init__()
+        self.finetune = finetune
+        self.featurizer = WeightedSum(upstream.num_layers + 1, normalize=normalize)
+        self.head = head
+        self.task = task
+        if finetune:
+            self.trained_upstream = upstream
+        self._upstream = (upstream,)  # in a tuple, so that the module does not take it for a part of itself
+        self._cache: FeatureCache | None = None
+        self._fingerprint_of_set: Mapping[str, str] = {}
+
+    @property
+    def upstream(self) -> Upstream:
+        """The upstream."""
+        return self._upstream[0]
+
+    def use_cache(self, cache: FeatureCache, fingerprint_of_set: Mapping[str, str]) -> None:
+        """Keep hidden states of utterances of these sets, by the names of the sets in a batch."""
+        self._cache = cache
+        self._fingerprint_of_set = fingerprint_of_set
+
+    def forward(self, batch: Batch) -> Loss:
+        """The loss of a batch with `wav`, `wav_len` and the columns of the task; 0 for an empty one."""
+        if not len(batch["key"]):
+            return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64, device=next(self.parameters()).device))
+        outputs, len_B = self.outputs(batch)
+        return self.task.loss(outputs, len_B, batch)
+
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the head gives, and its lengths."""
+        hidden_states, len_B = self.hidden_states(batch)
+        outputs: tuple[Tensor, Tensor] = self.head(self.featurizer(hidden_states), len_B)
+        return outputs
+
+    def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """[B, F, H] of each state, and valid frames [B]."""
+        wav_BT, device = batch["wav"], next(self.parameters()).device
+        frames_B = self.upstream.num_frames(batch["wav_len"].cpu()).to(device)
+        if self.finetune:
+            return self.upstream(wav_BT, batch["wav_len"]), frames_B
+        with torch.no_grad():
+            if device.type != "cpu" and self._cache is None:
+                return self.upstream(wav_BT, batch["wav_len"]), frames_B
+            rows = [self._states_of(batch, row) for row in range(len(batch["key"]))]
+            padded_BFSH = nn.utils.rnn.pad_sequence([states.transpose(0, 1) for states in rows], batch_first=True)
+            return list(padded_BFSH.to(device).unbind(dim=2)), frames_B
+
+    def _states_of(self, batch: Batch, row: int) -> Tensor:
+        """[states, F, H] of one utterance, on the CPU."""
+        length = int(batch["wav_len"][row])
+        key = None
+        if self._cache is not None and (data := self._fingerprint_of_set.get(batch["set"][row])) is not None:
+            first = int(batch["first_frame"][row]) if "first_frame" in batch else 0
+            key = CacheKey(data, batch["key"][row], first, length)
+            found = self._cache.get(key)
+            if found is not None:
+                return found
+        states = torch.cat(self.upstream(batch["wav"][row : row + 1, :length])).float().cpu()
+        states = states[:, : int(self.upstream.num_frames([length])[0])]
+        if self._cache is not None and key is not None:
+            self._cache.put(key, states)
+        return states
+
+
+def fingerprint_of(upstream: Upstream) -> str:
+    """16 hexadecimal digits that stand for an upstream: its class, settings and weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    settings: dict[str, Any] = {
+        name: value
+        for name, value in sorted(vars(upstream).items())
+        if not name.startswith("_")
+        and name != "training"
+        and isinstance(value, str | int | float | bool | tuple | None)
+    }
+    front_end = getattr(upstream, "front_end", None)
+    digest.update(f"{type(upstream).__qualname__} {settings} {front_end!r}".encode())
+    for name, tensor in upstream.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""Query by example: spoken queries looked for in spoken documents, with frozen features. SUPERB's QbE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from s3prl_stream.downstream.streams import judged_stream
+from s3prl_stream.errors import UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.metrics import max_twv
+from s3prl_stream.recipes.run_folder import pick_device
+from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.tasks.query_by_example import search
+from s3prl_stream.tasks.task import column
+from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams import upstream as find_upstream
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """How well queries are found."""
+
+    layer: int
+    """The one asked for, or the best."""
+    max_twv: float
+    threshold: float
+    """Of the scores, from which on a query counts as found."""
+    max_twv_of_layers: dict[int, float]
+    queries: int
+    documents: int
+    damaged: int
+    """Clips that could not be read."""
+
+
+@dataclass(frozen=True)
+class _Features:
+    words: list[str]
+    states: list[list[npt.NDArray[np.float32]]]  # of each layer, of each clip: [F, H]
+    damaged: int
+
+
+def search_queries(
+    queries: Any,
+    documents: Any,
+    *,
+    upstream: str | Path | Upstream,
+    label: str = "text",
+    document_label: str | None = None,
+    where: Any = None,
+    document_where: Any = None,
+    layer: int | None = None,
+    device: str | None = None,
+) -> SearchResult:
+    """Look for each query in each document and measure it by the maximum term-weighted value.
+
+    Args:
+        queries, documents: `open_shards(...)`, or what a `ShardStream` accepts.
+        upstream: what `ss.upstream` takes, or an `Upstream`.
+        label: the column of the queries that says what is asked for.
+        document_label: the column of the documents with the words in it, separated by spaces; None: `label`. A query is
+            in a document if its words stand there next to each other.
+        where, document_where: which part of the sets.
+        layer: hidden state to compare, from 0; None: each, and the best is reported (choose it on another part).
+        device: where the upstream computes; None: the GPU if there is one.
+
+    Raises:
+        UsageError: a column or layer that is not there, or nothing to detect.
+    """
+    used_device = pick_device(device)
+    up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(used_device).eval()
+    layers = range(up.num_layers + 1) if layer is None else (layer,)
+    if layer is not None and not 0 <= layer <= up.num_layers:
+        raise UsageError(f"search: layer {layer}: this upstream has hidden states 0 to {up.num_layers}")
+    asked = _extract(queries, where, up, label, layers)
+    given = _extract(documents, document_where, up, document_label or label, layers)
+    is_in = np.array([[f" {query} " in f" {words} " for words in given.words] for query in asked.words])
+    found = {
+        number: max_twv(search(asked.states[place], given.states[place]), is_in) for place, number in enumerate(layers)
+    }
+    best = max(found, key=lambda number: found[number].value)
+    return SearchResult(
+        layer=best,
+        max_twv=found[best].value,
+        threshold=found[best].threshold,
+        max_twv_of_layers={number: value.value for number, value in found.items()},
+        queries=len(asked.words),
+        documents=len(given.words),
+        damaged=asked.damaged + given.damaged,
+    )
+
+
+def _extract(shards: Any, where: Any, upstream: Upstream, label: str, layers: Sequence[int]) -> _Features:
+    shard_set = as_shard_set(shards)
+    if label not in shard_set.columns():
+        raise UsageError(f"search: {shard_set.name} has no column {label!r}; it has {', '.join(shard_set.columns())}")
+    loader = Loader(judged_stream(shard_set, where=where, columns=[label]), rank=0, world_size=1)
+    clips: list[tuple[str, str, str, list[npt.NDArray[np.float32]]]] = []
+    for batch in loader:
+        words = column(batch, label) if batch["key"] else []
+        for row, (name, key) in enumerate(zip(batch["set"], batch["key"], strict=True)):
+            length = int(batch["wav_len"][row])
+            with torch.no_grad():
+                states = upstream(batch["wav"][row : row + 1, :length])
+            frames = int(upstream.num_frames([length])[0])
+            kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
+            clips.append((name, key, " ".join(str(words[row]).split()), kept))
+    clips.sort(key=lambda clip: clip[:2])
+    by_layer = [[states[place] for *_, states in clips] for place in range(len(layers))]
+    return _Features([words for _, _, words, _ in clips], by_layer, len(loader.damaged))

@@ -1,0 +1,54 @@
+"""Settings of a downstream run that are no recipe's: which part of the data, with what noise, on what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from s3prl_stream.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `train` takes by name beside the settings of its recipe."""
+
+    where: Any = None
+    """Which clips to train on, see `ShardStream`. Those without a label are left out by themselves."""
+    subset: str | None = None
+    """How much of them, see `ShardStream`."""
+    valid_where: str | None = None
+    """Which clips to look at on the way: of the validation set, or else of the set itself, and then not trained on."""
+    noise: Any = None
+    """What is added to each clip, as `add_noise` takes it."""
+    snr: tuple[float, float] = (3.0, 20.0)
+    """Range of the signal-to-noise ratio in dB."""
+    normalize: bool = False
+    """Bring hidden states to one scale before their weighted sum."""
+    finetune: bool = False
+    """Train the upstream too."""
+    cache: str | None = None
+    """Folder for hidden states of whole clips, which are computed once; the results are the same."""
+    cache_gigabytes: float = 20.0
+    """Its limit."""
+    seed: int = 0
+    """Of the plan, the draws, the weights and dropout."""
+    device: str | None = None
+    """"cpu", "cuda" ...; None: the GPU if there is one."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward pass."""
+    num_workers: int = 0
+    """Processes that load; 0: a thread of this one."""
+    checkpoint_every: int = 500
+    """Steps."""
+    keep_checkpoints: int = 2
+    """Older ones are deleted."""
+    tensorboard: bool = False
+    """Write events for TensorBoard."""
+
+    def __post_init__(self) -> None:
+        if self.cache is not None and (self.noise is not None or self.finetune):
+            raise UsageError("cache: features with noise, or of an upstream that is trained, differ each time")
+
+
+WRITTEN_APART = frozenset({"where", "noise", "cache", "cache_gigabytes", "device"})
+"""Settings that stand in `run.json` in another form, or change nothing that is trained."""

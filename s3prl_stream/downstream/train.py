@@ -1,0 +1,238 @@
+"""Training a head on an upstream for a task: a recipe, a set and an upstream, wired to the training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3prl_stream import __version__
+from s3prl_stream.downstream.build import build_model, build_task, tokenizer_of
+from s3prl_stream.downstream.columns import rows_without
+from s3prl_stream.downstream.feature_cache import FeatureCache
+from s3prl_stream.downstream.judge import answers_to
+from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.recipe import TaskRecipe, find_task
+from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
+from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, seconds_by_set, train_stream
+from s3prl_stream.hashing import hash64
+from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.tokenizers import Tokenizer
+from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.tasks import Task
+from s3prl_stream.trainer.checkpoint import write_json
+from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings
+from s3prl_stream.trainer.loop import train as train_loop
+from s3prl_stream.trainer.ranks import Ranks, joined_ranks
+from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams import upstream as find_upstream
+
+TOKENIZER = "tokenizer"
+LAYER_WEIGHTS = "layer_weights.json"
+
+
+def train(
+    task: str | TaskRecipe,
+    shards: Any,
+    *,
+    upstream: str | Path | Upstream,
+    out: str | Path,
+    head: str | nn.Module | None = None,
+    label: str | Sequence[str] | None = None,
+    steps: int | None = None,
+    valid: Any = None,
+    tokenizer: Tokenizer | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> TrainResult:
+    """Train for a task, or continue: the same call after a kill gives the losses of an undisturbed run.
+
+    Started by torchrun, each process trains on its share of every update.
+
+    Args:
+        task: a name in `downstream.recipe.RECIPES` ("asr", "ks", "sid" ...), or a `TaskRecipe` of one's own.
+        shards: `open_shards(...)`, or what a `ShardStream` accepts; several sets, weighted or not, are one.
+        upstream: what `ss.upstream` takes (folder of a run, "fbank" ...), or an `Upstream`.
+        out: folder of the run: `run.json`, `losses.jsonl`, `metrics.jsonl`, `checkpoints/`, `best/`, `tokenizer`,
+            `layer_weights.json`.
+        head: "linear", "hidden", "rnn", "transformer", "xvector", "ecapa", or a module ([B, F, H], [B]) -> (outputs,
+            lengths); None: that of the recipe.
+        label: the column to predict, or several of slots; None: those of the recipe.
+        steps: updates in all; None: as published.
+        valid: a set to look at on the way; the best weights by its figure stay in `best/`.
+        tokenizer: of texts; None: made from the texts that are trained on.
+        quiet: no progress on stderr.
+        **settings: by name, of the run (`where`, `subset`, `valid_where`, `noise`, `snr`, `cache`, `seed` ..., see
+            `RunSettings`), and what differs from the recipe (`TaskRecipe`: `lr`, `max_batch_size`, `update_batches`,
+            `crop_seconds` ...). Names with a dot set what is the head's or the task's:
+            `**{"head.hidden_size": 64, "task.num_speakers": 3}`.
+
+    Raises:
+        UsageError: a wrong argument, a column that is missing, or `out` holds something else.
+        StateError: `out` holds a run with other settings or of other data; the difference is named.
+    """
+    of_run = {one.name for one in dataclasses.fields(RunSettings)}
+    own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
+    named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
+    named |= {} if steps is None else {"steps": steps}
+    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else tuple(label)}
+    named |= {"head": head} if isinstance(head, str) else {}
+    with joined_ranks(pick_device(own.device)) as device:
+        return _train(
+            find_task(task).having(named),
+            as_shard_set(shards),
+            own,
+            upstream=upstream,
+            own_head=head if isinstance(head, nn.Module) else None,
+            valid=None if valid is None else as_shard_set(valid),
+            tokenizer=tokenizer,
+            run=Path(out),
+            device=device,
+            quiet=quiet,
+        )
+
+
+def _train(
+    recipe: TaskRecipe,
+    shards: ShardSet,
+    own: RunSettings,
+    *,
+    upstream: str | Path | Upstream,
+    own_head: nn.Module | None,
+    valid: ShardSet | None,
+    tokenizer: Tokenizer | None,
+    run: Path,
+    device: torch.device,
+    quiet: bool,
+) -> TrainResult:
+    ranks = Ranks()
+    up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(device).eval()
+    where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
+        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, tokenizer=tokenizer)
+    model = build_model(
+        up,
+        task,
+        own_head or recipe.head,
+        dict(recipe.head_settings),
+        normalize=own.normalize,
+        finetune=own.finetune,
+        seed=own.seed,
+    )
+    noise = None if own.noise is None else Noise(own.noise, own.snr)
+    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise)
+    loader = Loader(stream, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
+    is_judged = valid is not None or own.valid_where is not None
+    train_settings = _train_settings(recipe, own, task, is_judged=is_judged)
+    ranks.share_of(train_settings.update_batches)
+    made_of = {
+        "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
+        "upstream_fingerprint": fingerprint_of(up),
+        "head": recipe.head if own_head is None else describe_module(own_head),
+        "ranks": ranks.world_size,
+        "device": str(device),
+    }
+    written = {**_written(recipe, shards, own, task, valid), **made_of}
+    written = json.loads(json.dumps(written))  # as it will be read: no tuples
+    # after all that may go wrong: a mistake in the settings leaves nothing behind
+    check_run(run, written)
+    ranks.wait_for_all()
+    if ranks.is_first:
+        write_settings(run, written)
+        _keep_tokenizer(task, run)
+    ranks.wait_for_all()
+    if own.cache is not None:
+        kept = FeatureCache(own.cache, fingerprint_of(up), max_gigabytes=own.cache_gigabytes)
+        members = [*shards.members, *(valid.members if valid is not None else ())]
+        model.use_cache(kept, {member.name: member.fingerprint for member in members})
+    hooks = []
+    if is_judged:
+        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns)
+        hooks.append(Hook(recipe.evaluate_every, _Judge(model, judged, device)))
+    result = train_loop(
+        model,
+        loader,
+        train_settings,
+        run=run,
+        set_names=[member.name for member in shards.members],
+        seconds_by_set=seconds_by_set,
+        hooks=hooks,
+        device=device,
+        quiet=quiet,
+    )
+    if ranks.is_first:
+        write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
+    return dataclasses.replace(result, left_out=len(loader.too_long), timing=loader.timing().as_dict())
+
+
+def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judged: bool) -> TrainSettings:
+    return TrainSettings(
+        num_steps=recipe.steps,
+        lr=recipe.lr,
+        schedule="constant",
+        warmup_share=0.0,
+        optimizer=recipe.optimizer,
+        clip_norm=recipe.clip_norm,
+        update_batches=recipe.update_batches,
+        precision=own.precision,
+        seed=own.seed,
+        checkpoint_every=own.checkpoint_every,
+        keep_checkpoints=own.keep_checkpoints,
+        best_by=f"valid_{task.best.name}" if is_judged else None,
+        best_is=task.best.kind,
+        tensorboard=own.tensorboard,
+    )
+
+
+def _written(
+    recipe: TaskRecipe, shards: ShardSet, own: RunSettings, task: Task, valid: ShardSet | None
+) -> dict[str, Any]:
+    """What `run.json` holds, but for the networks and the machine."""
+    tokenizer = tokenizer_of(task)
+    of_recipe = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in _TOLD}
+    of_run = {name: value for name, value in dataclasses.asdict(own).items() if name not in WRITTEN_APART}
+    return {
+        "task": recipe.name,
+        "kind": recipe.kind,
+        "task_config": task.config(),
+        "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
+        "data": f"{shards.name} {shards.fingerprint}",
+        "weights": None if shards.weights is None else list(shards.weights),
+        "valid": None if valid is None else f"{valid.name} {valid.fingerprint}",
+        "where": None if own.where is None else str(own.where),
+        "noise": None if own.noise is None else str(own.noise),
+        "steps": recipe.steps,
+        **{f"recipe_{name}": value for name, value in of_recipe.items()},
+        **of_run,
+        "version": __version__,
+    }
+
+
+_TOLD = ("name", "kind", "head", "steps", "evaluate_every")
+"""Settings of a recipe that stand in `run.json` under other names, or change nothing that is trained."""
+
+
+class _Judge:
+    """What a hook asks: the figures of the validation part."""
+
+    def __init__(self, model: DownstreamModel, stream: Any, device: torch.device) -> None:
+        self.model = model
+        self.stream = stream
+        self.device = device
+
+    def __call__(self, _step: int) -> Mapping[str, float]:
+        answers = answers_to(self.model, Loader(self.stream, rank=0, world_size=1), self.device)
+        return {f"valid_{name}": value for name, value in self.model.task.score(answers).items()}
+
+
+def _keep_tokenizer(task: Task, run: Path) -> None:
+    tokenizer = tokenizer_of(task)
+    if tokenizer is not None:
+        tokenizer.save(run / TOKENIZER)

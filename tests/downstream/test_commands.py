@@ -1,0 +1,123 @@
+"""The commands train, evaluate, predict and search, in one process, on the sample set and on packed recordings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from downstream.synthetic import RATE, tone
+
+from s3prl_stream.cli import main
+
+USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
+
+
+@pytest.fixture(scope="module")
+def trained(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on digits of the sample set."""
+    out = tmp_path_factory.mktemp("runs") / "ks"
+    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words += ["--where", USED, "--valid-where", "speaker == 'hugh'", "--steps", "30", "--lr", "1e-2", "--normalize"]
+    words += ["--evaluate-every", "10", "--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(out)]
+    assert main(words) == 0
+    return out
+
+
+def test_train_and_evaluate(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = json.loads((trained / "run.json").read_text())
+    assert settings["recipe_head_settings"] == {"hidden_size": 32}
+    assert settings["valid_where"] == "speaker == 'hugh'"
+    words = ["evaluate", str(trained), "--data", str(sample_set), "--device", "cpu"]
+    assert main([*words, "--where", "speaker == 'hugh' and digit is not None", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert result["figures"]["accuracy"] == pytest.approx(max(line["valid_accuracy"] for line in metrics))
+    assert result["figures"]["accuracy"] > 0.3  # ten digits
+    assert main([*words, "--where", USED, "--noise", "gaussian", "--snr", "-10"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_the_same_command_says_that_it_is_done(
+    trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words += ["--where", USED, "--valid-where", "speaker == 'hugh'", "--steps", "30", "--lr", "1e-2", "--normalize"]
+    words += ["--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(trained)]
+    assert main(words) == 0
+    assert "30 steps are done already" in capsys.readouterr().out
+    assert main([*words, "--subset", "50%"]) == 2
+    assert "subset was None, is '50%'" in capsys.readouterr().err
+
+
+def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
+    assert main(["predict", str(trained), str(tmp_path), "--device", "cpu"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == [str(tmp_path / "0.wav"), str(tmp_path / "1.wav")]
+    assert main(["predict", str(trained), "--data", str(sample_set), "--json", "--device", "cpu"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    digits = json.loads((trained / "run.json").read_text())["task_config"]["categories"]
+    assert len(rows) > 100
+    assert {row["answer"] for row in rows} | {line[1] for line in lines} <= set(digits)
+    for words in (["predict", str(trained)], ["predict", str(trained), str(tmp_path / "none.wav")]):
+        assert main(words) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(tmp_path / "asv")
+    words = ["train", "asv", "--data", str(sample_set), "--upstream", "logmel80", "--device", "cpu", "--steps", "2"]
+    words += ["--set", "min_seconds=0.0", "--set", "head.hidden_size=16", "--set", "head.last_size=16", "--out", run]
+    assert main([*words, "--where", USED, "--set", "head.project_size=16", "--set", "task.embedding_size=8"]) == 0
+    for number in range(3):
+        noise = np.random.default_rng(number).normal(size=8000) * 0.1
+        soundfile.write(tmp_path / f"{number}.wav", noise, RATE)
+    capsys.readouterr()
+    files = [str(tmp_path / f"{number}.wav") for number in range(3)]
+    assert main(["predict", run, *files, "--device", "cpu"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [files[:2], files[::2], files[1:]]
+    assert all(-1.0001 <= float(line[2]) <= 1.0001 for line in lines)
+    trials = tmp_path / "trials.txt"
+    keys = [row["key"] for row in _rows(sample_set)]
+    trials.write_text(f"1 {keys[0]} {keys[0]}\n0 {keys[0]} {keys[1]}\n")
+    words = ["evaluate", run, "--data", str(sample_set), "--trials", str(trials), "--json", "--device", "cpu"]
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["figures"]["trials"] == 2.0
+
+
+def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "--queries", str(sample_set), "--data", str(sample_set), "--upstream", "logmel80"]
+    words += ["--label", "digit", "--queries-where", "speaker == 'bruno'", "--where", "speaker == 'bruno'"]
+    assert main([*words, "--json", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["max_twv"] > 0.5  # each query is among the documents too
+    assert result["queries"] == result["documents"]
+    assert main([*words, "--device", "cpu"]) == 0
+    assert "(best)" in capsys.readouterr().out
+
+
+def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--data", str(sample_set)]
+    cases = {
+        "--snr loud": ["evaluate", str(trained), *data, "--snr", "loud"],
+        "trials are for speaker verification": ["evaluate", str(trained), *data, "--trials", __file__],
+        "give NAME=VALUE": ["train", "ks", *data, "--upstream", "fbank", "--out", "x", "--set", "balance"],
+        "no run.json": ["evaluate", str(trained.parent), *data],
+    }
+    for said, words in cases.items():
+        assert main([*words, "--device", "cpu"] if "--snr" not in said else words) == 2, said
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert said in error or "trials" in said, error
+
+
+def _rows(sample_set: Path) -> list[dict[str, str]]:
+    from s3prl_stream.shards.shardset import open_shards
+
+    rows: list[dict[str, str]] = open_shards(str(sample_set)).table().to_pylist()
+    return rows

@@ -1,0 +1,125 @@
+"""The feature cache: the same losses, each utterance computed once, a limit that holds, damage that costs time only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from downstream.synthetic import classes
+from torch import Tensor
+
+import s3prl_stream as ss
+from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
+from s3prl_stream.downstream.model import fingerprint_of
+from s3prl_stream.upstreams import Upstream
+
+
+class Counting(Upstream):
+    """An upstream of two hidden states that counts the utterances it is given."""
+
+    stride = 160
+    hidden_size = 80
+    num_layers = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ss.upstream("logmel80")
+        self.scale = torch.nn.Parameter(torch.ones(80))
+        self.utterances = 0
+
+    def forward(self, wavs: Any, lengths: Any = None) -> list[Tensor]:
+        self.utterances += len(wavs)
+        feat = self.inner(wavs, lengths)[0]
+        return [feat, feat * self.scale]
+
+    def num_frames(self, lengths: Any) -> Tensor:
+        return self.inner.num_frames(lengths)
+
+
+def run(out: Path, upstream: Upstream, **settings: Any) -> list[float]:
+    ss.train("ks", classes(), upstream=upstream, out=out, steps=12, device="cpu", quiet=True, **settings)
+    return [json.loads(line)["loss"] for line in (out / "losses.jsonl").read_text().splitlines()]
+
+
+def test_cached_features_change_nothing_and_are_computed_once(tmp_path: Path) -> None:
+    """Over ten epochs and over two runs; batches of five clips, which meet others each epoch."""
+    plain, first, second = Counting(), Counting(), Counting()
+    settings = {"max_batch_size": 5, "balance": False, "valid_where": "part == 'test'", "evaluate_every": 6}
+    wanted = run(tmp_path / "plain", plain, **settings)
+    assert run(tmp_path / "first", first, cache=tmp_path / "cache", **settings) == wanted
+    assert run(tmp_path / "second", second, cache=tmp_path / "cache", **settings) == wanted
+    assert (first.utterances, second.utterances) == (12, 0)
+    assert plain.utterances > 36
+
+
+def key(number: int) -> CacheKey:
+    return CacheKey("data", f"clip{number}", 0, 1600)
+
+
+def test_features_come_back_bit_by_bit_also_in_another_process_s_cache(tmp_path: Path) -> None:
+    states = torch.randn(3, 7, 5)
+    cache = FeatureCache(tmp_path, "abc")
+    assert cache.get(key(0)) is None
+    cache.put(key(0), states)
+    again = FeatureCache(tmp_path, "abc")
+    for one in (cache, again):
+        found = one.get(key(0))
+        assert found is not None
+        assert torch.equal(found, states)
+        assert one.get(key(0)._replace(data="packed anew")) is None
+        assert one.get(key(0)._replace(num_samples=1601)) is None
+    again.put(key(1), states * 2)  # into a part of its own
+    assert sorted(path.name for path in (tmp_path / "abc").glob("*.bin")) == ["part-00000.bin", "part-00001.bin"]
+    assert len(FeatureCache(tmp_path, "abc")) == 2
+    assert (cache.hits, cache.misses) == (1, 3)
+
+
+def test_the_limit_holds_and_other_upstreams_make_room(tmp_path: Path) -> None:
+    states = torch.zeros(1, 100, 25)  # 10 kB
+    old = FeatureCache(tmp_path, "old", max_gigabytes=35e-6)
+    for number in range(5):
+        old.put(key(number), states)
+    assert len(old) == 3
+    new = FeatureCache(tmp_path, "new", max_gigabytes=35e-6)
+    for number in range(5):
+        new.put(key(number), states)
+    assert len(new) == 3
+    assert not (tmp_path / "old").exists()
+    assert old.get(key(0)) is not None  # who has its files open reads on
+    total = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert 30_000 < total < 35_000 + 1_000
+
+
+def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, "abc")
+    for number in range(3):
+        cache.put(key(number), torch.full((1, 4, 2), float(number)))
+    cache.close()
+    data, lines = tmp_path / "abc/part-00000.bin", tmp_path / "abc/part-00000.jsonl"
+    damaged = bytearray(data.read_bytes())
+    damaged[40] ^= 1  # of the second
+    data.write_bytes(damaged)
+    lines.write_bytes(lines.read_bytes()[:-5])  # a kill in the middle of the last line
+    again = FeatureCache(tmp_path, "abc")
+    found = [again.get(key(number)) for number in range(3)]
+    assert [one is None for one in found] == [False, True, True]
+    data.write_bytes(damaged[:40])
+    assert len(FeatureCache(tmp_path, "abc")) == 1
+
+
+def test_the_fingerprint_is_of_weights_and_settings() -> None:
+    one, two = Counting(), Counting()
+    assert fingerprint_of(one) == fingerprint_of(Counting())
+    two.scale.data[3] += 1e-6
+    assert fingerprint_of(one) != fingerprint_of(two)
+    names = ("logmel80", "fbank80", "spectrogram")
+    assert len({fingerprint_of(ss.upstream(name)) for name in names}) == 3
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ss.UsageError, match="is a file"):
+        FeatureCache(tmp_path / "file", "abc")

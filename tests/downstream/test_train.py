@@ -1,0 +1,276 @@
+"""Training downstream: each task learns a handful of clips by heart; runs resume exactly; mistakes are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from downstream.synthetic import classes, conversations, texts
+from torch import Tensor, nn
+
+import s3prl_stream as ss
+from s3prl_stream.downstream.build import build_task
+from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
+from s3prl_stream.downstream.search import search_queries
+from s3prl_stream.downstream.streams import train_stream
+from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
+
+QUIET: dict[str, Any] = {"device": "cpu", "quiet": True, "upstream": "logmel80"}
+RNN = {
+    "head": "rnn", "head.project_size": 32, "head.hidden_size": 32, "head.num_layers": 1, "head.dropout": 0.0,
+    "head.bidirectional": True, "head.spec_augment": False,
+}  # fmt: skip
+ONE = {"update_batches": 1, "max_batch_size": 12}
+
+LEARNT: dict[str, tuple[Any, dict[str, Any], dict[str, float]]] = {
+    "ks": (classes, {"steps": 20}, {"accuracy": 1.0}),
+    "sid": (classes, {"steps": 20, "crop_seconds": 0.2, **ONE}, {"accuracy": 1.0}),
+    "er": (
+        classes,
+        {"steps": 60, "head": "transformer", "head.hidden_size": 16, "head.num_layers": 1, "lr": 3e-3, **ONE},
+        {"accuracy": 1.0},
+    ),
+    "ic": (classes, {"steps": 40, "label": ["label", "loud"]}, {"accuracy": 1.0}),
+    "tag": (classes, {"steps": 40, "label": "tags"}, {"mean_average_precision": 1.0, "f1": 1.0}),
+    "asv": (
+        classes,
+        {"steps": 60, "min_seconds": 0.0, "head.project_size": 32, "head.hidden_size": 32, "head.last_size": 64,
+         "task.embedding_size": 32, "clip_norm": 1e3, **ONE},
+        {"equal_error_rate": 0.0, "min_dcf": 0.0},
+    ),
+    "asr": (texts, {"steps": 100, "lr": 2e-2, **RNN}, {"wer": 0.0, "cer": 0.0}),
+    "sd": (conversations, {"steps": 60, **ONE, **RNN, "task.median_frames": 1}, {"diarization_error_rate": 0.0}),
+    "frames": (conversations, {"steps": 40}, {"accuracy": 1.0}),
+}  # fmt: skip
+"""Task -> data, settings, and the figures that it ends at."""
+
+
+@pytest.mark.parametrize("task", LEARNT)
+def test_a_handful_is_learnt_by_heart(task: str, tmp_path: Path) -> None:
+    data, settings, figures = LEARNT[task]
+    wanted = {"lr": 1e-2, "clip_norm": 5.0, "normalize": True, **QUIET, **settings}
+    result = ss.train(task, data(), out=tmp_path / "run", **wanted)
+    assert result.last_step == settings["steps"]
+    found = ss.evaluate(tmp_path / "run", data(), device="cpu")
+    assert found.utterances == len(data())
+    assert {name: found.figures[name] for name in figures} == pytest.approx(figures, abs=1e-9)
+
+
+def test_a_query_is_found_by_example() -> None:
+    """Each word of tones is in one of the documents: nothing is trained, and all of them are found."""
+    documents = texts(("dd abc dd", "cc dab cc", "dd cc", "bb aa", "cb ad"))
+    spoken = search_queries(texts(("abc", "dab")), documents, upstream="logmel80", device="cpu")
+    assert (spoken.max_twv, spoken.queries, spoken.documents, spoken.damaged) == (1.0, 2, 5, 0)
+    assert spoken.max_twv_of_layers == {0: 1.0}
+    with pytest.raises(ss.UsageError, match="layer 1: this upstream has hidden states 0 to 0"):
+        search_queries(texts(), texts(), upstream="fbank80", layer=1)
+    with pytest.raises(ss.UsageError, match="no column 'word'"):
+        search_queries(texts(), texts(), upstream="fbank80", label="word")
+
+
+# ---- runs -------------------------------------------------------------------------------------------
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def rows_of(samples: ss.MemoryShards) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = as_shard_set(samples).table().to_pylist()
+    return rows
+
+
+def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """With dropout, SpecAugment, noise, crops and two batches an update: all that draws."""
+    settings: dict[str, Any] = {
+        **QUIET, **RNN, "head.dropout": 0.3, "head.spec_augment": True, "lr": 1e-3, "max_batch_size": 3,
+        "update_batches": 2, "noise": "gaussian", "snr": (5, 20), "checkpoint_every": 4, "valid_where": "text == 'bad'",
+        "evaluate_every": 3,
+    }  # fmt: skip
+    ss.train("asr", texts(), out=tmp_path / "one", steps=8, **settings)
+    ss.train("asr", texts(), out=tmp_path / "two", steps=4, **settings)
+    again = ss.train("asr", texts(), out=tmp_path / "two", steps=8, **settings)
+    assert (again.first_step, again.last_step) == (4, 8)
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    assert len(set(losses(tmp_path / "one"))) == 8
+    one, two = (load_weights(newest_checkpoint(tmp_path / name)) for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(ss.StateError, match=r"lr was 0\.001, is 0\.01"):
+        ss.train("asr", texts(), out=tmp_path / "two", steps=9, **{**settings, "lr": 0.01})
+    with pytest.raises(ss.StateError, match="upstream was"):
+        ss.train("asr", texts(), out=tmp_path / "two", steps=9, **{**settings, "upstream": "fbank"})
+
+
+def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**QUIET, "lr": 1e-2, "steps": 30, "evaluate_every": 10, "balance": False}
+    result = ss.train("ks", classes(), out=tmp_path / "run", valid_where="part == 'test'", **settings)
+    assert result.metrics == {"valid_accuracy": 1.0}
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30]
+    best = next(line["step"] for line in lines if line["valid_accuracy"] == 1.0)
+    assert ss.evaluate(tmp_path / "run", classes(), device="cpu").checkpoint == f"step-{best:08d}"
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
+    trained = sum(row["seconds"] for row in rows_of(classes()) if row["part"] == "train")
+    assert seconds[0] == pytest.approx(trained)  # one batch is the whole part
+    ss.train("ks", classes(), out=tmp_path / "other", valid=classes(4), where="part == 'train'", **settings)
+    assert json.loads((tmp_path / "other/run.json").read_text())["valid"].endswith(as_shard_set(classes(4)).fingerprint)
+
+
+def test_a_subset_and_noise_are_one_argument_each(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**QUIET, "steps": 1, "balance": False, "max_batch_size": 40}
+    ss.train("ks", classes(40), out=tmp_path / "all", **settings)
+    ss.train("ks", classes(40), out=tmp_path / "part", subset="30%", **settings)
+    ss.train("ks", classes(40), out=tmp_path / "noisy", noise="gaussian", snr=(0, 5), **settings)
+    seen = {name: (tmp_path / name / "losses.jsonl").read_text().splitlines()[0] for name in ("all", "part")}
+    seconds = {name: json.loads(line)["seconds"] for name, line in seen.items()}
+    assert losses(tmp_path / "noisy") != losses(tmp_path / "all")
+    assert seconds["part"] == pytest.approx(0.3 * sum(row["seconds"] for row in rows_of(classes(40))), rel=0.1)
+    clean = ss.evaluate(tmp_path / "all", classes(), device="cpu")
+    assert clean == ss.evaluate(tmp_path / "all", classes(), device="cpu")
+    assert ss.evaluate(tmp_path / "all", classes(), noise="gaussian", snr=(-20, -20), device="cpu") is not clean
+
+
+def test_classes_are_drawn_equally_often(tmp_path: Path) -> None:
+    """SUPERB's keyword spotting: of 9 clips of one word and 3 of another, half of the draws each."""
+    recipe = find_task("ks")
+    assert recipe.balance
+    shards = as_shard_set(classes(12))
+    where = "label == 'a' or speaker == 'b' and part == 'train'"
+    task = build_task(recipe, shards, where=where, frame_seconds=0.01)
+    drawn: dict[str, int] = {}
+    for _, batch in zip(range(100), ss.Loader(train_stream(recipe, task, shards, seed=0, where=where)), strict=False):
+        for label in batch["label"]:
+            drawn[label] = drawn.get(label, 0) + 1
+    assert set(drawn) == {"a", "b"}
+    assert drawn["a"] == pytest.approx(drawn["b"], rel=0.15)
+
+
+# ---- upstreams and heads ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pretraining run."""
+    run = tmp_path_factory.mktemp("tera")
+    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 16, "max_batch_seconds": 5.0}
+    ss.pretrain("tera", classes(), steps=1, out=run, crop_seconds=1.0, device="cpu", quiet=True, **sizes)
+    return run
+
+
+def test_upstreams_are_frozen_unless_they_are_to_be_trained(tera: Path, tmp_path: Path) -> None:
+    settings = {"device": "cpu", "quiet": True, "steps": 3, "lr": 1e-2}
+    upstream = ss.upstream(tera)
+    before = {name: tensor.clone() for name, tensor in upstream.state_dict().items()}
+    ss.train("ks", classes(), upstream=upstream, out=tmp_path / "frozen", **settings)
+    weights = load_weights(newest_checkpoint(tmp_path / "frozen"))
+    assert not any("upstream" in name for name in weights)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in upstream.state_dict().items())
+    found = ss.evaluate(tmp_path / "frozen", classes(), upstream=ss.upstream(tera), device="cpu")
+    assert sum(found.layer_weights) == pytest.approx(1.0)
+    assert len(set(found.layer_weights)) == 3  # no longer equal
+    assert json.loads((tmp_path / "frozen/layer_weights.json").read_text()) == pytest.approx(found.layer_weights)
+
+    ss.train("ks", classes(), upstream=tera, out=tmp_path / "tuned", finetune=True, **settings)
+    tuned = load_weights(newest_checkpoint(tmp_path / "tuned"))
+    name = "trained_upstream.encoder.layers.0.ffn_in.weight"
+    assert not torch.equal(tuned[name], before[name.removeprefix("trained_upstream.")])
+    assert ss.evaluate(tmp_path / "tuned", classes(), device="cpu").utterances == 12
+
+
+def test_another_upstream_is_refused_at_evaluation(tera: Path, tmp_path: Path) -> None:
+    ss.train("ks", classes(), upstream=tera, out=tmp_path / "run", device="cpu", quiet=True, steps=1)
+    assert ss.evaluate(tmp_path / "run", classes(), device="cpu").task == "ks"
+    with pytest.raises(ss.StateError, match="trained on another upstream"):
+        ss.evaluate(tmp_path / "run", classes(), upstream=ss.upstream(tera, trained=False, seed=5), device="cpu")
+
+
+class Maxima(nn.Module):
+    """A head of one's own: the largest value of each dimension over the frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = nn.Linear(80, 4)
+
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
+        padded = torch.arange(hidden_BFH.shape[1]) >= len_B[:, None]
+        return self.output(hidden_BFH.masked_fill(padded[..., None], -torch.inf).amax(dim=1)), len_B
+
+
+def test_a_head_of_ones_own(tmp_path: Path) -> None:
+    ss.train("ks", classes(), head=Maxima(), out=tmp_path / "run", steps=40, lr=1e-2, **QUIET)
+    with pytest.raises(ss.UsageError, match="head of your own; pass head="):
+        ss.evaluate(tmp_path / "run", classes(), device="cpu")
+    assert ss.evaluate(tmp_path / "run", classes(), head=Maxima(), device="cpu").figures["accuracy"] == 1.0
+
+
+# ---- predictions ------------------------------------------------------------------------------------
+
+
+def test_predictions_for_files_and_sets_are_the_same(tmp_path: Path) -> None:
+    import soundfile
+
+    ss.train("ks", classes(), out=tmp_path / "run", steps=5, **QUIET)
+    sample = next(iter(ss.ShardStream(classes(), epochs=1).load_audio(dtype="int16")))
+    key = sample["key"]
+    soundfile.write(tmp_path / "x.wav", np.asarray(sample["wav"]), 16_000)
+    of_file = ss.predict(tmp_path / "run", [tmp_path / "x.wav"], device="cpu")
+    of_set = {one.key: one.answer for one in ss.predict(tmp_path / "run", classes(), device="cpu")}
+    assert [one.answer for one in of_file] == [of_set[key]]
+    assert of_file[0].key == str(tmp_path / "x.wav")
+
+
+# ---- recipes ----------------------------------------------------------------------------------------
+
+
+def test_recipes_are_superbs() -> None:
+    """Batch times accumulation, rate, updates, and what else is particular (S3PRL's configurations)."""
+    table = {
+        name: (one.max_batch_size, one.update_batches, one.lr, one.steps, one.evaluate_every)
+        for name, one in RECIPES.items()
+    }
+    assert table["pr"] == (16, 2, 1e-2, 100_000, 1_000)
+    assert table["asr"] == table["sf"] == (32, 1, 1e-4, 200_000, 2_000)
+    assert table["ks"] == table["ic"] == (32, 1, 1e-4, 200_000, 5_000)
+    assert table["sid"] == (8, 4, 1e-4, 200_000, 5_000)
+    assert table["er"] == (4, 8, 1e-4, 30_000, 1_000)
+    assert table["asv"] == (10, 5, 1e-4, 200_000, 10_000)
+    assert table["sd"] == (8, 4, 1e-4, 30_000, 500)
+    assert [one.name for one in RECIPES.values() if one.balance] == ["ks"]
+    assert (RECIPES["asv"].clip_norm, RECIPES["asv"].optimizer, RECIPES["asv"].min_seconds) == (1e3, "adamw", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"learning_rate": 1}, "no setting 'learning_rate'"),
+        ({"optimiser": "adam"}, "did you mean optimizer"),
+        ({"heads.x": 1}, "should be head.X or task.X"),
+        ({"head.width": 1}, "no setting width; there are hidden_size"),
+        ({"task.margin": 1}, "margin"),
+        ({"head": "linaer"}, "head 'linaer' is unknown"),
+        ({"label": "colour"}, "no column 'colour'"),
+        ({"label": ["label", "speaker"]}, "takes one column"),
+        ({"where": "label == 'a' and part == 'x'"}, "too few|selects none"),
+        ({"cache": "c", "noise": "gaussian"}, "cache: features with noise"),
+        ({"steps": 0}, "num_steps is 0"),
+        ({"upstream": "no/such/run"}, "no/such/run"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing_behind(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ss.UsageError, match=said):
+        ss.train("ks", classes(), out=tmp_path / "run", **{"steps": 1, **QUIET, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_tasks_are_told() -> None:
+    with pytest.raises(ss.UsageError, match="there are pr, asr, sf"):
+        ss.train("kws", classes(), out="x", **QUIET)
+    with pytest.raises(ss.UsageError, match="kind 'words' is unknown"):
+        TaskRecipe("mine", "words", ("text",))
+    with pytest.raises(ss.UsageError, match=r"no run\.json"):
+        ss.evaluate("no/such/run", classes())
