@@ -14,6 +14,7 @@ from typing import Any
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.lists import read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -60,16 +61,14 @@ def _utterances(root: Path, splits: Sequence[str], all_speakers: bool) -> Iterat
                 continue
             if name not in lines:
                 raise UsageError(f"{table} has no line for {audio}. Mend it, or move the file away.")
-            number, line = lines[name]
-            yield Utterance(name, audio, **_labels(line, f"{table}, line {number}"), speaker=speaker, split=split)
+            where, line = lines[name]
+            yield Utterance(name, audio, **_labels(line, where), speaker=speaker, split=split)
 
 
-def _lines(table: Path) -> Mapping[str, tuple[int, str]]:
-    if not table.is_file():
-        raise UsageError(f"{table}: no such file.")
-    lines = enumerate(table.read_text("utf-8").splitlines(), start=1)
-    parted = ((number, *line.strip().partition(" ")) for number, line in lines)
-    return {name: (number, rest) for number, name, _, rest in parted}
+def _lines(table: Path) -> Mapping[str, tuple[str, str]]:
+    """Name -> (file and line, the rest of the line)."""
+    lines = read_lines(table, 2, expected="NAME BOS words EOS<TAB>O tags INTENT", at_most=2)
+    return {name: (where, rest) for where, (name, rest) in lines}
 
 
 def _labels(line: str, where: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
+from s3prl_stream.corpora.lists import read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -63,7 +64,8 @@ def genders_of(file: Path) -> dict[str, str]:
     """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file."""
     if not file.is_file():
         return {}
-    rows = (line.split("|") for line in file.read_text("utf-8").splitlines() if not line.startswith(";"))
+    lines = file.read_text("utf-8", errors="replace").splitlines()  # names are not ASCII, and nobody needs them here
+    rows = (line.split("|") for line in lines if not line.startswith(";"))
     return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
@@ -71,8 +73,8 @@ def _texts(file: Path) -> dict[str, str] | None:
     """Lines of "KEY WORDS ..."; None if there is no such file."""
     if not file.is_file():
         return None
-    lines = (line.partition(" ") for line in file.read_text("utf-8").splitlines())
-    return {key: text.strip() for key, _, text in lines}
+    lines = (fields for _, fields in read_lines(file, 1, expected="KEY WORDS ...", at_most=2))
+    return {key: text[0] if text else "" for key, *text in lines}
 
 
 LIBRISPEECH = Corpus(librispeech, "LibriSpeech, or a corpus in its layout", "folder that holds the splits", (SPLIT,))

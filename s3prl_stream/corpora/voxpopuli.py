@@ -116,7 +116,7 @@ def _transcribed(folder: Path, language: str, tables: Sequence[Path]) -> Iterato
 
 
 def _text(row: Row) -> dict[str, Any]:
-    text = renamed(row, _TEXT_COLUMNS)
+    text = {name: value for name, value in renamed(row, _TEXT_COLUMNS).items() if value != "None"}
     gender = {"female": "F", "male": "M"}.get(str(row.values.get("gender")))
     return text if gender is None else {**text, "gender": gender}
 
