@@ -16,8 +16,8 @@ Sample: TypeAlias = dict[str, Any]
 Batch: TypeAlias = dict[str, Any]
 
 RESERVED_KEYS = frozenset({
-    "audio", "batch_index", "codec", "crc32c", "decode_into", "draw", "draws", "epoch", "feat", "first_frame",
-    "frames", "identity", "item", "key", "key_hash", "loss_mask", "masked_feat", "num_frames", "offset",
+    "audio", "batch_index", "clip_frames", "codec", "crc32c", "decode_into", "draw", "draws", "epoch", "feat",
+    "first_frame", "frames", "identity", "item", "key", "key_hash", "loss_mask", "masked_feat", "num_frames", "offset",
     "sample_rate", "seconds", "set", "shard", "size", "slot", "target_feat", "tokens", "wav", "weight",
 })  # fmt: skip
 """Names the stream gives to its own values; an utterance's metadata must not use them."""

@@ -27,6 +27,10 @@ from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.timing import BATCH, Place, StageClock
 
+TAGS = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame", "num_frames", "clip_frames",
+        "audio", "codec")  # fmt: skip
+"""What every sample has besides its metadata."""
+
 
 class ShardStream(Root):
     """Samples of a shard set in the order of the plan, endless unless `epochs` is given.
@@ -111,8 +115,7 @@ class ShardStream(Root):
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
         kept = {name: "any" for name in self._columns if not (self.splits and name in UNCUTTABLE_KEYS)}
-        tags = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame", "num_frames", "audio", "codec")
-        return {**kept, **dict.fromkeys(tags, "any")}
+        return {**kept, **dict.fromkeys(TAGS, "any")}
 
     def column(self, name: str) -> Iterator[Any]:
         """Of the selected rows, in the order of the index."""
@@ -199,6 +202,7 @@ class ShardStream(Root):
                 ),
                 "first_frame": item.first_frame,
                 "num_frames": item.num_frames,
+                "clip_frames": item.clip_frames,
             }
             for slot, item in enumerate(planned.items)
         ]

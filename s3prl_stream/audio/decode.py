@@ -32,6 +32,7 @@ def decode_int16(
     *,
     first_frame: int = 0,
     num_frames: int | None = None,
+    clip_frames: int | None = None,
     out: npt.NDArray[np.int16] | None = None,
 ) -> tuple[npt.NDArray[np.int16], int]:
     """Decode a clip or a stretch of it.
@@ -41,6 +42,7 @@ def decode_int16(
         codec: the file extension: flac, wav, ogg, opus, mp3 or whatever else libsndfile reads.
         first_frame: where the stretch begins (samples per channel).
         num_frames: its length; None: to the end.
+        clip_frames: length of the whole clip, as an index has it; None: unknown.
         out: [>= frames] contiguous int16; the beginning of it becomes the result where that saves a copy (a whole
             FLAC of one channel), otherwise it is left alone.
 
@@ -51,21 +53,24 @@ def decode_int16(
     Raises:
         SampleError(reason="decode"): the bytes cannot be decoded, or fewer frames came than the header or the caller
             promised.
+        SampleError(reason="differs"): the clip is longer or shorter than `clip_frames`, as far as its header tells; of
+            a clip without a length in its header, as far as it is decoded.
         UsageError: a negative stretch.
     """
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
         raise UsageError(f"frames {first_frame} + {num_frames} are no stretch of a clip: both must be 0 or more")
     if codec == "wav" and (wav := wav_header(data)) is not None and wav.is_pcm16:
-        return _wav_frames(data, wav, first_frame, _stop_frame(wav.frames, first_frame, num_frames)), wav.sample_rate
+        stop = _stop_frame(wav.frames, first_frame, num_frames, clip_frames)
+        return _wav_frames(data, wav, first_frame, stop), wav.sample_rate
     if codec == "flac" and (flac := flac_header(data)) is not None:
         if not flac.frames:  # written to a pipe
-            return _of_unknown_length(data, codec, first_frame, num_frames)
-        stop = _stop_frame(flac.frames, first_frame, num_frames)
+            return _of_unknown_length(data, codec, first_frame, num_frames, clip_frames)
+        stop = _stop_frame(flac.frames, first_frame, num_frames, clip_frames)
         if (first_frame, stop) == (0, flac.frames):
             return _whole_flac(data, flac, out), flac.sample_rate
     if codec == "mp3" and not mp3_says_its_length(data):
-        return _of_unknown_length(data, codec, first_frame, num_frames)
-    return _by_libsndfile(data, codec, first_frame, num_frames)
+        return _of_unknown_length(data, codec, first_frame, num_frames, clip_frames)
+    return _by_libsndfile(data, codec, first_frame, num_frames, clip_frames)
 
 
 def float_to_int16(wav: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
@@ -74,7 +79,9 @@ def float_to_int16(wav: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     return clipped
 
 
-def _stop_frame(frames: int, first_frame: int, num_frames: int | None) -> int:
+def _stop_frame(frames: int, first_frame: int, num_frames: int | None, clip_frames: int | None) -> int:
+    if clip_frames is not None and frames != clip_frames:
+        raise SampleError(f"the clip holds {frames} frames, its index says {clip_frames}", reason="differs")
     stop = frames if num_frames is None else first_frame + num_frames
     if max(first_frame, stop) > frames:
         raise SampleError(f"the clip holds {frames} frames, wanted {first_frame} to {stop}", reason="decode")
@@ -116,17 +123,25 @@ def mp3_says_its_length(data: bytes | memoryview) -> bool:
     Args:
         data: the file or its beginning, from byte 0 or from behind its ID3v2 tag.
     """
+    frame = first_mp3_frame(data)
+    if len(frame) < 4:
+        return False
+    mono, mpeg_1 = frame[3] >> 6 == 3, frame[1] >> 3 & 3 == 3
+    side_info_bytes = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
+    tag = frame[4 + side_info_bytes :][:8]  # name and flags; the lowest flag: a count of frames follows
+    return len(tag) == 8 and tag[:4] in (b"Xing", b"Info") and bool(tag[7] & 1)
+
+
+def first_mp3_frame(data: bytes | memoryview) -> bytes:
+    """The first frame of an MP3, from its header on, and what follows it; b"" if there is none near the beginning."""
     head = memoryview(data)[after_id3(memoryview(data)) :][:_MP3_SYNC_BYTES].tobytes()
     start = head.find(b"\xff")
     while 0 <= start < len(head) - 4:
         version, layer = head[start + 1] >> 3 & 3, head[start + 1] >> 1 & 3
         if head[start + 1] >> 5 == 7 and layer == 1 and version != 1 and head[start + 2] >> 4 not in (0, 15):
-            mono, mpeg_1 = head[start + 3] >> 6 == 3, version == 3
-            side_info_bytes = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
-            tag = head[start + 4 + side_info_bytes :][:8]  # name and flags; the lowest flag: a count of frames follows
-            return len(tag) == 8 and tag[:4] in (b"Xing", b"Info") and bool(tag[7] & 1)
+            return head[start:]
         start = head.find(b"\xff", start + 1)
-    return False
+    return b""
 
 
 def blocks_of_unknown_length(data: bytes | memoryview, codec: str) -> Iterator[tuple[npt.NDArray[np.int16], int]]:
@@ -165,29 +180,30 @@ def blocks_of_unknown_length(data: bytes | memoryview, codec: str) -> Iterator[t
 
 
 def _of_unknown_length(
-    data: bytes | memoryview, codec: str, first_frame: int, num_frames: int | None
+    data: bytes | memoryview, codec: str, first_frame: int, num_frames: int | None, clip_frames: int | None
 ) -> tuple[npt.NDArray[np.int16], int]:
     stop = None if num_frames is None else first_frame + num_frames
+    to_its_end = stop is None or stop == clip_frames
     kept, position, sample_rate = [], 0, 0
     for block, sample_rate in blocks_of_unknown_length(data, codec):  # noqa: B007  # every block says it
         kept.append(block[max(first_frame - position, 0) : None if stop is None else max(stop - position, 0)])
         position += len(block)
-        if stop is not None and position >= stop:
+        if stop is not None and (position > stop or (position == stop and not to_its_end)):
             break
     if not kept:
         raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: it holds no frames", reason="decode")
-    _stop_frame(position, first_frame, num_frames)
+    _stop_frame(position, first_frame, num_frames, clip_frames if to_its_end else None)
     return np.concatenate(kept), sample_rate
 
 
 def _by_libsndfile(
-    data: bytes | memoryview, codec: str, first_frame: int, num_frames: int | None
+    data: bytes | memoryview, codec: str, first_frame: int, num_frames: int | None, clip_frames: int | None
 ) -> tuple[npt.NDArray[np.int16], int]:
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
-            stop = _stop_frame(sound.frames, first_frame, num_frames)
+            stop = _stop_frame(sound.frames, first_frame, num_frames, clip_frames)
             lead = min(first_frame, _OPUS_LEAD_SECONDS * sound.samplerate) if sound.subtype == "OPUS" else 0
             is_integer = sound.subtype in _INTEGER_SUBTYPES
             blocks = list(read_blocks(sound, first_frame - lead, stop, "int16" if is_integer else "float32"))

@@ -11,7 +11,12 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from s3prl_stream.audio.decode import blocks_of_unknown_length, libsndfile_reason, mp3_says_its_length
+from s3prl_stream.audio.decode import (
+    blocks_of_unknown_length,
+    first_mp3_frame,
+    libsndfile_reason,
+    mp3_says_its_length,
+)
 from s3prl_stream.audio.headers import after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError
 
@@ -66,6 +71,15 @@ def clip_length(read: ReadAt, size: int, codec: str) -> ClipLength:
         length = _mp3(read, size)
     else:
         length = _by_libsndfile(read, size, codec)
+    return checked_length(length, size, codec)
+
+
+def checked_length(length: ClipLength, size: int, codec: str) -> ClipLength:
+    """The same length.
+
+    Raises:
+        SampleError: no clip of so many bytes has it; reasons as of `clip_length`.
+    """
     if length.frames <= 0:
         raise SampleError("the audio holds no frames", reason="empty")
     if not 0 < length.sample_rate <= MAX_SAMPLE_RATE or length.frames > size * MAX_FRAMES_PER_BYTE:
@@ -74,6 +88,44 @@ def clip_length(read: ReadAt, size: int, codec: str) -> ClipLength:
             reason="decode",
         )
     return length
+
+
+def rate_in_head(read: ReadAt, size: int, codec: str) -> int | None:
+    """Sample rate in Hz of a clip whose first 4 kB tell its rate but not its length, which `clip_length` would find
+    farther on; None: they tell both, or neither."""
+    if not size:
+        return None
+    head = read(0, _HEAD_BYTES)
+    try:
+        if codec == "flac":
+            flac = flac_header(head, size)
+            return flac.sample_rate if flac is not None and not flac.frames else None
+    except SampleError:
+        return None
+    if codec == "mp3":
+        start = after_id3(memoryview(head))
+        return _mp3_rate(first_mp3_frame(read(start, _HEAD_BYTES) if start else head))
+    return _ogg_rate(head)
+
+
+def _mp3_rate(frame: bytes) -> int | None:
+    """ISO/IEC 11172-3, 2.4.1.3 and 13818-3: the rates of MPEG 1, 2 and (a half of those) 2.5."""
+    if len(frame) < 4 or frame[2] >> 2 & 3 == 3:
+        return None
+    return (44_100, 48_000, 32_000)[frame[2] >> 2 & 3] >> {3: 0, 2: 1, 0: 2}[frame[1] >> 3 & 3]
+
+
+def _ogg_rate(head: bytes) -> int | None:
+    """Of Vorbis (Vorbis I, 4.2.2) and Opus (RFC 7845, 5.1; other rates than these become 48 kHz somewhere) in Ogg."""
+    if head[:4] != b"OggS" or len(head) < 64:
+        return None
+    packet = head[27 + head[26] :][:32]
+    if packet[:7] == b"\1vorbis":
+        return int.from_bytes(packet[12:16], "little")
+    if packet[:8] == b"OpusHead":
+        rate = int.from_bytes(packet[12:16], "little")
+        return rate if rate in (8_000, 12_000, 16_000, 24_000, 48_000) else None
+    return None
 
 
 def _flac(read: ReadAt, size: int) -> ClipLength:

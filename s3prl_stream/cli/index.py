@@ -87,6 +87,16 @@ def _lines(report: IndexReport) -> list[str]:
             f"table: {table['rows']} rows; {table['samples_without_row']} samples without a row, "
             f"{table['rows_without_sample']} rows without a sample, {table['rows_twice']} keys in several rows"
         )
+        if table["lengths_believed"]:
+            lines.append(
+                f"lengths: {table['lengths_believed']} are the table's, {table['lengths_measured']} were compared with "
+                "the audio; the rest are in the first bytes of the audio"
+            )
+        if table["tars_that_differ"]:
+            lines.append(
+                f"lengths: in {len(table['tars_that_differ'])} tars the table is wrong, and the audio was measured; "
+                f"such as {table['first_wrong_length']}"
+            )
         if table["durations_differ"]:
             lines.append(
                 f"{table['durations_differ']} durations differ from the audio, such as {table['first_difference']}"

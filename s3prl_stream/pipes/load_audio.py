@@ -71,7 +71,7 @@ class LoadAudio(Stage):
             sample alone.
     """
 
-    removes = frozenset({"audio", "codec", "num_frames", "decode_into"})
+    removes = frozenset({"audio", "codec", "num_frames", "clip_frames", "decode_into"})
 
     def __init__(
         self,
@@ -168,7 +168,14 @@ class LoadAudio(Stage):
         if self.crop_segment:
             frames, rate = _length(data, codec)
             stretch = _segment_of(sample, frames, rate)
-        wav, rate = decode_int16(data, codec, first_frame=stretch.first, num_frames=stretch.num_frames, out=out)
+        wav, rate = decode_int16(
+            data,
+            codec,
+            first_frame=stretch.first,
+            num_frames=stretch.num_frames,
+            clip_frames=sample.get("clip_frames"),
+            out=out,
+        )
         return wav, rate, stretch
 
 

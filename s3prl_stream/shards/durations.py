@@ -29,6 +29,9 @@ _CHUNK_BYTES = 1 << 20
 
 _KEY_COLUMNS = ("key", "id", "utterance_id", "utt_id", "audio_filepath", "audio", "path", "file", "file_name")
 _SECONDS_COLUMNS = ("seconds", "duration")
+_RATE_COLUMNS = ("sampling_rate", "sample_rate")
+"""In the absence of seconds, `num_samples` and one of these."""
+
 _NOT_METADATA = frozenset({*_KEY_COLUMNS, *_SECONDS_COLUMNS, "offset", "shard_id", "num_samples", "recording"})
 _FROM_SUPERVISIONS = ("text", "speaker", "language", "gender")
 
@@ -68,6 +71,16 @@ class Table:
         base = key.rpartition("/")[2]
         self._full_names[base] = key if self._full_names.get(base, key) == key else None
 
+    def durations(self) -> Iterator[tuple[str, float]]:
+        """(name, seconds) under every name that `lookup_names` may ask for; NaN: the table does not say."""
+        for key, row in self._rows.items():
+            seconds = None if key in self.twice else json.loads(row)[0]
+            duration = math.nan if seconds is None else seconds
+            full_name, base_name = lookup_names(key)
+            yield full_name, duration
+            if self._full_names[key.rpartition("/")[2]] == key:
+                yield base_name, duration
+
     def find(self, key: str) -> tuple[str, float | None, dict[str, Any]] | None:
         """(key of the row, seconds, metadata) for the sample of this key (as WebDataset cuts it); None: no row.
 
@@ -79,6 +92,12 @@ class Table:
             return None
         seconds, metadata = json.loads(self._rows[found])
         return found, seconds, metadata
+
+
+def lookup_names(key: str) -> tuple[str, str]:
+    """Under what a duration is looked for, as `Table.find` does: the key, then its last part alone (marked as such)."""
+    plain = key.removeprefix("./")
+    return plain, "\n" + plain.rpartition("/")[2]
 
 
 def read_table(sources: str | Path | Sequence[str | Path]) -> Table:
@@ -137,16 +156,23 @@ def _scalars(values: Any) -> dict[str, Any]:
 
 
 def _seconds(values: Mapping[str, Any], where: str) -> float | None:
-    column = next((name for name in _SECONDS_COLUMNS if values.get(name) not in (None, "")), None)
+    column = _first_given(values, _SECONDS_COLUMNS)
+    rate: Any = 1
+    if column is None and (rate_column := _first_given(values, _RATE_COLUMNS)) is not None:
+        column, rate = _first_given(values, ["num_samples"]), values[rate_column]
     if column is None:
         return None
     try:
-        seconds = float(values[column])
-    except (TypeError, ValueError):
+        seconds = float(values[column]) / float(rate)
+    except (TypeError, ValueError, ZeroDivisionError):
         raise UsageError(f"{where}: {column} is {values[column]!r:.40}, expected seconds.") from None
     if not 0.0 <= seconds < math.inf:
         raise UsageError(f"{where}: {column} is {seconds}, expected 0 or more seconds.")
     return seconds
+
+
+def _first_given(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if values.get(name) not in (None, "")), None)
 
 
 def _key(name: str) -> str:

@@ -27,6 +27,7 @@ from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path
+from s3prl_stream.shards.table_lengths import write_lengths
 from s3prl_stream.shards.workers import Workers
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class IndexReport(NamedTuple):
     left_out: list[LeftOut]
     table: dict[str, Any] | None
     """How the table fits; None: there is none. Keys: rows, samples_without_row, rows_without_sample, rows_twice,
-    durations_differ, first_difference."""
+    durations_differ, first_difference; lengths_believed, lengths_measured (clips whose length is the table's, and those
+    that were measured to check it), tars_that_differ, first_wrong_length."""
 
     @property
     def problems(self) -> list[LeftOut]:
@@ -128,7 +130,13 @@ def index_tars(
     table = None if durations is None else read_table(durations)
     name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
     with target.scratch() as scratch:
-        tasks = [ScanTask(base, tar, full, str(scratch / f"{number}.jsonl")) for number, tar in enumerate(names)]
+        lengths = None
+        if table is not None and not full:  # which reads everything anyway
+            write_lengths(table, scratch / "lengths.npy")
+            lengths = str(scratch / "lengths.npy")
+        tasks = [
+            ScanTask(base, tar, full, str(scratch / f"{number}.jsonl"), lengths) for number, tar in enumerate(names)
+        ]
         scans, left_out = _scan_all(tasks, num_workers, progress)
         fit = None if table is None else _join(scans, table)
         twice = _duplicates(scans, prefix_keys)
@@ -147,6 +155,7 @@ def index_tars(
                 "full": full,
                 "files": dict(sorted(sum((Counter(scan.suffixes) for scan in scans), Counter()).items())),
                 "decoded_for_their_length": sum(scan.num_decoded for scan in scans),
+                "lengths_of_table": sum(scan.num_believed for scan in scans),
                 "metadata_without_column": num_without,
                 "wrong_offsets": [scan.name for scan in scans if scan.offsets == "wrong"],
                 "from_table": sorted(from_table),
@@ -233,6 +242,12 @@ def _join(scans: Sequence[Scan], table: Table) -> dict[str, Any]:
         "rows_twice": len(table.twice),
         "durations_differ": sum(fit.num_different for fit in fits),
         "first_difference": next((fit.first_difference for fit in fits if fit.first_difference), None),
+        "lengths_believed": sum(scan.num_believed for scan in scans),
+        "lengths_measured": sum(scan.num_measured for scan in scans),
+        "tars_that_differ": [scan.name for scan in scans if scan.table_differs],
+        "first_wrong_length": next(
+            (f"{scan.name}: {scan.table_differs}" for scan in scans if scan.table_differs), None
+        ),
         "columns": {name for fit in fits for name in fit.columns},
     }
 

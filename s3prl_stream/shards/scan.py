@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.audio.lengths import clip_length
 from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.coalesce import coalesce
@@ -28,6 +27,7 @@ from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds
 from s3prl_stream.shards.store import Ahead, Store, open_store
+from s3prl_stream.shards.table_lengths import LengthsOfTar, TableDiffers, TableLengths
 from s3prl_stream.shards.tarheader import compression_of, is_header
 from s3prl_stream.shards.tarwalk import Gap, Member, has_header, shown, walk
 
@@ -60,6 +60,8 @@ class ScanTask(NamedTuple):
     """Read every byte: CRC-32C of each sample, SHA-256 of the tar."""
     scratch: str
     """File for the rows."""
+    lengths: str | None = None
+    """File of `table_lengths.write_lengths`."""
 
 
 class Scan(NamedTuple):
@@ -83,6 +85,12 @@ class Scan(NamedTuple):
     """Metadata name -> how many samples have it."""
     num_decoded: int
     """Clips whose length no header told."""
+    num_believed: int
+    """Clips whose length is the table's."""
+    num_measured: int
+    """Clips that were measured to check the table."""
+    table_differs: str | None
+    """Where it was found wrong, so that nothing of it was believed."""
     offsets: str
     """The `.tar.idx` beside the tar: "none", "used" or "wrong"."""
 
@@ -186,6 +194,9 @@ def scan_tar(task: ScanTask) -> Scan | NotATar:
     """Runs in a worker; an error about the tar as a whole comes back as a value, so it keeps its place in the order."""
     try:
         return _Scanner(task).scan()
+    except TableDiffers as error:
+        found = scan_tar(task._replace(lengths=None))
+        return found if isinstance(found, NotATar) else found._replace(table_differs=str(error))
     except NotATar as error:
         return error
     except ShardError as error:  # the store cannot read it
@@ -209,6 +220,7 @@ class _Scanner:
         self.kinds: dict[str, set[str]] = {}
         self.name_counts: dict[str, int] = {}
         self.num_decoded = 0
+        self.lengths = LengthsOfTar(None if task.lengths is None else TableLengths(task.lengths))
 
     def scan(self) -> Scan:
         self._refuse_what_is_no_tar()
@@ -246,6 +258,9 @@ class _Scanner:
             kinds=self.kinds,
             name_counts=self.name_counts,
             num_decoded=self.num_decoded,
+            num_believed=self.lengths.num_believed,
+            num_measured=self.lengths.num_measured,
+            table_differs=None,
             offsets=offsets.verdict(starts),
         )
 
@@ -278,8 +293,12 @@ class _Scanner:
             parts = parts_of(found)
             metadata = metadata_of(parts, self._content)
             audio = parts.audio
-            length = clip_length(lambda at, size: self.windows.read(audio.content + at, min(size, audio.size - at)),
-                                 audio.size, parts.codec)  # fmt: skip
+            length = self.lengths.length(
+                found.key,
+                lambda at, size: self.windows.read(audio.content + at, min(size, audio.size - at)),
+                audio.size,
+                parts.codec,
+            )
         except SampleError as error:
             self._leave_out(found.key, found.files[0][1], error.reason, str(error))
             return None

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from s3prl_stream.audio.decode import decode_int16, mp3_says_its_length
-from s3prl_stream.audio.lengths import ClipLength, clip_length
+from s3prl_stream.audio.lengths import ClipLength, clip_length, rate_in_head
 from s3prl_stream.errors import SampleError
 
 FORMATS = {
@@ -51,6 +51,9 @@ def flac_of_unknown_length(flac: bytes) -> bytes:
     return flac[:21] + bytes([flac[21] & 0xF0]) + bytes(4) + flac[26:]
 
 
+FLAC, OGG, OPUS, MP3 = (encoded(kind, 2000) for kind in ("flac", "ogg", "opus", "mp3"))
+
+
 class Counted:
     """A clip that notes what is read of it."""
 
@@ -80,6 +83,34 @@ def test_the_length_is_that_of_decoding(kind: str, frames: int, rate: int, chann
         data, kind.split()[0], first_frame=length.frames // 2, num_frames=length.frames - length.frames // 2
     )
     assert len(half) == length.frames - length.frames // 2
+
+
+@pytest.mark.parametrize("kind", ["flac", "flac to a pipe", "wav", "ogg", "opus", "mp3", "mp3 to a pipe"])
+@settings(max_examples=10, deadline=None)
+@given(frames=st.integers(1200, 9000), rate=st.sampled_from([8000, 16_000, 24_000, 48_000]), channels=st.integers(1, 2))
+def test_the_rate_is_in_the_head_of_what_does_not_tell_its_length_there(
+    kind: str, frames: int, rate: int, channels: int
+) -> None:
+    codec = kind.split()[0]
+    data = encoded(codec, frames, rate, channels)
+    if kind.endswith("pipe"):
+        data = {"flac": flac_of_unknown_length, "mp3": without_xing}[codec](data)
+    tells_its_length = kind in ("flac", "wav")
+    expected = None if tells_its_length else length_of(data, codec).sample_rate
+    tagged = b"ID3\4\0\0\0\0\x27\x10" + bytes(0x27 * 128 + 0x10) + data if codec == "mp3" else data
+    for one in (data, tagged):
+        assert rate_in_head(lambda at, size, one=one: one[at : at + size], len(one), codec) == expected
+
+
+@pytest.mark.parametrize("codec", ["flac", "ogg", "opus", "mp3"])
+@given(data=st.data())
+def test_no_head_breaks_the_rate(codec: str, data: st.DataObject) -> None:
+    good = {"flac": flac_of_unknown_length(FLAC), "ogg": OGG, "opus": OPUS, "mp3": MP3}[codec]
+    head = bytearray(good[: data.draw(st.integers(0, 300))])
+    for at in data.draw(st.lists(st.integers(0, max(len(head) - 1, 0)), max_size=4)):
+        head[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
+    rate = rate_in_head(lambda at, size: bytes(head[at : at + size]), len(head), codec)
+    assert rate is None or rate >= 0
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
