@@ -12,6 +12,7 @@ from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
+from s3prl_stream.pipes.mask_spans import SpanMask
 from s3prl_stream.pipes.mix_utterances import MixUtterances
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import NormWav
@@ -72,6 +73,7 @@ __all__ = [
     "SetOutputKeys",
     "SlotTokenizer",
     "SoxEffects",
+    "SpanMask",
     "SpecAugment",
     "SpeedPerturbation",
     "Stage",

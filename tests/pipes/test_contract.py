@@ -216,7 +216,26 @@ STAGES = {
     "features": StageCase(
         pipes.ExtractFeat, waveforms, {"kind": "fbank80", "norm": "none", "deltas": 1, "feat_name": "target_feat"}
     ),
-    "mask": StageCase(pipes.MaskedReconstruction, features, {"kind": "mockingjay", "legacy": True}, random=True),
+    "mask": StageCase(
+        lambda: pipes.MaskedReconstruction(noise_prob=0.5),
+        features,
+        {
+            "kind": "mockingjay",
+            "legacy": True,
+            "time_share": 0.3,
+            "span_frames": 3,
+            "band_share": 0.5,
+            "overlap": False,
+            "noise_prob": 0.0,
+        },
+        random=True,
+    ),
+    "mask_spans": StageCase(
+        pipes.SpanMask,
+        waveforms,
+        {"kind": "hubert", "prob": 0.1, "span_frames": 3, "min_spans": 1, "like": "feat"},
+        random=True,
+    ),
     "shift": StageCase(pipes.AutoregressivePrediction, features, {"n_future": 3}),
 }
 
