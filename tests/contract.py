@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import multiprocessing
 import pickle
@@ -15,6 +16,7 @@ import torch
 from torch.utils.data import ChainDataset, DataLoader
 
 from s3prl_stream.errors import ChainError
+from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.outline import outline_of
 from s3prl_stream.pipes.stage import PlainSource, Stage
 from s3prl_stream.sample import Sample
@@ -31,6 +33,8 @@ class StageCase(NamedTuple):
     other_settings: Mapping[str, Any]
     """For each parameter of the constructor, another value than the built stage has."""
     random: bool = False
+    needs_all: bool = False
+    """It learns something from all samples when it is bound, so that a generator or a function will not do."""
     single_valued: frozenset[str] = frozenset()
     """Parameters that have only one valid value so far."""
 
@@ -81,6 +85,44 @@ def assert_all_work_in_loader(cases: Mapping[str, StageCase], num_workers: int) 
         multiprocessing_context=context,
     )
     assert_same_samples(sorted(loader, key=_place), sorted(alone, key=_place))
+
+
+def assert_works_as_a_function(case: StageCase) -> None:
+    """A `SampleFunction` gives the samples that the stage gives alone, and comes out of pickle as it went in."""
+    samples = [{"key": f"clip{position}", **sample} for position, sample in enumerate(case.samples())]
+    stage = case.build()
+    if case.needs_all:
+        return
+    if not stage.keeps_count:
+        with pytest.raises(ChainError, match=f"{type(stage).__name__} does not make one sample of one"):
+            SampleFunction(stage)
+        return
+    function = SampleFunction(stage, epoch=3)
+    expected = outputs(stage(samples), epoch=3)
+    assert_same_samples([function(sample) for sample in samples], expected)
+    again = pickle.loads(pickle.dumps(function))
+    assert_same_samples([again(sample) for sample in samples[::-1]][::-1], expected)
+
+
+def assert_works_in_pipelines_of_others(case: StageCase) -> None:
+    """torchdata's nodes and StatefulDataLoader (with a resume), and webdataset, give what the stage gives alone."""
+    import torchdata.nodes
+    import webdataset
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    samples = [{"key": f"clip{position}", **sample} for position, sample in enumerate(case.samples())]
+    chain = case.build()(samples)
+    chain.set_epoch(0)
+    expected = list(chain)
+    assert_same_samples(torchdata.nodes.Loader(torchdata.nodes.IterableWrapper(chain)), expected)
+    if not case.needs_all:
+        assert_same_samples(webdataset.DataPipeline(functools.partial(iter, samples), case.build()), expected)
+
+    loader = StatefulDataLoader(chain, batch_size=None, collate_fn=_as_it_is)
+    assert_same_samples([next(iter(loader))], expected[:1])
+    again = StatefulDataLoader(chain, batch_size=None, collate_fn=_as_it_is)
+    again.load_state_dict(loader.state_dict())
+    assert_same_samples(again, expected[1:])
 
 
 def assert_survives_pickle(case: StageCase) -> None:

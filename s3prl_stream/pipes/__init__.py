@@ -9,6 +9,7 @@ from s3prl_stream.pipes.crop import RandomCrop
 from s3prl_stream.pipes.effects import apply_effects
 from s3prl_stream.pipes.encode_category import EncodeCategory, EncodeMultiLabel, EncodeMultipleCategory
 from s3prl_stream.pipes.features import ExtractFeat
+from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.mask import MaskedReconstruction
@@ -68,6 +69,7 @@ __all__ = [
     "RecordDraws",
     "Reverberation",
     "RirBank",
+    "SampleFunction",
     "SentencePieceTokenizer",
     "SequentialDataPipe",
     "SetOutputKeys",

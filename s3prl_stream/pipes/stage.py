@@ -385,8 +385,9 @@ class Root(Source):
 class PlainSource(Root):
     """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
 
-    A sample without a key gets its position as key. A dict {key: sample} is a list of samples with keys. Numeric
-    numpy arrays become tensors (of the same memory where possible), so stages see no other kind of array.
+    A sample without a key (nor WebDataset's "__key__") gets its position as key. A dict {key: sample} is a list of
+    samples with keys. Numeric numpy arrays become tensors (of the same memory where possible), so stages see no other
+    kind of array.
 
     The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
     to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
@@ -453,9 +454,9 @@ class PlainSource(Root):
         return self.epoch if self._fixed_epoch is None else self._fixed_epoch
 
     def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
-        key = str(sample.get("key", position))
+        key = str(sample.get("key", sample.get("__key__", position)))
         name = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
-        tensors = {key: _as_tensor(value) for key, value in sample.items()}
+        tensors = {key: as_tensor(value) for key, value in sample.items()}
         return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
 
     def _share_of_worker(self) -> tuple[int, int]:
@@ -653,7 +654,8 @@ def _kind_of(value: Any) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} [{', '.join('?' * value.ndim)}]"
 
 
-def _as_tensor(value: Any) -> Any:
+def as_tensor(value: Any) -> Any:
+    """A numeric numpy array as a tensor, of the same memory where possible; anything else as it is."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         return value
     return torch.from_numpy(np.require(value, requirements=["C", "W"]))

@@ -201,11 +201,18 @@ STAGES = {
             "unknown": "keep",
         },
     ),
-    "encode_category": StageCase(pipes.EncodeCategory, labelled, {"label": "action", "categories": ["a", "b", "c"]}),
-    "encode_categories": StageCase(
-        pipes.EncodeMultipleCategory, labelled, {"labels": ("label", "action"), "categories": [["x", "y"], ["on"]]}
+    "encode_category": StageCase(
+        pipes.EncodeCategory, labelled, {"label": "action", "categories": ["a", "b", "c"]}, needs_all=True
     ),
-    "encode_multilabel": StageCase(pipes.EncodeMultiLabel, labelled, {"labels": "more", "categories": ["x", "y"]}),
+    "encode_categories": StageCase(
+        pipes.EncodeMultipleCategory,
+        labelled,
+        {"labels": ("label", "action"), "categories": [["x", "y"], ["on"]]},
+        needs_all=True,
+    ),
+    "encode_multilabel": StageCase(
+        pipes.EncodeMultiLabel, labelled, {"labels": "more", "categories": ["x", "y"]}, needs_all=True
+    ),
     "tag_frames": StageCase(
         lambda: pipes.BuildMultiClassTagging(num_labels=2),
         recordings,
@@ -260,6 +267,12 @@ def test_stage_keeps_promise(promise: Callable[[StageCase], None], name: str) ->
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_all_stages_work_in_a_loader(num_workers: int) -> None:
     contract.assert_all_work_in_loader(STAGES, num_workers)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_is_at_home_in_other_loaders(name: str) -> None:
+    contract.assert_works_as_a_function(STAGES[name])
+    contract.assert_works_in_pipelines_of_others(STAGES[name])
 
 
 def test_every_public_stage_is_in_the_table() -> None:

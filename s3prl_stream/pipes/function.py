@@ -1,0 +1,59 @@
+"""Stages as a function of one sample, for loaders that map functions over their own samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.sequential import SequentialDataPipe
+from s3prl_stream.pipes.stage import PlainSource, Stage, as_tensor, run_batch, stages_of
+from s3prl_stream.rng import identity
+from s3prl_stream.sample import Sample
+
+
+class SampleFunction:
+    """`SampleFunction(NormWav(), NoiseAugmentation())(sample)`: the sample after these stages.
+
+    It pickles, holds no position and no generator: what it draws follows from (seed, epoch, the sample's key).
+
+    Args:
+        *stages: stages or sequences of them that make one sample of each (1 -> 1).
+        seed: of the draws.
+        epoch: of the draws. Set the attribute before each epoch; worker processes have the copy that they began with.
+
+    Raises:
+        ChainError: a stage may make several samples of one, or none, or looks at whole batches.
+        UsageError: when called with a sample that has neither "key" nor WebDataset's "__key__".
+        SampleError: when called with a sample that a stage cannot use.
+    """
+
+    def __init__(self, *stages: Stage | SequentialDataPipe, seed: int = 0, epoch: int = 0) -> None:
+        self.stages = stages_of(SequentialDataPipe(*stages)(PlainSource([])))
+        self.seed = seed
+        self.epoch = epoch
+        for stage in self.stages:
+            if not stage.keeps_count or stage.scope == "batch":
+                raise ChainError(
+                    f"{type(stage).__name__} does not make one sample of one, and a function must. Give it the whole "
+                    "iterable: stage(samples)."
+                )
+
+    def __call__(self, sample: Mapping[str, object]) -> Sample:
+        """The sample after the stages; the one that came in stays as it is."""
+        key = sample.get("key", sample.get("__key__"))
+        if key is None:
+            raise UsageError(
+                'a sample without "key": what is drawn for it must follow from a name of its own. Give it one, such as '
+                "its file's name. It has: " + ", ".join(map(str, sample))
+            )
+        name = identity(seed=self.seed, set_name="", epoch=self.epoch, key=str(key), first_frame=0, draw=0)
+        tags = {"key": str(key), "epoch": self.epoch, "set": "", "identity": name}
+        (after,) = run_batch(
+            self.stages, [{**tags, **{key: as_tensor(value) for key, value in sample.items()}}], _raise
+        )
+        return after
+
+
+def _raise(_: Sample, error: SampleError) -> NoReturn:
+    raise error
