@@ -14,8 +14,8 @@ import soundfile
 from s3prl_stream.cli import COMMANDS, build_parser, main
 
 PACK = (
-    "OUT --channel --codec --json --licence --max-seconds --min-seconds --name --sample-rate --seed --shard-mb "
-    "--split-seconds --workers"
+    "OUT --channel --codec --cut-at --engine --json --licence --max-seconds --min-seconds --name --refuse --restart "
+    "--sample-rate --seed --shard-mb --split-seconds --threshold --trust-headers --workers"
 )
 PLANNED = (
     "SET --balance --batch-seconds --batch-size --chunk-seconds --crop-seconds --json --run --seed --subset "

@@ -7,31 +7,43 @@ import io
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.audio.ogg import with_fixed_serial
 from s3prl_stream.errors import UsageError
 
-ENCODERS = ("flac", "wav")
+ENCODERS = ("flac", "wav", "opus")
+
+OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+"""Hz that Opus knows (RFC 6716)."""
 
 
-def check_codec(codec: str) -> None:
-    """Raises UsageError unless `encode` knows the codec."""
+def check_codec(codec: str, sample_rate: int | None = None) -> None:
+    """Raises UsageError unless `encode` knows the codec, and the codec the rate (Hz)."""
     if codec not in ENCODERS:
         raise UsageError(f"codec {codec!r} cannot be written: choose one of {', '.join(ENCODERS)}")
+    if codec == "opus" and sample_rate not in (None, *OPUS_RATES):
+        known = ", ".join(map(str, OPUS_RATES))
+        raise UsageError(f"codec 'opus' cannot be written at {sample_rate} Hz: choose one of {known}, or codec='flac'.")
 
 
 def encode(wav: npt.NDArray[np.int16], sample_rate: int, codec: str) -> bytes:
-    """Encode one channel without loss.
+    """Encode one channel.
 
     Args:
         wav: [T] int16.
         sample_rate: Hz.
-        codec: "flac" or "wav" (16 bits both).
+        codec: "flac" or "wav" (16 bits, without loss), or "opus" (in Ogg, at libsndfile's own bit rate: about 27 kbit/s
+            for speech at 16 kHz). Opus keeps length and alignment to the sample: its delay is in its header, and
+            decoders take it off.
 
     Raises:
-        UsageError: unknown codec.
+        UsageError: unknown codec, or a rate that Opus does not know.
     """
-    check_codec(codec)
+    check_codec(codec, sample_rate)
     import soundfile
 
     encoded = io.BytesIO()
+    if codec == "opus":
+        soundfile.write(encoded, wav, sample_rate, format="OGG", subtype="OPUS")
+        return with_fixed_serial(encoded.getvalue())
     soundfile.write(encoded, wav, sample_rate, format=codec.upper(), subtype="PCM_16")
     return encoded.getvalue()

@@ -54,6 +54,10 @@ def run(args: argparse.Namespace) -> int:
         min_seconds=args.min_seconds,
         max_seconds=args.max_seconds,
         split_seconds=args.split_seconds,
+        split=args.cut_at,
+        decode=not args.trust_headers,
+        thresholds=dict(_threshold(one) for one in args.threshold or ()),
+        refuse=tuple(_names("refuse", args.refuse)) if args.refuse else (),
     )
     with Progress("files", "packing") as progress:
         report = pack_set(
@@ -64,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
             name=args.name,
             corpus_name=_corpus_name(args),
             licence=args.licence,
+            engine=args.engine,
+            restart=args.restart,
             progress=progress.tell,
         )
     if args.json:
@@ -76,16 +82,28 @@ def run(args: argparse.Namespace) -> int:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="folder of the set, or a URL such as s3://BUCKET/SET")
     parser.add_argument("--name", help="of the set (default: that of OUT)")
-    parser.add_argument("--codec", default="flac", help="flac or wav (default: flac)")
+    parser.add_argument(
+        "--codec", default="flac", help="flac, wav, opus, or original: bytes that fit stay as they are (default: flac)"
+    )
+    parser.add_argument("--trust-headers", action="store_true", help="with --codec original: decode nothing that fits")
     parser.add_argument("--sample-rate", type=int, default=16_000, metavar="HZ", help="default: 16000")
     parser.add_argument("--channel", default="first", help="first, mean or a number from 0 (default: first)")
     parser.add_argument("--min-seconds", type=float, metavar="S", help="skip shorter utterances")
     parser.add_argument("--max-seconds", type=float, metavar="S", help="skip longer utterances")
-    parser.add_argument("--split-seconds", type=float, metavar="S", help="cut longer utterances into equal pieces")
+    parser.add_argument("--split-seconds", type=float, metavar="S", help="cut longer utterances into pieces")
+    parser.add_argument(
+        "--cut-at", choices=("length", "silence"), default="length", help="equal pieces, or cuts in silences"
+    )
+    parser.add_argument(
+        "--threshold", action="append", metavar="FINDING=VALUE", help="of clipped, silent, dc_offset or long_text"
+    )
+    parser.add_argument("--refuse", action="append", metavar="FINDING", help="leave out clips with this finding")
     parser.add_argument("--shard-mb", type=float, default=512, metavar="MB", help="wanted size (default: 512)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default: 0)")
     parser.add_argument("--licence", help="free text for the manifest")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument("--engine", default="local", help="local, or ray: pack on a Ray cluster (default: local)")
+    parser.add_argument("--restart", action="store_true", help="remove an unfinished pack of another set, begin anew")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -109,6 +127,14 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _threshold(given: str) -> tuple[str, float]:
+    name, _, value = given.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError:
+        raise UsageError(f"--threshold is {given!r}, expected FINDING=VALUE, such as clipped=0.01.") from None
+
+
 def _names(option: str, values: list[str]) -> list[str]:
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     if not names:
@@ -130,12 +156,14 @@ def _as_json(report: PackReport) -> dict[str, Any]:
         "shards": len(shards),
         "bytes": sum(shard["bytes"] for shard in shards),
         "skipped": counts["skipped"],
+        "reencoded": counts.get("reencoded"),
+        "findings": counts.get("findings", {}),
         "damaged": [one._asdict() for one in report.damaged],
     }
 
 
 def _print_summary(report: PackReport) -> None:
-    from s3prl_stream.shards.outfolder import LEFT_OUT
+    from s3prl_stream.shards.layout import LEFT_OUT, REPORT
 
     facts = _as_json(report)
     packing = report.manifest["packing"]
@@ -148,6 +176,11 @@ def _print_summary(report: PackReport) -> None:
     )
     for reason, count in facts["skipped"].items():
         print(f"skipped: {count} {reason.replace('_', ' ')}")
+    if facts["reencoded"]:
+        print(f"re-encoded as FLAC, because their bytes do not fit as they are: {facts['reencoded']}")
+    if facts["findings"]:
+        found = ", ".join(f"{count} {name}" for name, count in facts["findings"].items())
+        print(f"findings: {found} ({report.url}/{REPORT}, index column findings)")
     if report.damaged:
         print(f"damaged: {len(report.damaged)}")
     for one in report.damaged[:_SHOWN]:

@@ -12,7 +12,7 @@ from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes
 from s3prl_stream.shards.findings import Finding, of_bytes, of_sample
-from s3prl_stream.shards.layout import CODECS, INDEX_COLUMNS
+from s3prl_stream.shards.layout import CODECS, INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.rows import IndexRow, index_cells
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
@@ -222,6 +222,8 @@ def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapp
     except SampleError as error:
         raise SampleError(str(error).removeprefix(f"{shard}: "), reason=error.reason) from None
     row = row_of(data, shard, offset)
+    measured = {name: expected[name] for name in QUALITY_COLUMNS if name in expected}
+    row = row._replace(metadata={**row.metadata, **measured})  # of the source, which is not here: taken as it is
     try:
         found = index_cells(row, columns)
     except (TypeError, ValueError, OverflowError) as error:

@@ -16,6 +16,7 @@ from s3prl_stream import __version__
 from s3prl_stream.shards.choose_run import Neighbours, speaker_of
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
+    LEFT_OUT,
     MANIFEST,
     SHARDS_PER_PART,
     offsets_name,
@@ -24,7 +25,6 @@ from s3prl_stream.shards.layout import (
     rows_name,
 )
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
 from s3prl_stream.shards.scan import Scan, scanned_rows
 from s3prl_stream.shards.store import Store

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
-from s3prl_stream.shards.layout import MANIFEST, rows_name
-from s3prl_stream.shards.outfolder import LEFT_OUT
+from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.scan import Scan
 from s3prl_stream.shards.store import LocalStore, is_remote, local_path, open_store
 

@@ -12,9 +12,16 @@ from typing import Any, NamedTuple
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
 from s3prl_stream.shards.findings import Finding, of_file
 from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
-from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_FOLDER, MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.layout import (
+    FORMAT_VERSION,
+    INDEX_FOLDER,
+    LEFT_OUT,
+    MANIFEST,
+    SHARDS_PER_PART,
+    WORK_FOLDER,
+    part_name,
+)
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = MAX_LEFT_OUT_BYTES = 1 << 30
@@ -126,7 +133,7 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
 def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
     """(manifest, what is wrong with it); what is no manifest at all gives {}."""
     if store.size(MANIFEST) is None:
-        if store.size(".packing.json") is not None:
+        if store.size(".packing.json") is not None or store.size(f"{WORK_FOLDER}/plan.json") is not None:
             raise UsageError(f"{store.url}: this set was never finished. Pack (or repair) it again.")
         return {}, ["missing"]
     try:

@@ -8,6 +8,9 @@ A set is a folder::
     SET-000000.tar.parquet      the shard's index rows (one row group)
     files/...                   trial lists and the like, where the corpus has some; listed in the manifest
     index/part-00000.parquet    the rows of up to 16 shards, one row group a shard, in the order of the manifest
+    left_out.jsonl              what is not in the set, and why
+    report.json                 what was found about the quality of what is in it
+    .packing/                   while it is packed: the plan, claims, and what is known of finished shards
 
 The page for users, with examples, is shards/README.md.
 """
@@ -24,6 +27,12 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 INDEX_FOLDER = "index"
 EXTRA_FOLDER = "files"
+LEFT_OUT = "left_out.jsonl"
+"""The utterances that are not in the set, one a line, with kind, reason and message."""
+
+REPORT = "report.json"
+WORK_FOLDER = ".packing"
+"""Stands in a set while it is packed."""
 
 SHARDS_PER_PART = 16
 """A part's footer is parsed whole to reach one row group: 16 shards cost 0.4 ms, 256 cost 5 ms (measured)."""
@@ -49,6 +58,18 @@ INDEX_COLUMNS: dict[str, str] = {
 over exactly these bytes. `frames` counts waveform samples per channel; `seconds` is frames / sample_rate.
 `key_hash` is `hashing.key_hash(key)`.
 """
+
+QUALITY_COLUMNS: dict[str, str] = {
+    "clipped_share": "double",
+    "silent_share": "double",
+    "dc_offset": "double",
+    "source_sample_rate": "int64",
+    "source_channels": "int64",
+    "pcm_hash": "string",
+    "duplicate_of": "string",
+    "findings": "string",
+}
+"""Column -> Arrow type of what packing measured (`quality.py`); behind the fixed columns, before the metadata."""
 
 CODECS = ("flac", "wav", "ogg", "opus", "mp3")
 """Extensions under which the audio member of a sample is found."""
@@ -93,6 +114,6 @@ def parquet_options(columns: Iterable[str]) -> dict[str, Any]:
     On the others it costs a quarter more space and twice the time to read. Pages carry checksums: a bit that flips in
     a length or an offset would otherwise change the plan without a word.
     """
-    plain = {"key", "key_hash", "offset", "size", "crc32c", "frames", "seconds"}
+    plain = {"key", "key_hash", "offset", "size", "crc32c", "frames", "seconds", "pcm_hash"}
     repeating = [name for name in columns if name not in plain]
     return {"compression": "zstd", "use_dictionary": repeating, "write_page_checksum": True}

@@ -1,39 +1,39 @@
-"""From utterances to the clips that will be packed, by their headers alone.
+"""What a corpus lists, checked and written down: names, keys, stretches, metadata. No audio is opened.
 
-What a corpus lists is checked (names, keys, metadata), every file's header is read once, and each utterance becomes
-one clip, several pieces, or an entry in the list of what was left out.
+A list is a file, so it may be longer than memory; 8 bytes an utterance are held, to find a key that comes twice.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3prl_stream.audio.source import SourceInfo, probe, stretch_frames
-from s3prl_stream.errors import SampleError, UsageError
+import numpy as np
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import U64, key_hash
 from s3prl_stream.sample import RESERVED_KEYS, Utterance
 from s3prl_stream.shards.keys import escape_key
-from s3prl_stream.shards.workers import Workers, chunks
+from s3prl_stream.shards.layout import QUALITY_COLUMNS
+from s3prl_stream.shards.rows import metadata_kinds
+from s3prl_stream.shards.store import explaining_writes
 
-TEXT_FIELDS = frozenset({"text", "transcription", "transcript", "sentence", "normalized_text", "words", "phones"})
-"""Metadata that describe the whole recording and would be wrong on a piece of it."""
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-_PATHS_PER_TASK = 64
+ROWS_PER_BATCH = 1 << 15
 
+Kinds = dict[str, set[str]]
 
-class Clip(NamedTuple):
-    """One sample to be packed."""
-
-    key: str
-    audio: str
-    first_frame: int  # at the source's own rate
-    stop_frame: int
-    seconds: float
-    metadata: Mapping[str, Any]
-    source: SourceInfo
+_LISTED = {
+    "key": "string", "unsafe": "bool", "audio": "binary", "start": "double", "end": "double", "metadata": "binary",
+}  # fmt: skip
 
 
 class LeftOut(NamedTuple):
@@ -41,44 +41,62 @@ class LeftOut(NamedTuple):
 
     key: str
     audio: str
-    kind: str  # "damaged", "skipped", or, of tars made elsewhere, "refused"
-    reason: str  # machine-readable: missing, unreadable, empty, decode, md5, channel, range, too_short, too_long
+    kind: str  # "damaged", "skipped" or "refused"
+    reason: str  # machine-readable; shards/README.md lists them
     message: str
 
 
-class Lengths(NamedTuple):
-    """Which lengths are packed (s); None: no limit. The first two look at whole utterances, before any splitting."""
+class Listed(NamedTuple):
+    """One utterance, checked."""
 
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    split_seconds: float | None = None
+    key: str
+    unsafe: bool
+    """The corpus called it something that no shard can hold."""
+    audio: bytes
+    """Path, as the system encodes it."""
+    start: float | None
+    end: float | None
+    metadata: bytes
+    """JSON."""
 
 
-def list_utterances(corpus: Iterable[Utterance], progress: Callable[[int], None]) -> list[Utterance]:
-    """The corpus with escaped keys, checked.
+class Listing(NamedTuple):
+    """A list of utterances in a file."""
+
+    path: Path
+    num_utterances: int
+    digest: str
+    """Of everything in it, in its order."""
+    kinds: list[Kinds]
+    """`metadata_kinds` of each batch."""
+
+    def batches(self) -> Iterator[list[Listed]]:
+        """The utterances in the order of the corpus."""
+        for batch in arrow_batches(self.path):
+            yield [Listed(*row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+
+def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[[int], None]) -> Listing:
+    """Write down a corpus, with escaped keys.
 
     Raises:
         UsageError: no utterance at all, two of one key, reserved names or values that JSON cannot hold in metadata.
     """
-    listed: list[Utterance] = []
-    audio_of: dict[str, str] = {}
-    for utterance in corpus:
-        key = escape_key(utterance.key)
-        if not key:
-            raise UsageError(f"{utterance.audio}: the utterance's key is empty.")
-        if key in audio_of:
-            raise UsageError(
-                f"two utterances have the key {key!r}: {audio_of[key]} and {utterance.audio}. Keys must be unique: "
-                "rename one file, or give keys in a manifest."
-            )
-        audio_of[key] = utterance.audio
-        _check_metadata(utterance)
-        stretch = (utterance.start_seconds, utterance.end_seconds)
-        listed.append(Utterance(key, utterance.audio, *stretch, **utterance.metadata))
-        progress(len(listed))
-    if not listed:
+    hashes, digest, kinds = array("Q"), hashlib.blake2b(digest_size=16), list[Kinds]()
+    with ArrowFile(path, _LISTED) as file:
+        for utterances in _chunks(corpus, ROWS_PER_BATCH):
+            rows = [_listed(utterance) for utterance in utterances]
+            kinds.append(metadata_kinds(utterance.metadata for utterance in utterances))
+            hashes.extend(key_hash(row.key) for row in rows)
+            for row in rows:
+                digest.update(b"%b\0%b\0%r %r\0%b\n" % (row.key.encode(), row.audio, row.start, row.end, row.metadata))
+            file.write(rows)
+            progress(len(hashes))
+    if not hashes:
         raise UsageError("the corpus lists no utterances: there is nothing to pack.")
-    return listed
+    listing = Listing(path, len(hashes), digest.hexdigest(), kinds)
+    refuse_equal_keys(np.frombuffer(hashes, dtype=np.uint64), lambda: _names(listing), _two_of_one_key)
+    return listing
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
@@ -87,131 +105,121 @@ def metadata_json(metadata: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def probe_all(
-    utterances: Sequence[Utterance], workers: Workers, progress: Callable[[int, int], None]
-) -> dict[str, Any]:
-    """Path -> `SourceInfo`, or the `SampleError` that reading its header raised. Each file is opened once."""
-    paths = list(dict.fromkeys(utterance.audio for utterance in utterances))
-    found: dict[str, Any] = {}
-    for infos, some in zip(
-        workers.map(_probe_some, chunks(paths, _PATHS_PER_TASK)), chunks(paths, _PATHS_PER_TASK), strict=True
-    ):
-        found.update(zip(some, infos, strict=True))
-        progress(len(found), len(paths))
-    return found
+def refuse_equal_keys(
+    hashes: U64, named: Callable[[], Iterable[tuple[str, str]]], complaint: Callable[[str, str, str], str]
+) -> None:
+    """Raises UsageError if two of N keys are equal.
 
-
-def select_clips(
-    utterances: Iterable[Utterance], infos: Mapping[str, Any], lengths: Lengths
-) -> tuple[list[Clip], list[LeftOut]]:
-    """What is packed and what is left out, both in the order of the corpus.
-
-    Raises:
-        UsageError: a piece's key or metadata collide with another's.
+    Args:
+        hashes: [N] of the keys.
+        named: all N (key, audio), asked only if two hashes are equal.
+        complaint: (key, audio of the first, audio of the second) -> message.
     """
-    clips: list[Clip] = []
-    left_out: list[LeftOut] = []
-    for utterance in utterances:
-        found = infos[utterance.audio]
-        try:
-            if isinstance(found, SampleError):
-                raise found
-            first, stop = stretch_frames(found, utterance.start_seconds, utterance.end_seconds)
-        except SampleError as error:
-            left_out.append(LeftOut(utterance.key, utterance.audio, "damaged", error.reason, str(error)))
-            continue
-        whole = Clip(utterance.key, utterance.audio, first, stop, (stop - first) / found.sample_rate,
-                     utterance.metadata, found)  # fmt: skip
-        unfit = _unfit(whole.seconds, lengths)
-        if unfit is not None:
-            left_out.append(LeftOut(utterance.key, utterance.audio, "skipped", *unfit))
-            continue
-        clips.extend(_pieces(whole, lengths.split_seconds))
-    _check_pieces(clips)
-    return clips, left_out
+    in_order = np.sort(hashes)
+    suspects = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
+    if not suspects:
+        return
+    audio_of: dict[str, str] = {}
+    for key, audio in named():
+        if key_hash(key) in suspects:
+            if key in audio_of:
+                raise UsageError(complaint(key, audio_of[key], audio))
+            audio_of[key] = audio
 
 
-def corpus_hash(clips: Iterable[Clip], left_out: Iterable[LeftOut]) -> str:
-    """32 hexadecimal digits that change when any clip's key, stretch, metadata, file length or file size changes.
+class ArrowFile:
+    """Rows written as an Arrow file, one record batch a call of `write`.
 
-    The order of the corpus and the folder it lies in have no say.
+    Args:
+        path: of the file.
+        columns: name -> Arrow type.
     """
-    lines = [
-        f"{clip.key} {clip.first_frame} {clip.stop_frame} {clip.source} ".encode() + metadata_json(clip.metadata)
-        for clip in clips
-    ]
-    lines += [f"{out.key} {out.kind} {out.reason}".encode() for out in left_out]
-    return hashlib.blake2b(b"\n".join(sorted(lines)), digest_size=16).hexdigest()
+
+    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
+        import pyarrow
+
+        self.schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
+        self._explained = functools.partial(explaining_writes, str(path))
+        with self._explained():
+            self._sink = pyarrow.OSFile(str(path), "wb")
+            self._writer = pyarrow.ipc.new_file(self._sink, self.schema)
+
+    def __enter__(self) -> ArrowFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._explained():
+            self._writer.close()
+            self._sink.close()
+
+    def write(self, rows: list[Any]) -> None:
+        """Append a batch of tuples."""
+        import pyarrow
+
+        columns = zip(*rows, strict=True) if rows else ([] for _ in self.schema)
+        arrays = [pyarrow.array(values, type=one.type) for values, one in zip(columns, self.schema, strict=True)]
+        self.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=self.schema))
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        """Append a batch."""
+        with self._explained():
+            self._writer.write_batch(batch)
 
 
-def _probe_some(paths: list[str]) -> list[SourceInfo | SampleError]:
-    return [_probe_one(path) for path in paths]
+def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of an `ArrowFile`, one after the other in memory."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_file(source) as file:
+        for number in range(file.num_record_batches):
+            yield file.get_batch(number)
 
 
-def _probe_one(path: str) -> SourceInfo | SampleError:
+def _listed(utterance: Utterance) -> Listed:
+    key = escape_key(utterance.key)
+    if not key:
+        raise UsageError(f"{utterance.audio}: the utterance's key is empty.")
+    is_unsafe = key != utterance.key and key != utterance.key.replace("/", "+")
+    stretch = (_seconds(utterance, utterance.start_seconds), _seconds(utterance, utterance.end_seconds))
+    return Listed(key, is_unsafe, os.fsencode(utterance.audio), *stretch, _checked_metadata(utterance))
+
+
+def _seconds(utterance: Utterance, value: float | None) -> float | None:
     try:
-        return probe(path)
-    except SampleError as error:
-        return error
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"utterance {utterance.key!r}: {value!r} is no time in seconds.") from None
 
 
-def _check_metadata(utterance: Utterance) -> None:
-    taken = sorted(RESERVED_KEYS.intersection(utterance.metadata))
+def _checked_metadata(utterance: Utterance) -> bytes:
+    taken = sorted(RESERVED_KEYS.union(QUALITY_COLUMNS).intersection(utterance.metadata))
     if taken:
         raise UsageError(
             f"utterance {utterance.key!r}: the stream uses the name {taken[0]!r} itself; call that field another name."
         )
     try:
-        metadata_json(utterance.metadata)
+        return metadata_json(utterance.metadata)
     except (TypeError, ValueError) as error:
         raise UsageError(f"utterance {utterance.key!r}: its metadata do not fit into JSON: {error}.") from None
 
 
-def _unfit(seconds: float, lengths: Lengths) -> tuple[str, str] | None:
-    if lengths.min_seconds is not None and seconds < lengths.min_seconds:
-        return "too_short", f"{seconds:.3f} s, shorter than {lengths.min_seconds:g} s"
-    if lengths.max_seconds is not None and seconds > lengths.max_seconds:
-        return "too_long", f"{seconds:.3f} s, longer than {lengths.max_seconds:g} s"
-    return None
+def _names(listing: Listing) -> Iterator[tuple[str, str]]:
+    return ((one.key, os.fsdecode(one.audio)) for batch in listing.batches() for one in batch)
 
 
-def _pieces(clip: Clip, split_seconds: float | None) -> Iterator[Clip]:
-    """The clip itself, or equal pieces of it no longer than `split_seconds`, without its text."""
-    num_frames, sample_rate = clip.stop_frame - clip.first_frame, clip.source.sample_rate
-    longest = num_frames if split_seconds is None else max(1, math.floor(split_seconds * sample_rate))
-    num_pieces = -(-num_frames // longest)
-    if num_pieces == 1:
-        yield clip
-        return
-    if "first_second" in clip.metadata:
-        raise UsageError(f"utterance {clip.key!r}: splitting gives its pieces a field first_second; rename yours.")
-    kept = {name: value for name, value in clip.metadata.items() if name not in TEXT_FIELDS}
-    for number in range(num_pieces):
-        first, stop = (clip.first_frame + num_frames * n // num_pieces for n in (number, number + 1))
-        start_second, seconds = (first - clip.first_frame) / sample_rate, (stop - first) / sample_rate
-        metadata = {**kept, "first_second": start_second}
-        if "segments" in kept:
-            metadata["segments"] = _shifted(kept["segments"], start_second, seconds)
-        key = f"{clip.key}-{number:04d}"
-        yield clip._replace(key=key, first_frame=first, stop_frame=stop, seconds=seconds, metadata=metadata)
+def _two_of_one_key(key: str, first: str, second: str) -> str:
+    return (
+        f"two utterances have the key {key!r}: {first} and {second}. Keys must be unique: rename one file, or give "
+        "keys in a manifest."
+    )
 
 
-def _shifted(segments: Sequence[Mapping[str, Any]], start_second: float, seconds: float) -> list[dict[str, Any]]:
-    """The segments that lie in a piece, cut to it, in seconds from its beginning."""
-    stop = start_second + seconds
-    inside = [segment for segment in segments if segment["start"] < stop and segment["end"] > start_second]
-    return [
-        {**one, "start": max(one["start"] - start_second, 0.0), "end": min(one["end"] - start_second, seconds)}
-        for one in inside
-    ]
-
-
-def _check_pieces(clips: Sequence[Clip]) -> None:
-    """Only the key of a piece can still collide: with an utterance that is called like it."""
-    audio_of: dict[str, str] = {}
-    for clip in clips:
-        if clip.key in audio_of:
-            raise UsageError(
-                f"a piece of {audio_of[clip.key]} and {clip.audio} would both have the key {clip.key!r}: rename a file."
-            )
-        audio_of[clip.key] = clip.audio
+def _chunks(corpus: Iterable[Utterance], size: int) -> Iterator[list[Utterance]]:
+    chunk: list[Utterance] = []
+    for utterance in corpus:
+        chunk.append(utterance)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

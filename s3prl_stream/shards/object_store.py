@@ -305,6 +305,23 @@ class ObjectStore:
         """See `Store.write`."""
         self._put(name, content, len(content))
 
+    def create(self, name: str, content: bytes) -> bool:
+        """See `Store.create`."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
+
+        def create(client: Any) -> bool:
+            try:
+                obstore.put(client, name, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            except (NotSupportedError, NotImplementedError):
+                obstore.put(client, name, content)
+            return True
+
+        self._pinned.pop(name, None)
+        return self._persistently(name, "written", create, for_writing=True)
+
     def upload(self, path: Path, name: str) -> None:
         """See `Store.upload`; large files in parts. What arrived is looked up and must have the size of the file."""
         self._put(name, path, path.stat().st_size)

@@ -1,35 +1,22 @@
-"""The folder or bucket that packing writes into: whose it is, and how it begins and ends.
+"""The folder or bucket that packing writes into: whose it is, and whether the very set is there already.
 
-A marker file stands there while a set is being packed. A folder with the marker and without a manifest holds the
-leftovers of a pack that was killed: ours to replace. Everything else that is in the way is the user's.
-
-A set for an object store is packed into a scratch folder, from which each finished file is uploaded and removed.
+A folder with a work folder and without a manifest holds a pack that was not finished: ours to go on with. Everything
+else that is in the way is the user's.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.layout import INDEX_FOLDER, MANIFEST
+from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, WORK_FOLDER
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
-from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, is_remote, local_path
-
-LEFT_OUT = "left_out.jsonl"
-"""The utterances that are not in the set, one a line, with kind, reason and message."""
-
-_MARKER = ".packing.json"
-
-Finished = Callable[[Path], None]
-"""Called with each file of the set that is complete, the manifest apart."""
+from s3prl_stream.shards.settings import default_of
+from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
 
 
 def name_of_folder(out: str | Path) -> str:
@@ -46,9 +33,10 @@ def refuse_strangers(store: Store) -> None:
         raise UsageError(f"{store.url}: a web server takes no files. Give a folder or a bucket.")
     if isinstance(store, LocalStore) and store.folder.exists() and not store.folder.is_dir():
         raise UsageError(f"{store.url} is a file. OUT is the folder of the set.")
-    if store.size(MANIFEST) is not None or store.size(_MARKER) is not None:
+    if store.size(MANIFEST) is not None:
         return
-    stranger = next(_names(store), None)
+    names = list(_names(store))
+    stranger = None if any(name.startswith(WORK_FOLDER) for name in names) else next(iter(names), None)
     if stranger is not None:
         raise UsageError(f"{store.url} holds other files, such as {stranger}: choose a new or an empty folder.")
 
@@ -63,9 +51,9 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
     manifest = read_manifest(store)
     if manifest is None:
         return None
-    difference = _difference(manifest, identity)
-    if difference is not None:
-        raise UsageError(f"{store.url} holds another set: {difference}. Choose another folder, or remove that one.")
+    how = difference(manifest, identity)
+    if how is not None:
+        raise UsageError(f"{store.url} holds another set: {how}. Choose another folder, or remove that one.")
     for shard in manifest["shards"]:
         if store.size(shard["name"]) != shard["bytes"]:
             raise ShardError(
@@ -75,74 +63,10 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
     return manifest
 
 
-@contextlib.contextmanager
-def packing_into(store: Store, name: str) -> Iterator[tuple[Path, Finished]]:
-    """The folder to write shards and index into, and whom to tell of each finished file of it.
-
-    The leftovers of a killed pack are removed, and the marker is left; `end` takes it away.
-    """
-    if store.size(_MARKER) is not None:
-        for leftover in _leftovers(store):
-            store.delete(leftover)
-    store.write(_MARKER, json.dumps({"name": name}).encode())
-    if isinstance(store, LocalStore):
-        yield store.folder, _tell_nobody
-        return
-    with tempfile.TemporaryDirectory(prefix="packing-") as scratch, _Uploads(store, Path(scratch)) as uploads:
-        yield Path(scratch), uploads.add
-        uploads.wait()
-
-
-def end(store: Store) -> None:
-    """Take the marker away: the set is finished."""
-    store.delete(_MARKER)
-
-
 def left_out_of(store: Store) -> list[dict[str, Any]]:
     """The lines of `left_out.jsonl`."""
     content = store.read_whole(LEFT_OUT, at_most=MAX_MANIFEST_BYTES)
     return [json.loads(line) for line in content.splitlines()]
-
-
-class _Uploads:
-    """Uploads finished files one after the other while packing goes on, at most two shards behind it."""
-
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self._store, self._scratch = store, scratch
-        self._thread = ThreadPoolExecutor(1, "upload")
-        self._under_way: list[Future[None]] = []
-
-    def __enter__(self) -> _Uploads:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    def add(self, path: Path) -> None:
-        """Waits for older uploads where there are many.
-
-        Raises:
-            ShardError: one of them has failed.
-        """
-        while len(self._under_way) > _MOST_UPLOADS:
-            self._under_way.pop(0).result()
-        self._under_way.append(self._thread.submit(self._upload, path))
-
-    def wait(self) -> None:
-        """Until all is uploaded."""
-        while self._under_way:
-            self._under_way.pop(0).result()
-
-    def _upload(self, path: Path) -> None:
-        self._store.upload(path, path.relative_to(self._scratch).as_posix())
-        path.unlink()
-
-
-_MOST_UPLOADS = 6  # files: a shard is three
-
-
-def _tell_nobody(path: Path) -> None:
-    """Files that are where they belong need nobody's care."""
 
 
 def _names(store: Store) -> Iterator[str]:
@@ -155,25 +79,15 @@ def _names(store: Store) -> Iterator[str]:
         yield from (f"{INDEX_FOLDER}/{path.name}" for path in (index.iterdir() if index.is_dir() else ()))
 
 
-def _leftovers(store: Store) -> list[str]:
-    try:
-        name = str(json.loads(store.read_whole(_MARKER, at_most=1 << 20))["name"])
-    except (ValueError, TypeError, KeyError):
-        name = ""
-    # Only files of the shape that a pack writes, and only of the set that the marker names.
-    shards = rf"{re.escape(name)}-\d{{6}}\.tar(\.idx|\.parquet)?"
-    parts = rf"{INDEX_FOLDER}/part-\d{{5}}\.parquet"
-    ours = re.compile(f"{shards}|{parts}|{re.escape(LEFT_OUT)}|{re.escape(MANIFEST)}")
-    return [name for name in _names(store) if ours.fullmatch(name.removesuffix(PARTIAL))]
-
-
-def _difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:
+def difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:
+    """Why a manifest or a plan is of another set than the one with this identity; None: it is of this one."""
     if manifest.get("name") != identity["name"]:
         return f"its name is {manifest.get('name')!r}, not {identity['name']!r}"
     packing = manifest.get("packing") or {}
     for setting, value in identity["packing"].items():
-        if packing.get(setting) != value:
-            return f"it was packed with {setting}={packing.get(setting)!r}, not {value!r}"
+        found = packing.get(setting, default_of(setting))
+        if found != value:
+            return f"it was packed with {setting}={found!r}, not {value!r}"
     if manifest.get("corpus_hash") != identity["corpus_hash"]:
         return f"its corpus, {manifest.get('corpus')!r}, has other utterances"
     return None

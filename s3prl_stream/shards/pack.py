@@ -1,61 +1,55 @@
 """`pack`: a corpus becomes a set of shards. The format is described in shards/README.md.
 
-The bytes depend on the corpus, the settings and the libraries' versions alone: not on the number of workers, the order
-in which the corpus is listed, or the folder it lies in.
+First a plan (`packplan.py`), then every shard by itself (`pack_shard.py`), by as many processes as there are, then
+index and manifest (`finish.py`). The bytes depend on the corpus, the settings and the libraries' versions alone: not on
+the number of processes, how often they were killed, the order in which the corpus is listed, or the folder it lies in.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from s3prl_stream.audio.encode import encode
-from s3prl_stream.audio.source import Channel, read_source
-from s3prl_stream.errors import SampleError, ShardError, UsageError
+from s3prl_stream.audio.source import Channel
+from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.sample import Utterance
-from s3prl_stream.shards.arrange import arrange
+from s3prl_stream.shards import packplan
+from s3prl_stream.shards.claims import BEAT_SECONDS, LEASE_SECONDS, Claims, new_owner
+from s3prl_stream.shards.engines import ENGINES, Engine, Processes, ThisProcess, ray_cluster
 from s3prl_stream.shards.extra_files import ExtraFiles
-from s3prl_stream.shards.layout import FORMAT_VERSION, set_name
-from s3prl_stream.shards.listing import (
-    Clip,
-    LeftOut,
-    corpus_hash,
-    list_utterances,
-    metadata_json,
-    probe_all,
-    select_clips,
-)
-from s3prl_stream.shards.manifest import library_versions, write_manifest
-from s3prl_stream.shards.outfolder import (
-    LEFT_OUT,
-    end,
-    find_finished,
-    left_out_of,
-    name_of_folder,
-    packing_into,
-    refuse_strangers,
-)
-from s3prl_stream.shards.rows import metadata_columns
+from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed, read_left_out
+from s3prl_stream.shards.layout import MANIFEST, set_name
+from s3prl_stream.shards.listing import LeftOut, Listing, list_utterances
+from s3prl_stream.shards.manifest import library_versions
+from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_strangers
+from s3prl_stream.shards.pack_shard import ShardTask
+from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
 from s3prl_stream.shards.settings import PackSettings
-from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.store import Store, explaining_writes, open_store
 from s3prl_stream.shards.workers import Workers
-from s3prl_stream.shards.writer import SetWriter
+from s3prl_stream.shards.workfolder import (
+    finished_shards,
+    is_finished,
+    local_clips,
+    read_plan,
+    remove_empty_folders,
+    remove_unfinished,
+    remove_work,
+    scratch_folder,
+    write_plan,
+)
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
 
 Progress = Callable[[str, int, "int | None"], None]
-"""Called with the step ("listing", "headers", "packing"), how many are done, and of how many (None: not known)."""
+"""Called with the step ("listing", "headers", "packing", "index"), how many are done, of how many (None: not known)."""
 
-_BYTES_PER_MB = 1_000_000
-_FLAC_SHARE_OF_PCM = 0.55
-_HEADER_BYTES = 2048
+_POLL_SECONDS = 0.3
+_FINISH = "finish"
 
 
 class PackReport(NamedTuple):
@@ -74,20 +68,6 @@ class PackReport(NamedTuple):
         return [one for one in self.left_out if one.kind == "damaged"]
 
 
-class _Job(NamedTuple):
-    audio: str
-    first_frame: int
-    stop_frame: int
-    sample_rate: int
-    channel: Channel
-    codec: str
-
-
-class _Encoded(NamedTuple):
-    audio: bytes
-    frames: int
-
-
 def pack(
     corpus: Iterable[Utterance],
     out: str | Path,
@@ -101,37 +81,61 @@ def pack(
     min_seconds: float | None = None,
     max_seconds: float | None = None,
     split_seconds: float | None = None,
+    split: str = "length",
+    decode: bool = True,
+    thresholds: Mapping[str, float] | None = None,
+    refuse: Iterable[str] = (),
     name: str | None = None,
     corpus_name: str | None = None,
     licence: str | None = None,
+    engine: str = "local",
+    restart: bool = False,
 ) -> ShardSet:
     """Pack a corpus into byte-reproducible shards, and open them.
 
-    Every file is really decoded; a damaged one costs itself: it is listed in `left_out.jsonl` with its reason.
+    Every file is really decoded; a damaged one costs itself: it is listed in `left_out.jsonl` with its reason. Loudness
+    is left alone. What is encoded has 16 bits: deeper and float samples are rounded, and those beyond full scale
+    clipped and counted in the index column `clipped_share`.
+
+    A pack that was killed goes on when it is called again, and several may work into one folder or bucket, from any
+    number of machines: each packs the shards that no other has claimed.
 
     Args:
         corpus: utterances; see `s3prl_stream.corpora`.
-        out: folder of the set: new, empty, with an unfinished set (replaced) or with this very set (nothing is done).
-            Or a URL (s3://, gs://, az://): shards are made in the system's temporary folder, three of them at most,
-            and uploaded as they come.
-        codec: "flac" or "wav", 16 bits.
+        out: folder of the set: new, empty, with this set unfinished (it goes on) or finished (nothing is done).
+            Or a URL (s3://, gs://, az://): each worker makes one shard in the system's temporary folder and uploads it.
+        codec: "flac", "wav" (16 bits), "opus", or "original": whole files of one channel at the wanted rate (FLAC, WAV,
+            Ogg Vorbis, Opus, MP3) keep their bytes; others become FLAC, which the manifest counts (`reencoded`).
         sample_rate: of the packed audio (Hz).
         channel: "first", "mean", or the number of a channel from 0.
         shard_mb: wanted size of a shard (10**6 bytes).
-        num_workers: processes that decode and encode; 0: this one.
+        num_workers: processes that read headers and pack shards; 0: this one.
         seed: of the order.
         min_seconds, max_seconds: utterances beyond these lengths are skipped, counted and listed.
-        split_seconds: longer utterances are cut into equal pieces no longer than this, with a number behind their key,
+        split_seconds: longer utterances are cut into pieces no longer than this, with a number behind their key,
             `first_second` in their metadata and without their text.
+        split: "length": into equal pieces; "silence": in the middle of their longest silences, for which they are
+            decoded twice.
+        decode: False, with codec="original": what fits is neither decoded nor measured, its header is believed.
+        thresholds: finding -> value beyond which it is one, in place of those of `shards.quality.THRESHOLDS`.
+        refuse: findings for which a clip is left out and listed; by default they are only told in the index.
         name: of the set; None: that of the folder.
         corpus_name, licence: free text for the manifest.
+        engine: "local", or "ray": the shards are packed by the Ray cluster that RAY_ADDRESS names, or this machine's.
+        restart: remove what an unfinished pack of another plan has left here, and begin anew.
 
     Raises:
         UsageError: nothing to pack, a wrong setting, two utterances of one key, or a folder that holds something else.
-        ShardError: not one file could be packed.
+        ShardError: not one file could be packed, or the set cannot be written.
     """
-    settings = PackSettings(codec, sample_rate, channel, shard_mb, seed, min_seconds, max_seconds, split_seconds)
-    pack_set(corpus, out, settings, num_workers=num_workers, name=name, corpus_name=corpus_name, licence=licence)
+    settings = PackSettings(
+        codec, sample_rate, channel, shard_mb, seed, min_seconds, max_seconds, split_seconds, split, decode,
+        thresholds or {}, tuple([refuse] if isinstance(refuse, str) else refuse),
+    )  # fmt: skip
+    pack_set(
+        corpus, out, settings, num_workers=num_workers, name=name, corpus_name=corpus_name, licence=licence,
+        engine=engine, restart=restart,
+    )  # fmt: skip
     from s3prl_stream.shards.shardset import open_shards
 
     return open_shards(out)
@@ -146,6 +150,8 @@ def pack_set(
     name: str | None = None,
     corpus_name: str | None = None,
     licence: str | None = None,
+    engine: str = "local",
+    restart: bool = False,
     progress: Progress | None = None,
 ) -> PackReport:
     """`pack`, with a report in place of the opened set, and with progress. Arguments and errors are those of `pack`."""
@@ -153,147 +159,202 @@ def pack_set(
     name = set_name(name_of_folder(out), name)
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
-    tell = progress or _tell_nobody
-    extra = ExtraFiles(corpus)
+    if engine not in ENGINES:
+        raise UsageError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
     refuse_strangers(store)
-    with Workers(num_workers) as workers:
-        utterances = list_utterances(corpus, lambda done: tell("listing", done, None))
-        infos = probe_all(utterances, workers, lambda done, total: tell("headers", done, total))
-        clips, left_out = select_clips(utterances, infos, settings.lengths)
-        identity = {"name": name, "packing": settings.as_json(), "corpus_hash": corpus_hash(clips, left_out)}
-        finished = find_finished(store, identity)
-        if finished is not None:
-            extra.check(finished, store.url)
-            return PackReport(store.url, True, finished, _read_left_out(store))
-        with packing_into(store, name) as (folder, finish):
-            writer = SetWriter(folder, name, metadata_columns(clip.metadata for clip in clips), finish)
-            try:
-                left_out += _write_shards(
-                    writer, clips, settings, workers, lambda done: tell("packing", done, len(clips))
-                )
-                parts = writer.finish()
-            finally:
-                writer.close()
-    if not writer.shards:
-        raise ShardError(_nothing_packed(len(utterances), left_out))
-    listing = b"".join(_json_line(one) for one in _in_corpus_order(left_out, utterances))
-    store.write(LEFT_OUT, listing)
     about = {"corpus": corpus_name or name, "licence": licence}
-    extra.write(store)
-    manifest = {**_manifest(identity, about, writer.shards, parts, left_out), **extra.in_manifest()}
-    write_manifest(store, manifest)
-    end(store)
-    return PackReport(store.url, False, manifest, _read_left_out(store))
+    extra = ExtraFiles(corpus)
+    job = _Pack(out, name, settings, about, extra, progress or _tell_nobody, restart)
+    try:
+        with Workers(num_workers) as workers:
+            return job.run(corpus, workers, engine)
+    finally:
+        packplan.let_go()
+        with contextlib.suppress(OSError):
+            remove_empty_folders(store)
+
+
+class _Pack:
+    """One call of `pack_set`."""
+
+    def __init__(
+        self,
+        out: str | Path,
+        name: str,
+        settings: PackSettings,
+        about: dict[str, Any],
+        extra: ExtraFiles,
+        tell: Progress,
+        restart: bool,
+    ) -> None:
+        self._out, self._name, self._settings, self._about, self._extra = out, name, settings, about, extra
+        self._tell, self._restart = tell, restart
+        self._owner = new_owner()
+
+    @property
+    def _store(self) -> Store:
+        """A new one each time: other packs replace files, and a store holds every file to what it was."""
+        return open_store(self._out)
+
+    def run(self, corpus: Iterable[Utterance], workers: Workers, engine: str) -> PackReport:
+        """List, plan, pack, finish."""
+        is_finished = self._store.size(MANIFEST) is not None
+        with contextlib.ExitStack() as stack:
+            with explaining_writes(self._store.url):
+                scratch = stack.enter_context(scratch_folder(self._store, self._owner, inside=not is_finished))
+            listing = list_utterances(corpus, scratch / "list.arrow", lambda done: self._tell("listing", done, None))
+            with explaining_writes(self._store.url):
+                if is_finished:
+                    report = self._finished_before(self._new_plan(listing, scratch, workers))
+                    if report is not None:
+                        return report
+                claims = stack.enter_context(Claims(self._out, self._owner))
+                plan = self._plan(listing, scratch, workers, claims)
+                return self._pack(plan, claims, scratch, workers, engine)
+
+    def _pack(self, plan: PackPlan, claims: Claims, scratch: Path, workers: Workers, engine: str) -> PackReport:
+        try:
+            report = self._finished_before(plan)
+            if report is not None:
+                return report
+            with self._engine(engine, workers, plan) as packing:
+                self._pack_shards(plan, packing, claims, scratch)
+            return self._finish(plan, claims, scratch)
+        except (StreamError, OSError):
+            report = self._finished_before(plan)  # by another pack, that has cleaned up behind it
+            if report is None:
+                raise
+            return report
+
+    def _new_plan(self, listing: Listing, scratch: Path, workers: Workers) -> PackPlan:
+        return make_plan(
+            listing, scratch, self._name, self._settings, workers,
+            lambda done, total: self._tell("headers", done, total),
+        )  # fmt: skip
+
+    def _plan(self, listing: Listing, scratch: Path, workers: Workers, claims: Claims) -> PackPlan:
+        """The plan that lies in the set, or a new one, which then lies there."""
+        found = read_plan(self._store)
+        asked = (self._name, self._settings.as_json(), library_versions(), listing.digest)
+        if found is not None and (found.name, found.packing, found.libraries, found.listing) == asked:
+            return found
+        plan = self._new_plan(listing, scratch, workers)
+        if not plan.clips:
+            raise NothingPacked(nothing_packed(plan, []))
+        if found is not None:
+            try:
+                refuse_other_plan(found, plan, self._store.url)
+            except UsageError:
+                if not self._restart:
+                    raise
+                self._wait_until_alone(claims)
+                remove_unfinished(self._store, found)
+        if self._store.size(MANIFEST) is None:
+            write_plan(self._store, plan, scratch)
+        return plan
+
+    def _wait_until_alone(self, claims: Claims) -> None:
+        stop_at = time.monotonic() + LEASE_SECONDS + BEAT_SECONDS
+        while not claims.is_alone():
+            if time.monotonic() > stop_at:
+                raise UsageError(f"{self._store.url}: another pack is working there. Stop it before you begin anew.")
+            time.sleep(_POLL_SECONDS)
+
+    def _finished_before(self, plan: PackPlan) -> PackReport | None:
+        """The report of the set if it is there and complete."""
+        manifest = find_finished(self._store, plan.identity)
+        if manifest is None:
+            return None
+        self._extra.check(manifest, self._store.url)
+        with contextlib.suppress(StreamError, OSError):  # a set of which one may only read
+            remove_work(self._store)
+        return PackReport(self._store.url, True, manifest, list(read_left_out(self._store)))
+
+    @contextlib.contextmanager
+    def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
+        self._done = finished_shards(self._store, plan.name, len(plan.clips))
+        self._before = sum(plan.clips[number] for number in self._done)
+        if name == "ray":
+            with ray_cluster() as cluster:
+                yield cluster
+        elif workers.num_workers:
+            yield Processes(workers)
+        else:
+            yield ThisProcess(lambda done: self._tell_clips(plan, done))
+
+    def _tell_clips(self, plan: PackPlan, clips_done: int) -> None:
+        self._tell("packing", min(self._before + clips_done, sum(plan.clips)), sum(plan.clips))
+
+    def _pack_shards(self, plan: PackPlan, engine: Engine, claims: Claims, scratch: Path) -> None:
+        """Until all are finished, by whomever; what others have claimed is left to them as long as they live."""
+        claimed, running = claims.of_others(), set[int]()
+        self._tell_clips(plan, 0)
+        while len(self._done) < len(plan.clips):
+            for number in range(len(plan.clips)):
+                if len(running) >= engine.slots:
+                    break
+                what = _claim_name(number)
+                if number in self._done or number in running or what in claimed:
+                    continue
+                if not claims.take(what):
+                    claimed.add(what)
+                elif is_finished(self._store, plan.name, number):
+                    claims.give_back(what)
+                    self._note_done(plan, number)
+                elif self._store.size(MANIFEST) is not None:
+                    return
+                else:
+                    running.add(number)
+                    engine.submit(self._task(plan, engine, number, scratch))
+            is_idle = not running
+            for number in engine.wait(_POLL_SECONDS):
+                claims.give_back(_claim_name(number))
+                running.discard(number)
+                self._done.add(number)
+            self._tell_clips(plan, engine.clips_done)
+            if is_idle and len(self._done) < len(plan.clips):  # the rest is with others
+                time.sleep(_POLL_SECONDS)
+                if self._store.size(MANIFEST) is not None:
+                    return
+                claimed = claims.of_others()
+                for number in finished_shards(self._store, plan.name, len(plan.clips)) - self._done:
+                    self._note_done(plan, number)
+
+    def _note_done(self, plan: PackPlan, number: int) -> None:
+        """Somebody else has done it."""
+        self._done.add(number)
+        self._before += plan.clips[number]
+
+    def _task(self, plan: PackPlan, engine: Engine, number: int, scratch: Path) -> ShardTask:
+        here = engine.shares_this_machine
+        on_disk = not self._store.is_remote
+        return ShardTask(
+            self._store, plan.name, number, self._settings, plan.columns,
+            scratch=str(scratch) if here or on_disk else None,
+            clips=local_clips(self._store, scratch) if here or on_disk else None,
+        )  # fmt: skip
+
+    def _finish(self, plan: PackPlan, claims: Claims, scratch: Path) -> PackReport:
+        while not claims.take(_FINISH):
+            time.sleep(_POLL_SECONDS)
+            report = self._finished_before(plan)
+            if report is not None:
+                return report._replace(already_there=False)
+            claims.of_others()  # removes the claim of one who was killed
+        try:
+            manifest = finish(
+                self._store, plan, self._about, self._extra, scratch, lambda done, total: self._tell("index", done, total)
+            )
+        except NothingPacked:
+            remove_unfinished(self._store, plan)
+            raise
+        remove_work(self._store)
+        return PackReport(self._store.url, False, manifest, list(read_left_out(self._store)))
+
+
+def _claim_name(number: int) -> str:
+    return f"{number:06d}"
 
 
 def _tell_nobody(step: str, done: int, total: int | None) -> None:
     """The progress of a caller who does not ask for it."""
-
-
-def _write_shards(
-    writer: SetWriter, clips: list[Clip], settings: PackSettings, workers: Workers, progress: Callable[[int], None]
-) -> list[LeftOut]:
-    """Decode, encode and write all clips; those that turn out to be damaged."""
-    damaged: list[LeftOut] = []
-    shards = _arranged(clips, settings)
-    order = [(clip, position == len(shard) - 1) for shard in shards for position, clip in enumerate(shard)]
-    jobs = (_job(clip, settings) for clip, _ in order)
-    for done, ((clip, is_last), result) in enumerate(zip(order, workers.map(_encode, jobs), strict=True), start=1):
-        if isinstance(result, SampleError):
-            damaged.append(LeftOut(clip.key, clip.audio, "damaged", result.reason, str(result)))
-        else:
-            writer.add(clip.key, result.audio, settings.codec, frames=result.frames, sample_rate=settings.sample_rate,
-                       metadata=clip.metadata)  # fmt: skip
-        if is_last:
-            writer.end_shard()
-        progress(done)
-    return damaged
-
-
-def _arranged(clips: list[Clip], settings: PackSettings) -> Iterator[list[Clip]]:
-    if not clips:
-        return
-    seconds = np.array([clip.seconds for clip in clips], dtype=np.float64)
-    num_bytes = np.array([_estimated_bytes(clip, settings) for clip in clips], dtype=np.float64)
-    keys = [clip.key for clip in clips]
-    for positions in arrange(keys, seconds, num_bytes, settings.shard_mb * _BYTES_PER_MB, settings.seed):
-        yield [clips[position] for position in positions]
-
-
-def _estimated_bytes(clip: Clip, settings: PackSettings) -> float:
-    """Bytes in the shard; a mono FLAC at the wanted rate says it best itself."""
-    source = clip.source
-    if settings.codec == "wav":
-        audio = clip.seconds * settings.sample_rate * 2
-    elif source.kind == "FLAC PCM_16" and (source.channels, source.sample_rate) == (1, settings.sample_rate):
-        audio = source.num_bytes * (clip.stop_frame - clip.first_frame) / source.frames
-    else:
-        audio = clip.seconds * settings.sample_rate * 2 * _FLAC_SHARE_OF_PCM
-    return audio + _HEADER_BYTES + len(metadata_json(clip.metadata))
-
-
-def _job(clip: Clip, settings: PackSettings) -> _Job:
-    return _Job(clip.audio, clip.first_frame, clip.stop_frame, settings.sample_rate, settings.channel, settings.codec)
-
-
-def _encode(job: _Job) -> _Encoded | SampleError:
-    """Runs in a worker; errors come back as values, so they keep their place in the order."""
-    try:
-        wav = read_source(
-            job.audio,
-            first_frame=job.first_frame,
-            stop_frame=job.stop_frame,
-            sample_rate=job.sample_rate,
-            channel=job.channel,
-        )
-        if not len(wav):
-            raise SampleError(f"no sample is left at {job.sample_rate} Hz", reason="empty")
-    except SampleError as error:
-        return error
-    return _Encoded(encode(wav, job.sample_rate, job.codec), len(wav))
-
-
-def _manifest(
-    identity: dict[str, Any],
-    about: dict[str, Any],
-    shards: list[dict[str, Any]],
-    parts: list[str],
-    left_out: list[LeftOut],
-) -> dict[str, Any]:
-    skipped = Counter(one.reason for one in left_out if one.kind == "skipped")
-    return {
-        "format_version": FORMAT_VERSION,
-        **identity,
-        **about,
-        "libraries": library_versions(),
-        "counts": {
-            "samples": sum(shard["samples"] for shard in shards),
-            "seconds": math.fsum(shard["seconds"] for shard in shards),
-            "damaged": sum(one.kind == "damaged" for one in left_out),
-            "skipped": dict(sorted(skipped.items())),
-        },
-        "parts": parts,
-        "shards": shards,
-    }
-
-
-def _in_corpus_order(left_out: list[LeftOut], utterances: list[Utterance]) -> list[LeftOut]:
-    position = {utterance.audio: number for number, utterance in enumerate(utterances)}
-    return sorted(left_out, key=lambda one: (position[one.audio], one.key))
-
-
-def _json_line(one: LeftOut) -> bytes:
-    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
-    return json.dumps(one._asdict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _read_left_out(store: Store) -> list[LeftOut]:
-    return [LeftOut(**line) for line in left_out_of(store)]
-
-
-def _nothing_packed(num_utterances: int, left_out: list[LeftOut]) -> str:
-    first = left_out[0]
-    return (
-        f"none of {num_utterances} utterances could be packed. The first is {first.audio}: {first.message} "
-        f"({first.reason})."
-    )

@@ -30,6 +30,7 @@ from s3prl_stream.shards.layout import (
     EXTRA_FOLDER,
     FORMAT_VERSION,
     INDEX_FOLDER,
+    LEFT_OUT,
     MANIFEST,
     SHARDS_PER_PART,
     offsets_name,
@@ -37,7 +38,6 @@ from s3prl_stream.shards.layout import (
     rows_name,
 )
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections import OrderedDict
@@ -104,6 +105,12 @@ class Store(Protocol):
 
     def write(self, name: str, content: bytes) -> None:
         """A whole file at once: a reader sees all of it or none."""
+
+    def create(self, name: str, content: bytes) -> bool:
+        """`write`, unless there is a file of this name; of several that try, one gets True.
+
+        A store that has no such request writes in any case.
+        """
 
     def upload(self, path: Path, name: str) -> None:
         """A local file as a file of this store, at once as `write`."""
@@ -255,6 +262,20 @@ class LocalStore:
             file.flush()
             os.fsync(file.fileno())
 
+    def create(self, name: str, content: bytes) -> bool:
+        """See `Store.create`: a hard link cannot replace a file."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+        try:
+            partial.write_bytes(content)
+            path.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
+
     def upload(self, path: Path, name: str) -> None:
         """See `Store.upload`."""
         with self._being_written(name) as partial:
@@ -329,6 +350,19 @@ class LocalStore:
             f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
             "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
         )
+
+
+@contextlib.contextmanager
+def explaining_writes(url: str) -> Iterator[None]:
+    """What the system says when a set cannot be written, as a ShardError that tells what to do."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise ShardError(
+            f"{url}: cannot be written: {error.strerror or error}{where}. When that is mended, the same command goes "
+            "on after the shards that are finished."
+        ) from error
 
 
 class _NothingAhead:

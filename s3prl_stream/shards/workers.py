@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -22,6 +22,10 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _IN_FLIGHT_PER_WORKER = 4
+_WORKER_DIED = (
+    "a worker process died, most likely killed for lack of memory. Use fewer workers; the same command goes on with "
+    "what is not finished."
+)
 
 
 class Workers:
@@ -34,10 +38,15 @@ class Workers:
     """
 
     def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
         self._in_flight = num_workers * _IN_FLIGHT_PER_WORKER
         self._pool: ProcessPoolExecutor | None = None
         if num_workers > 0:
-            self._pool = ProcessPoolExecutor(num_workers, mp_context=_Context(), initializer=end_with_parent)
+            context = _Context()
+            self._counter = context.Value("q", 0)
+            self._pool = ProcessPoolExecutor(
+                num_workers, mp_context=context, initializer=_begin, initargs=(self._counter,)
+            )
 
     def __enter__(self) -> Workers:
         return self
@@ -47,6 +56,28 @@ class Workers:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def counted(self) -> int:
+        """How often `count` was called in all workers so far."""
+        return int(self._counter.value) if self._pool is not None else 0
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+        """Begin a task in a worker process; only where there are some."""
+        assert self._pool is not None
+        return self._pool.submit(function, task)
+
+    def wait(self, futures: Iterable[Future[Result]], seconds: float) -> list[Result]:
+        """Results of those that are done, after `seconds` at most.
+
+        Raises:
+            StreamError: a worker process died.
+        """
+        done = wait(futures, timeout=seconds, return_when=FIRST_COMPLETED).done
+        try:
+            return [future.result() for future in done]
+        except BrokenProcessPool:
+            raise StreamError(_WORKER_DIED) from None
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """Results in the order of the tasks, whichever worker is done first.
@@ -66,10 +97,7 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise StreamError(
-                "a worker process died, most likely killed for lack of memory. Use fewer workers; "
-                "what was packed so far is redone."
-            ) from None
+            raise StreamError(_WORKER_DIED) from None
 
 
 @contextlib.contextmanager
@@ -98,6 +126,21 @@ class _Process(SpawnProcess):
 
 class _Context(SpawnContext):
     Process = _Process
+
+
+_counter: Any = None
+
+
+def count() -> None:
+    """In a worker process: one more of whatever its tasks count."""
+    with _counter.get_lock():
+        _counter.value += 1
+
+
+def _begin(counter: Any) -> None:
+    global _counter
+    _counter = counter
+    end_with_parent()
 
 
 def end_with_parent(*_: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def assert_set_is_whole(folder: Path) -> None:
         assert names == [(name, 0, 0, 0, 0o644, "", "", tarfile.REGTYPE) for name in wanted]
     assert next(rows, None) is None
     assert not list(folder.rglob("*.partial"))
-    assert not (folder / ".packing.json").exists()
+    assert not list(folder.glob(".*"))
 
 
 def test_bytes_do_not_depend_on_workers_listing_or_folder(recordings: Path, tmp_path: Path) -> None:
@@ -273,8 +274,10 @@ def test_other_peoples_folders_are_left_alone(recordings: Path, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_killed_pack_leaves_no_set_and_the_next_one_replaces_it(recordings: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "set"
+@pytest.fixture(scope="module")
+def unfinished(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a pack into shards of 0.2 MB has left that was killed after 40 clips."""
+    folder = tmp_path_factory.mktemp("unfinished") / "set"
     program = (
         "import os, sys, pathlib, signal\n"
         "from s3prl_stream.corpora import folder\n"
@@ -288,9 +291,51 @@ def test_a_killed_pack_leaves_no_set_and_the_next_one_replaces_it(recordings: Pa
     assert done.returncode == -signal.SIGKILL
     assert list(folder.glob("*.tar")), "killed too early to mean anything"
     assert not (folder / "manifest.json").exists()
-    report = pack_set(corpus(recordings), folder, PackSettings(shard_mb=1), name="set")
+    return folder
+
+
+def test_a_pack_goes_on_after_a_kill_and_leaves_finished_shards_alone(
+    recordings: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(unfinished, folder)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("*.tar")}
+    pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
     assert_set_is_whole(folder)
+    assert all((path.stat().st_ino, path.stat().st_mtime_ns) == then for path, then in before.items())
+    assert not list(folder.glob(".*"))
+    assert shas_in(folder) == shas(pack_set(listed(recordings), tmp_path / "again/set", PackSettings(shard_mb=0.2)))
+
+
+def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
+    recordings: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    shutil.copytree(unfinished, folder)
+    (folder / "notes.txt").write_text("the user's own")
+    before = sorted(folder.rglob("*"))
+    for settings, complaint in (
+        ({"settings": PackSettings(shard_mb=1)}, r"it was packed with shard_mb=0\.2, not 1"),
+        ({"settings": PackSettings(shard_mb=0.2), "name": "other"}, "its name is 'set', not 'other'"),
+    ):
+        with pytest.raises(UsageError, match=rf"unfinished pack of another set: {complaint}.*--restart"):
+            pack_set(listed(recordings), folder, **settings)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="other utterances"):
+        pack_set(list(listed(recordings))[:-1], folder, PackSettings(shard_mb=0.2))
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == [path for path in before if path.is_file()]
+    report = pack_set(listed(recordings), folder, PackSettings(shard_mb=1), restart=True)
+    assert_set_is_whole(folder)
+    assert (folder / "notes.txt").exists()
     assert {path.name for path in folder.glob("*.tar")} == {shard["name"] for shard in report.manifest["shards"]}
+
+
+def listed(folder: Path) -> Iterator[Utterance]:
+    """As `corpora.folder` lists it."""
+    return (Utterance(path.stem, path) for path in sorted(folder.iterdir()))
+
+
+def shas_in(folder: Path) -> list[str]:
+    return [shard["sha256"] for shard in json.loads((folder / "manifest.json").read_bytes())["shards"]]
 
 
 def test_workers_end_with_a_pack_that_is_killed(recordings: Path, tmp_path: Path) -> None:
@@ -300,11 +345,11 @@ def test_workers_end_with_a_pack_that_is_killed(recordings: Path, tmp_path: Path
         "from s3prl_stream.shards.pack import pack_set\n"
         "from s3prl_stream.shards.settings import PackSettings\n"
         "def die(step, done, total):\n"
-        "    if (step, done) == ('packing', 10):\n"
+        "    if step == 'packing' and done >= 10:\n"
         "        print(*(child.pid for child in multiprocessing.active_children()), flush=True)\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "if __name__ == '__main__':\n"
-        "    pack_set(folder(sys.argv[1]), sys.argv[2], PackSettings(), num_workers=2, progress=die)\n"
+        "    pack_set(folder(sys.argv[1]), sys.argv[2], PackSettings(shard_mb=0.2), num_workers=2, progress=die)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(program)

@@ -1,0 +1,166 @@
+"""Who packs what: a file for each shard that somebody is packing, and for each of them a sign of life.
+
+Several packs may work into one folder or bucket. A claim is a file that only one of them can create. Its owner's sign
+of life is a file that grows by one byte with every beat, so nobody compares clocks: an owner whose file does not grow
+for as long as a lease lasts, by the watch of whoever waits for it, is dead, and his claims are free. On the same
+machine the system is asked, and a killed pack is known at once.
+
+Claims save work and decide nothing: a shard's bytes follow from the plan, and what is finished is not replaced. A pack
+that was only asleep and goes on when its claim was given away wastes its time, and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from s3prl_stream.errors import MissingFile, StreamError
+from s3prl_stream.shards.layout import WORK_FOLDER
+from s3prl_stream.shards.store import open_store
+
+BEAT_SECONDS = 5.0
+LEASE_SECONDS = 60.0
+
+_CLAIMS, _ALIVE = f"{WORK_FOLDER}/claims", f"{WORK_FOLDER}/alive"
+_MAX_BYTES = 1 << 20
+_OWNER = re.compile(r"(?P<host>[^.]+)\.(?P<boot>[^.]*)\.(?P<pids>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]+")
+
+
+def new_owner() -> str:
+    """A name for this process that no other has: machine, boot, name space of process numbers, process, a token."""
+    return ".".join([*_here(), str(os.getpid()), secrets.token_hex(4)])
+
+
+def is_known_dead(owner: str) -> bool:
+    """True if it was a process of this machine, and is no more."""
+    match = _OWNER.fullmatch(owner)
+    if match is None or (match["host"], match["boot"], match["pids"]) != _here():
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Claims:
+    """The claims of one pack; while it is entered, a thread shows that it is alive.
+
+    Args:
+        url: of the set.
+        owner: from `new_owner`.
+    """
+
+    def __init__(self, url: str | Path, owner: str) -> None:
+        self._url, self._owner = url, owner
+        self._mine: set[str] = set()
+        self._beats = 0
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="pack-alive", daemon=True)
+
+    def __enter__(self) -> Claims:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        store = open_store(self._url)
+        with contextlib.suppress(StreamError, OSError):  # it may be what has failed
+            for what in self._mine:
+                store.delete(f"{_CLAIMS}/{what}")
+            store.delete(f"{_ALIVE}/{self._owner}")
+
+    def take(self, what: str) -> bool:
+        """Claim it, if nobody has; True if it is ours."""
+        store = open_store(self._url)  # a new one: stores hold files to what they were
+        if store.create(f"{_CLAIMS}/{what}", self._owner.encode()):
+            self._mine.add(what)
+            return True
+        return what in self._mine or self._owner_of(what) == self._owner
+
+    def give_back(self, what: str) -> None:
+        """It is done, or somebody else may do it."""
+        open_store(self._url).delete(f"{_CLAIMS}/{what}")
+        self._mine.discard(what)
+
+    def of_others(self) -> set[str]:
+        """What other packs that are alive have claimed; the claims of dead ones are removed."""
+        store = open_store(self._url)
+        alive = self._living()
+        claimed = set()
+        for name, _ in store.list(f"{_CLAIMS}/"):
+            what = name.rpartition("/")[2]
+            owner = self._owner_of(what)
+            if owner is None or owner == self._owner:
+                continue
+            if owner in alive:
+                claimed.add(what)
+            else:
+                store.delete(name)
+        return claimed
+
+    def is_alone(self) -> bool:
+        """No other pack is alive."""
+        return not self._living() - {self._owner}
+
+    def _living(self) -> set[str]:
+        now, alive = time.monotonic(), set()
+        store = open_store(self._url)
+        for name, size in store.list(f"{_ALIVE}/"):
+            owner = name.rpartition("/")[2]
+            last_size, since = self._seen.get(owner, (-1, now))
+            if size != last_size:
+                self._seen[owner] = (size, now)
+                since = now
+            if owner != self._owner and (is_known_dead(owner) or now - since > LEASE_SECONDS):
+                store.delete(name)
+            else:
+                alive.add(owner)
+        return alive
+
+    def _owner_of(self, what: str) -> str | None:
+        with contextlib.suppress(MissingFile):
+            return open_store(self._url).read_whole(f"{_CLAIMS}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")
+        return None
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(StreamError, OSError):  # the next one may get through
+                self._beat()
+
+    def _beat(self) -> None:
+        self._beats += 1
+        open_store(self._url).write(f"{_ALIVE}/{self._owner}", bytes(self._beats % 4096 + 1))
+
+
+def _here() -> tuple[str, str, str]:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host", _boot(), _process_names()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace(".", "-")
+    except OSError:
+        return ""
+
+
+def _process_names() -> str:
+    """Containers of one machine may have the same numbers for different processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    except OSError:
+        return ""

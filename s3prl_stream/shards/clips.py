@@ -1,0 +1,216 @@
+"""From listed utterances to the clips that will be packed, by the headers of their files.
+
+Each utterance becomes one clip, several pieces, or an entry in the list of what was left out. Only recordings that are
+to be cut at their silences are decoded here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from s3prl_stream.audio.silences import FRAME_SECONDS, SHORTEST_SILENCE_SECONDS, cuts_in_silences, find_silences
+from s3prl_stream.audio.source import Channel, SourceInfo, levels_of_source, probe, stretch_frames
+from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.shards.listing import LeftOut, Listed, metadata_json
+from s3prl_stream.shards.workers import Workers, chunks
+
+TEXT_FIELDS = frozenset({"text", "transcription", "transcript", "sentence", "normalized_text", "words", "phones"})
+"""Metadata that describe the whole recording and would be wrong on a piece of it."""
+
+_PATHS_PER_TASK = 64
+
+
+class Clip(NamedTuple):
+    """One sample to be packed."""
+
+    position: int  # of its utterance in the corpus
+    key: str
+    unsafe_key: bool
+    audio: str
+    first_frame: int  # at the source's own rate
+    stop_frame: int
+    metadata: bytes  # JSON
+    source: SourceInfo
+
+    @property
+    def seconds(self) -> float:
+        """Length of the stretch."""
+        return (self.stop_frame - self.first_frame) / self.source.sample_rate
+
+    @property
+    def is_whole_file(self) -> bool:
+        """The stretch is all of the file."""
+        return (self.first_frame, self.stop_frame) == (0, self.source.frames)
+
+
+class Lengths(NamedTuple):
+    """Which lengths are packed (s); None: no limit. The first two look at whole utterances, before any splitting."""
+
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    split_seconds: float | None = None
+
+
+class Selection(NamedTuple):
+    """What becomes of some utterances, both in their order."""
+
+    clips: list[Clip]
+    left_out: list[tuple[int, LeftOut]]
+    """With the position of the utterance."""
+    piece_metadata: list[Mapping[str, Any]]
+    """Of the clips that are pieces of an utterance."""
+
+
+class _Cut(NamedTuple):
+    audio: str
+    first_frame: int
+    stop_frame: int
+    longest_frames: int
+    channel: Channel
+
+
+def select_clips(
+    utterances: Sequence[Listed],
+    first_position: int,
+    lengths: Lengths,
+    workers: Workers,
+    *,
+    at_silences: bool,
+    channel: Channel,
+) -> Selection:
+    """What is packed of some neighbours in the corpus. Each of their files is opened once.
+
+    Raises:
+        UsageError: a field of the utterance has the name that pieces need.
+    """
+    infos = _probe_all([one.audio for one in utterances], workers)
+    left_out: list[tuple[int, LeftOut]] = []
+    wholes: list[Clip] = []
+    for position, one in enumerate(utterances, start=first_position):
+        path = os.fsdecode(one.audio)
+        try:
+            found = infos[one.audio]
+            if isinstance(found, SampleError):
+                raise found
+            first, stop = stretch_frames(found, one.start, one.end)
+        except SampleError as error:
+            left_out.append((position, LeftOut(one.key, path, "damaged", error.reason, str(error))))
+            continue
+        clip = Clip(position, one.key, one.unsafe, path, first, stop, one.metadata, found)
+        unfit = _unfit(clip.seconds, lengths)
+        if unfit is None:
+            wholes.append(clip)
+        else:
+            left_out.append((position, LeftOut(one.key, path, "skipped", *unfit)))
+    clips: list[Clip] = []
+    piece_metadata: list[Mapping[str, Any]] = []
+    for clip, edges in zip(wholes, _edges(wholes, lengths, workers, at_silences, channel), strict=True):
+        if isinstance(edges, SampleError):
+            left_out.append((clip.position, LeftOut(clip.key, clip.audio, "damaged", edges.reason, str(edges))))
+        elif len(edges) == 2:
+            clips.append(clip)
+        else:
+            for piece, metadata in _pieces(clip, edges):
+                clips.append(piece)
+                piece_metadata.append(metadata)
+    return Selection(clips, sorted(left_out), piece_metadata)
+
+
+def _probe_all(paths: Sequence[bytes], workers: Workers) -> dict[bytes, SourceInfo | SampleError]:
+    distinct = list(dict.fromkeys(paths))
+    infos = workers.map(_probe_some, chunks(distinct, _PATHS_PER_TASK))
+    return dict(zip(distinct, (info for some in infos for info in some), strict=True))
+
+
+def _probe_some(paths: list[bytes]) -> list[SourceInfo | SampleError]:
+    return [_probe_one(os.fsdecode(path)) for path in paths]
+
+
+def _probe_one(path: str) -> SourceInfo | SampleError:
+    try:
+        return probe(path)
+    except SampleError as error:
+        return error
+
+
+def _unfit(seconds: float, lengths: Lengths) -> tuple[str, str] | None:
+    if lengths.min_seconds is not None and seconds < lengths.min_seconds:
+        return "too_short", f"{seconds:.3f} s, shorter than {lengths.min_seconds:g} s"
+    if lengths.max_seconds is not None and seconds > lengths.max_seconds:
+        return "too_long", f"{seconds:.3f} s, longer than {lengths.max_seconds:g} s"
+    return None
+
+
+def _edges(
+    wholes: Sequence[Clip], lengths: Lengths, workers: Workers, at_silences: bool, channel: Channel
+) -> Iterator[list[int] | SampleError]:
+    """For each clip the frames at which its pieces begin and end, at the source's rate."""
+    if lengths.split_seconds is None:
+        yield from ([clip.first_frame, clip.stop_frame] for clip in wholes)
+        return
+    longest = [max(1, math.floor(lengths.split_seconds * clip.source.sample_rate)) for clip in wholes]
+    if not at_silences:
+        yield from (equal_edges(c.first_frame, c.stop_frame, most) for c, most in zip(wholes, longest, strict=True))
+        return
+    too_long = [
+        _Cut(clip.audio, clip.first_frame, clip.stop_frame, most, channel)
+        for clip, most in zip(wholes, longest, strict=True)
+        if clip.stop_frame - clip.first_frame > most
+    ]
+    cut = workers.map(_cut_at_silences, too_long)
+    for clip, most in zip(wholes, longest, strict=True):
+        is_short = clip.stop_frame - clip.first_frame <= most
+        yield [clip.first_frame, clip.stop_frame] if is_short else next(cut)
+
+
+def equal_edges(first: int, stop: int, longest: int) -> list[int]:
+    """Edges of equal pieces of at most `longest` frames."""
+    num_pieces = -(-(stop - first) // longest)
+    return [first + (stop - first) * number // num_pieces for number in range(num_pieces + 1)]
+
+
+def _cut_at_silences(cut: _Cut) -> list[int] | SampleError:
+    """Runs in a worker."""
+    try:
+        levels, hop = levels_of_source(cut.audio, cut.first_frame, cut.stop_frame, cut.channel)
+    except SampleError as error:
+        return error
+    if cut.longest_frames < hop:
+        return equal_edges(cut.first_frame, cut.stop_frame, cut.longest_frames)
+    silences = find_silences(levels, round(SHORTEST_SILENCE_SECONDS / FRAME_SECONDS))
+    # the incomplete frame at the end belongs to the last piece, for which it leaves room
+    edges = cuts_in_silences(len(levels) + 1, silences, cut.longest_frames // hop)
+    return [*(cut.first_frame + edge * hop for edge in edges[:-1]), cut.stop_frame]
+
+
+def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[str, Any]]]:
+    """Pieces between the edges, without the text of the whole."""
+    whole = json.loads(clip.metadata)
+    if "first_second" in whole:
+        raise UsageError(f"utterance {clip.key!r}: splitting gives its pieces a field first_second; rename yours.")
+    kept = {name: value for name, value in whole.items() if name not in TEXT_FIELDS}
+    sample_rate = clip.source.sample_rate
+    for number, (first, stop) in enumerate(itertools.pairwise(edges)):
+        start_second, seconds = (first - clip.first_frame) / sample_rate, (stop - first) / sample_rate
+        metadata = {**kept, "first_second": start_second}
+        if "segments" in kept:
+            metadata["segments"] = _shifted(kept["segments"], start_second, seconds)
+        piece = clip._replace(
+            key=f"{clip.key}-{number:04d}", first_frame=first, stop_frame=stop, metadata=metadata_json(metadata)
+        )
+        yield piece, metadata
+
+
+def _shifted(segments: Sequence[Mapping[str, Any]], start_second: float, seconds: float) -> list[dict[str, Any]]:
+    """The segments that lie in a piece, cut to it, in seconds from its beginning."""
+    stop = start_second + seconds
+    inside = [segment for segment in segments if segment["start"] < stop and segment["end"] > start_second]
+    return [
+        {**one, "start": max(one["start"] - start_second, 0.0), "end": min(one["end"] - start_second, seconds)}
+        for one in inside
+    ]

@@ -1,0 +1,276 @@
+"""The end of a pack: sidecars, index, report, list of what was left out, manifest, from what is known of the shards.
+
+Only rows are read, no audio. All of it follows from the shards, so a kill costs nothing but the time: the manifest is
+written last, and what is there already is written again with the same bytes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from s3prl_stream.errors import ShardError
+from s3prl_stream.hashing import U64
+from s3prl_stream.shards.extra_files import ExtraFiles
+from s3prl_stream.shards.index_files import offsets_of
+from s3prl_stream.shards.layout import (
+    FORMAT_VERSION,
+    LEFT_OUT,
+    REPORT,
+    SHARDS_PER_PART,
+    offsets_name,
+    parquet_options,
+    part_name,
+    rows_name,
+)
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.packplan import PackPlan
+from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
+from s3prl_stream.shards.settings import ORIGINAL
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.workfolder import FinishedShard, left_out_before, read_finished
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FIRST_KEYS = 20
+_UPLOADS = 8
+
+
+class NothingPacked(ShardError):
+    """Not one file was sound."""
+
+
+def finish(
+    store: Store,
+    plan: PackPlan,
+    about: dict[str, Any],
+    extra: ExtraFiles,
+    scratch: Path,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Write everything that is not a tar; the manifest.
+
+    Args:
+        store: the set; all its shards are finished.
+        plan: of the set.
+        about: corpus and licence.
+        extra: what the corpus sends along.
+        scratch: a local folder.
+        progress: called with the number of shards whose rows are written, and of all.
+
+    Raises:
+        NothingPacked: nothing was left.
+        ShardError: a tar is not there as it was packed.
+    """
+    numbers = range(len(plan.clips))
+    first_of = _duplicates(store, numbers)
+    shards: list[dict[str, Any]] = []
+    damaged: list[tuple[int, LeftOut]] = []
+    reencoded, findings = 0, _Findings()
+    with _Writing(store, scratch) as writing:
+        for number in numbers:
+            table, shard = read_finished(store, number)
+            damaged += shard.left_out
+            reencoded += shard.reencoded
+            if shard.description is not None:
+                table = _with_duplicates(table, first_of)
+                _check_tar(store, shard)
+                findings.add(table)
+                writing.add(shard.description["name"], table)
+                shards.append(shard.description)
+            progress(number + 1, len(numbers))
+        parts = writing.finish()
+    if not shards:
+        raise NothingPacked(nothing_packed(plan, damaged))
+    counts = Counter[tuple[str, str]]()
+    listing = scratch / LEFT_OUT
+    with listing.open("wb") as file:
+        for _, one in heapq.merge(left_out_before(store), sorted(damaged), key=lambda pair: (pair[0], pair[1].key)):
+            counts[one.kind, one.reason] += 1
+            file.write(json_line(one))
+    store.upload(listing, LEFT_OUT)
+    samples = sum(shard["samples"] for shard in shards)
+    store.write(REPORT, report_json(samples, plan.packing["thresholds"], findings.found))
+    extra.write(store)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        **plan.identity,
+        **about,
+        "libraries": plan.libraries,
+        "counts": {
+            "samples": samples,
+            "seconds": math.fsum(shard["seconds"] for shard in shards),
+            "damaged": sum(count for (kind, _), count in counts.items() if kind == "damaged"),
+            "skipped": {reason: count for (kind, reason), count in sorted(counts.items()) if kind != "damaged"},
+            "findings": {name: one["samples"] for name, one in findings.found.items()},
+            **({"reencoded": reencoded} if plan.packing["codec"] == ORIGINAL else {}),
+        },
+        "parts": parts,
+        "shards": shards,
+        **extra.in_manifest(),
+    }
+    write_manifest(store, manifest)
+    return manifest
+
+
+def json_line(one: LeftOut) -> bytes:
+    """A line of `left_out.jsonl`."""
+    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
+    return json.dumps(one._asdict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+class _Findings:
+    """Counts of each finding, and the keys of the first clips with it."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[str, Any]] = {}
+
+    @property
+    def found(self) -> dict[str, dict[str, Any]]:
+        """Finding -> samples, seconds, first_keys; in the order of `FINDINGS`."""
+        return {name: self._found[name] for name in FINDINGS if name in self._found}
+
+    def add(self, table: pa.Table) -> None:
+        """The rows of one more shard."""
+        import pyarrow.compute
+
+        some = table.filter(pyarrow.compute.not_equal(table.column("findings"), ""))
+        for row in some.select(["key", "seconds", "findings"]).to_pylist():
+            for name in row["findings"].split():
+                one = self._found.setdefault(name, {"samples": 0, "seconds": 0.0, "first_keys": []})
+                one["samples"] += 1
+                one["seconds"] += row["seconds"]
+                if len(one["first_keys"]) < _FIRST_KEYS:
+                    one["first_keys"].append(row["key"])
+
+
+class _Writing:
+    """Sidecars and index parts; in a store by several threads, for they are small."""
+
+    def __init__(self, store: Store, scratch: Path) -> None:
+        self._store, self._scratch = store, scratch
+        self._parts: list[str] = []
+        self._part: Any = None
+        self._in_part = 0
+        self._threads = ThreadPoolExecutor(_UPLOADS if store.is_remote else 1, "index")
+        self._under_way: list[Future[None]] = []
+
+    def __enter__(self) -> _Writing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        if self._part is not None:
+            self._part.close()
+
+    def add(self, shard: str, table: pa.Table) -> None:
+        """The rows of the next shard."""
+        import pyarrow
+        import pyarrow.parquet
+
+        options = parquet_options(table.column_names)
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink, row_group_size=table.num_rows, **options)
+        self._write(offsets_name(shard), offsets_of(table).astype("<u8").tobytes())
+        self._write(rows_name(shard), sink.getvalue().to_pybytes())
+        if self._part is None:
+            self._part = pyarrow.parquet.ParquetWriter(str(self._scratch / "part"), table.schema, **options)
+        self._part.write_table(table, row_group_size=table.num_rows)
+        self._in_part += 1
+        if self._in_part == SHARDS_PER_PART:
+            self._end_part()
+
+    def finish(self) -> list[str]:
+        """End the last part and wait for everything; names of the parts."""
+        self._end_part()
+        self._wait(0)
+        return self._parts
+
+    def _end_part(self) -> None:
+        if self._part is None:
+            return
+        self._part.close()
+        self._part, self._in_part = None, 0
+        self._parts.append(part_name(len(self._parts)))
+        self._store.upload(self._scratch / "part", self._parts[-1])
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._under_way.append(self._threads.submit(self._store.write, name, content))
+        self._wait(2 * _UPLOADS)
+
+    def _wait(self, at_most: int) -> None:
+        while len(self._under_way) > at_most:
+            self._under_way.pop(0).result()
+
+
+def _duplicates(store: Store, numbers: Sequence[int]) -> dict[str, str]:
+    """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip."""
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(_hashes(read_finished(store, one)[0]) for one in numbers)])
+    hashes.sort()
+    repeated = np.unique(hashes[1:][(hashes[1:] == hashes[:-1]) & (hashes[1:] != 0)])
+    first_of: dict[str, str] = {}
+    if not len(repeated):
+        return first_of
+    for number in numbers:
+        table = read_finished(store, number)[0]
+        for row in np.flatnonzero(np.isin(_hashes(table), repeated)).tolist():
+            key, of_samples = table.column("key")[row].as_py(), table.column("pcm_hash")[row].as_py()
+            first_of[of_samples] = min(key, first_of.get(of_samples, key))
+    return first_of
+
+
+def _hashes(table: pa.Table) -> U64:
+    """0 where there is none."""
+    return np.array([int(one or "0", 16) for one in table.column("pcm_hash").to_pylist()], dtype=np.uint64)
+
+
+def _with_duplicates(table: pa.Table, first_of: dict[str, str]) -> pa.Table:
+    """The columns `duplicate_of` and `findings` as they are now that all shards are known."""
+    import pyarrow
+
+    if not first_of:
+        return table
+    keys, hashes, findings = (table.column(name).to_pylist() for name in ("key", "pcm_hash", "findings"))
+    first = [first_of.get(one) for one in hashes]
+    of = [None if one == key else one for one, key in zip(first, keys, strict=True)]
+    said = [found if one is None else with_duplicates(found) for found, one in zip(findings, of, strict=True)]
+    for name, values in (("duplicate_of", of), ("findings", said)):
+        table = table.set_column(table.schema.get_field_index(name), name, pyarrow.array(values, pyarrow.string()))
+    return table
+
+
+def _check_tar(store: Store, shard: FinishedShard) -> None:
+    assert shard.description is not None
+    name, size = shard.description["name"], store.size(shard.description["name"])
+    if size != shard.description["bytes"]:
+        raise ShardError(
+            f"{store.url}/{name}: {size} bytes, {shard.description['bytes']} were written. Remove it, and the same "
+            "command packs it again."
+        )
+
+
+def nothing_packed(plan: PackPlan, damaged: Sequence[tuple[int, LeftOut]]) -> str:
+    """The message of `NothingPacked`."""
+    if plan.first_left_out:
+        path, message, reason = plan.first_left_out
+    else:
+        first = damaged[0][1]
+        path, message, reason = first.audio, first.message, first.reason
+    return f"none of {plan.utterances} utterances could be packed. The first is {path}: {message} ({reason})."
+
+
+def read_left_out(store: Store) -> Iterator[LeftOut]:
+    """The lines of `left_out.jsonl`."""
+    from s3prl_stream.shards.outfolder import left_out_of
+
+    return (LeftOut(**line) for line in left_out_of(store))

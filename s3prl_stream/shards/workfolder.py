@@ -1,0 +1,211 @@
+"""The hidden folder of a set that is being packed: the plan, and what is known of every finished shard.
+
+    .packing/plan.json, plan.arrow, plan.jsonl     see `packplan.py`
+    .packing/shards/000012.parquet                 index rows of shard 12, with what else is known of it
+    .packing/shards/000012.nothing.parquet         nothing of it was left
+    .packing/claims/, .packing/alive/              see `claims.py`
+    .packing/scratch-OWNER/                        half-written files, of a set on a disk
+
+A shard is finished when its rows are here and its tar is in its place. The rows are written first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from s3prl_stream.errors import MissingFile
+from s3prl_stream.shards.claims import is_known_dead
+from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT, WORK_FOLDER, shard_name
+from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
+from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
+from s3prl_stream.shards.store import LocalStore, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SHARDS = f"{WORK_FOLDER}/shards"
+_ABOUT = b"s3prl_stream"
+_SCRATCH = "scratch-"
+_TEMPORARY = "packing-"
+_MAX_ROWS_BYTES = 4 << 30
+
+
+class FinishedShard(NamedTuple):
+    """What is known of a shard when all its clips have been looked at."""
+
+    description: dict[str, Any] | None
+    """For the manifest; None: nothing was left."""
+    left_out: list[tuple[int, LeftOut]]
+    """With the position of each utterance in the corpus."""
+    reencoded: int
+    """Clips whose bytes did not fit as they were, under codec="original"."""
+
+
+def read_plan(store: Store) -> PackPlan | None:
+    """The plan of the pack that has begun here; None: none has."""
+    name = f"{WORK_FOLDER}/{PLAN}"
+    try:
+        content = store.read_whole(name, at_most=MAX_MANIFEST_BYTES)
+    except MissingFile:
+        return None
+    return PackPlan.from_json(content, f"{store.url}/{name}")
+
+
+def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
+    """Install a plan that was made in `folder`."""
+    for name in (CLIPS, LEFT_OUT_BEFORE):
+        publish(folder / name, store, f"{WORK_FOLDER}/{name}")
+    store.write(f"{WORK_FOLDER}/{PLAN}", plan.to_json())
+
+
+def publish(path: Path, store: Store, name: str) -> None:
+    """A scratch file becomes a file of the set: renamed on a disk, uploaded to a store."""
+    if isinstance(store, LocalStore):
+        path.replace(store.folder / name)
+    else:
+        store.upload(path, name)
+        path.unlink()
+
+
+def local_clips(store: Store, scratch: Path) -> str:
+    """The path of `plan.arrow` on this machine; fetched first if the set is in a store."""
+    name = f"{WORK_FOLDER}/{CLIPS}"
+    if isinstance(store, LocalStore):
+        return str(store.folder / name)
+    path = scratch / CLIPS
+    if not path.exists():
+        download(store, name, path)
+    return str(path)
+
+
+def download(store: Store, name: str, path: Path) -> None:
+    """A file of a store as a local one, a piece at a time."""
+    position, size = 0, store.size(name) or 0
+    with path.open("wb") as file:
+        while position < size:
+            position += file.write(store.read(name, position, min(_PIECE_BYTES, size - position)))
+
+
+_PIECE_BYTES = 64 << 20
+
+
+def left_out_before(store: Store) -> Iterator[tuple[int, LeftOut]]:
+    """What the plan left out, in the order of the corpus."""
+    content = store.read_whole(f"{WORK_FOLDER}/{LEFT_OUT_BEFORE}", at_most=_MAX_ROWS_BYTES)
+    for line in content.splitlines():
+        position, one = json.loads(line)
+        yield position, LeftOut(*one)
+
+
+def rows_file(number: int, *, nothing: bool = False) -> str:
+    """Where the rows of a shard lie until the set is finished."""
+    return f"{_SHARDS}/{number:06d}{'.nothing' if nothing else ''}.parquet"
+
+
+def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedShard) -> None:
+    """Note what is known of a shard, before its tar is put in its place."""
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    about = {_ABOUT: json.dumps(shard._asdict()).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
+    store.write(rows_file(number, nothing=shard.description is None), sink.getvalue().to_pybytes())
+
+
+def read_finished(store: Store, number: int) -> tuple[pa.Table, FinishedShard]:
+    """Index rows of a finished shard, and what else is known of it."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        content = store.read_whole(rows_file(number), at_most=_MAX_ROWS_BYTES)
+    except MissingFile:
+        content = store.read_whole(rows_file(number, nothing=True), at_most=_MAX_ROWS_BYTES)
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(content), use_threads=False)
+    about = json.loads(table.schema.metadata[_ABOUT])
+    left_out = [(position, LeftOut(*one)) for position, one in about["left_out"]]
+    return table.replace_schema_metadata(None), FinishedShard(about["description"], left_out, about["reencoded"])
+
+
+def finished_shards(store: Store, name: str, num_shards: int) -> set[int]:
+    """Numbers of the shards of the set `name` that need no work any more."""
+    there = {file for file, _ in store.list()}
+    return {number for number in range(num_shards) if _is_finished(name, number, there.__contains__)}
+
+
+def is_finished(store: Store, name: str, number: int) -> bool:
+    """The same of one shard."""
+    return _is_finished(name, number, lambda file: store.size(file) is not None)
+
+
+def _is_finished(name: str, number: int, is_there: Callable[[str], bool]) -> bool:
+    if is_there(rows_file(number)):
+        return is_there(shard_name(name, number))
+    return is_there(rows_file(number, nothing=True))
+
+
+@contextlib.contextmanager
+def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
+    """A folder for half-written files: in the set's own where that is on a disk, so that they can be renamed.
+
+    Those of killed packs of this machine are removed.
+
+    Args:
+        store: the set.
+        owner: whose.
+        inside: False: in the system's temporary folder whatever the store, for a set that is finished.
+    """
+    is_local = inside and isinstance(store, LocalStore)
+    base = store.folder / WORK_FOLDER if is_local and isinstance(store, LocalStore) else Path(tempfile.gettempdir())
+    prefix = _SCRATCH if is_local else _TEMPORARY
+    base.mkdir(parents=True, exist_ok=True)
+    for old in base.glob(f"{prefix}*"):
+        if is_known_dead(old.name.removeprefix(prefix)):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = base / f"{prefix}{owner}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_work(store: Store) -> None:
+    """The work folder, apart from what belongs to packs that may be alive."""
+    for name, _ in store.list(f"{WORK_FOLDER}/"):
+        if not name.startswith((f"{WORK_FOLDER}/alive/", f"{WORK_FOLDER}/{_SCRATCH}")):
+            store.delete(name)
+    remove_empty_folders(store)
+
+
+def remove_empty_folders(store: Store) -> None:
+    """Of the work folder, on a disk; the folder of the set too, if nothing is in it."""
+    if isinstance(store, LocalStore):
+        work = store.folder / WORK_FOLDER
+        for folder in (work / "shards", work / "claims", work / "alive", work, store.folder):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def remove_unfinished(store: Store, plan: PackPlan | None) -> None:
+    """Everything that a pack has put there which was not finished; nobody else's files."""
+    if plan is not None:
+        for name in _of_a_pack(store, plan.name):
+            store.delete(name)
+    remove_work(store)
+
+
+def _of_a_pack(store: Store, name: str) -> Sequence[str]:
+    shards = rf"{re.escape(name)}-\d{{6}}\.tar(\.idx|\.parquet)?"
+    parts = rf"{INDEX_FOLDER}/part-\d{{5}}\.parquet"
+    ours = re.compile("|".join([shards, parts, *map(re.escape, (LEFT_OUT, REPORT, MANIFEST))]))
+    return [file for file, _ in store.list() if ours.fullmatch(file)]
