@@ -343,7 +343,12 @@ class _Pack:
             claims.of_others()  # removes the claim of one who was killed
         try:
             manifest = finish(
-                self._store, plan, self._about, self._extra, scratch, lambda done, total: self._tell("index", done, total)
+                self._store,
+                plan,
+                self._about,
+                self._extra,
+                scratch,
+                lambda done, total: self._tell("index", done, total),
             )
         except NothingPacked:
             remove_unfinished(self._store, plan)
