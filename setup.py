@@ -50,6 +50,7 @@ setup(
     extras_require={
         "huggingface": HUGGINGFACE,
         "plots": PLOTS,
+        "ray": ["ray>=2.40,<3"],  # to pack on a cluster
         "tensorboard": TENSORBOARD,
         "dev": [
             *HUGGINGFACE,
