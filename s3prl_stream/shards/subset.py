@@ -22,6 +22,7 @@ from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
+    LEFT_OUT,
     MANIFEST,
     SHARDS_PER_PART,
     part_name,
@@ -30,7 +31,6 @@ from s3prl_stream.shards.layout import (
 )
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.member import I64
-from s3prl_stream.shards.outfolder import LEFT_OUT
 from s3prl_stream.shards.repair import begun, write_part
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
