@@ -137,13 +137,15 @@ def real_set(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_loss_on_held_out_clips_falls_in_200_steps(
     recipe: str, data: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
+    # two thirds of Mockingjay's bins are differences between frames, which a network learns last
+    larger = {"hidden_size": 64, "ffn_size": 128, "dropout": 0.0, "max_batch_seconds": 12.0, "crop_seconds": 3.0}
     pretrain_small(
         recipe,
         request.getfixturevalue(data),
         tmp_path,
         steps=200,
-        update_batches=1,
         valid={"share": 0.1, "subset": "60s", "every": 40},
+        **{"update_batches": 1, **(larger if recipe == "mockingjay" else {})},
     )
     losses = [line["valid_loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
     print(recipe, data, " ".join(f"{loss:.4f}" for loss in losses))
