@@ -59,6 +59,7 @@ class Loader:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
         excluded: what `skip` and `exclude` have left out so far: rows as of `which`, with the reason ("skipped",
             "excluded"). Delivered, damaged and excluded together are what was planned.
+        seconds_by_set: seconds of audio of each set in the batch that was handed over last.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         receipt: what it took to go on from the state loaded last; None: none was.
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
@@ -95,6 +96,7 @@ class Loader:
         self.damaged: list[dict[str, Any]] = []
         self.excluded: list[dict[str, Any]] = []
         self.too_long: list[str] = []
+        self.seconds_by_set: dict[str, float] = {}
         self.hours_by_set: dict[str, float] = {}
         self._known_too_long: set[str] = set()
         self._builder = BatchBuilder(stream)
@@ -128,10 +130,9 @@ class Loader:
                 for rounds, built in enumerate(all_built, start=1):
                     self._next_batch = first + rounds * self.world_size
                     self._count(self._under_way.popleft(), built)
-                    tail = self._builder.tail
-                    batch = built.batch if tail is None else tail(built.batch)
+                    self._waiting_seconds += perf_counter() - asked_at
+                    batch = self._on_device(built.batch)
                     handed_at = perf_counter()
-                    self._waiting_seconds += handed_at - asked_at
                     yield batch
                     asked_at = perf_counter()
                     self._working_seconds += asked_at - handed_at
@@ -251,14 +252,25 @@ class Loader:
         return StuckLoader(f"{error}; {doing}. The stacks of all threads and workers are on stderr.")
 
     def _count(self, planned: _UnderWay, built: Built) -> None:
-        for index, seconds in planned.seconds_by_set.items():
-            name = self._builder.root.shards.members[index].name
+        members = self._builder.root.shards.members
+        self.seconds_by_set = {members[index].name: seconds for index, seconds in planned.seconds_by_set.items()}
+        for name, seconds in self.seconds_by_set.items():
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
         for name, seconds in built.seconds.items():
             self._stage_seconds[name] = self._stage_seconds.get(name, 0.0) + seconds
         self.excluded.extend(planned.excluded)
         self.damaged.extend(built.damaged)
         self._failures.count(len(built.batch["key"]), built.damaged)
+
+    def _on_device(self, batch: Batch) -> Batch:
+        """The batch after the stages behind `.on`."""
+        tail = self._builder.tail
+        if tail is None:
+            return batch
+        began = perf_counter()
+        moved = tail(batch)
+        self._stage_seconds["on"] = self._stage_seconds.get("on", 0.0) + perf_counter() - began
+        return moved
 
     def _start_method(self) -> str | None:
         return start_method(self.multiprocessing_context, is_remote=self._builder.root.shards.is_remote)

@@ -17,9 +17,8 @@ from s3prl_stream.models.gru import GruEncoder
 from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, cuts
-from s3prl_stream.stream import ShardStream
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, waveforms
 
 EPOCHS_100 = 878_900
 """Batches in 100 epochs of LibriSpeech's 960 h in S3PRL."""
@@ -70,7 +69,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `feat`, `target_feat`."""
     settings: ShiftedStream = recipe.stream_settings  # type: ignore[assignment]
     assert recipe.front_end is not None
-    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    loaded = waveforms(settings, shards, **stream)
     return recipe.front_end.chain(loaded, norm=settings.norm).shift(settings.n_future)
 
 
@@ -82,7 +81,6 @@ def _recipe(name: str, model: GruModel) -> Recipe:
         build_objective=_objective,
         build_stream=_stream,
         front_end=FrontEnd("fbank80"),
-        seconds_by_set=feature_seconds_by_set,
         stream_settings=ShiftedStream(),
         train=TrainDefaults(lr=1e-4, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
     )

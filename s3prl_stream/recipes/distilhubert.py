@@ -16,9 +16,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.models.wave import DistillationHead, WaveEncoder
 from s3prl_stream.objectives.distillation import DistillationObjective
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.recipes.front_end import wave_seconds_by_set
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, cuts
-from s3prl_stream.stream import ShardStream
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, waveforms
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def _check(model: StudentModel, teacher: nn.Module) -> None:
 
 def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `wav`."""
-    return ShardStream(shards, **cuts(recipe.stream_settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    return waveforms(recipe.stream_settings, shards, **stream)
 
 
 DISTILHUBERT = Recipe(
@@ -129,7 +127,6 @@ DISTILHUBERT = Recipe(
     build_objective=_objective,
     build_stream=_stream,
     front_end=None,
-    seconds_by_set=wave_seconds_by_set,
     stream_settings=StreamSettings(max_batch_seconds=375.0, crop_seconds=250_000 / 16_000, norm="none"),
     train=TrainDefaults(betas=(0.9, 0.98), eps=1e-6, published_steps=200_000),
     has_teacher=True,

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.pipes.features import CENTRED_KINDS, dims_of, extract, normalised
-from s3prl_stream.pipes.kaldi import HOP_SAMPLES, SAMPLE_RATE, WINDOW_SAMPLES
+from s3prl_stream.pipes.kaldi import HOP_SAMPLES, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.sample import Batch
 
 FRAMES_PER_SECOND = 100
 MIN_SAMPLES = 800
@@ -89,19 +88,3 @@ class FrontEnd:
         samples = [int(length) for length in lengths]
         per_frame = max(samples) / (1 + max(samples) // self.stride)
         return torch.tensor([round(one / per_frame) for one in samples])
-
-
-def feature_seconds_by_set(batch: Batch) -> dict[str, float]:
-    """Set -> seconds of its audio in a batch of features, padding not counted."""
-    totals: dict[str, float] = {}
-    for name, frames in zip(batch["set"], batch["feat_len"].tolist() if batch["set"] else [], strict=True):
-        totals[name] = totals.get(name, 0.0) + frames / FRAMES_PER_SECOND
-    return totals
-
-
-def wave_seconds_by_set(batch: Batch) -> dict[str, float]:
-    """Set -> seconds of its audio in a batch of waveforms at 16 kHz, padding not counted."""
-    totals: dict[str, float] = {}
-    for name, samples in zip(batch["set"], batch["wav_len"].tolist() if batch["set"] else [], strict=True):
-        totals[name] = totals.get(name, 0.0) + samples / SAMPLE_RATE
-    return totals

@@ -14,9 +14,8 @@ from torch import nn
 from s3prl_stream.models.transformer import ReconstructionHead, TransformerEncoder
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, cuts
-from s3prl_stream.stream import ShardStream
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, waveforms
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd, strea
         build_objective=_objective,
         build_stream=_stream,
         front_end=front_end,
-        seconds_by_set=feature_seconds_by_set,
         stream_settings=stream,
     )
 
@@ -68,7 +66,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `feat`, `masked_feat`, `loss_mask`."""
     settings: MaskedStream = recipe.stream_settings  # type: ignore[assignment]
     assert recipe.front_end is not None
-    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    loaded = waveforms(settings, shards, **stream)
     features = recipe.front_end.chain(loaded, norm=settings.norm)
     if settings.target is not None:
         features = features.features(settings.target, norm=settings.norm, feat_name="target_feat")

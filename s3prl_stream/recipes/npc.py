@@ -17,9 +17,8 @@ from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.apc import EPOCHS_100
-from s3prl_stream.recipes.front_end import FrontEnd, feature_seconds_by_set
-from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, cuts
-from s3prl_stream.stream import ShardStream
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, waveforms
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `feat`."""
     settings = recipe.stream_settings
     assert recipe.front_end is not None
-    loaded = ShardStream(shards, **cuts(settings), **stream).load_audio(sample_rate=16_000, dtype="float32")
+    loaded = waveforms(settings, shards, **stream)
     return recipe.front_end.chain(loaded, norm=settings.norm)
 
 
@@ -74,6 +73,5 @@ NPC = Recipe(
     build_objective=_objective,
     build_stream=_stream,
     front_end=FrontEnd("fbank80"),
-    seconds_by_set=feature_seconds_by_set,
     train=TrainDefaults(lr=1e-3, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
 )

@@ -143,13 +143,14 @@ def _pretrain(
         "steps": steps,
         **dataclasses.asdict(own),
         "device": str(device),
+        "on_device": device.type != "cpu" if own.on_device is None else own.on_device,
         **{f"valid_{name}": value for name, value in dataclasses.asdict(valid).items()},
         "ranks": ranks.world_size,
         "version": __version__,
     }
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
     # built before the folder is: a mistake in the settings leaves nothing behind
-    trained, validated = _streams(recipe, shards, own, valid)
+    trained, validated = _streams(recipe, shards, own, valid, str(device) if written["on_device"] else None)
     loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
     batches = _RunBatches(loader, *leave_out, run, writes=ranks.is_first, quiet=quiet)
     batches.leave_out()
@@ -171,7 +172,7 @@ def _pretrain(
         train_settings,
         run=run,
         set_names=[member.name for member in shards.members],
-        seconds_by_set=recipe.seconds_by_set,
+        seconds_by_set=lambda batch: batch["seconds_by_set"],
         hooks=questions,
         device=device,
         notes={"settings": written},
@@ -205,15 +206,17 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
         ) from error
 
 
-def _streams(recipe: Recipe, shards: ShardSet, own: RunSettings, valid: ValidSettings) -> tuple[Any, Any]:
+def _streams(
+    recipe: Recipe, shards: ShardSet, own: RunSettings, valid: ValidSettings, device: str | None
+) -> tuple[Any, Any]:
     """What is trained on, endless, and what is held out, once and always the same; None: nothing is."""
-    common: dict[str, Any] = {"seed": own.seed, "where": own.where}
+    common: dict[str, Any] = {"seed": own.seed, "where": own.where, "device": device}
     held_out: dict[str, Any] = {**common, "subset": valid.subset, "epochs": 1}
     if valid.data is not None:
         data = open_shards(valid.data)
         return (
             recipe.stream(shards, **common, subset=own.subset),
-            recipe.stream(data, seed=own.seed, subset=valid.subset, epochs=1),
+            recipe.stream(data, seed=own.seed, subset=valid.subset, device=device, epochs=1),
         )
     if not valid.holds_out:
         return recipe.stream(shards, **common, subset=own.subset), None
@@ -282,7 +285,7 @@ class _RunBatches:
             if not told:
                 self._keep_receipt()
                 told = True
-            yield batch
+            yield {**batch, "seconds_by_set": self.loader.seconds_by_set}
 
     def _keep_receipt(self) -> None:
         receipt = self.loader.receipt

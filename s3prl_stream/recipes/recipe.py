@@ -16,7 +16,7 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.sample import Batch
+from s3prl_stream.stream import ShardStream
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,6 @@ class Recipe:
     """(recipe, shards, **settings of `ShardStream`) -> the chain from clips to what the objective takes."""
     front_end: FrontEnd | None
     """From waveforms to features; None: the encoder takes waveforms."""
-    seconds_by_set: Callable[[Batch], dict[str, float]]
-    """Set -> seconds of its audio in a batch, padding not counted."""
     stream_settings: StreamSettings = field(default_factory=StreamSettings)
     train: TrainDefaults = field(default_factory=TrainDefaults)
     has_teacher: bool = False
@@ -115,10 +113,25 @@ class Recipe:
         return dataclasses.replace(self, model=parts[0], stream_settings=parts[1], train=train, legacy=legacy)
 
     def stream(self, shards: Any, **stream: Any) -> Stage:
-        """The stream of this recipe; settings by name (`having`), and those of `ShardStream`."""
+        """The stream of this recipe; settings by name: its own, `device` (see `waveforms`), those of `ShardStream`."""
         own = {name: stream.pop(name) for name in dataclasses.asdict(self.stream_settings) if name in stream}
         recipe = self.having(own)
         return recipe.build_stream(recipe, shards, **stream)
+
+
+def waveforms(settings: StreamSettings, shards: Any, *, device: str | None = None, **stream: Any) -> Stage:
+    """The beginning of a recipe's chain: crops of clips -> `wav` at 16 kHz.
+
+    Args:
+        settings: how clips are cut and batched.
+        shards: what a `ShardStream` accepts.
+        device: stages that follow work on whole batches there, from int16 (`.on`); None: on samples, in the loader.
+        **stream: further settings of `ShardStream`.
+    """
+    root = ShardStream(shards, **cuts(settings), **stream)
+    if device is None:
+        return root.load_audio(sample_rate=16_000, dtype="float32")
+    return root.load_audio(sample_rate=16_000, dtype="int16").on(device)
 
 
 def cuts(settings: StreamSettings) -> dict[str, Any]:

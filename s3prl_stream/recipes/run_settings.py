@@ -22,6 +22,9 @@ class RunSettings:
     """Processes that load; 0: a thread of this one."""
     device: str | None = None
     """"cpu", "cuda" ...; None: the GPU if there is one."""
+    on_device: bool | None = None
+    """What follows the waveforms (features, masks) works on whole batches on the device, from int16, and not on clips
+    in the loader; None: if it is a GPU."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the forward pass; weights and optimizer are fp32."""
     compile: bool = False

@@ -88,7 +88,7 @@ def test_what_is_held_out_is_not_trained_on(sample_set: Path, valid: dict[str, A
     shards, where = ss.open_shards(sample_set), "speaker != 'ada'"
     short = TERA.having({"crop_seconds": 0.3})
     everything = keys_in(ss.Loader(short.stream(shards, epochs=1, where=where)))
-    trained, held_out = _streams(short, shards, RunSettings(where=where), ValidSettings(**valid))
+    trained, held_out = _streams(short, shards, RunSettings(where=where), ValidSettings(**valid), None)
     validated = keys_in(ss.Loader(held_out))
     loader, seen = ss.Loader(trained), set()
     for batch in itertools.islice(loader, loader.batches_in_epoch(0)):

@@ -151,3 +151,18 @@ def test_the_loss_on_held_out_clips_falls_in_200_steps(
     print(recipe, data, " ".join(f"{loss:.4f}" for loss in losses))
     assert losses[-1] < losses[0]
     assert sum(losses[-2:]) < sum(losses[:2])
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("recipe", quick("tera", "distilhubert"))
+def test_features_on_the_device_give_the_same_losses(recipe: str, sample_set: Path, tmp_path: Path) -> None:
+    """From int16, on padded batches, with the draws of the samples; here the device is the CPU."""
+    for name, on_device in (("samples", False), ("batches", True)):
+        pretrain_small(recipe, sample_set, tmp_path / name, steps=5, on_device=on_device, valid={"share": 0.05})
+    samples, batches = (read_losses(tmp_path / name) for name in ("samples", "batches"))
+    for name in ("loss", "grad_norm", "seconds"):
+        assert [line[name] for line in batches] == pytest.approx([line[name] for line in samples], rel=1e-4)
+    one, other = (read_lines(tmp_path / name / "metrics.jsonl")[-1]["valid_loss"] for name in ("samples", "batches"))
+    assert other == pytest.approx(one, rel=1e-4)
+    with pytest.raises(ss.StateError, match="on_device was False, is True"):
+        pretrain_small(recipe, sample_set, tmp_path / "samples", steps=6, on_device=True, valid={"share": 0.05})
