@@ -1,4 +1,4 @@
-"""S3PRL's optimizer, against five steps of its own runner."""
+"""S3PRL's optimizer in the training loop, against five steps of its own runner."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from s3prl_stream.models.s3prl_weights import load_s3prl_transformer
 
-from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective
+from s3prl_stream.recipes.s3prl_import import load_s3prl
 from s3prl_stream.trainer.loop import add_gradients, update_weights
 from s3prl_stream.trainer.optimizer import build_optimizer, learning_rate
 from s3prl_stream.trainer.ranks import Ranks
@@ -23,8 +22,7 @@ REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 def test_five_steps_of_tera_are_those_of_s3prl() -> None:
     meta = json.loads((REFERENCE / "tera" / "meta.json").read_text())["train_trajectory"]
     given = np.load(REFERENCE / "tera" / "objective.npz")
-    encoder, head = load_s3prl_transformer(REFERENCE / "tera" / "weights_only.ckpt")
-    objective = MaskedReconstructionObjective(encoder, head).eval()  # as S3PRL's with all dropout at 0
+    _, objective = load_s3prl(REFERENCE / "tera" / "weights_only.ckpt")  # evaluated: as S3PRL's with all dropout at 0
     settings = TrainSettings(num_steps=meta["total_steps"], optimizer="legacy")
     optimizer = build_optimizer(objective, settings)
     target = torch.from_numpy(given["target"])
