@@ -25,6 +25,7 @@ _HOME = {
     "assert_resumable": "s3prl_stream.resumable",
     "build_encoder": "s3prl_stream.recipes",
     "evaluate": "s3prl_stream.downstream.evaluate",
+    "extract": "s3prl_stream.extraction",
     "index_shards": "s3prl_stream.shards.foreign",
     "open_shards": "s3prl_stream.shards.shardset",
     "pack": "s3prl_stream.shards.pack",

@@ -67,6 +67,10 @@ SURFACE = {
     "evaluate": "TRAINED --data --device --json --noise --snr --trials --where",
     "predict": "TRAINED FILES --data --device --json",
     "search": "--data --device --document-label --json --label --layer --queries --queries-where --upstream --where",
+    "extract": (
+        "--batch-seconds --data --device --dtype --json --layers --name --out --shard-mb --subset --upstream --where "
+        "--workers"
+    ),
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",
     "quickstart": "--data --label-from --out --pattern --steps --table",

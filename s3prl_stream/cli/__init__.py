@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "score a trained run on a set",
     "predict": "text, class, speaker score or RTTM of files",
     "search": "look for spoken queries in spoken documents",
+    "extract": "write an upstream's hidden states to a set of shards",
     "probe": "measure frozen features with a linear probe",
     "chaos-serve": "a proxy that injects the faults of object stores",
     "quickstart": "run the main job once, on the sample set or on your own audio",

@@ -12,6 +12,7 @@ from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
+from s3prl_stream.pipes.load_feat import LoadFeat
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.mask_spans import SpanMask
 from s3prl_stream.pipes.mix_utterances import MixUtterances
@@ -56,6 +57,7 @@ __all__ = [
     "ExtractFeat",
     "Lexicon",
     "LoadAudio",
+    "LoadFeat",
     "MaskedReconstruction",
     "MixUtterances",
     "NoiseAugmentation",

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from s3prl_stream.errors import SampleError
-from s3prl_stream.shards.layout import CODECS
+from s3prl_stream.shards.layout import CODECS, FEATURES
 
 BLOCK = 512  # tar's unit
 
@@ -53,7 +53,7 @@ def split_members(data: bytes, where: str) -> tuple[memoryview, str, dict[str, A
         extension = header[:100].rstrip(b"\0").rpartition(b".")[2].decode("ascii", "replace").lower()
         if extension == "json":
             metadata = _parse_json(body, where)
-        elif extension in CODECS and audio is None:
+        elif (extension in CODECS or extension == FEATURES) and audio is None:
             audio, codec = body, extension
     if audio is None:
         raise SampleError(f"{where}: no audio member; known are {', '.join(CODECS)}", reason="tar")

@@ -12,7 +12,8 @@ from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes
 from s3prl_stream.shards.findings import Finding, of_bytes, of_sample
-from s3prl_stream.shards.layout import CODECS, INDEX_COLUMNS, QUALITY_COLUMNS
+from s3prl_stream.shards.layout import CODECS, FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
+from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
 from s3prl_stream.shards.rows import IndexRow, index_cells
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
@@ -178,7 +179,7 @@ def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
     name, audio, position = _member(data, 0)
     json_name, body, stop = _member(data, position)
     key, _, codec = name.partition(".")
-    if codec not in CODECS or json_name != f"{key}.json" or stop != len(data):
+    if codec not in (*CODECS, FEATURES) or json_name != f"{key}.json" or stop != len(data):
         raise SampleError(f"holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
     try:
         metadata = json.loads(bytes(body))
@@ -186,8 +187,14 @@ def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
         raise SampleError(f"damaged JSON ({error})", reason="json") from None
     if not isinstance(metadata, dict):
         raise SampleError(f"the JSON holds a {type(metadata).__name__}, expected an object", reason="json")
-    wav, sample_rate = decode_int16(audio, codec)
-    return IndexRow(key, shard, offset, len(data), google_crc32c.value(data), codec, sample_rate, len(wav), metadata)
+    if codec == FEATURES:
+        frames, sample_rate = len(decode_features(audio)), metadata.get(FRAMES_PER_SECOND)
+        if not isinstance(sample_rate, int) or sample_rate < 1:
+            raise SampleError(f"the JSON says {FRAMES_PER_SECOND} {sample_rate!r}, expected a number", reason="json")
+    else:
+        wav, sample_rate = decode_int16(audio, codec)
+        frames = len(wav)
+    return IndexRow(key, shard, offset, len(data), google_crc32c.value(data), codec, sample_rate, frames, metadata)
 
 
 def metadata_columns_of(table: pa.Table) -> dict[str, str]:

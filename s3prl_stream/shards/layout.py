@@ -3,7 +3,7 @@
 A set is a folder::
 
     manifest.json               what a reader needs at start-up
-    SET-000000.tar              samples: KEY.flac (or wav ...) followed by KEY.json, both ustar members
+    SET-000000.tar              samples: KEY.flac (or wav ..., or npy) followed by KEY.json, both ustar members
     SET-000000.tar.idx          little-endian uint64: offset of each sample's first header, then the file size
     SET-000000.tar.parquet      the shard's index rows (one row group)
     files/...                   trial lists and the like, where the corpus has some; listed in the manifest
@@ -73,6 +73,9 @@ QUALITY_COLUMNS: dict[str, str] = {
 
 CODECS = ("flac", "wav", "ogg", "opus", "mp3")
 """Extensions under which the audio member of a sample is found."""
+
+FEATURES = "npy"
+"""The extension of a sample's features, in a set that `extract` wrote. Frames and rate in its index are theirs."""
 
 
 def set_name(folder: str, name: str | None) -> str:

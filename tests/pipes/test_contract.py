@@ -22,6 +22,7 @@ from s3prl_stream.pipes import NoiseBank, RirBank
 from s3prl_stream.pipes import stage as stage_module
 from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.sample import Sample
+from s3prl_stream.shards.npy import encode_features
 from tests import contract
 from tests.contract import StageCase
 
@@ -45,6 +46,12 @@ def waveforms() -> list[Sample]:
 
 def files() -> list[Sample]:
     return [{**sample, "wav": (sample["wav"] * 32767).astype(np.int16), "sample_rate": 8_000} for sample in waveforms()]
+
+
+def extracted() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((frames, 2, 3), dtype=np.float32) for frames in (4, 7)]
+    return [{"audio": encode_features(array), "codec": "npy"} for array in arrays]
 
 
 def texts() -> list[Sample]:
@@ -243,6 +250,7 @@ STAGES = {
         {"kind": "hubert", "prob": 0.1, "span_frames": 3, "min_spans": 1, "like": "feat"},
         random=True,
     ),
+    "load_feat": StageCase(pipes.LoadFeat, extracted, {"layer": 1, "dtype": "float16"}),
     "shift": StageCase(pipes.AutoregressivePrediction, features, {"n_future": 3}),
 }
 

@@ -1,0 +1,314 @@
+"""`extract`: the hidden states of an upstream as a set of shards, with the keys, labels and texts of the audio's.
+
+The new set is a set like any other: its index counts frames in the place of samples (`sample_rate` is frames a second),
+so it is planned, cut, mixed and streamed like audio, with `load_feat` in the place of `load_audio`.
+
+What a kill leaves is continued: after each shard the loader's cursor is written beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
+from s3prl_stream.shards.feature_set import FeatureSet
+from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
+from s3prl_stream.shards.manifest import library_versions, read_manifest, write_atomically, write_manifest
+from s3prl_stream.shards.npy import DTYPES
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.store import LocalStore, is_remote
+from s3prl_stream.stream import ShardStream
+from s3prl_stream.upstreams import upstream as upstream_named
+from s3prl_stream.upstreams.upstream import Upstream
+
+WORK = ".extracting"
+STATE = f"{WORK}/state.json"
+SAMPLE_RATE = 16_000
+_BYTES_PER_MB = 1_000_000
+
+Progress = Callable[[str, int, "int | None"], None]
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What an extraction did."""
+
+    out: str
+    samples: int
+    hours: float
+    layers: tuple[int, ...]
+    first_sample: int
+    """How many were there before: 0, or what a run that was stopped had finished."""
+    damaged: int
+    """Clips that could not be read, listed in left_out.jsonl."""
+
+
+def extract(
+    shards: Any,
+    upstream: str | Path | Upstream,
+    out: str | Path,
+    *,
+    layers: Sequence[int] | None = None,
+    dtype: str = "float16",
+    where: str | None = None,
+    subset: str | None = None,
+    max_batch_seconds: float = 120.0,
+    shard_mb: float = 512,
+    num_workers: int = 0,
+    name: str | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> ExtractReport:
+    """Write hidden states of a set's clips to a set of their own, or go on where a call of the same was stopped.
+
+    Args:
+        shards: one set: `open_shards(...)`, or what a `ShardStream` accepts.
+        upstream: a name as `ss.upstream` takes it, or an upstream.
+        out: folder of the new set: new, empty, or with what an extraction of the same left.
+        layers: hidden states that are kept, 0 for what goes into the first layer; None: all. One layer is stored as
+            [F, D], several as [F, L, D].
+        dtype: "float16" or "float32".
+        where, subset: which clips, see `ShardStream`.
+        max_batch_seconds: padded audio in a batch.
+        shard_mb: wanted size of a shard (10**6 bytes).
+        num_workers: processes that load; 0: a thread of this one.
+        name: of the new set; None: that of the folder.
+        device: where the upstream computes; None: the GPU if there is one. An upstream that is given stays where it is.
+        progress: called with the step, how many clips are done, and of how many.
+
+    Raises:
+        UsageError: a wrong setting, several sets, or a folder that holds something else.
+        StateError: the folder holds another extraction; the difference is named.
+        StreamError: a hidden state is beyond float16.
+    """
+    shard_set = as_shard_set(shards)
+    if len(shard_set.members) != 1:
+        raise UsageError(f"extract: {shard_set.name} are several sets; extract each by itself, keys may be the same")
+    if dtype not in DTYPES:
+        raise UsageError(f"extract: dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    if is_remote(out):
+        raise UsageError(f"extract: {out} is no folder of this machine; extract to one, then copy the files")
+    up = upstream if isinstance(upstream, Upstream) else upstream_named(upstream, device=device)
+    kept = tuple(range(up.num_layers + 1)) if layers is None else tuple(layers)
+    if not kept or not all(0 <= layer <= up.num_layers for layer in kept):
+        raise UsageError(f"extract: layers {kept}; there are 0 to {up.num_layers}")
+    stream, planned = _stream(shard_set, where, subset, max_batch_seconds)
+    folder = Path(out)
+    identity: dict[str, Any] = {
+        "name": set_name(folder.resolve().name, name),
+        "data": f"{shard_set.name} {shard_set.fingerprint}",
+        "upstream": f"{type(upstream).__name__ if isinstance(upstream, Upstream) else upstream} {_weights_hash(up)}",
+        "layers": list(kept),
+        "dtype": dtype,
+        "where": where,
+        "subset": subset,
+        "batch_seconds": max_batch_seconds,
+        "shard_mb": shard_mb,
+    }
+    state = _begin(folder, identity)
+    if state is None:
+        return _report(folder, kept, first_sample=int(_manifest_of(folder)["counts"]["samples"]))
+    loader = Loader(stream, num_workers=num_workers)
+    new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
+    before = new.num_samples
+    job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
+    job.run(loader, state, planned, progress or _tell_nobody)
+    return _report(folder, kept, first_sample=before)
+
+
+class _Job:
+    """One extraction: its settings, and the set that is being written."""
+
+    def __init__(
+        self,
+        up: Upstream,
+        layers: tuple[int, ...],
+        dtype: str,
+        shard_bytes: float,
+        folder: Path,
+        identity: dict[str, Any],
+        new: FeatureSet,
+    ) -> None:
+        self.up, self.layers, self.dtype, self.shard_bytes = up, layers, dtype, shard_bytes
+        self.folder, self.identity, self.new = folder, identity, new
+        self.frames_per_second = round(SAMPLE_RATE / up.stride)
+
+    def run(self, loader: Loader, state: dict[str, Any], planned: int, tell: Progress) -> None:
+        """Extract what is left."""
+        damaged: list[dict[str, Any]] = list(state.get("damaged", []))
+        done = self.new.num_samples
+        if "loader" in state:
+            loader.load_state_dict(state["loader"])
+        try:
+            for batch in loader:
+                for key, metadata, features in self._features(batch):
+                    self.new.add(key, features, frames_per_second=self.frames_per_second, metadata=metadata)
+                    done += 1
+                tell("extracting", done, planned)
+                if self.new.bytes_in_shard >= self.shard_bytes:
+                    self.new.end_shard()
+                    self._save(loader, damaged + loader.damaged)
+            self.new.end_shard()
+            self._save(loader, damaged + loader.damaged)
+            self._finish(damaged + loader.damaged)
+        finally:
+            self.new.close()
+
+    def _features(self, batch: Batch) -> Iterator[tuple[str, dict[str, Any], Any]]:
+        """(key, metadata, [F, D] or [F, L, D]) of each clip of a batch."""
+        if not batch["key"]:
+            return
+        with torch.inference_mode():
+            hidden_states = self.up(batch["wav"], batch["wav_len"])
+        frames = self.up.num_frames(batch["wav_len"]).tolist()
+        chosen = torch.stack([hidden_states[layer] for layer in self.layers], dim=2).float().cpu().numpy()
+        for row, (key, text) in enumerate(zip(batch["key"], batch["metadata"], strict=True)):
+            with np.errstate(over="ignore"):
+                features = chosen[row, : frames[row]].astype(self.dtype)
+            if not np.isfinite(features).all():
+                raise StreamError(
+                    f"extract: {key} has hidden states that are not finite in {self.dtype}; write float32 "
+                    "(dtype='float32', --dtype float32), or leave out that layer"
+                )
+            yield key, json.loads(text), features[:, 0] if len(self.layers) == 1 else features
+
+    def _save(self, loader: Loader, damaged: list[dict[str, Any]]) -> None:
+        state = {
+            "identity": self.identity,
+            "shards": self.new.shards,
+            "damaged": damaged,
+            "loader": loader.state_dict(),
+        }
+        write_atomically(self.folder / STATE, json.dumps(state).encode())
+
+    def _finish(self, damaged: list[dict[str, Any]]) -> None:
+        parts, shards = self.new.finish(), self.new.shards
+        if not shards:
+            raise StreamError(f"extract: none of {len(damaged)} clips could be read; the first: {damaged[:1]}")
+        store = LocalStore(self.folder)
+        lines = [
+            {
+                "key": one["key"],
+                "audio": one["shard"],
+                "kind": "damaged",
+                "reason": one["reason"],
+                "message": one["message"],
+            }
+            for one in damaged
+        ]
+        store.write(LEFT_OUT, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "name": self.identity["name"],
+            "packing": {name: value for name, value in self.identity.items() if name not in ("name", "data")},
+            "corpus_hash": self.identity["data"].split()[-1],
+            "corpus": self.identity["data"].split()[0],
+            "licence": None,
+            "libraries": library_versions(),
+            "counts": {
+                "samples": sum(shard["samples"] for shard in shards),
+                "seconds": math.fsum(shard["seconds"] for shard in shards),
+                "damaged": len(damaged),
+                "skipped": {},
+            },
+            "parts": parts,
+            "shards": shards,
+        }
+        write_manifest(store, manifest)
+        shutil.rmtree(self.folder / WORK)
+
+
+class _KeepMetadata(Stage):
+    """All that a clip came with, as one text, so that collation leaves it as it is."""
+
+    functional_name = "keep_metadata"
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        """The sample with `metadata`."""
+        metadata = {name: value for name, value in sample.items() if name not in RESERVED_KEYS}
+        yield {**sample, "metadata": json.dumps(metadata)}
+
+
+def _stream(shards: ShardSet, where: str | None, subset: str | None, max_batch_seconds: float) -> tuple[Stage, int]:
+    """Every selected clip once, whole, in the order of the set; and how many there are."""
+    longest = max(
+        (float((rows.frames / rows.sample_rate).max(initial=0)) for rows in map(shards.rows, range(shards.num_shards))),
+        default=0.0,
+    )
+    budget = max(float(max_batch_seconds), math.ceil(longest) + 1.0)  # nothing is split or cropped
+    root = ShardStream(shards, shuffle=False, epochs=1, max_batch_seconds=budget, where=where, subset=subset)
+    return _KeepMetadata()(root.load_audio(sample_rate=SAMPLE_RATE, dtype="float32")), len(root.selection)
+
+
+def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What was done before ({}: nothing); None: all of it.
+
+    Raises:
+        UsageError: the folder holds something else.
+        StateError: another extraction; the difference is named.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; OUT is the folder of the new set")
+    if (folder / MANIFEST).exists():
+        manifest = _manifest_of(folder)
+        before = {**(manifest.get("packing") or {}), "name": manifest.get("name")}
+        _same(folder, before, {name: value for name, value in identity.items() if name != "data"})
+        _same(folder, {"data": f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"}, {"data": identity["data"]})
+        return None
+    if (folder / STATE).exists():
+        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+        _same(folder, state["identity"], identity)
+        return state
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
+    (folder / WORK).mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / STATE, json.dumps({"identity": identity}).encode())
+    return {}
+
+
+def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise StateError(
+                f"{folder} holds another extraction: {name} was {before.get(name)!r}, is {value!r}. Give the same "
+                "settings, or another folder."
+            )
+
+
+def _manifest_of(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(LocalStore(folder))
+    assert manifest is not None
+    return manifest
+
+
+def _report(folder: Path, layers: tuple[int, ...], *, first_sample: int) -> ExtractReport:
+    counts = _manifest_of(folder)["counts"]
+    return ExtractReport(
+        str(folder), counts["samples"], counts["seconds"] / 3600, layers, first_sample, counts["damaged"]
+    )
+
+
+def _weights_hash(module: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _tell_nobody(step: str, done: int, total: int | None) -> None:
+    """The progress of a caller who does not ask for it."""

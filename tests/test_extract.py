@@ -1,0 +1,159 @@
+"""Hidden states as a set: what is in it, streamed, planned and verified like any other, and continued after a stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.errors import SampleError
+from s3prl_stream.extraction import STATE
+from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.shards.npy import decode_features, encode_features
+from s3prl_stream.upstreams.runs import upstream_of
+from s3prl_stream.upstreams.upstream import FeatureUpstream
+
+FEW: dict[str, Any] = {"where": "seconds < 0.8", "max_batch_seconds": 8.0}
+
+
+@pytest.fixture(scope="module")
+def up() -> Any:
+    recipe = find_recipe("tera").having({"hidden_size": 8, "num_layers": 2, "num_heads": 2, "ffn_size": 8})
+    return upstream_of(recipe, build_objective(recipe)).eval()
+
+
+def rows_of(out: Path, **load: Any) -> dict[str, Any]:
+    stream = ss.ShardStream(ss.open_shards(out), epochs=1, max_batch_seconds=20.0).load_feat(**load)
+    return {sample["key"]: sample for sample in stream}
+
+
+def test_every_clip_has_its_hidden_states_labels_and_texts(sample_set: Path, tmp_path: Path, up: Any) -> None:
+    report = ss.extract(sample_set, up, tmp_path / "set", shard_mb=0.05, **FEW)
+    audio = {
+        sample["key"]: sample
+        for sample in ss.ShardStream(sample_set, epochs=1, where=FEW["where"]).load_audio(sample_rate=16_000)
+    }
+    found = rows_of(tmp_path / "set")
+    assert (report.samples, report.layers, report.damaged) == (len(audio), (0, 1, 2), 0)
+    assert found.keys() == audio.keys()
+    shards = ss.open_shards(tmp_path / "set")
+    assert shards.num_shards > 2
+    seconds = sum(len(sample["wav"]) / 16_000 for sample in audio.values())
+    assert shards.hours * 3600 == pytest.approx(seconds, rel=0.03)
+    for key, sample in audio.items():
+        assert (found[key]["text"], found[key]["speaker"]) == (sample["text"], sample["speaker"])
+        with torch.no_grad():
+            expected = torch.stack([layer[0] for layer in up([sample["wav"]])], dim=1)
+        assert found[key]["feat"].dtype == torch.float32
+        torch.testing.assert_close(found[key]["feat"], expected, atol=3e-3, rtol=1e-3)
+    assert rows_of(tmp_path / "set", layer=1)[key]["feat"].shape == (len(expected), 8)
+    assert rows_of(tmp_path / "set", dtype="float16")[key]["feat"].dtype == torch.float16
+
+
+def test_the_set_is_one_like_any_other(sample_set: Path, tmp_path: Path, up: Any) -> None:
+    ss.extract(sample_set, up, tmp_path, layers=[2], dtype="float32", **FEW)
+    assert ss.verify(tmp_path, full=True).is_sound
+    assert main(["inspect", str(tmp_path)]) == 0
+    chunks = ss.ShardStream(tmp_path, epochs=1, chunk_seconds=0.2, max_batch_seconds=5.0).load_feat()
+    whole = rows_of(tmp_path)
+    pieces: dict[str, list[Any]] = {}
+    for sample in chunks:
+        assert len(sample["feat"]) <= 20
+        pieces.setdefault(sample["key"], []).append((sample["first_frame"], sample["feat"]))
+    for key, sample in whole.items():
+        assert sample["feat"].shape[1:] == (8,)
+        joined = torch.cat([feat for _, feat in sorted(pieces[key], key=lambda piece: piece[0])])
+        assert torch.equal(joined, sample["feat"])
+    loader = ss.Loader(ss.ShardStream(tmp_path, max_batch_seconds=5.0).load_feat())
+    batch = next(iter(loader))
+    assert batch["feat"].shape[0] == len(batch["key"]) == len(batch["feat_len"])
+    again = ss.Loader(ss.ShardStream(tmp_path, max_batch_seconds=5.0).load_feat())
+    again.load_state_dict(loader.state_dict())
+
+
+class Stops(nn.Module):
+    """An encoder that stops the whole as a kill would, the third time it is asked."""
+
+    hidden_size = 80
+    num_layers = 0
+    left = 10**6
+
+    def forward(self, feat: torch.Tensor, feat_len: torch.Tensor) -> list[torch.Tensor]:
+        Stops.left -= 1
+        if Stops.left < 0:
+            raise KeyboardInterrupt
+        return [feat]
+
+
+def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_path: Path) -> None:
+    up = FeatureUpstream(Stops(), FrontEnd("logmel80"), norm="none").eval()
+    settings = {**FEW, "shard_mb": 0.2, "name": "feats"}
+    ss.extract(sample_set, up, tmp_path / "whole", **settings)
+    for left in (3, 0, 4):
+        Stops.left = left
+        with pytest.raises(KeyboardInterrupt):
+            ss.extract(sample_set, up, tmp_path / "stopped", **settings)
+    finished = json.loads((tmp_path / "stopped" / STATE).read_text())["shards"]
+    assert finished
+    with pytest.raises(ss.StateError, match="dtype was 'float16', is 'float32'"):
+        ss.extract(sample_set, up, tmp_path / "stopped", dtype="float32", **settings)
+    Stops.left = 10**6
+    report = ss.extract(sample_set, up, tmp_path / "stopped", **settings)
+    assert report.first_sample == sum(shard["samples"] for shard in finished) > 0
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    assert files == sorted(
+        path.relative_to(tmp_path / "stopped") for path in (tmp_path / "stopped").rglob("*") if path.is_file()
+    )
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
+    before = (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns
+    again = ss.extract(sample_set, up, tmp_path / "whole", **settings)
+    assert (again.first_sample, again.samples) == (report.samples, report.samples)
+    assert (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["extract", "--data", str(sample_set), "--upstream", "fbank80", "--out", str(tmp_path / "set")]
+    assert main([*words, "--where", "seconds < 0.7", "--device", "cpu", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["samples"] == len(ss.open_shards(tmp_path / "set"))
+    assert main([*words, "--layers", "1", "--device", "cpu"]) == 2
+    assert "layers (1,); there are 0 to 0" in capsys.readouterr().err
+
+
+def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("keep me")
+    with pytest.raises(ss.UsageError, match="holds other files"):
+        ss.extract(sample_set, up, tmp_path / "mine")
+    with pytest.raises(ss.UsageError, match="there are float16"):
+        ss.extract(sample_set, up, tmp_path / "x", dtype="int8")
+    with pytest.raises(ss.UsageError, match="not features"):
+        next(iter(ss.ShardStream(sample_set).load_feat()))
+    loud = FeatureUpstream(None, FrontEnd("logmel80"), norm="none")
+    loud.front_end = type("Loud", (), {"features": lambda self, wav, norm: torch.full((3, 80), 1e6), "num_frames": FrontEnd("logmel80").num_frames, "stride": 160})()  # type: ignore[assignment]  # fmt: skip  # noqa: E501
+    with pytest.raises(ss.StreamError, match="not finite in float16"):
+        ss.extract(sample_set, loud, tmp_path / "loud", **FEW)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 2, 3)])
+def test_npy(shape: tuple[int, ...]) -> None:
+    features = np.random.default_rng(0).normal(size=shape).astype(np.float16)
+    data = encode_features(features)
+    assert np.array_equal(decode_features(data), features)
+    assert np.array_equal(decode_features(data, first_frame=1, num_frames=2), features[1:3])
+    for damaged in (data[:-1], b"x" + data, data + b"x", data[:20], encode_features(features.astype(np.int8))):
+        with pytest.raises(SampleError):
+            decode_features(damaged)
+    with pytest.raises(SampleError, match="the index says 9"):
+        decode_features(data, clip_frames=9)
+    with pytest.raises(SampleError, match="asked for"):
+        decode_features(data, first_frame=1, num_frames=9)
