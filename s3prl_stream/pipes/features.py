@@ -11,7 +11,7 @@ T waveform samples at 16 kHz, F frames, D feature bins.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import TypeAlias
 
@@ -27,6 +27,7 @@ from s3prl_stream.pipes.kaldi import (
     NUM_CEPSTRA,
     SAMPLE_RATE,
     WINDOW_SAMPLES,
+    in_blocks,
     kaldi_fbank,
     kaldi_mfcc,
     too_short,
@@ -73,8 +74,7 @@ def log_mel(wav: Tensor) -> Tensor:
         SampleError: too short to be reflected.
     """
     bins, weights, first = _mel_filters()
-    mel_FD = np.add.reduceat(_power_spectrum(wav)[:, bins] * weights, first, axis=1)
-    return torch.from_numpy(np.log(mel_FD + 1e-10).astype(np.float32))
+    return _log_of_power(wav, lambda power_FK: np.add.reduceat(power_FK[:, bins] * weights, first, axis=1))
 
 
 def log_spectrogram(wav: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def log_spectrogram(wav: Tensor) -> Tensor:
     Raises:
         SampleError: too short to be reflected.
     """
-    return torch.from_numpy(np.log(_power_spectrum(wav) + 1e-10).astype(np.float32))
+    return _log_of_power(wav, lambda power_FK: power_FK)
 
 
 def num_frames(kind: str, num_samples: int) -> int:
@@ -189,7 +189,7 @@ class ExtractFeat(OnBatch):
     Args:
         kind: "logmel80" (TERA, Audio ALBERT), "linear201" (log spectrogram, the target of the large Mockingjay),
             "fbank80" (Kaldi's, Hamming window: APC, VQ-APC, NPC), "fbank80_povey" (Kaldi's own window: Mockingjay) or
-            "mfcc13" (Kaldi's, 23 filters), which needs torchaudio.
+            "mfcc13" (Kaldi's, of 23 filters).
         norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
             scale for all utterances (`fixed_scale`, of the log-mel only), which keeps the mean spectrum; "none".
         deltas: how many orders of slopes over 5 frames are appended (`with_deltas`); Mockingjay has 2.
@@ -258,18 +258,22 @@ def _check_rate(sample: Sample) -> None:
         raise UsageError(f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})")
 
 
-def _power_spectrum(wav: Tensor) -> F64:
-    """Of Hann windows of 400 samples every 160, centred on their frame: float64 [1 + T // 160, 201].
+def _log_of_power(wav: Tensor, band: Callable[[F64], F64]) -> Tensor:
+    """ln(x + 1e-10) of what `band` makes of the power spectrum [F, 201] of Hann windows, centred on their frame.
 
     In float64: numpy's FFT of float32 takes six times as long, and its rounding is 1e-4 of a log-mel in quiet bins.
     """
     if len(wav) <= WINDOW_SAMPLES // 2:
         raise too_short("features", wav, WINDOW_SAMPLES // 2 + 1)
+
+    def logarithms(windows: F64) -> F64:
+        spectrum = np.fft.rfft(windows * hann_window())
+        found: F64 = np.log(band(np.square(spectrum.real) + np.square(spectrum.imag)) + 1e-10)
+        return found
+
     padded_T = np.pad(np.asarray(wav, dtype=np.float64), WINDOW_SAMPLES // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded_T, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    spectrum = np.fft.rfft(windows * hann_window())
-    power: F64 = np.square(spectrum.real) + np.square(spectrum.imag)
-    return power
+    return torch.from_numpy(in_blocks(windows, logarithms).astype(np.float32))
 
 
 @cache

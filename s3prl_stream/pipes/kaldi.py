@@ -1,6 +1,6 @@
 """Kaldi's features of one waveform: 25 ms windows every 10 ms, without dither.
 
-The filter bank is numpy in float64 and in one thread, as the log-mel is (`features.py`). torchaudio's is in float32,
+All is numpy in float64 and in one thread, as the log-mel is (`features.py`). torchaudio's is in float32,
 and off by up to 3e-3 in quiet bins of real speech. The windows lie inside of the waveform, so that a rest shorter than
 a hop is left out. T waveform samples at 16 kHz, F frames, K frequencies, D bins.
 """
@@ -8,6 +8,7 @@ a hop is left out. T waveform samples at 16 kHz, F frames, K frequencies, D bins
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import SampleError
 
 F64: TypeAlias = npt.NDArray[np.float64]
 
@@ -28,6 +29,8 @@ NUM_BINS = 80
 FLOOR = float(np.finfo(np.float32).eps)
 """The least energy of a bin."""
 NUM_CEPSTRA = 13
+CEPSTRAL_BINS = 23
+BLOCK_FRAMES = 4096
 
 
 def kaldi_fbank(wav: Tensor, *, window: str = "hamming") -> Tensor:
@@ -43,18 +46,51 @@ def kaldi_fbank(wav: Tensor, *, window: str = "hamming") -> Tensor:
     Raises:
         SampleError: shorter than one window.
     """
+    return torch.from_numpy(_log_energies(wav, NUM_BINS, window).astype(np.float32))
+
+
+def kaldi_mfcc(wav: Tensor) -> Tensor:
+    """13 cepstral coefficients of 23 log mel energies, Povey window; float32 [1 + (T - 400) // 160, 13].
+
+    The orthonormal DCT of the energies, each coefficient n then raised by 1 + 11 sin(pi n / 22). The first one is their
+    mean times sqrt(23), not the energy. Errors are those of `kaldi_fbank`.
+    """
+    n_C, d_D = np.arange(NUM_CEPSTRA), np.arange(CEPSTRAL_BINS)
+    dct_DC = np.sqrt(2.0 / CEPSTRAL_BINS) * np.cos(np.pi / CEPSTRAL_BINS * (d_D[:, None] + 0.5) * n_C)
+    dct_DC[:, 0] = np.sqrt(1.0 / CEPSTRAL_BINS)
+    dct_DC *= 1.0 + 11.0 * np.sin(np.pi * n_C / 22.0)
+    # not BLAS, which splits a sum by the number of threads
+    cepstra_FC = np.einsum("fd,dc->fc", _log_energies(wav, CEPSTRAL_BINS, "povey"), dct_DC, optimize=False)
+    return torch.from_numpy(cepstra_FC.astype(np.float32))
+
+
+def in_blocks(windows_FT: F64, compute: Callable[[F64], F64]) -> F64:
+    """`compute` of all windows, [F, T] -> [F, D], a few at a time: half an hour of audio would need gigabytes."""
+    if len(windows_FT) <= BLOCK_FRAMES:
+        return compute(windows_FT)
+    starts = range(0, len(windows_FT), BLOCK_FRAMES)
+    return np.concatenate([compute(windows_FT[at : at + BLOCK_FRAMES]) for at in starts])
+
+
+def _log_energies(wav: Tensor, num_bins: int, window: str) -> F64:
+    """ln of the energy in each filter, float64 [F, num_bins]."""
     if len(wav) < WINDOW_SAMPLES:
         raise too_short("kaldi", wav, WINDOW_SAMPLES)
-    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(wav, dtype=np.float64), WINDOW_SAMPLES)[::HOP_SAMPLES]
-    windows = windows - windows.mean(axis=1, keepdims=True)
-    flat = np.empty_like(windows)
-    flat[:, 1:] = windows[:, 1:] - 0.97 * windows[:, :-1]
-    flat[:, 0] = 0.03 * windows[:, 0]
-    spectrum = np.fft.rfft(flat * window_of(window), n=FFT_SAMPLES)
-    power_FK = np.square(spectrum.real) + np.square(spectrum.imag)
-    bins, weights, first = _sparse_filters()
-    mel_FD = np.add.reduceat(power_FK[:, bins] * weights, first, axis=1)
-    return torch.from_numpy(np.log(np.maximum(mel_FD, FLOOR)).astype(np.float32))
+    bins, weights, first = _sparse_filters(num_bins)
+
+    def energies(windows: F64) -> F64:
+        windows = windows - windows.mean(axis=1, keepdims=True)
+        flat = np.empty_like(windows)
+        flat[:, 1:] = windows[:, 1:] - 0.97 * windows[:, :-1]
+        flat[:, 0] = 0.03 * windows[:, 0]
+        spectrum = np.fft.rfft(flat * window_of(window), n=FFT_SAMPLES)
+        power_FK = np.square(spectrum.real) + np.square(spectrum.imag)
+        mel_FD = np.add.reduceat(power_FK[:, bins] * weights, first, axis=1)
+        logarithms: F64 = np.log(np.maximum(mel_FD, FLOOR))
+        return logarithms
+
+    samples_T = np.asarray(wav, dtype=np.float64)
+    return in_blocks(np.lib.stride_tricks.sliding_window_view(samples_T, WINDOW_SAMPLES)[::HOP_SAMPLES], energies)
 
 
 @cache
@@ -66,16 +102,16 @@ def window_of(name: str) -> F64:
 
 
 @cache
-def filter_matrix() -> F64:
-    """80 triangles on Kaldi's mel scale from 20 Hz to 8 kHz: float64 [257, 80]; nothing at 8 kHz itself."""
+def filter_matrix(num_bins: int = NUM_BINS) -> F64:
+    """Triangles on Kaldi's mel scale from 20 Hz to 8 kHz: float64 [257, num_bins]; nothing at 8 kHz itself."""
 
     def mel(hertz: float) -> float:
         return 1127.0 * math.log(1.0 + hertz / 700.0)
 
     # in float32 and in this order, as torchaudio has them: in float64 a bin moves by up to 1e-4
     lowest = mel(20.0)
-    step = (mel(SAMPLE_RATE / 2) - lowest) / (NUM_BINS + 1)
-    place_D = torch.arange(NUM_BINS)[:, None]
+    step = (mel(SAMPLE_RATE / 2) - lowest) / (num_bins + 1)
+    place_D = torch.arange(num_bins)[:, None]
     left, centre, right = (lowest + (place_D + edge) * step for edge in (0.0, 1.0, 2.0))
     mel_of_bin = 1127.0 * (1.0 + (SAMPLE_RATE / FFT_SAMPLES * torch.arange(FFT_SAMPLES // 2)) / 700.0).log()[None]
     filters = torch.minimum((mel_of_bin - left) / (centre - left), (right - mel_of_bin) / (right - centre)).clamp(
@@ -85,39 +121,13 @@ def filter_matrix() -> F64:
 
 
 @cache
-def _sparse_filters() -> tuple[npt.NDArray[np.int64], F64, npt.NDArray[np.int64]]:
-    """The filters, non-zero weights only: (FFT bin [N], weight [N], where each filter begins in them [80])."""
-    filters = filter_matrix().T
+def _sparse_filters(num_bins: int) -> tuple[npt.NDArray[np.int64], F64, npt.NDArray[np.int64]]:
+    """The filters, non-zero weights only: (FFT bin [N], weight [N], where each filter begins in them [num_bins])."""
+    filters = filter_matrix(num_bins).T
     filter_index, bins = np.nonzero(filters)
-    return bins, filters[filter_index, bins], np.searchsorted(filter_index, np.arange(NUM_BINS))
-
-
-def kaldi_mfcc(wav: Tensor) -> Tensor:
-    """13 cepstral coefficients of 23 log mel energies, Povey window; float32 [1 + (T - 400) // 160, 13].
-
-    Arguments and errors are those of `kaldi_fbank`; torchaudio's, so it must be there (UsageError).
-    """
-    feat_FD: Tensor = _compliance().mfcc(_checked(wav), num_ceps=NUM_CEPSTRA, sample_frequency=SAMPLE_RATE, dither=0.0)
-    return feat_FD
+    return bins, filters[filter_index, bins], np.searchsorted(filter_index, np.arange(num_bins))
 
 
 def too_short(where: str, wav: Any, needed: int) -> SampleError:
     """The error for a waveform of too few samples."""
     return SampleError(f"{where}: {len(wav)} samples; at least {needed} are needed at 16 kHz", reason="too_short")
-
-
-def _checked(wav: Tensor) -> Tensor:
-    if len(wav) < WINDOW_SAMPLES:
-        raise too_short("kaldi", wav, WINDOW_SAMPLES)
-    return torch.as_tensor(wav, dtype=torch.float32)[None]
-
-
-def _compliance() -> Any:
-    try:
-        from torchaudio.compliance import kaldi
-    except (ImportError, OSError, RuntimeError) as error:
-        raise UsageError(
-            f"the Kaldi features need torchaudio, which cannot be imported here ({error}). "
-            "torch 2.11.0 with torchaudio 2.11.0 work together; or use the kind 'logmel80', which does without."
-        ) from error
-    return kaldi

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.member import Rows
@@ -25,7 +25,8 @@ class MemoryShards:
 
     Args:
         samples: each a dict with `wav` (an array [T] or tensor [T]; `sample_rate` defaults to 16 000), or
-            `wav_path`, a file whose header tells its length; other values are metadata.
+            `wav_path`, a file whose header tells its length; other values are metadata. A file that cannot be read
+            costs its sample, when it is delivered.
         name: part of every sample's identity.
         samples_per_shard: how many are planned as if they lay in one shard.
 
@@ -55,7 +56,8 @@ class MemoryShards:
         if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise UsageError(f"MemoryShards: the key {twice!r} stands twice; keys are identities")
-        lengths = [_length(sample) for sample in self._samples]
+        self._damaged: dict[int, SampleError] = {}
+        lengths = [self._length(position) for position in range(len(self._samples))]
         self._frames = np.array([frames for frames, _ in lengths], dtype=np.int64)
         self._sample_rate = np.array([rate for _, rate in lengths], dtype=np.int64)
         self._keys = keys
@@ -88,7 +90,10 @@ class MemoryShards:
         )
 
     def read(self, item: Item) -> Sample:
-        """The sample as it was given."""
+        """The sample as it was given; the SampleError of one whose file has a header that cannot be read."""
+        damage = self._damaged.get(item.offset)
+        if damage is not None:
+            raise SampleError(str(damage), reason=damage.reason)
         return dict(self._samples[item.offset])
 
     def read_ahead(self, items: Sequence[Item]) -> Ahead:  # noqa: ARG002
@@ -130,15 +135,19 @@ class MemoryShards:
                 table.setdefault(name, pyarrow.array([None if value is None else str(value) for value in values]))
         return pyarrow.table(table)
 
+    def _length(self, position: int) -> tuple[int, int]:
+        """(frames, sample rate) of a sample; (0, 16000) where there is no audio, or none whose length can be known."""
+        sample = self._samples[position]
+        if "wav" in sample:
+            return len(sample["wav"]), int(sample.get("sample_rate", 16_000))
+        path = next((sample[name] for name in PATH_KEYS if name in sample), None)
+        if path is None:
+            return 0, 16_000
+        from s3prl_stream.audio.source import probe
 
-def _length(sample: Sample) -> tuple[int, int]:
-    """(frames, sample rate) of a sample in memory; (0, 16000) where there is no audio at all."""
-    if "wav" in sample:
-        return len(sample["wav"]), int(sample.get("sample_rate", 16_000))
-    path = next((sample[name] for name in PATH_KEYS if name in sample), None)
-    if path is None:
-        return 0, 16_000
-    from s3prl_stream.audio.source import probe
-
-    info = probe(path)
-    return info.frames, info.sample_rate
+        try:
+            info = probe(str(path))
+        except SampleError as error:
+            self._damaged[position] = SampleError(f"{path}: {error}", reason=error.reason)
+            return 0, 16_000
+        return info.frames, info.sample_rate

@@ -370,7 +370,10 @@ source = NormWav([])
 """
 RIGHT = """
 chain = source.load_audio(sample_rate=8_000).add_noise(snr=[3, 6], prob=0.5).chunk(min_seconds=2).norm_wav()
-chain = chain.features("logmel80", norm="none").mask("tera")
+chain = chain.features("logmel80", norm="none", deltas=2).mask("tera", noise_prob=0.1).shift(5).mask_spans("hubert")
+chain = source.crop(8.0).chunk_frames(min_frames=100, step_frames=50).tag_frames(num_labels=2).encode_category("label")
+chain = chain.encode_categories(("a", "b")).encode_multilabel().tokenize(train_tokenizer=True).select({"x": "wav"})
+tokenizer = chain.stage("tokenize").tokenizer
 """
 WRONG = """
 source.load_audio(sample_rate="high")
@@ -378,6 +381,11 @@ source.add_noise(signal_to_noise=3)
 source.norm_wav(-25.0)
 source.chunk(2.5)
 source.tokenize("characters")
+source.crop("long")
+source.tag_frames(2)
+source.encode_category(names=["a"])
+source.select(3)
+source.mask_spans(probability=0.5)
 """
 
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 
+import s3prl_stream as ss
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes import LoadAudio
@@ -161,3 +162,14 @@ def test_a_sample_without_audio_is_an_error() -> None:
         load({"text": "A"})
     with pytest.raises(UsageError, match="'1' has neither audio bytes nor wav_path nor wav"):
         list(LoadAudio()([{"wav": np.zeros(9, np.float32)}, {"text": "A"}]))
+
+
+def test_a_file_that_cannot_be_read_costs_itself_alone(tmp_path: Path, wav: Any) -> None:
+    soundfile.write(tmp_path / "good.wav", wav, RATE)
+    (tmp_path / "text.wav").write_text("no audio")
+    data = {name: {"wav_path": str(tmp_path / f"{name}.wav")} for name in ("good", "text", "absent")}
+    loader = ss.Loader(ss.ShardStream(data, epochs=1).load_audio())
+    assert [key for batch in loader for key in batch["key"]] == ["good"]
+    listed = {one["key"]: one for one in loader.damaged}
+    assert {name: one["reason"] for name, one in listed.items()} == {"text": "decode", "absent": "missing"}
+    assert str(tmp_path / "absent.wav") in listed["absent"]["message"]
