@@ -60,9 +60,9 @@ SURFACE = {
     "report": "RUN_FOLDER --data --json",
     "train": (
         "TASK --batch-seconds --batch-size --cache --cache-gb --checkpoint-every --crop-seconds --data --device "
-        "--evaluate-every --finetune --head --json --label --lr --noise --normalize --out --precision --seed --set "
-        "--snr --steps --subset --temperature --tokenizer --update-batches --upstream --valid --valid-where --weights "
-        "--where --workers"
+        "--evaluate-every --finetune --head --json --label --lexicon --lr --noise --normalize --out --precision --seed "
+        "--set --snr --steps --subset --temperature --tokenizer --update-batches --upstream --valid --valid-where "
+        "--weights --where --workers"
     ),
     "evaluate": "TRAINED --data --device --json --noise --snr --trials --where",
     "predict": "TRAINED FILES --data --device --json",

@@ -76,6 +76,9 @@ def add_parser(subparsers: Any) -> None:
         help="any setting of the task, as in head.hidden_size=64, task.num_speakers=3, balance=False",
     )
     parser.add_argument("--tokenizer", metavar="FILE", help="of texts (default: made from the texts)")
+    parser.add_argument(
+        "--lexicon", metavar="FILE", help="phonemes of words, a word a line (pr; else the text is phonemes)"
+    )
     parser.add_argument("--normalize", action="store_true", help="bring hidden states to one scale before their sum")
     parser.add_argument("--finetune", action="store_true", help="train the upstream too")
     parser.add_argument("--cache", metavar="DIR", help="keep features there: later epochs and runs do not compute them")
@@ -91,7 +94,7 @@ def add_parser(subparsers: Any) -> None:
 
 def add_noise_options(parser: argparse.ArgumentParser) -> None:
     """Noise that is added to every clip."""
-    parser.add_argument("--noise", metavar="NOISE", help="add this to each clip: gaussian")
+    parser.add_argument("--noise", metavar="NOISE", help="add to each clip: gaussian, or a set or folder of noise")
     parser.add_argument("--snr", metavar="DB[,DB]", default="3,20", help="ratio, or its range (default: %(default)s)")
 
 
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
+    from s3prl_stream.pipes.lexicon import Lexicon
     from s3prl_stream.pipes.tokenizers import load_tokenizer
     from s3prl_stream.shards.shardset import open_shards
 
@@ -123,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         valid=None if args.valid is None else open_shards(args.valid),
         tokenizer=None if args.tokenizer is None else load_tokenizer(args.tokenizer),
+        lexicon=None if args.lexicon is None else Lexicon.from_file(args.lexicon),
         snr=snr_from(args.snr),
         normalize=args.normalize,
         finetune=args.finetune,

@@ -10,19 +10,21 @@ from torch import nn
 from s3prl_stream.downstream.columns import segment_labels, values_of
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe
+from s3prl_stream.downstream.texts import TAGS, TextSource, find_texts
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.heads import build_head
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer
+from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.tasks import KINDS, CtcText, Task
+from s3prl_stream.tasks import KINDS, Task
 from s3prl_stream.tasks.multi_label import labels_of
 from s3prl_stream.tasks.slot_classification import NOTHING
 from s3prl_stream.upstreams import Upstream
 
 
 def build_task(
-    recipe: TaskRecipe, shards: ShardSet, *, where: Any, frame_seconds: float, tokenizer: Tokenizer | None = None
+    recipe: TaskRecipe, shards: ShardSet, *, where: Any, frame_seconds: float, texts: TextSource | None = None
 ) -> Task:
     """The task of a recipe with the classes, or the vocabulary, of a set.
 
@@ -31,19 +33,19 @@ def build_task(
         shards: whose index is read.
         where: the rows that may be trained on; what only other rows have is no class.
         frame_seconds: of the upstream.
-        tokenizer: of texts; None: made from the texts as the recipe says.
+        texts: of the set, for a task that writes text (`texts_of`).
 
     Raises:
         UsageError: a column is missing or says nothing, or a setting that the task does not have.
     """
-    settings = dict(recipe.task_settings)
-    labels = recipe.labels if recipe.kind == "slots" else (recipe.labels[0],)
-    if len(recipe.labels) != len(labels):
-        raise UsageError(f"task {recipe.name}: takes one column, not {', '.join(recipe.labels)}")
-    if recipe.kind == "ctc":
-        text = labels[0] if labels[0] in shards.columns() or labels[0] != "text" else "transcription"
-        vocabulary = settings.pop("vocabulary", "characters")
-        settings |= {"text": text, "tokenizer": tokenizer or _tokenizer(vocabulary, shards, text, where)}
+    settings = {name: value for name, value in recipe.task_settings.items() if name != "vocabulary"}
+    labels = recipe.labels
+    if len(labels) > 1 and recipe.kind not in ("slots", "ctc"):
+        raise UsageError(f"task {recipe.name}: takes one column, not {', '.join(labels)}")
+    if texts is not None:
+        # slots may be missing, so none of their columns has to say something
+        columns = () if texts.vocabulary == "slots" and texts.columns[-1] != TAGS else texts.columns
+        settings |= {"text": texts.reference, "columns": columns, "tokenizer": texts.tokenizer}
     elif recipe.kind == "slots":
         settings["categories"] = {name: _slot_values(shards, name, where) for name in labels}
     elif recipe.kind == "diarize":
@@ -52,14 +54,30 @@ def build_task(
         settings |= {"categories": segment_labels(shards, where), "frame_seconds": frame_seconds}
     elif recipe.kind == "multilabel":
         separator = settings.get("separator", ",")
-        texts = values_of(shards, labels[0], where)
+        given = values_of(shards, labels[0], where)
         settings |= {
             "label": labels[0],
-            "categories": sorted({one for text in texts for one in labels_of(text, separator)}),
+            "categories": sorted({one for text in given for one in labels_of(text, separator)}),
         }
     else:
         settings |= {"label": labels[0], "categories": sorted(set(values_of(shards, labels[0], where)))}
     return make_task(recipe.kind, settings)
+
+
+def texts_of(
+    recipe: TaskRecipe, shards: ShardSet, *, where: Any, tokenizer: Tokenizer | None, lexicon: Lexicon | None
+) -> TextSource | None:
+    """The texts that a recipe learns to write; None: it is another kind of task.
+
+    Raises:
+        UsageError: a column is missing, or a tokenizer or lexicon is given to a task that has no use for it.
+    """
+    if recipe.kind != "ctc":
+        if tokenizer is not None or lexicon is not None:
+            raise UsageError(f"task {recipe.name}: writes no text, so it has no use for a tokenizer or a lexicon")
+        return None
+    vocabulary = recipe.task_settings.get("vocabulary", "characters")
+    return find_texts(vocabulary, recipe.labels, shards, where=where, tokenizer=tokenizer, lexicon=lexicon)
 
 
 def make_task(kind: str, config: dict[str, Any], tokenizer: Tokenizer | None = None) -> Task:
@@ -97,17 +115,6 @@ def build_model(
                 **head_settings,
             )
         return DownstreamModel(upstream, head, task, normalize=normalize, finetune=finetune)
-
-
-def tokenizer_of(task: Task) -> Tokenizer | None:
-    """The tokenizer of a task that has one."""
-    return task.tokenizer if isinstance(task, CtcText) else None
-
-
-def _tokenizer(vocabulary: str, shards: ShardSet, text: str, where: Any) -> Tokenizer:
-    if vocabulary != "characters":
-        raise UsageError(f"vocabulary {vocabulary!r} is made of more than texts; give a tokenizer (--tokenizer FILE)")
-    return CharacterTokenizer.from_texts(values_of(shards, text, where))
 
 
 def _slot_values(shards: ShardSet, name: str, where: Any) -> list[str]:

@@ -16,9 +16,11 @@ from s3prl_stream.downstream.build import build_model, make_task
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
-from s3prl_stream.downstream.train import LAYER_WEIGHTS, TOKENIZER
+from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.tokenizers import load_tokenizer
 from s3prl_stream.recipes.run_folder import pick_device, read_settings
@@ -76,8 +78,13 @@ def evaluate(
         if not isinstance(model.task, SpeakerVerification):
             raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
         model.task.trials = trials
-    noisy = None if noise is None else Noise(noise, snr)
-    stream = judged_stream(as_shard_set(shards), where=where, columns=model.task.columns, noise=noisy)
+    stream = judged_stream(
+        as_shard_set(shards),
+        where=where,
+        columns=model.task.columns,
+        noise=Noise.of(noise, snr),
+        texts=run_texts(Path(run)),
+    )
     loader = Loader(stream, rank=0, world_size=1)
     answers = answers_to(model, loader, pick_device(device))
     if not answers:
@@ -149,8 +156,8 @@ def load_run(
         )
     if head is None and settings["head"].count(" "):
         raise UsageError(f"{run}: was trained with a head of your own; pass head= ({settings['head']})")
-    tokenizer = None if settings["tokenizer"] is None else load_tokenizer(folder / TOKENIZER)
-    task = make_task(settings["kind"], settings["task_config"], tokenizer)
+    texts = run_texts(folder)
+    task = make_task(settings["kind"], settings["task_config"], None if texts is None else texts.tokenizer)
     model = build_model(
         up.to(used_device).eval(),
         task,
@@ -172,6 +179,19 @@ def read_layer_weights(run: Path) -> list[float]:
     """The weight of each hidden state at the end of a run."""
     weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text())
     return weights
+
+
+def run_texts(run: Path) -> TextSource | None:
+    """How a run that writes text makes its references."""
+    settings = read_settings(run)
+    if settings["vocabulary"] is None:
+        return None
+    return TextSource(
+        settings["vocabulary"],
+        tuple(settings["text_columns"]),
+        load_tokenizer(run / TOKENIZER),
+        None if settings["lexicon"] is None else Lexicon.from_file(run / LEXICON),
+    )
 
 
 def _checkpoint(run: Path) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from s3prl_stream.downstream.columns import longest_seconds, rows_with
 from s3prl_stream.downstream.recipe import TaskRecipe
+from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.stream import ShardStream
-from s3prl_stream.tasks import CtcText, Task
+from s3prl_stream.tasks import Task
 
 SAMPLE_RATE = 16_000
 CLIPPED_KINDS = ("classify", "verify", "multilabel", "slots")
@@ -21,9 +23,19 @@ CLIPPED_KINDS = ("classify", "verify", "multilabel", "slots")
 class Noise(NamedTuple):
     """What is added to each clip."""
 
-    kind: Any
-    """As `add_noise(noise=)` takes it."""
+    kind: Literal["gaussian"] | NoiseBank
     snr_db: tuple[float, float]
+
+    @classmethod
+    def of(cls, noise: Any, snr_db: tuple[float, float]) -> Noise | None:
+        """From "gaussian", a `NoiseBank`, or what one is made of: a packed set or a folder; None: no noise."""
+        if noise is None:
+            return None
+        return cls(noise if noise == "gaussian" or isinstance(noise, NoiseBank) else NoiseBank(noise), snr_db)
+
+    def __str__(self) -> str:
+        kind = self.kind if isinstance(self.kind, str) else f"bank {self.kind.fingerprint}"
+        return f"{kind} at {self.snr_db[0]} to {self.snr_db[1]} dB"
 
 
 def train_stream(
@@ -35,6 +47,7 @@ def train_stream(
     where: Any = None,
     subset: str | None = None,
     noise: Noise | None = None,
+    texts: TextSource | None = None,
 ) -> Stage:
     """Endless batches to train on."""
     stream = ShardStream(
@@ -48,8 +61,7 @@ def train_stream(
         balance=recipe.labels[0] if recipe.balance else None,
         too_long="crop" if recipe.kind in CLIPPED_KINDS else "skip",
     )
-    chain = _with_audio(stream, noise)
-    return chain.tokenize(task.tokenizer, text=task.text) if isinstance(task, CtcText) else chain
+    return _with_audio(stream, noise, texts)
 
 
 def judged_stream(
@@ -58,6 +70,7 @@ def judged_stream(
     where: Any = None,
     columns: Sequence[str] = (),
     noise: Noise | None = None,
+    texts: TextSource | None = None,
     seed: int = 0,
     max_batch_seconds: float = 120.0,
     max_batch_size: int | None = 32,
@@ -72,7 +85,7 @@ def judged_stream(
         where=rows_with(shards, where, columns),
         too_long="crop",
     )
-    return _with_audio(stream, noise)
+    return _with_audio(stream, noise, texts)
 
 
 def seconds_by_set(batch: Batch) -> dict[str, float]:
@@ -83,6 +96,8 @@ def seconds_by_set(batch: Batch) -> dict[str, float]:
     return totals
 
 
-def _with_audio(stream: ShardStream, noise: Noise | None) -> Stage:
+def _with_audio(stream: ShardStream, noise: Noise | None, texts: TextSource | None) -> Stage:
     chain = stream.load_audio(sample_rate=SAMPLE_RATE, dtype="float32")
-    return chain if noise is None else chain.add_noise(noise=noise.kind, snr=noise.snr_db)
+    if noise is not None:
+        chain = chain.add_noise(noise=noise.kind, snr=noise.snr_db)
+    return chain if texts is None else texts.stage()(chain)

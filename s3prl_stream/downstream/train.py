@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from s3prl_stream import __version__
-from s3prl_stream.downstream.build import build_model, build_task, tokenizer_of
+from s3prl_stream.downstream.build import build_model, build_task, texts_of
 from s3prl_stream.downstream.columns import rows_without
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
@@ -20,8 +21,10 @@ from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, seconds_by_set, train_stream
+from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.hashing import hash64
 from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -34,6 +37,7 @@ from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
 
 TOKENIZER = "tokenizer"
+LEXICON = "lexicon.txt"
 LAYER_WEIGHTS = "layer_weights.json"
 
 
@@ -48,6 +52,7 @@ def train(
     steps: int | None = None,
     valid: Any = None,
     tokenizer: Tokenizer | None = None,
+    lexicon: Lexicon | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> TrainResult:
@@ -60,13 +65,14 @@ def train(
         shards: `open_shards(...)`, or what a `ShardStream` accepts; several sets, weighted or not, are one.
         upstream: what `ss.upstream` takes (folder of a run, "fbank" ...), or an `Upstream`.
         out: folder of the run: `run.json`, `losses.jsonl`, `metrics.jsonl`, `checkpoints/`, `best/`, `tokenizer`,
-            `layer_weights.json`.
+            `lexicon.txt`, `layer_weights.json`.
         head: "linear", "hidden", "rnn", "transformer", "xvector", "ecapa", or a module ([B, F, H], [B]) -> (outputs,
             lengths); None: that of the recipe.
         label: the column to predict, or several of slots; None: those of the recipe.
         steps: updates in all; None: as published.
         valid: a set to look at on the way; the best weights by its figure stay in `best/`.
         tokenizer: of texts; None: made from the texts that are trained on.
+        lexicon: of phoneme recognition: the text is words, and the answer their phonemes; None: the text is phonemes.
         quiet: no progress on stderr.
         **settings: by name, of the run (`where`, `subset`, `valid_where`, `noise`, `snr`, `cache`, `seed` ..., see
             `RunSettings`), and what differs from the recipe (`TaskRecipe`: `lr`, `max_batch_size`, `update_batches`,
@@ -91,7 +97,7 @@ def train(
             upstream=upstream,
             own_head=head if isinstance(head, nn.Module) else None,
             valid=None if valid is None else as_shard_set(valid),
-            tokenizer=tokenizer,
+            find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
             run=Path(out),
             device=device,
             quiet=quiet,
@@ -106,7 +112,7 @@ def _train(
     upstream: str | Path | Upstream,
     own_head: nn.Module | None,
     valid: ShardSet | None,
-    tokenizer: Tokenizer | None,
+    find_texts: Callable[..., TextSource | None],
     run: Path,
     device: torch.device,
     quiet: bool,
@@ -114,9 +120,10 @@ def _train(
     ranks = Ranks()
     up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(device).eval()
     where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
+    texts = find_texts(recipe, shards, where=where)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
-        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, tokenizer=tokenizer)
+        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, texts=texts)
     model = build_model(
         up,
         task,
@@ -126,8 +133,8 @@ def _train(
         finetune=own.finetune,
         seed=own.seed,
     )
-    noise = None if own.noise is None else Noise(own.noise, own.snr)
-    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise)
+    noise = Noise.of(own.noise, own.snr)
+    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise, texts=texts)
     loader = Loader(stream, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
     is_judged = valid is not None or own.valid_where is not None
     train_settings = _train_settings(recipe, own, task, is_judged=is_judged)
@@ -135,6 +142,8 @@ def _train(
     made_of = {
         "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
         "upstream_fingerprint": fingerprint_of(up),
+        "noise": None if noise is None else str(noise),
+        **_text_settings(texts),
         "head": recipe.head if own_head is None else describe_module(own_head),
         "ranks": ranks.world_size,
         "device": str(device),
@@ -146,7 +155,7 @@ def _train(
     ranks.wait_for_all()
     if ranks.is_first:
         write_settings(run, written)
-        _keep_tokenizer(task, run)
+        _keep_texts(texts, run)
     ranks.wait_for_all()
     if own.cache is not None:
         kept = FeatureCache(own.cache, fingerprint_of(up), max_gigabytes=own.cache_gigabytes)
@@ -154,7 +163,7 @@ def _train(
         model.use_cache(kept, {member.name: member.fingerprint for member in members})
     hooks = []
     if is_judged:
-        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns)
+        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns, texts=texts)
         hooks.append(Hook(recipe.evaluate_every, _Judge(model, judged, device)))
     result = train_loop(
         model,
@@ -195,19 +204,16 @@ def _written(
     recipe: TaskRecipe, shards: ShardSet, own: RunSettings, task: Task, valid: ShardSet | None
 ) -> dict[str, Any]:
     """What `run.json` holds, but for the networks and the machine."""
-    tokenizer = tokenizer_of(task)
     of_recipe = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in _TOLD}
     of_run = {name: value for name, value in dataclasses.asdict(own).items() if name not in WRITTEN_APART}
     return {
         "task": recipe.name,
         "kind": recipe.kind,
         "task_config": task.config(),
-        "tokenizer": None if tokenizer is None else tokenizer.fingerprint,
         "data": f"{shards.name} {shards.fingerprint}",
         "weights": None if shards.weights is None else list(shards.weights),
         "valid": None if valid is None else f"{valid.name} {valid.fingerprint}",
         "where": None if own.where is None else str(own.where),
-        "noise": None if own.noise is None else str(own.noise),
         "steps": recipe.steps,
         **{f"recipe_{name}": value for name, value in of_recipe.items()},
         **of_run,
@@ -232,7 +238,19 @@ class _Judge:
         return {f"valid_{name}": value for name, value in self.model.task.score(answers).items()}
 
 
-def _keep_tokenizer(task: Task, run: Path) -> None:
-    tokenizer = tokenizer_of(task)
-    if tokenizer is not None:
-        tokenizer.save(run / TOKENIZER)
+def _text_settings(texts: TextSource | None) -> dict[str, Any]:
+    if texts is None:
+        return {"vocabulary": None}
+    return {
+        "vocabulary": texts.vocabulary,
+        "text_columns": texts.columns,
+        "tokenizer": texts.tokenizer.fingerprint,
+        "lexicon": None if texts.lexicon is None else texts.lexicon.fingerprint,
+    }
+
+
+def _keep_texts(texts: TextSource | None, run: Path) -> None:
+    if texts is not None:
+        texts.tokenizer.save(run / TOKENIZER)
+        if texts.lexicon is not None:
+            texts.lexicon.save(run / LEXICON)

@@ -49,6 +49,11 @@ class Lexicon:
                         found.setdefault(word.upper(), phonemes)
         return cls(found)
 
+    def save(self, path: str | Path) -> None:
+        """Write the file that `from_file` reads."""
+        lines = (f"{word}\t{phonemes}\n" for word, phonemes in self._phonemes.items())
+        Path(path).write_text("".join(lines), "utf-8")
+
     def __len__(self) -> int:
         return len(self._phonemes)
 

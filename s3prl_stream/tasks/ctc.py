@@ -34,13 +34,21 @@ class CtcText(Task):
 
     Args:
         tokenizer: that of the stream's `tokens`.
-        text: the column of the text.
+        text: the key of the text in a batch.
+        columns: of the index, from which the text is made; None: `text`.
         metrics: of `METRICS`; the first chooses the model.
     """
 
     level = "frame"
 
-    def __init__(self, *, tokenizer: Tokenizer, text: str = "text", metrics: Sequence[str] = ("wer", "cer")) -> None:
+    def __init__(
+        self,
+        *,
+        tokenizer: Tokenizer,
+        text: str = "text",
+        columns: Sequence[str] | None = None,
+        metrics: Sequence[str] = ("wer", "cer"),
+    ) -> None:
         super().__init__()
         unknown = sorted(set(metrics) - set(METRICS))
         if unknown or not metrics:
@@ -48,7 +56,7 @@ class CtcText(Task):
         self.tokenizer = tokenizer
         self.text = text
         self.metrics = list(metrics)
-        self.columns = (text,)
+        self.columns = (text,) if columns is None else tuple(columns)
         self.output_size = tokenizer.vocab_size
 
     @property
@@ -58,7 +66,7 @@ class CtcText(Task):
 
     def config(self) -> dict[str, Any]:
         """See `Task.config`."""
-        return {"text": self.text, "metrics": self.metrics}
+        return {"text": self.text, "columns": list(self.columns), "metrics": self.metrics}
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, F, C] -> mean over the utterances of the loss for each of its tokens."""

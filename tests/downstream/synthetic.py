@@ -44,7 +44,10 @@ def texts(words: tuple[str, ...] = ("abc", "dab", "cd", "bad")) -> ss.MemoryShar
         parts = [np.zeros(800)]
         for letter in text:
             parts += [tone(PITCHES[letter], 0.1) if letter != " " else tone(6000, 0.1), np.zeros(800)]
-        clips[f"clip{number:02d}"] = clip(np.concatenate(parts), number, text=text)
+        tags = " ".join("drink" if word in ("dab", "cd") else "O" for word in text.split())
+        clips[f"clip{number:02d}"] = clip(
+            np.concatenate(parts), number, text=text, iob=tags, size="abc" if "a" in text else None, kind=text[0]
+        )
     return ss.MemoryShards(clips)
 
 

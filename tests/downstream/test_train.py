@@ -14,9 +14,14 @@ from torch import Tensor, nn
 
 import s3prl_stream as ss
 from s3prl_stream.downstream.build import build_task
+from s3prl_stream.downstream.evaluate import run_texts
 from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
 from s3prl_stream.downstream.search import search_queries
-from s3prl_stream.downstream.streams import train_stream
+from s3prl_stream.downstream.streams import judged_stream, train_stream
+from s3prl_stream.downstream.texts import marked
+from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.noise_bank import NoiseBank
+from s3prl_stream.pipes.word_tokenizer import PHONEMES
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 
@@ -26,6 +31,8 @@ RNN = {
     "head.bidirectional": True, "head.spec_augment": False,
 }  # fmt: skip
 ONE = {"update_batches": 1, "max_batch_size": 12}
+
+LEXICON = Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D", "bad": "B AH0 D", "ad": "AH0 D"})
 
 LEARNT: dict[str, tuple[Any, dict[str, Any], dict[str, float]]] = {
     "ks": (classes, {"steps": 20}, {"accuracy": 1.0}),
@@ -44,6 +51,8 @@ LEARNT: dict[str, tuple[Any, dict[str, Any], dict[str, float]]] = {
         {"equal_error_rate": 0.0, "min_dcf": 0.0},
     ),
     "asr": (texts, {"steps": 100, "lr": 2e-2, **RNN}, {"wer": 0.0, "cer": 0.0}),
+    "pr": (texts, {"steps": 100, "lr": 2e-2, "lexicon": LEXICON, **RNN, **ONE}, {"per": 0.0}),
+    "sf": (texts, {"steps": 100, "lr": 2e-2, **RNN}, {"slot_type_f1": 1.0, "slot_value_cer": 0.0}),
     "sd": (conversations, {"steps": 60, **ONE, **RNN, "task.median_frames": 1}, {"diarization_error_rate": 0.0}),
     "frames": (conversations, {"steps": 40}, {"accuracy": 1.0}),
 }  # fmt: skip
@@ -242,6 +251,50 @@ def test_recipes_are_superbs() -> None:
     assert table["sd"] == (8, 4, 1e-4, 30_000, 500)
     assert [one.name for one in RECIPES.values() if one.balance] == ["ks"]
     assert (RECIPES["asv"].clip_norm, RECIPES["asv"].optimizer, RECIPES["asv"].min_seconds) == (1e3, "adamw", 2.0)
+
+
+def test_slots_may_be_columns_and_phonemes_the_text(tmp_path: Path) -> None:
+    """What the references are: values of slots one after the other; the text itself, of symbols with spaces between."""
+    settings: dict[str, Any] = {**QUIET, **RNN, "steps": 1}
+    ss.train("sf", texts(), label=["kind", "size"], out=tmp_path / "sf", **settings)
+    loader = ss.Loader(judged_stream(as_shard_set(texts()), texts=run_texts(tmp_path / "sf")))
+    found = {text for batch in loader for text in batch["marked_text"]}
+    assert found == {"B-kind a E-kind B-size abc E-size", "B-kind d E-kind B-size abc E-size", "B-kind c E-kind",
+                     "B-kind b E-kind B-size abc E-size"}  # fmt: skip
+    ss.train("pr", texts(("a b", "d c")), out=tmp_path / "pr", **settings)
+    assert run_texts(tmp_path / "pr").tokenizer.vocab_size == 3 + 4
+    ss.train("pr", texts(), lexicon=LEXICON, out=tmp_path / "lexicon", **settings)
+    assert run_texts(tmp_path / "lexicon").tokenizer.vocab_size == 3 + len(PHONEMES)
+    with pytest.raises(ss.UsageError, match="a lexicon is for phonemes"):
+        ss.train("asr", texts(), lexicon=LEXICON, out=tmp_path / "asr", **settings)
+    with pytest.raises(ss.UsageError, match="no use for a tokenizer or a lexicon"):
+        ss.train("ks", classes(), lexicon=LEXICON, out=tmp_path / "ks", steps=1, **QUIET)
+
+
+def test_words_with_their_slots_marked() -> None:
+    words, tags = ["play", "the", "b", "sides", "of", "x"], ["O", "O", "album", "album", "O", "artist"]
+    assert marked(words, tags) == "play the B-album b sides E-album of B-artist x E-artist"
+    assert marked([], []) == ""
+
+
+def test_noise_of_a_set(tmp_path: Path) -> None:
+    """--noise names a folder or a set of recordings; the same bank is the same run, another is refused."""
+    import soundfile
+
+    for name in ("hum", "hiss"):
+        (tmp_path / name).mkdir()
+        rng = np.random.default_rng(len(name))
+        soundfile.write(tmp_path / name / "one.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    banks = {name: NoiseBank(tmp_path / name, cache=tmp_path / "cache") for name in ("hum", "hiss")}
+    settings: dict[str, Any] = {**QUIET, "snr": (0, 10)}
+    ss.train("ks", classes(), noise=banks["hum"], out=tmp_path / "run", steps=1, **settings)
+    assert json.loads((tmp_path / "run/run.json").read_text())["noise"].startswith("bank ")
+    again = NoiseBank(tmp_path / "hum", cache=tmp_path / "cache")
+    assert ss.train("ks", classes(), noise=again, out=tmp_path / "run", steps=2, **settings).last_step == 2
+    with pytest.raises(ss.StateError, match="noise was"):
+        ss.train("ks", classes(), noise=banks["hiss"], out=tmp_path / "run", steps=3, **settings)
+    noisy = ss.evaluate(tmp_path / "run", classes(), noise=banks["hum"], snr=(-30, -30), device="cpu")
+    assert noisy.utterances == 12
 
 
 @pytest.mark.parametrize(
