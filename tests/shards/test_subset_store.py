@@ -1,0 +1,72 @@
+"""Subsets into and out of an object store, and one that was killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from apart import child, in_child  # noqa: F401  # the fixture
+
+import s3prl_stream as ss
+from s3prl_stream.shards.store import open_store
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 recordings of a quarter of a second."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        soundfile.write(folder / f"clip{number:02d}.flac", rng.integers(-3000, 3000, 2000, dtype=np.int16), 8000)
+    return folder
+
+
+def pack(recordings: Path, out: str | Path) -> ss.ShardSet:
+    corpus = ss.corpora.WithFiles(ss.corpora.folder(recordings), {"trials.txt": b"1 clip00 clip01\n"})
+    return ss.pack(corpus, out, sample_rate=8000, shard_mb=0.03)
+
+
+def files(url: str | Path) -> dict[str, bytes]:
+    store = open_store(url)
+    return {name: store.read_whole(name, at_most=1 << 20) for name, _ in store.list()}
+
+
+@in_child
+def test_a_subset_is_the_same_in_a_store_and_on_a_disk(recordings: Path, tmp_path: Path) -> None:
+    pack(recordings, tmp_path / "set")
+    pack(recordings, "memory:///all/set")
+    assert files("memory:///all/set") == files(tmp_path / "set")
+    ss.subset(tmp_path / "set", tmp_path / "part", "50%")
+    for source, out in (
+        ("memory:///all/set", "memory:///all/part"),
+        (tmp_path / "set", "memory:///all/from_disk"),
+        ("memory:///all/set", tmp_path / "from_store"),
+    ):
+        part = ss.subset(source, out, "50%")
+        assert files(out) == files(tmp_path / "part")
+        assert part.extra_file("trials.txt") == b"1 clip00 clip01\n"
+    assert len(part) == 30
+
+
+@pytest.mark.slow
+def test_a_killed_subset_is_written_again(recordings: Path, tmp_path: Path) -> None:
+    pack(recordings, tmp_path / "set")
+    ss.subset(tmp_path / "set", tmp_path / "undisturbed", "90%", shard_mb=0.005)
+    out = tmp_path / "part"
+    words = ["subset", tmp_path / "set", out, "--subset", "90%", "--shard-mb", "0.005", "--workers", "0"]
+    command = [sys.executable, "-m", "s3prl_stream", *map(str, words)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        while killed.poll() is None and len(list(out.glob("*.tar"))) < 3:
+            time.sleep(0.001)
+        killed.send_signal(signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (out / "manifest.json").exists()
+    assert subprocess.run(command, check=False).returncode == 0
+    assert files(out) == files(tmp_path / "undisturbed")
+    assert ss.verify(out, full=True).is_sound
