@@ -6,15 +6,17 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.cli import COMMANDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-GROUPS = ("split", "language", "label", "gender", "speaker")
+GROUPS = ("split", "language", "label", "gender", "speaker", "codec")
 """Columns by which hours are counted where a set has them."""
+
+FINDINGS_COLUMN = "findings"
 
 _EDGES_SECONDS = (0, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 25, 30, 60, 300, 3600, float("inf"))
 _BAR_WIDTH = 40
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def inspect_set(folder: str) -> dict[str, Any]:
-    """Facts of a set: counts, hours by column values, histogram of durations (s), codecs and sample rates.
+    """Facts of a set: counts, hours by column values, durations (s), codecs, sample rates, findings of packing.
 
     The index is read a row group at a time, so memory does not grow with the set.
 
@@ -57,13 +59,12 @@ def inspect_set(folder: str) -> dict[str, Any]:
     groups = [name for name in GROUPS if name in columns]
     seconds_by: dict[str, Counter[str]] = {name: Counter() for name in groups}
     num_by: dict[str, Counter[str]] = {name: Counter() for name in ("codec", "sample_rate")}
-    findings: Counter[str] = Counter()
-    measured = [name for name in ("findings",) if name in columns]
+    findings: dict[str, _Found] = {}
+    measured = [FINDINGS_COLUMN] if FINDINGS_COLUMN in columns else []
     histogram = [0] * (len(_EDGES_SECONDS) - 1)
     for batch in member.batches([*num_by, "seconds", *groups, *measured]):
-        for name in measured:
-            for value, number in _pairs(batch.column(name).value_counts()):
-                findings.update(dict.fromkeys((value.as_py() or "").split(), number.as_py()))
+        if measured:
+            _count_findings(batch, findings)
         for name in groups:
             seconds_by[name].update(_sums(batch, name))
         for name, counter in num_by.items():
@@ -81,7 +82,7 @@ def inspect_set(folder: str) -> dict[str, Any]:
         "damaged": counts.get("damaged", 0),
         "skipped": counts.get("skipped", {}),
         "packing": manifest.get("packing", {}),
-        "findings": dict(findings.most_common()),
+        "findings": {name: found._asdict() for name, found in _most_first(findings)},
         "files": [file["name"] for file in manifest.get("files", [])],
         "subset_of": manifest.get("subset_of"),
         "columns": columns,
@@ -96,6 +97,29 @@ def inspect_set(folder: str) -> dict[str, Any]:
             for name, counter in seconds_by.items()
         },
     }
+
+
+class _Found(NamedTuple):
+    """How much has a finding."""
+
+    samples: int
+    hours: float
+
+
+def _count_findings(batch: pa.RecordBatch, findings: dict[str, _Found]) -> None:
+    """Add what a batch of the index has; the column holds words with spaces between, or nothing."""
+    import pyarrow
+
+    table = pyarrow.Table.from_batches([batch.select([FINDINGS_COLUMN, "seconds"])])
+    rows = table.group_by(FINDINGS_COLUMN).aggregate([("seconds", "sum"), ("seconds", "count")]).to_pylist()
+    for row in rows:
+        for name in (row[FINDINGS_COLUMN] or "").split():
+            samples, hours = findings.get(name, _Found(0, 0.0))
+            findings[name] = _Found(samples + row["seconds_count"], hours + row["seconds_sum"] / 3600)
+
+
+def _most_first(findings: dict[str, _Found]) -> list[tuple[str, _Found]]:
+    return sorted(findings.items(), key=lambda one: (-one[1].samples, one[0]))
 
 
 def _sums(batch: pa.RecordBatch, name: str) -> dict[str, float]:
@@ -127,9 +151,6 @@ def _lines(facts: dict[str, Any], top: int) -> list[str]:
     lines += [f"{name}: {facts[name]}" for name in ("corpus", "licence") if facts[name]]
     skipped = "".join(f", {count} {reason.replace('_', ' ')}" for reason, count in facts["skipped"].items())
     lines.append(f"left out: {facts['damaged']} damaged{skipped}")
-    if facts["findings"]:
-        found = ", ".join(f"{count} {finding.replace('_', ' ')}" for finding, count in facts["findings"].items())
-        lines.append(f"findings: {found} (column findings)")
     if facts["subset_of"]:
         wanted = " where ".join(
             str(facts["subset_of"][name]) for name in ("subset", "where") if facts["subset_of"][name]
@@ -138,7 +159,14 @@ def _lines(facts: dict[str, Any], top: int) -> list[str]:
     if facts["files"]:
         lines.append(f"files: {', '.join(facts['files'])}")
     lines += ["", "durations", *_histogram_lines(facts["duration_histogram"])]
+    if facts["findings"]:
+        lines += ["", f"findings (words in the column {FINDINGS_COLUMN})"]
+        lines += [
+            f"  {name:<24} {_amount(found['hours'])} {found['samples']:>9}" for name, found in facts["findings"].items()
+        ]
     for name, hours in facts["hours_by"].items():
+        if name == "codec" and len(hours) == 1:
+            continue
         lines += ["", f"by {name} ({len(hours)} {'value' if len(hours) == 1 else 'values'})"]
         lines += [f"  {value:<24} {_amount(total)}" for value, total in list(hours.items())[:top]]
         if len(hours) > top:
