@@ -19,6 +19,8 @@ DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "decode_into"})
 _INT64 = range(-(2**63), 2**63)
 _PLAIN = {str, int, float, bool, type(None)}
 
+_SCALAR_TYPES = {"int": torch.int64, "float": torch.float32, "bool": torch.bool}
+
 _TORCH_TYPES = {
     "float32": torch.float32,
     "int16": torch.int16,
@@ -123,4 +125,6 @@ def _empty(known_keys: Mapping[str, str]) -> Batch:
         if dims and dtype in _TORCH_TYPES:
             batch[name] = torch.zeros((0,) * (dims.count(",") + 2), dtype=_TORCH_TYPES[dtype])
             batch[f"{name}_len"] = torch.zeros(0, dtype=torch.int64)
+        elif kind in _SCALAR_TYPES:
+            batch[name] = torch.zeros(0, dtype=_SCALAR_TYPES[kind])
     return batch

@@ -20,7 +20,7 @@ from s3prl_stream.pipes.stage import Samples, chained
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("add_noise")
+@chained("add_noise", aliases={"snrs": "snr"}, key_names={"wav_name": "wav"})
 class NoiseAugmentation(OnBatch):
     """Add noise to a share of the waveforms, at a ratio drawn uniformly in dB; nothing is clipped.
 

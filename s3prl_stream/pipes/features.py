@@ -176,7 +176,7 @@ def normalised(feat: Tensor, norm: str) -> Tensor:
     return cmvn(feat) if norm == "utterance" else fixed_scale(feat) if norm == "fixed" else feat
 
 
-@chained("features")
+@chained("features", key_names={"wav_name": "wav"})
 class ExtractFeat(OnBatch):
     """Compute spectral features of each waveform.
 

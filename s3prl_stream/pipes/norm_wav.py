@@ -13,7 +13,7 @@ from s3prl_stream.pipes.stage import Samples, chained
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("norm_wav")
+@chained("norm_wav", aliases={"target_level": "target_db"}, key_names={"wav_name": "wav"})
 class NormWav(OnBatch):
     """Scale each waveform to one RMS level, as S3PRL's upstreams expect it; nothing is clipped.
 

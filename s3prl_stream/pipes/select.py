@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.stage import Samples, Stage, chained
-from s3prl_stream.sample import Sample
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch
+from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.sample import Batch, Sample
 
-ALWAYS = ("key", "set", "epoch", "identity", "batch_index", "slot")
+ALWAYS = ("key", "set", "epoch", "identity", "batch_index", "slot", "draws")
 """Who a sample is, and where in its batch: kept whatever is selected."""
 
 
 @chained("select")
-class SetOutputKeys(Stage):
+class SetOutputKeys(OnBatch):
     """Keep some keys only, under other names if wanted.
 
     In:     the selected keys.
@@ -46,8 +47,18 @@ class SetOutputKeys(Stage):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield self.sketch(sample)
+
+    def sketch(self, sample: Sample) -> Sample:
+        """The sample after this stage."""
         kept = {key: sample[key] for key in ALWAYS if key in sample}
-        yield {**kept, **{new: sample[old] for new, old in self.output_keys.items()}}
+        return {**kept, **{new: sample[old] for new, old in self.output_keys.items()}}
+
+    def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
+        """The batch after this stage; lengths go with their tensors."""
+        kept = {key: value for key, value in batch.items() if key in (*ALWAYS, "weight") or "/" in key}
+        pairs = [(f"{new}{end}", f"{old}{end}") for new, old in self.output_keys.items() for end in ("", "_len")]
+        return {**kept, **{new: batch[old] for new, old in pairs if old in batch}}
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Those selected."""

@@ -14,7 +14,7 @@ from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("shift")
+@chained("shift", key_names={"source_feat_name": "feat", "target_feat_name": "target_feat"})
 class AutoregressivePrediction(OnBatch):
     """Pair each frame with the one that comes `n_future` frames later.
 

@@ -23,7 +23,11 @@ COLUMNS_OF_S3PRL = {"intra": "recording", "inter": "all"}
 @chained(
     "tag_frames",
     aliases={"feat_frame_shift": "hop_samples", "intra_or_inter": ("columns", COLUMNS_OF_S3PRL)},
-    key_names={"wav_name": "wav", "segments_name": "segments", "tag_name": "tags", "category_name": "tag_labels"},
+    key_names={
+        **{f"{key}_name": key for key in ("wav", "segments", "start_sec", "end_sec")},
+        "tag_name": "tags",
+        "category_name": "tag_labels",
+    },
 )
 class BuildMultiClassTagging(Stage):
     """Mark in which frames each label's segments lie; several may hold at once.

@@ -66,6 +66,14 @@ def test_labels_of_a_stream_are_its_index_column_and_batches_have_them() -> None
         ss.ShardStream(data).load_audio().encode_multilabel("labels")
 
 
+def test_an_empty_batch_has_the_labels_of_others() -> None:
+    data = [{"wav": WAV, "label": "a", "labels": ["x"]}]
+    chain = ss.ShardStream(data, epochs=1).load_audio().encode_category().encode_multilabel(categories=["x"])
+    (empty,) = ss.Loader(chain, rank=1, world_size=2)
+    assert (empty["weight"], empty["class_id"].shape, empty["class_id"].dtype) == (0.0, (0,), torch.int64)
+    assert (empty["binary_labels"].shape, empty["binary_labels"].dtype) == ((0, 0), torch.float32)
+
+
 def test_labels_of_a_packed_set(sample_set: Path) -> None:
     chain = ss.ShardStream(str(sample_set), max_batch_size=4, epochs=1).load_audio().encode_category("digit")
     batch = next(iter(ss.Loader(chain)))

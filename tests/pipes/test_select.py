@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes import EncodeCategory, NormWav, SetOutputKeys
 
@@ -40,3 +41,19 @@ def test_what_is_neither_a_list_nor_names_is_refused(wrong: Any) -> None:
         SetOutputKeys(output_keys=wrong)
     with pytest.raises(ChainError, match="takes 'label2'"):
         SetOutputKeys(output_keys=["label2"])(DATA)
+
+
+def test_behind_a_device_lengths_go_with_their_tensors() -> None:
+    data = {str(n): {"wav": torch.ones(8000 + 1000 * n), "text": "A"} for n in range(4)}
+
+    def batches(device: bool) -> list[dict[str, Any]]:
+        stream: Any = ss.ShardStream(data, epochs=1, max_batch_seconds=1.5).load_audio()
+        chain = (stream.on("cpu") if device else stream).features("logmel80").select({"x": "feat", "words": "text"})
+        return [*ss.Loader(chain, rank=0, world_size=3)]
+
+    plain, moved = batches(False), batches(True)
+    assert len(plain) == len(moved) == 1
+    for a, b in zip(plain, moved, strict=True):
+        assert set(a) == set(b) == {"batch_index", "weight", "key", "set", "epoch", "x", "x_len", "words"}
+        assert torch.equal(a["x_len"], b["x_len"])
+        torch.testing.assert_close(a["x"], b["x"], atol=1e-4, rtol=0)
