@@ -169,3 +169,24 @@ def test_segments_follow_planned_chunks_and_effects() -> None:
     assert [runs(piece["tags"][:, 1]) for piece in pieces] == [[], [(50, 75)], []]
     (fast,) = LoadAudio(sox_effects=[["speed", "2"]])([{**data["a"]}]).tag_frames()
     assert runs(fast["tags"][:, 0]) == [(50, 250)]
+
+
+def test_turns_of_a_packed_set_follow_its_chunks(real_data: Path, tmp_path: Path) -> None:
+    shards = ss.pack(ss.corpora.rttm(real_data / "diarization"), tmp_path / "set", num_workers=1)
+    settings = {"epochs": 1, "max_batch_seconds": 120.0}
+
+    def tagged(stream: Any) -> Any:
+        return stream.load_audio().tag_frames(num_labels=6)
+
+    whole = {sample["key"]: sample for sample in tagged(ss.ShardStream(shards, **settings))}
+    assert len(whole) >= 14
+    assert any(not sample["tag_labels"] for sample in whole.values()), "one has no labelled speech"
+    frames = {key: torch.zeros(6) for key in whole}
+    num_chunks = dict.fromkeys(whole, 0)
+    for sample in tagged(ss.ShardStream(shards, chunk_seconds=3.0, **settings)):
+        assert sample["tag_labels"] == whole[sample["key"]]["tag_labels"]
+        frames[sample["key"]] += sample["tags"].sum(0)
+        num_chunks[sample["key"]] += 1
+    assert max(num_chunks.values()) > 5
+    for key, sample in whole.items():  # each edge of a chunk may round a frame away
+        assert bool(((frames[key] - sample["tags"].sum(0)).abs() <= num_chunks[key]).all()), key
