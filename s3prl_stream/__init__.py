@@ -25,6 +25,7 @@ _HOME = {
     "assert_resumable": "s3prl_stream.resumable",
     "build_encoder": "s3prl_stream.recipes",
     "evaluate": "s3prl_stream.downstream.evaluate",
+    "export_s3prl": "s3prl_stream.recipes.s3prl_export",
     "extract": "s3prl_stream.extraction",
     "index_shards": "s3prl_stream.shards.foreign",
     "open_shards": "s3prl_stream.shards.shardset",

@@ -1,7 +1,7 @@
-"""Checkpoints in S3PRL's formats, written.
+"""Checkpoints in S3PRL's formats, written by `ss.export_s3prl`.
 
-Files that S3PRL's `tera_local`, `mockingjay_local`, `audio_albert_local`, `apc_local`, `npc_local` and
-`distilhubert_local` load.
+S3PRL's `tera_local`, `mockingjay_local`, `audio_albert_local`, `apc_local`, `npc_local` and `distilhubert_local` load
+them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
 from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.recipes.run_folder import load_objective, read_settings, recipe_of, run_of
 
 SEQUENCE_LENGTH = 1500
 """What S3PRL's configurations say of the longest input (frames); its upstreams cut longer ones."""
@@ -44,6 +45,15 @@ def to_s3prl(recipe: Recipe, objective: nn.Module) -> dict[str, Any]:
 def save_s3prl(recipe: Recipe, objective: nn.Module, path: str | Path) -> None:
     """Write `to_s3prl` to a file, tensors on the CPU."""
     torch.save(to_s3prl(recipe, objective.cpu()), path)
+
+
+def export_s3prl(run: str | Path, path: str | Path) -> None:
+    """Write the network of a run of `pretrain`, or of one of its checkpoints, for S3PRL's `*_local` upstreams.
+
+    Raises:
+        UsageError: no run there, or a network or features that S3PRL does not have.
+    """
+    save_s3prl(recipe_of(read_settings(run_of(run))), load_objective(run), path)
 
 
 def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]:
