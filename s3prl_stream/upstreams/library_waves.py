@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models.wave import MIN_SAMPLES, conv_frames, norm_over_time
-from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, sizes_of
+from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs
 from s3prl_stream.upstreams.waves import padded
 
 
@@ -77,7 +77,7 @@ class LibraryUpstream(Upstream):
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
         """See `Upstream.forward`."""
-        wav_BT, len_B = padded(wavs, sizes_of(wavs, lengths), next(self.parameters()).device)
+        wav_BT, len_B = padded(wavs, lengths, next(self.parameters()).device)
         if wav_BT.shape[1] < MIN_SAMPLES:
             wav_BT = nn.functional.pad(wav_BT, (0, MIN_SAMPLES - wav_BT.shape[1]))
         if self.normalize:

@@ -32,7 +32,7 @@ class WaveUpstream(Upstream):
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
         """See `Upstream.forward`."""
-        wav_BT, len_B = padded(wavs, sizes_of(wavs, lengths), next(self.parameters()).device)
+        wav_BT, len_B = padded(wavs, lengths, next(self.parameters()).device)
         hidden_states: list[Tensor] = self.encoder(wav_BT, len_B)
         if self.head is not None:
             hidden_states = [*hidden_states, *self.head(hidden_states[-1]).unbind(1)]
@@ -48,11 +48,16 @@ class WaveUpstream(Upstream):
         return dict(self.encoder.state_dict()) if isinstance(self.encoder, WaveEncoder) else None
 
 
-def padded(wavs: Wavs, sizes: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(float32 [B, T] with zeros after the valid samples, lengths [B]), on the device."""
+def padded(wavs: Wavs, lengths: Lengths | None, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(float32 [B, T] with zeros after the valid samples, lengths int64 [B]), on the device.
+
+    A batch that lies there already, with its lengths, is not waited for.
+    """
     if isinstance(wavs, Tensor):
-        wav_BT = wavs[:, : max(sizes)].to(device, torch.float32)
-        len_B = torch.tensor(sizes, device=device)
+        wav_BT = wavs.to(device, torch.float32)
+        valid = [wavs.shape[1]] * len(wavs) if lengths is None else lengths
+        len_B = torch.as_tensor(valid, dtype=torch.int64).to(device)
         return wav_BT * (torch.arange(wav_BT.shape[1], device=device) < len_B[:, None]), len_B
+    sizes = sizes_of(wavs, lengths)
     rows = [torch.as_tensor(wav)[:size].to(device, torch.float32) for wav, size in zip(wavs, sizes, strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(sizes, device=device)

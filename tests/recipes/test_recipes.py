@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +94,12 @@ def test_legacy_brings_s3prls_optimizer_with_it() -> None:
 def test_mistakes_are_told(call: Any, said: str) -> None:
     with pytest.raises(ss.UsageError, match=said):
         call()
+
+
+@pytest.mark.parametrize("name", ["tera_fbank", "tera_slim", "tera_large_batch", "mockingjay_large"])
+def test_variants_train(name: str, sample_set: Path, tmp_path: Path) -> None:
+    """The seven by their own names do in tests/integration."""
+    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8, "max_batch_seconds": 6.0}
+    result = ss.pretrain(name, sample_set, steps=2, out=tmp_path, device="cpu", quiet=True, crop_seconds=1.0, **sizes)
+    assert result.loss is not None
+    assert ss.upstream(tmp_path).hidden_size == 8
