@@ -23,7 +23,10 @@ class Categories:
     def __init__(self, labels: Iterable[Any]) -> None:
         if isinstance(labels, str):
             raise UsageError(f"categories: {labels!r} is one string; give a list of labels.")
-        found = {label for label in labels if label is not None}
+        try:
+            found = {_plain(label) for label in labels if label is not None}
+        except TypeError as error:
+            raise UsageError(f"categories must be strings or integers: {error}.") from None
         wrong = next((label for label in found if not isinstance(label, str | int)), None)
         if wrong is not None or not found:
             problem = "there are none" if wrong is None else f"{wrong!r} is a {type(wrong).__name__}"
@@ -39,7 +42,7 @@ class Categories:
             SampleError: reason "unknown_label".
         """
         try:
-            return self._ids[label]
+            return self._ids[_plain(label)]
         except (KeyError, TypeError):
             raise SampleError(
                 f"{key}: the label {label!r:.80} is none of the {len(self)} categories "
@@ -61,3 +64,8 @@ class Categories:
 
     def __repr__(self) -> str:
         return f"<Categories {len(self)}, {self.fingerprint}>"
+
+
+def _plain(label: Any) -> Any:
+    """A number of numpy's or torch's as one of Python's."""
+    return label.item() if hasattr(label, "item") else label

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from s3prl_stream.errors import SampleError
+from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.stage import Alias, Samples, Source, Stage, chained, root_of
 from s3prl_stream.sample import Sample
@@ -103,8 +103,7 @@ class EncodeMultipleCategory(Stage):
             return
         root = root_of(source)
         if isinstance(self.labels, str):
-            rows = [row for row in root.column(self.labels) if row is not None]
-            columns: list[Iterable[Any]] = list(zip(*rows, strict=False))
+            columns: list[Iterable[Any]] = list(zip(*_lists(root.column(self.labels), self), strict=False))
         else:
             columns = [root.column(name) for name in self.labels]
         self.categories = [Categories(column) for column in columns]
@@ -113,7 +112,7 @@ class EncodeMultipleCategory(Stage):
         assert self.categories is not None
         key = str(sample["key"])
         if isinstance(self.labels, str):
-            labels = list(_label(sample, self.labels))
+            labels = _label_list(sample, self.labels)
         else:
             labels = [_label(sample, name) for name in self.labels]
         if len(labels) != len(self.categories):
@@ -158,19 +157,37 @@ class EncodeMultiLabel(Stage):
     def prepare(self, source: Source) -> None:
         """Find the categories, if none were given."""
         if self.categories is None:
-            rows = root_of(source).column(self.labels)
-            self.categories = Categories(label for row in rows if row is not None for label in row)
+            rows = _lists(root_of(source).column(self.labels), self)
+            self.categories = Categories(label for row in rows for label in row)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         assert self.categories is not None
         binary_C = torch.zeros(len(self.categories))
-        for label in _label(sample, self.labels):
+        for label in _label_list(sample, self.labels):
             binary_C[self.categories.encode(label, str(sample["key"]))] = 1.0
         yield {**sample, "binary_labels": binary_C}
 
 
 def _as_categories(labels: Iterable[Any]) -> Categories:
     return labels if isinstance(labels, Categories) else Categories(labels)
+
+
+def _lists(rows: Iterable[Any], stage: Stage) -> Iterator[Sequence[Any]]:
+    """The lists of labels of the root, without the samples that have none."""
+    for row in rows:
+        if isinstance(row, str) or not (row is None or isinstance(row, Iterable)):
+            raise UsageError(f"{type(stage).__name__}: the labels of a sample are a list; found {row!r:.80}.")
+        if row is not None:
+            yield list(row)
+
+
+def _label_list(sample: Sample, name: str) -> list[Any]:
+    labels = _label(sample, name)
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise SampleError(
+            f"{sample['key']}: {name!r} must be a list of labels; found {labels!r:.80}", reason="no_label"
+        )
+    return list(labels)
 
 
 def _label(sample: Sample, name: str) -> Any:

@@ -545,7 +545,10 @@ def _accepting(
             settings[name] = value if values is None else values[value]
         names = {key_names[name]: settings.pop(name) for name in list(settings) if name in key_names}
         self.names = {key: name for key, name in names.items() if key != name}
-        init(self, *arguments, **settings)
+        try:
+            init(self, *arguments, **settings)
+        except TypeError as error:  # a setting that is missing, or of a type that cannot be compared
+            raise UsageError(f"{stage}: {str(error).replace(f'{stage}.__init__() ', '')}") from error
 
     return init_with_more_names
 

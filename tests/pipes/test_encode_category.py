@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,20 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
             EncodeCategory(categories=wrong)
     with pytest.raises(UsageError, match="train_category_encoder=False has no meaning here; say it by categories"):
         EncodeCategory(train_category_encoder=False)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("pipe", [EncodeMultiLabel, EncodeMultipleCategory])
+def test_a_text_is_no_list_of_labels(pipe: Any) -> None:
+    with pytest.raises(UsageError, match="labels of a sample are a list; found 'dog'"):
+        pipe()([{"labels": "dog"}])
+    slots = [["dog"]] if pipe is EncodeMultipleCategory else ["dog"]
+    with pytest.raises(SampleError, match="must be a list of labels; found 'dog'"):
+        list(pipe(categories=slots)([{"labels": "dog"}]))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    chain = EncodeCategory()([{"label": np.int64(7)}, {"label": 3}])
+    assert [sample["class_id"] for sample in chain] == [1, 0]
 
 
 def test_categories_sort_numbers_before_texts_and_hash_by_content() -> None:
