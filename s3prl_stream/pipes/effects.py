@@ -1,6 +1,6 @@
 """Effects in sox's spelling, such as [["gain", "-3.0"], ["pitch", "200"]], without sox.
 
-Filters are torchaudio's (`filters.py`), tempo and pitch are WSOLA (`tempo.py`), speed and rate are soxr. They are
+Filters are biquads (`filters.py`), tempo and pitch are WSOLA (`tempo.py`), speed and rate are soxr. They are
 meant to be sox's own effects: what was compared with the program is in tests/pipes/test_effects.py.
 """
 
@@ -36,8 +36,7 @@ def apply_effects(wav: F32, sample_rate: int, effects: Effects, rng: np.random.G
         (float32 [T'] or [C', T'], sample rate in Hz).
 
     Raises:
-        UsageError: an unknown effect or argument, a frequency above half the sample rate, dither without `rng`, or
-            torchaudio, which the filters need, cannot be imported.
+        UsageError: an unknown effect or argument, a frequency above half the sample rate, or dither without `rng`.
     """
     for apply in [_parse(effect) for effect in effects]:
         wav, sample_rate = apply(wav, sample_rate, rng)

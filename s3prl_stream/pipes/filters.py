@@ -1,4 +1,4 @@
-"""The filters of sox by torchaudio's functions: their arguments in sox's units, made into what those take."""
+"""The filters of sox: their arguments in its units, and their coefficients."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from s3prl_stream.errors import UsageError
 F32: TypeAlias = npt.NDArray[np.float32]
 Sound: TypeAlias = tuple[F32, int]
 """(float32 [T] or [C, T], Hz)."""
+Coefficients: TypeAlias = tuple[list[float], list[float]]
+"""(b, a) of H(z) = (b0 + b1 / z + ...) / (a0 + a1 / z + ...)."""
 Apply: TypeAlias = Callable[[F32, int, np.random.Generator | None], Sound]
 
 
 def biquad(function: str, default_unit: str, arguments: Sequence[str], flags: str = "", default: str = "") -> Apply:
-    """Of torchaudio's biquads those which take a frequency, a width and, the equaliser, a gain.
+    """The filters which take a frequency, a width and, the equaliser, a gain.
 
     Only `band` may go without a width and has no default: half its frequency.
     """
@@ -26,18 +28,18 @@ def biquad(function: str, default_unit: str, arguments: Sequence[str], flags: st
     asked = [argument for argument in arguments if argument in flags.split()]
     hertz = number(given[0])
     width = _width(given[1] if len(given) > 1 else default or f"{hertz / 2}h", default_unit)
-    settings: dict[str, Any] = {"gain": number(given[2])} if function == "equalizer" else {}
+    settings: dict[str, Any] = {"gain_db": number(given[2])} if function == "equalizer" else {}
     if len(given) > 2 + len(settings) or len(asked) > 1 or hertz <= 0:
         raise UsageError("a frequency above 0, and no more arguments than that")
     if asked and flags == "-1 -2":
         if asked == ["-1"]:
             return _one_pole(function, hertz)
     elif asked:
-        settings[{"bandpass": "const_skirt_gain", "band": "noise"}[function]] = True
+        settings[{"bandpass": "skirt", "band": "noise"}[function]] = True
 
     def apply(wav: F32, rate: int, _: Any) -> Sound:
         _check_frequency(function, hertz, rate)
-        return _with_torchaudio(f"{function}_biquad", wav, rate, hertz, Q=width(hertz, rate, 0.0), **settings), rate
+        return _filtered(wav, _coefficients(function, hertz, rate, width(hertz, rate, 0.0), **settings)), rate
 
     return apply
 
@@ -52,7 +54,7 @@ def tone(function: str, default_hertz: str, arguments: Sequence[str]) -> Apply:
 
     def apply(wav: F32, rate: int, _: Any) -> Sound:
         _check_frequency(function, hertz, rate)
-        return _with_torchaudio(f"{function}_biquad", wav, rate, gain_db, hertz, Q=width(hertz, rate, gain_db)), rate
+        return _filtered(wav, _coefficients(function, hertz, rate, width(hertz, rate, gain_db), gain_db)), rate
 
     return apply
 
@@ -65,25 +67,65 @@ def _one_pole(function: str, hertz: float) -> Apply:
         pole = math.exp(-2.0 * math.pi * hertz / rate)
         high = (1.0 + pole) / 2.0
         b0, b1 = (1.0 - pole, 0.0) if function == "lowpass" else (high, -high)
-        return _with_torchaudio("biquad", wav, b0, b1, 0.0, 1.0, -pole, 0.0), rate
+        return _filtered(wav, ([b0, b1], [1.0, -pole])), rate
 
     return apply
 
 
-def _with_torchaudio(function: str, wav: F32, *arguments: float, **settings: Any) -> F32:
+def _coefficients(
+    function: str, hertz: float, rate: int, q: float, gain_db: float = 0.0, *, skirt: bool = False, noise: bool = False
+) -> Coefficients:
+    """(b, a) of a biquad: those of R. Bristow-Johnson's "Audio EQ Cookbook", and sox's `band`."""
+    angle = 2.0 * math.pi * hertz / rate
+    cos, alpha, amplitude = math.cos(angle), math.sin(angle) / (2.0 * q), 10.0 ** (gain_db / 40.0)
+    if function == "band":
+        return _band(hertz, rate, hertz / q, noise=noise)
+    if function in ("bass", "treble"):
+        return _shelf(amplitude, -cos if function == "treble" else cos, 2.0 * math.sqrt(amplitude) * alpha, function)
+    boost = alpha * amplitude if function == "equalizer" else alpha
+    cut = alpha / amplitude if function == "equalizer" else alpha
+    through = math.sin(angle) / 2.0 if skirt else alpha
+    b = {
+        "lowpass": [(1.0 - cos) / 2.0, 1.0 - cos, (1.0 - cos) / 2.0],
+        "highpass": [(1.0 + cos) / 2.0, -1.0 - cos, (1.0 + cos) / 2.0],
+        "bandpass": [through, 0.0, -through],
+        "bandreject": [1.0, -2.0 * cos, 1.0],
+        "allpass": [1.0 - alpha, -2.0 * cos, 1.0 + alpha],
+        "equalizer": [1.0 + boost, -2.0 * cos, 1.0 - boost],
+    }[function]
+    return b, [1.0 + cut, -2.0 * cos, 1.0 - cut]
+
+
+def _shelf(amplitude: float, cos: float, slope: float, function: str) -> Coefficients:
+    """Of `bass`; with the sign of the cosine changed it is `treble`, but for the signs of the middle coefficients."""
+    more, less = amplitude + 1.0, amplitude - 1.0
+    b = [
+        amplitude * (more - less * cos + slope),
+        2.0 * amplitude * (less - more * cos),
+        amplitude * (more - less * cos - slope),
+    ]
+    a = [more + less * cos + slope, -2.0 * (less + more * cos), more + less * cos - slope]
+    if function == "treble":
+        b[1], a[1] = -b[1], -a[1]
+    return b, a
+
+
+def _band(hertz: float, rate: int, width_hertz: float, *, noise: bool) -> Coefficients:
+    a2 = math.exp(-2.0 * math.pi * width_hertz / rate)
+    a1 = -4.0 * a2 / (1.0 + a2) * math.cos(2.0 * math.pi * hertz / rate)
+    b0 = math.sqrt(1.0 - a1 * a1 / (4.0 * a2)) * (1.0 - a2)
+    if noise:
+        b0 = math.sqrt(((1.0 + a2) ** 2 - a1 * a1) * (1.0 - a2) / (1.0 + a2))
+    return [b0, 0.0, 0.0], [1.0, a1, a2]
+
+
+def _filtered(wav: F32, coefficients: Coefficients) -> F32:
     """In float64: at low frequencies the recursion in float32 is off by 60 dB below the signal."""
-    try:
-        import torch
-        from torchaudio import functional
-    except (ImportError, OSError, RuntimeError) as error:
-        raise UsageError(
-            f"the filters among the effects need torchaudio, which cannot be imported here ({error}). torch 2.11.0 "
-            "with torchaudio 2.11.0 work together; gain, speed, tempo and pitch do without."
-        ) from error
+    from scipy.signal import lfilter
+
     if not wav.shape[-1]:
         return wav
-    filtered = getattr(functional, function)(torch.from_numpy(wav).double(), *arguments, **settings)
-    result: F32 = filtered.numpy().astype(np.float32)
+    result: F32 = lfilter(*coefficients, wav.astype(np.float64)).astype(np.float32)
     return result
 
 

@@ -11,7 +11,7 @@ import torch
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.arguments import number_range, probability
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
-from s3prl_stream.pipes.rooms import DIRECT_AT, F32, RirBank, good_fft_size, reverberated, simulated
+from s3prl_stream.pipes.rooms import DIRECT_AT, F32, RirBank, fft_size, reverberated, simulated
 from s3prl_stream.pipes.stage import Samples, chained
 from s3prl_stream.sample import Batch, Sample
 
@@ -93,7 +93,7 @@ class Reverberation(OnBatch):
         """The batch with each row in its room."""
         wav_BT = batch["wav"]
         longest = wav_BT.shape[1]
-        num_points = good_fft_size(longest + drawn["response"].shape[1] - 1)
+        num_points = fft_size(longest + drawn["response"].shape[1] - 1)
         spectrum = torch.fft.rfft(wav_BT.double(), num_points)
         spectrum *= torch.fft.rfft(drawn["response"].double(), num_points)
         wet_BT = torch.fft.irfft(spectrum, num_points)[:, DIRECT_AT : DIRECT_AT + longest].float()

@@ -68,41 +68,23 @@ def simulated(
 def reverberated(wav: F32, response: F32) -> F32:
     """wav float32 [T] convolved with a response float32 [R] -> [T]; the direct sound stays where it is.
 
-    By FFT, block by block (overlap-add), in float64 and in one thread.
+    By one FFT, in one thread and in float64: in float32 it takes four fifths of the time, and leaves noise that shows
+    in the log spectra of what is quiet.
     """
+    import scipy.fft
+
     if not len(wav):
         return wav
-    num_points = _block_points(len(response), len(wav))
-    step = num_points - len(response) + 1
-    spectrum = np.fft.rfft(response, num_points)
-    num_blocks = -(-len(wav) // step)
-    blocks = np.zeros((num_blocks, num_points))
-    padded = np.zeros(num_blocks * step, dtype=np.float64)
-    padded[: len(wav)] = wav
-    blocks[:, :step] = padded.reshape(num_blocks, step)
-    parts = np.fft.irfft(np.fft.rfft(blocks) * spectrum, num_points)
-    out = np.zeros(num_blocks * step + num_points)
-    for number, part in enumerate(parts):
-        out[number * step : number * step + num_points] += part
-    result: F32 = out[DIRECT_AT : DIRECT_AT + len(wav)].astype(np.float32)
+    num_points = fft_size(len(wav) + len(response) - 1)
+    spectrum = scipy.fft.rfft(wav.astype(np.float64), num_points)
+    spectrum *= scipy.fft.rfft(response.astype(np.float64), num_points)
+    wet = scipy.fft.irfft(spectrum, num_points, overwrite_x=True)
+    result: F32 = wet[DIRECT_AT : DIRECT_AT + len(wav)].astype(np.float32)
     return result
 
 
-def good_fft_size(least: int) -> int:
-    """The smallest number from `least` on that has no prime factor above 5."""
-    size = max(least, 1)
-    while True:
-        rest = size
-        for factor in (2, 3, 5):
-            while rest % factor == 0:
-                rest //= factor
-        if rest == 1:
-            return size
-        size += 1
+def fft_size(least: int) -> int:
+    """The number of points, from `least` on, whose FFT costs least."""
+    import scipy.fft
 
-
-def _block_points(response_samples: int, num_samples: int) -> int:
-    """A power of two, near the one that costs least: about four times the response, not more than all of it at once."""
-    longest = response_samples + num_samples - 1
-    wanted = min(max(4 * response_samples, 1024), longest)
-    return 1 << (wanted - 1).bit_length()
+    return int(scipy.fft.next_fast_len(least, real=True))

@@ -41,7 +41,7 @@ class DrawAhead(Stage):
         sketch = sample
         for stage in self.stages:
             of_stage = stage.draw(sketch, stage.rng(sample))
-            drawn |= {f"{stage.stage_id}/{name}": value for name, value in of_stage.items()}
+            drawn |= {f"{stage.stage_id}/{name}": _exact(value) for name, value in of_stage.items()}
             sample = stage.noted(sample, **numbers_of(of_stage)) if of_stage else sample
             sketch = stage.sketch(sketch)
         yield {**sample, **drawn}
@@ -71,8 +71,8 @@ class DeviceTail:
                 prefix = f"{stage.stage_id}/"
                 names = [name for name in batch if name.startswith(prefix)]
                 drawn = Drawn(
-                    {name.removeprefix(prefix): moved.pop(name) for name in names},
-                    {name.removeprefix(prefix): batch[name] for name in names},
+                    {name.removeprefix(prefix): _one_a_row(moved.pop(name)) for name in names},
+                    {name.removeprefix(prefix): _one_a_row(batch[name]) for name in names},
                     lengths,
                 )
                 moved = stage.on_batch(moved, drawn)
@@ -101,6 +101,17 @@ class DeviceTail:
         using.wait_stream(self._copying)
         moved.record_stream(using)
         return moved
+
+
+def _exact(value: Any) -> Any:
+    """A float as float64 [1]: collated it would be float32, and a waveform scaled by it would have other last bits."""
+    return torch.tensor([value], dtype=torch.float64) if isinstance(value, float) else value
+
+
+def _one_a_row(values: Any) -> Any:
+    """float64 [B, 1] -> [B]: what `_exact` has become. Other draws as they are."""
+    exact = isinstance(values, Tensor) and values.dtype == torch.float64 and values.shape[1:] == (1,)
+    return values[:, 0] if exact else values
 
 
 def _packed(tensors: dict[str, Tensor], *, pin: bool) -> tuple[Tensor, dict[str, int]]:
