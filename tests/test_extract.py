@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,21 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
     again = ss.extract(sample_set, up, tmp_path / "whole", **settings)
     assert (again.first_sample, again.samples) == (report.samples, report.samples)
     assert (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path, up: Any) -> None:
+    shutil.copytree(sample_set, tmp_path / "broken")
+    table = ss.open_shards(sample_set).table().to_pylist()
+    row = next(one for one in table if one["seconds"] < 0.8)
+    path = tmp_path / "broken" / row["shard"]
+    content = bytearray(path.read_bytes())
+    content[row["offset"] + row["size"] // 2] ^= 0xFF
+    path.write_bytes(content)
+    report = ss.extract(tmp_path / "broken", up, tmp_path / "set", **FEW)
+    expected = {one["key"] for one in table if one["seconds"] < 0.8} - {row["key"]}
+    assert (report.damaged, rows_of(tmp_path / "set").keys()) == (1, expected)
+    line = json.loads((tmp_path / "set" / "left_out.jsonl").read_text())
+    assert (line["key"], line["reason"], line["kind"]) == (row["key"], "crc", "damaged")
 
 
 def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

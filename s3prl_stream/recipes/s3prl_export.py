@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
+from s3prl_stream.pipes.features import NUM_FREQUENCIES
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import load_objective, read_settings, recipe_of, run_of
 
@@ -65,7 +66,8 @@ def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[s
     if front_end.kind == "logmel80":
         channel = {"feat_type": "mel", "channel": 0, "log": True, "delta": front_end.deltas, "cmvn": True}
         audio = {"target_level": -25, "win_ms": 25, "hop_ms": 10, "n_freq": 201, "n_mels": 80, "n_mfcc": 13}
-        audio |= {"input": channel, "target": channel}
+        linear = {**channel, "feat_type": "linear", "channel": 1}
+        audio |= {"input": channel, "target": linear if model.target_dim == NUM_FREQUENCIES else channel}
     else:
         window = {"frame_length": 25.0, "frame_shift": 10.0}
         audio = {

@@ -7,6 +7,7 @@ its schedule as objects; these two classes alone are let through, as inert stand
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
 from s3prl_stream.models.wave import KERNELS, STRIDES, WaveEncoder
 from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.masked import LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
 
 
@@ -78,7 +81,7 @@ def from_s3prl(checkpoint: Mapping[str, Any], path: str, *, legacy: bool = False
 
 
 def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:
-    config = checkpoint["Upstream_Config"] if "Upstream_Config" in checkpoint else checkpoint["Config"]
+    config = upstream_config(checkpoint)
     sizes = config["transformer"]
     if sizes["pre_layer_norm"] or sizes["hidden_act"] != "gelu":
         raise UsageError(
@@ -91,10 +94,11 @@ def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict
         weight_names.s3prl_transformer(sizes["num_hidden_layers"], share_layers=share),
     )
     head = weight_names.to_ours(checkpoint["SpecHead"], weight_names.s3prl_transformer_head())
-    audio = config["audio"]
-    name = "mockingjay" if "kaldi" in audio else "audio_albert" if share else "tera"
+    front_end = _front_end(config["audio"], path)
     feat_dim, target_dim = encoder["project.weight"].shape[1], len(head["output.bias"])
-    recipe = find_recipe(name).having(
+    plain = "mockingjay_large" if target_dim == 201 else "audio_albert" if share else "tera"
+    named = find_recipe(plain if front_end == LOGMEL else "mockingjay")
+    recipe = dataclasses.replace(named, front_end=front_end).having(
         {
             "feat_dim": feat_dim,
             "target_dim": target_dim,
@@ -107,10 +111,37 @@ def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict
             "share_layers": share,
         }
     )
-    expected = None if recipe.front_end is None else recipe.front_end.feat_dim
-    if feat_dim != expected:
-        raise UsageError(f"{path}: features of {feat_dim} dimensions; {name} is built here on {expected}")
+    if feat_dim != front_end.feat_dim:
+        raise UsageError(f"{path}: a network on {feat_dim} dimensions, features of {front_end.feat_dim}")
     return recipe, _prefixed(encoder=encoder, head=head)
+
+
+def upstream_config(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of a transformer's checkpoint; older ones have it under another name."""
+    config: Mapping[str, Any] = checkpoint["Upstream_Config" if "Upstream_Config" in checkpoint else "Config"]
+    return config
+
+
+def _front_end(audio: Mapping[str, Any], path: str) -> FrontEnd:
+    """The features of a transformer's checkpoint.
+
+    Raises:
+        UsageError: features that are not built here.
+    """
+    if "kaldi" in audio:
+        kaldi = audio["kaldi"]
+        plain = kaldi["feat_type"] == "fbank" and kaldi["fbank"]["num_mel_bins"] == 80 and audio["cmvn"]["use_cmvn"]
+        front_end = FrontEnd("fbank80_povey", deltas=int(audio["delta"]["order"]))
+    else:
+        mel = audio["input"]
+        plain = mel["feat_type"] == "mel" and mel["log"] and mel["cmvn"] and audio["n_mels"] == 80
+        plain = plain and audio["n_freq"] == 201 and audio["target_level"] == -25
+        front_end = FrontEnd("logmel80", target_db=-25.0, deltas=int(mel["delta"]))
+    if not plain:
+        raise UsageError(
+            f"{path}: features {audio}; built here are 80 bins of log-mel at -25 dB or of Kaldi's, with CMVN"
+        )
+    return front_end
 
 
 def _model(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.recipes.s3prl_import import from_s3prl, load_s3prl_hubert, read_checkpoint
+from s3prl_stream.recipes.s3prl_import import from_s3prl, load_s3prl_hubert, read_checkpoint, upstream_config
 from s3prl_stream.upstreams.runs import upstream_of
 from s3prl_stream.upstreams.torchaudio_models import file_upstream
 from s3prl_stream.upstreams.upstream import Upstream
@@ -26,6 +26,9 @@ def checkpoint_upstream(path: Path, *, legacy: bool) -> Upstream:
         encoder.legacy = legacy
         return WaveUpstream(encoder)
     try:
-        return upstream_of(*from_s3prl(checkpoint, str(path), legacy=legacy))
+        recipe, objective = from_s3prl(checkpoint, str(path), legacy=legacy)
+        cut = legacy and "Transformer" in checkpoint
+        max_frames = int(upstream_config(checkpoint)["task"]["sequence_length"]) if cut else 0
+        return upstream_of(recipe, objective, max_frames=max_frames or None)
     except KeyError as error:
         raise UsageError(f"{path}: no {error} in it; this is no checkpoint of an upstream") from error

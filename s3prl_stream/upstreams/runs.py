@@ -26,8 +26,11 @@ def run_upstream(path: Path, *, trained: bool, seed: int, encoder: nn.Module | N
     return upstream_of(recipe_of(settings), objective)
 
 
-def upstream_of(recipe: Recipe, objective: nn.Module) -> Upstream:
-    """An upstream of a recipe's network; DistilHuBERT's predictions of its teacher's layers are hidden states too."""
+def upstream_of(recipe: Recipe, objective: nn.Module, *, max_frames: int | None = None) -> Upstream:
+    """An upstream of a recipe's network; DistilHuBERT's predictions of its teacher's layers are hidden states too.
+
+    `max_frames` is that of `FeatureUpstream`.
+    """
     encoder: nn.Module = objective.encoder  # type: ignore[assignment]
     if recipe.front_end is None:
         head: nn.Module = objective.head  # type: ignore[assignment]
@@ -37,4 +40,6 @@ def upstream_of(recipe: Recipe, objective: nn.Module) -> Upstream:
             if shown
             else WaveUpstream(encoder)
         )
-    return FeatureUpstream(encoder, recipe.front_end, norm=recipe.stream_settings.norm, legacy=recipe.legacy)
+    return FeatureUpstream(
+        encoder, recipe.front_end, norm=recipe.stream_settings.norm, legacy=recipe.legacy, max_frames=max_frames
+    )

@@ -59,13 +59,22 @@ class FeatureUpstream(Upstream):
         front_end: from waveforms to features.
         norm: of the features, as in `ExtractFeat`.
         legacy: features as S3PRL computes them for a batch, see `FrontEnd.legacy_features`.
+        max_frames: longer inputs are cut into pieces of like length no longer than this, each by itself, as S3PRL's
+            transformers do; None: they are not.
     """
 
     def __init__(
-        self, encoder: nn.Module | None, front_end: FrontEnd, *, norm: str = "utterance", legacy: bool = False
+        self,
+        encoder: nn.Module | None,
+        front_end: FrontEnd,
+        *,
+        norm: str = "utterance",
+        legacy: bool = False,
+        max_frames: int | None = None,
     ) -> None:
         super().__init__()
         self.legacy = legacy
+        self.max_frames = max_frames
         self.encoder = encoder
         self.front_end = front_end
         self.norm = norm
@@ -86,9 +95,18 @@ class FeatureUpstream(Upstream):
         feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
         if self.encoder is None:
             return [feat_BFD]
-        hidden_states: list[Tensor] | Tensor = self.encoder(
-            feat_BFD, torch.tensor([len(feat) for feat in feats], device=device)
-        )
+        return self._encoded(feat_BFD, torch.tensor([len(feat) for feat in feats], device=device))
+
+    def _encoded(self, feat_BFD: Tensor, feat_len_B: Tensor) -> list[Tensor]:
+        assert self.encoder is not None
+        if self.max_frames is not None and feat_BFD.shape[1] > self.max_frames:
+            pieces, first = [], 0
+            for piece_BFD in feat_BFD.chunk(-(-feat_BFD.shape[1] // self.max_frames), dim=1):
+                valid_B = (feat_len_B - first).clamp(min=0, max=piece_BFD.shape[1])
+                pieces.append(self.encoder(piece_BFD, valid_B))
+                first += piece_BFD.shape[1]
+            return [torch.cat(layer, dim=1) for layer in zip(*pieces, strict=True)]
+        hidden_states: list[Tensor] | Tensor = self.encoder(feat_BFD, feat_len_B)
         return [hidden_states] if isinstance(hidden_states, Tensor) else hidden_states
 
     def num_frames(self, lengths: Lengths) -> Tensor:

@@ -25,6 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tera_fbank": SMALL_TRANSFORMER,
     "mockingjay": SMALL_TRANSFORMER,
     "audio_albert": {**SMALL_TRANSFORMER, "num_layers": 3},
+    "mockingjay_large": SMALL_TRANSFORMER,
     "apc": SMALL,
     "vq_apc": {**SMALL, "codebook_sizes": (8, 8)},
     "npc": {**SMALL, "num_blocks": 2, "codebook_sizes": (4, 4)},
@@ -67,6 +68,19 @@ def test_from_the_waveforms_of_a_batch(reference: Path, model: str) -> None:
     for one, two in zip(found, given["hidden_states"], strict=True):
         torch.testing.assert_close(one[valid], torch.from_numpy(two)[valid], atol=tolerance, rtol=0)
     assert_interface(ss.upstream(reference / model / "weights_only.ckpt"), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("model", ["tera", "audio_albert", "mockingjay"])
+def test_long_inputs_are_cut_as_in_s3prl(reference: Path, model: str) -> None:
+    given = np.load(reference / model / "extract.npz")
+    wav = torch.from_numpy(np.load(reference / "common" / "wavs.npz")["wav1"].astype(np.float32) / 32768)
+    up: Any = ss.upstream(reference / model / "weights_only.ckpt", legacy=True)
+    assert up.max_frames == 1500
+    up.max_frames = 150
+    with torch.no_grad():
+        last = up([wav])[-1][0]
+    torch.testing.assert_close(last, torch.from_numpy(given["chunked150_last"]), atol=2e-4, rtol=0)
+    assert ss.upstream(reference / model / "weights_only.ckpt").max_frames is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("model", MODELS)
