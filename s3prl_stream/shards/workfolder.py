@@ -168,9 +168,7 @@ def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
     base = store.folder / WORK_FOLDER if is_local and isinstance(store, LocalStore) else Path(tempfile.gettempdir())
     prefix = _SCRATCH if is_local else _TEMPORARY
     base.mkdir(parents=True, exist_ok=True)
-    for old in base.glob(f"{prefix}*"):
-        if is_known_dead(old.name.removeprefix(prefix)):
-            shutil.rmtree(old, ignore_errors=True)
+    _remove_scratch_of_the_dead(base, prefix)
     folder = base / f"{prefix}{owner}"
     folder.mkdir(mode=0o700)
     try:
@@ -179,11 +177,20 @@ def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _remove_scratch_of_the_dead(base: Path, prefix: str) -> None:
+    for old in base.glob(f"{prefix}*"):
+        if is_known_dead(old.name.removeprefix(prefix)):
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def remove_work(store: Store) -> None:
     """The work folder, apart from what belongs to packs that may be alive."""
     for name, _ in store.list(f"{WORK_FOLDER}/"):
-        if not name.startswith((f"{WORK_FOLDER}/alive/", f"{WORK_FOLDER}/{_SCRATCH}")):
+        kind, _, owner = name.removeprefix(f"{WORK_FOLDER}/").partition("/")
+        if not kind.startswith(_SCRATCH) and (kind != "alive" or is_known_dead(owner)):
             store.delete(name)
+    if isinstance(store, LocalStore):
+        _remove_scratch_of_the_dead(store.folder / WORK_FOLDER, _SCRATCH)
     remove_empty_folders(store)
 
 

@@ -1,0 +1,89 @@
+"""A corpus, and packs of it in processes of their own that are killed at random moments, for tests.
+
+python -m integration.packing RECORDINGS OUT ENGINE WORKERS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+TESTS = Path(__file__).resolve().parents[1]
+SETTINGS = {"shard_mb": 0.25, "seed": 3, "name": "set"}
+
+
+def make_recordings(folder: Path, num_files: int) -> Path:
+    """FLACs of 1 to 4 s at 16 kHz, with a damaged one and a pair of duplicates."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(num_files):
+        wav = rng.integers(-3000, 3000, int(16_000 * rng.uniform(1, 4)), dtype=np.int16)
+        soundfile.write(folder / f"clip{number:03d}.flac", wav, 16_000)
+    (folder / "clip001.flac").write_bytes((folder / "clip002.flac").read_bytes())
+    (folder / "clip003.flac").write_bytes((folder / "clip004.flac").read_bytes()[:9000])
+    return folder
+
+
+def start(
+    recordings: Path,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    workers: int,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """A pack, in a process group of its own."""
+    command = [sys.executable, "-m", "integration.packing", str(recordings), str(out), engine, str(workers)]
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        command, env={**os.environ, **(environment or {}), "PYTHONPATH": paths}, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str], seconds: float = 240) -> None:
+    """Wait for a pack, which must end well."""
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, (out, err)
+
+
+def kill_again_and_again(begin: Iterator[subprocess.Popen[str]], moments: Iterator[float], times: int) -> int:
+    """Start a pack and SIGKILL it, with all its workers or alone, `times` times; how many were still at work."""
+    at_work = 0
+    draw = random.Random(0)
+    for _ in range(times):
+        process = next(begin)
+        time.sleep(next(moments))
+        at_work += process.poll() is None
+        if draw.random() < 0.5:
+            os.kill(process.pid, signal.SIGKILL)  # its workers notice by themselves
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    return at_work
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Name -> SHA-256 of every file of a set."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """All files of a set, hidden ones too."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+if __name__ == "__main__":
+    import s3prl_stream as ss
+
+    ss.pack(ss.corpora.folder(sys.argv[1]), sys.argv[2], engine=sys.argv[3], num_workers=int(sys.argv[4]), **SETTINGS)  # type: ignore[arg-type]

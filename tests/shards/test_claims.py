@@ -1,0 +1,100 @@
+"""Claims: one of many gets a shard, the dead lose theirs, and nobody looks at a clock."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from apart import child, in_child  # noqa: F401  # the fixture
+
+from s3prl_stream.shards import claims as claiming
+from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner
+from s3prl_stream.shards.store import open_store
+
+
+def others_machine(name: str = "elsewhere") -> str:
+    return f"{name}.boot.4026.77.00ff"
+
+
+def dead_here() -> str:
+    """An owner of this machine that has ended."""
+    program = "from s3prl_stream.shards.claims import new_owner; print(new_owner())"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def check_claims(url: str | Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(claiming, "LEASE_SECONDS", 0.5)
+    store = open_store(url)
+    with Claims(url, others_machine("one")) as one, Claims(url, others_machine("two")) as two:
+        assert one.take("000001")
+        assert one.take("000001")  # it is ours already
+        assert not two.take("000001")
+        assert two.take("000002")
+        stop = time.monotonic() + 1.0
+        while time.monotonic() < stop:  # longer than a lease: both live
+            assert one.of_others() == {"000002"}
+            assert two.of_others() == {"000001"}
+            time.sleep(0.1)
+        assert not one.is_alone()
+        one.give_back("000001")
+        assert two.take("000001")
+    assert not [name for name, _ in store.list(".packing/")]  # ended as they should
+    store.write(f".packing/alive/{others_machine('killed')}", b"12")
+    store.write(".packing/claims/000007", others_machine("killed").encode())
+    store.write(".packing/claims/000008", b"who has no sign of life")
+    with Claims(url, others_machine("one")) as one:
+        assert not one.take("000007")
+        assert one.of_others() == {"000007"}  # seen for the first time: it may live
+        assert one.take("000008")
+        assert not one.is_alone()
+        time.sleep(0.6)
+        assert one.of_others() == set()
+        assert one.is_alone()
+        assert one.take("000007")
+
+
+def test_claims_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_claims(tmp_path, monkeypatch)
+
+
+@in_child
+def test_claims_in_a_store() -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        check_claims("memory:///claims", monkeypatch)
+
+
+def test_a_pack_that_was_killed_on_this_machine_is_known_at_once(tmp_path: Path) -> None:
+    owner = dead_here()
+    assert is_known_dead(owner)
+    assert not is_known_dead(new_owner())
+    assert not is_known_dead(others_machine())
+    assert not is_known_dead(owner.replace(owner.split(".")[0], "elsewhere"))
+    store = open_store(tmp_path)
+    store.write(f".packing/alive/{owner}", b"1")
+    store.write(".packing/claims/000003", owner.encode())
+    with Claims(tmp_path, new_owner()) as claims:
+        assert claims.of_others() == set()
+        assert claims.take("000003")
+
+
+def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
+    got: list[int] = []
+
+    def take(number: int) -> None:
+        for what in range(40):
+            if open_store(tmp_path).create(f"claims/{what}", str(number).encode()):
+                got.append(what)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(40))
+    assert len(os.listdir(tmp_path / "claims")) == 40  # and no half-written file is left

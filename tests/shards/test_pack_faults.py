@@ -1,0 +1,201 @@
+"""What goes wrong while packing ends in one message, an exit status, and a set that is complete or can be finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from integration.servers import Rgw
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+
+NOBODY = 65_534
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of a second."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(12):
+        wav = np.random.default_rng(number).integers(-3000, 3000, 16_000, dtype=np.int16)
+        soundfile.write(folder / f"clip{number:02d}.wav", wav, 16_000)
+    return folder
+
+
+def words(recordings: Path, out: Path | str, *options: str) -> list[str]:
+    return [
+        "pack",
+        "folder",
+        str(recordings),
+        str(out),
+        "--codec",
+        "wav",
+        "--shard-mb",
+        "0.1",
+        "--workers",
+        "0",
+        *options,
+    ]
+
+
+def run_apart(arguments: list[str], prepare: Callable[[], None] | None = None, code: str = "") -> tuple[int, list[str]]:
+    """Exit status, and the lines of stderr that are no progress."""
+    program = f"import sys\n{code}\nfrom s3prl_stream.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, preexec_fn=prepare, check=False
+    )
+    return done.returncode, [line for line in done.stderr.splitlines() if not line.startswith(("packing:", "index:"))]
+
+
+def assert_goes_on(recordings: Path, out: Path, tmp_path: Path) -> None:
+    """The same command finishes the set, whose files are those of an undisturbed one."""
+    assert main(words(recordings, out, "--name", "set")) == 0
+    assert main(words(recordings, tmp_path / "whole", "--name", "set")) == 0
+    found, wanted = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (out, tmp_path / "whole")
+    )
+    assert found == wanted
+
+
+def test_a_full_disk(recordings: Path, tmp_path: Path) -> None:
+    """No file may grow beyond 60 kB: what a shard needs is more, what stands before it less."""
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    out = tmp_path / "set"
+    status, lines = run_apart(words(recordings, out, "--name", "set"), fill)
+    assert (status, len(lines)) == (1, 1)
+    assert f"{out}: cannot be written: File too large" in lines[0]
+    assert "the same command goes on" in lines[0]
+    assert not list(out.glob("*.tar"))
+    assert_goes_on(recordings, out, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_its_own(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "disk"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", out], capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        status, lines = run_apart(words(recordings, out / "set", "--name", "set"))
+        assert (status, len(lines)) == (1, 1)
+        assert "No space left on device" in lines[0]
+        assert list((out / "set").glob("*.tar"))
+        subprocess.run(["mount", "-o", "remount,size=9m", out], check=True)
+        assert_goes_on(recordings, out / "set", tmp_path)
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
+def test_a_folder_that_may_not_be_written(recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where nobody else may look, root would have to be
+        base = Path(folder)
+        base.chmod(0o755)
+        shutil.copytree(recordings, base / "recordings").chmod(0o755)
+        (base / "closed").mkdir()
+        assert main(words(base / "recordings", base / "open")) == 0  # imports what it needs
+        capsys.readouterr()
+        (base / "closed").chmod(0o555)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(NOBODY)
+        try:
+            status = main(words(base / "recordings", base / "closed/set"))
+        finally:
+            if was_root:
+                os.seteuid(0)
+        assert status == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "closed/set: cannot be written: Permission denied" in line
+        assert not list((base / "closed").iterdir())
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "behind"])
+def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
+    code = (
+        "import os, signal, pathlib\nfrom s3prl_stream.shards.store import LocalStore\n"
+        "write, replace = LocalStore.write, pathlib.Path.replace\n"
+        "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def killing(self, name, content):\n"
+        "    if name == 'manifest.json' and MOMENT == 'before': die()\n"
+        "    write(self, name, content)\n"
+        "    if name == 'manifest.json' and MOMENT == 'behind': die()\n"
+        "def half(self, to):\n"
+        "    if self.name == 'manifest.json.partial' and MOMENT == 'during': die()\n"
+        "    return replace(self, to)\n"
+        f"LocalStore.write, pathlib.Path.replace, MOMENT = killing, half, {moment!r}\n"
+    )
+    out = tmp_path / "set"
+    status, _ = run_apart(words(recordings, out, "--name", "set"), code=code)
+    assert status == -signal.SIGKILL
+    assert (out / "manifest.json").exists() == (moment == "behind")
+    tars = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert len(tars) == 5
+    assert_goes_on(recordings, out, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == tars
+
+
+def test_text_that_is_called_audio_and_two_utterances_of_one_key(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.wav").write_text("this is no sound")
+    rows = [{"audio": str(path)} for path in sorted(recordings.iterdir())]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, [*rows, {"audio": str(tmp_path / "text.wav")}])))
+    assert main(["pack", "manifest", str(manifest), str(tmp_path / "set"), "--workers", "0"]) == 1
+    assert "text.wav: " in capsys.readouterr().out
+    assert ss.verify(tmp_path / "set", full=True).is_sound
+    manifest.write_text("\n".join(json.dumps({**row, "key": "same"}) for row in rows))
+    assert main(["pack", "manifest", str(manifest), str(tmp_path / "none"), "--workers", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "two utterances have the key 'same'" in line
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_changed_after_it_was_planned_is_damaged(recordings: Path, tmp_path: Path) -> None:
+    from s3prl_stream.shards.pack import pack_set
+    from s3prl_stream.shards.settings import PackSettings
+
+    for path in recordings.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+
+    def change(step: str, done: int, total: int | None) -> None:
+        if step == "headers":
+            (tmp_path / "clip03.wav").write_bytes((recordings / "clip03.wav").read_bytes() + b"more")
+
+    report = pack_set(ss.corpora.folder(tmp_path), tmp_path / "set", PackSettings(), progress=change)
+    assert [(one.key, one.reason) for one in report.damaged] == [("clip03", "changed")]
+
+
+def test_ray_without_a_cluster(recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not any(Path(folder, "ray").is_dir() for folder in sys.path):
+        assert main(words(recordings, tmp_path / "set", "--engine", "ray")) == 2
+        assert "pip install" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_bucket_that_denies_access(recordings: Path, rgw: Rgw, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgw.set_environment(monkeypatch)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    status, lines = run_apart(words(recordings, f"s3://{rgw.bucket}/denied/set"))
+    assert (status, len(lines)) == (1, 1)
+    assert "permission denied" in lines[0].lower()
+    assert "wrong" not in lines[0]
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", rgw.secret_key)
+    status, lines = run_apart(words(recordings, f"s3://{rgw.bucket}/denied/set"))
+    assert (status, lines) == (0, [])
