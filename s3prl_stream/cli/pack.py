@@ -31,7 +31,12 @@ def add_parser(subparsers: Any) -> None:
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
 
     for corpus in CORPORA:
-        one = corpora.add_parser(corpus.name, help=corpus.summary)
+        one = corpora.add_parser(
+            corpus.name,
+            help=corpus.summary,
+            description=corpus.about.replace("%", "%%"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         one.add_argument("root", metavar=corpus.root, help=corpus.root_help)
         for option in corpus.options:
             _add_corpus_option(one, option)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -34,6 +36,15 @@ class Corpus(NamedTuple):
         """On the command line as in Python."""
         return self.utterances.__name__
 
+    @property
+    def about(self) -> str:
+        """What the corpus is, how it is laid out and what is known of each utterance: the docstrings of its module."""
+        module = inspect.getdoc(sys.modules[self.utterances.__module__]) or ""
+        function = inspect.getdoc(self.utterances) or ""
+        return f"{module.strip()}\n\n{function.partition(_ARGUMENTS)[0].strip()}"
+
+
+_ARGUMENTS = "\n\nArgs:"
 
 SPLIT = Option("split", "repeat it, or divide names by commas", "names", metavar="NAME")
 LANGUAGE = Option("language", "codes such as en,de (default: all there are)", "names", metavar="CODE")

@@ -74,7 +74,7 @@ def _without_text(folder: Path, split: str, voice_seconds: int | None) -> Iterat
             segments = [{"start": start, "end": end, "label": "speech"} for start, end in voice]
             yield Utterance(key, audio, segments=segments, **metadata)
             continue
-        for number, (start, end) in enumerate(_grouped(voice, voice_seconds)):
+        for number, (start, end) in enumerate(grouped(voice, voice_seconds)):
             yield Utterance(f"{key}-{number:04d}", audio, start, end, **metadata)
 
 
@@ -92,7 +92,7 @@ def _described(file: Path) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     return {name: value for name, value in known.items() if value is not None}, voice
 
 
-def _grouped(voice: Sequence[tuple[float, float]], longest_seconds: int) -> Iterator[tuple[float, float]]:
+def grouped(voice: Sequence[tuple[float, float]], longest_seconds: int) -> Iterator[tuple[float, float]]:
     """Neighbouring stretches joined as long as they are together no longer than asked; the pauses stay inside."""
     if not voice:
         return

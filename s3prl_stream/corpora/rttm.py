@@ -26,8 +26,8 @@ def rttm(root: str | Path, *, rttm: str | Path | Sequence[str | Path] | None = N
     Metadata: segments (empty where nobody speaks), num_speakers, recording (its name in the RTTM); split where several
     RTTM files describe several recordings each: the last part of their names ("debug.train.rttm": "train").
 
-    A recording is found by its file's name without suffix; where that fails, by the same without accents (trñ00 as
-    trn00). One that has no file becomes an utterance that packing reports as missing. The RTTM and UEM lines go with
+    A recording is found by its file's name without suffix; where that fails, by the same without accents. One that
+    has no file becomes an utterance that packing reports as missing. The RTTM and UEM lines go with
     the set as reference.rttm and reference.uem.
 
     Args:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 from corpora import layouts
 from corpora.trees import column, listed, tree
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from s3prl_stream import corpora
+from s3prl_stream.corpora.librilight import grouped
 from s3prl_stream.errors import UsageError
 
 
@@ -35,6 +39,25 @@ def test_librilight_cuts_where_nobody_speaks(light: Path) -> None:
     assert next(iter(found)) == "960/a_book_64kb_mp3/one_64kb-0000"
     with pytest.raises(UsageError, match="voice_seconds is 0"):
         corpora.librilight(light, split="small", voice_seconds=0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), max_size=30),
+    st.integers(1, 60),
+)
+def test_stretches_are_joined_up_to_a_length_and_none_is_lost(pairs: list[tuple[int, int]], longest: int) -> None:
+    voice, now = [], 0
+    for pause, spoken in pairs:
+        voice.append((now + pause, now + pause + spoken))
+        now += pause + spoken
+    joined = list(grouped(voice, longest))
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(joined))
+    inside = [[one for one in voice if first <= one[0] and one[1] <= last] for first, last in joined]
+    assert [one for some in inside for one in some] == voice
+    for (first, last), some in zip(joined, inside, strict=True):
+        assert (first, last) == (some[0][0], some[-1][1])
+        assert len(some) == 1 or last - first <= longest
 
 
 def test_librilight_with_supervision_is_nested(light: Path) -> None:

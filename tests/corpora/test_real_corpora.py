@@ -38,6 +38,7 @@ def test_kathleen_as_ljspeech(real_data: Path, packed: Any) -> None:
     assert shards.table().column("text").null_count == 0
 
 
+@pytest.mark.slow
 def test_digits_by_a_name_pattern(real_data: Path, packed: Any) -> None:
     status, report, shards = packed("folder", real_data / "fsdd/recordings", "--pattern", "{digit}_{speaker}_{take}")
     assert (status, report["samples"]) == (0, 2000)

@@ -113,7 +113,7 @@ def test_the_example_of_contributing_is_a_corpus(repository: Path, tmp_path: Pat
 
 
 def test_options_of_corpora_are_words_of_their_functions() -> None:
-    """Each option is a keyword of the function, and none hides one that every corpus has."""
+    """Each is a keyword of the function, none hides one that every corpus has, and --help says what is listed."""
     import inspect
 
     from s3prl_stream.cli import build_parser
@@ -123,3 +123,5 @@ def test_options_of_corpora_are_words_of_their_functions() -> None:
     for corpus in CORPORA:
         parameters = list(inspect.signature(corpus.utterances).parameters)
         assert [option.name for option in corpus.options if option.name not in parameters[1:]] == []
+        assert "etadata" in corpus.about
+        assert "Args:" not in corpus.about
