@@ -14,9 +14,9 @@ from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.segments import as_segments, cut_segments
+from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of
 from s3prl_stream.sample import TEXT_KEYS, Sample
 
 INT16_SCALE = np.float32(1 / 32768)
@@ -96,6 +96,7 @@ class LoadAudio(Stage):
             names = {str(effect[0]) for effect in sox_effects}
             lost = ("segments", *TEXT_KEYS) if names & CUTTING else ("segments",) if names & REORDERING else ()
             self.removes = self.removes | {*lost}
+            self.stretch = max(1.0, stretch_of(sox_effects))
         self.sample_rate = sample_rate
         self.dtype = dtype
         self.channel = channel
@@ -111,6 +112,11 @@ class LoadAudio(Stage):
             raise ChainError(
                 f"LoadAudio takes {' or '.join(map(repr, wanted))}, which nothing before it provides. "
                 f"{type(source).__name__} gives: {', '.join(sorted(known))}."
+            )
+        if self.crop_segment and root_of(source).splits:
+            raise ChainError(
+                "LoadAudio(crop_segment=True) cuts by seconds what the stream cuts already (chunk_seconds, "
+                "crop_seconds): leave out one of them."
             )
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
@@ -128,8 +134,7 @@ class LoadAudio(Stage):
             rng = self.rng(sample) if needs_rng(self._sox_effects) else None
             mono, rate = apply_effects(_as_floats(mono), rate, self._sox_effects, rng)
             if "segments" in loaded:
-                segments = as_segments(loaded["segments"], str(sample["key"]))
-                loaded["segments"] = scaled_segments(segments, stretch_of(self._sox_effects))
+                loaded["segments"] = scaled_segments(loaded, stretch_of(self._sox_effects))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
         loaded["wav"] = _as_tensor(mono, self.dtype, row)
@@ -150,6 +155,11 @@ class LoadAudio(Stage):
     def _frames(self, sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int, Stretch]:
         """([frames, channels] int16 or float32, sample rate, which part of the recording it is)."""
         stretch = Stretch(sample.get("first_frame", 0), sample.get("num_frames"))
+        if self.crop_segment and (stretch.first or stretch.num_frames != sample.get("clip_frames")):
+            raise UsageError(
+                f"load_audio: {sample['key']!r} is longer than a batch, and the plan has split it: with "
+                "crop_segment=True its segment would be loaded several times. Raise max_batch_seconds."
+            )
         if "wav" in sample and "audio" not in sample:
             wav = np.asarray(sample["wav"])
             wav = wav[:, None] if wav.ndim == 1 else wav

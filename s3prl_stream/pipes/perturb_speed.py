@@ -58,7 +58,7 @@ class SpeedPerturbation(Stage):
         if factor != 1.0:
             sample = {**sample, "wav": torch.from_numpy(change_speed(sample["wav"].numpy(), factor))}
             if "segments" in sample:
-                sample["segments"] = scaled_segments(sample["segments"], 1.0 / factor)
+                sample["segments"] = scaled_segments(sample, 1.0 / factor)
         yield self.noted(sample, factor=factor)
 
     def outline(self, before: Outline) -> Iterator[Outline]:

@@ -64,14 +64,14 @@ class SoxEffects(Stage):
         rate, wav = int(sample["sample_rate"]), sample["wav"].numpy()
         changed, new_rate = apply_effects(wav, rate, effects, rng)
         if "segments" in kept:
-            segments = as_segments(kept["segments"], str(sample["key"]))
-            kept["segments"] = scaled_segments(segments, stretch_of(effects))
+            kept["segments"] = scaled_segments(kept, stretch_of(effects))
         out = {**kept, "wav": torch.from_numpy(np.ascontiguousarray(changed)), "sample_rate": new_rate}
         yield self.noted(out, applied=True, effects=effects)
 
 
-def scaled_segments(segments: Segments, by: float) -> Segments:
-    """The segments of a waveform that has become `by` times as long."""
+def scaled_segments(sample: Sample, by: float) -> Segments:
+    """The segments of a sample whose waveform has become `by` times as long."""
+    segments = as_segments(sample["segments"], str(sample["key"]))
     return [{**one, "start": one["start"] * by, "end": one["end"] * by} for one in segments]
 
 

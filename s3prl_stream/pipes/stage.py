@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 
 _UNTYPED = ("any", "nested")
 
+USUAL_GIVERS = {
+    "wav": "load_audio",
+    "feat": "features",
+    "tokens": "tokenize",
+    "masked_feat": "mask",
+    "tags": "tag_frames",
+}
+"""Key -> the stage to think of where it is missing."""
+
 DamageHandler = Callable[[Sample, SampleError], None]
 
 Samples: TypeAlias = Iterable[Sample] | Mapping[str, Sample]
@@ -241,9 +250,11 @@ class Stage(Source):
                     continue
                 taker = next((s for s in reversed(stages_of(source)) if key in s.removes), None)
                 lost = "nothing before it provides" if taker is None else f"{type(taker).__name__} has removed"
+                giver_name = USUAL_GIVERS.get(key)
                 raise ChainError(
                     f"{type(self).__name__} takes {key!r} ({wanted}), which {lost}. "
                     f"{type(source).__name__} gives: {', '.join(sorted(known))}."
+                    + (f" Put .{giver_name}() before it?" if giver_name is not None else "")
                 )
             if not _fits(known[key], wanted):
                 giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)

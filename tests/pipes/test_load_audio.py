@@ -90,6 +90,16 @@ def test_a_segment_outside_of_its_recording_is_damage(wav: Any) -> None:
         assert caught.value.reason == "range"
 
 
+def test_segments_and_planned_cuts_do_not_go_together(wav: Any) -> None:
+    data = {"a": {"wav": np.tile(wav, 10), "sample_rate": RATE, "start_sec": 0.1, "end_sec": 0.3}}
+    with pytest.raises(ChainError, match="what the stream cuts already"):
+        ss.ShardStream(data, chunk_seconds=1.0).load_audio(crop_segment=True)
+    with pytest.raises(UsageError, match=r"several times\. Raise max_batch_seconds"):
+        list(ss.ShardStream(data, epochs=1, max_batch_seconds=2.0).load_audio(crop_segment=True))
+    (sample,) = ss.ShardStream(data, epochs=1).load_audio(crop_segment=True)
+    assert len(sample["wav"]) == round(0.2 * RATE)
+
+
 def test_segments_are_those_of_the_stretch(wav: Any) -> None:
     speakers = {"b": [(0.0, 0.1), (0.2, 0.45)], "a": [(0.4, 0.5)], "c": [(0.0, 0.05)]}
     out = load(

@@ -171,6 +171,15 @@ class Stop(Stage):
     takes: Mapping[str, str] = {"draw": "any"}
 
 
+def test_a_missing_key_tells_which_stage_gives_it() -> None:
+    from s3prl_stream.pipes import MaskedReconstruction, UnfoldChunkByFrame
+
+    with pytest.raises(ChainError, match=r"UnfoldChunkByFrame takes 'wav' .*wav_path\. Put \.load_audio\(\) before it"):
+        UnfoldChunkByFrame()([{"wav_path": "a.wav", "sample_rate": 16_000}])
+    with pytest.raises(ChainError, match=r"Put \.features\(\) before it"):
+        MaskedReconstruction()([{"wav": np.ones(3, np.float32)}])
+
+
 def test_a_stage_is_found_by_its_name() -> None:
     chain = Draw(size=3)(Draw(size=2)([{}]))
     assert (chain.stage("test_draw").size, chain.stage("test_draw#1").size) == (2, 3)
