@@ -108,7 +108,7 @@ def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[np.
     try:
         if decoder.channels != flac.channels:
             raise SampleError(f"FLAC has {decoder.channels} channels, its header says {flac.channels}", reason="decode")
-        target = miniaudio.ffi.cast("ma_int16 *", miniaudio.ffi.from_buffer(frames, require_writable=True))
+        target = miniaudio.ffi.from_buffer("ma_int16[]", frames, require_writable=True)
         found = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, flac.frames, target)
     finally:
         miniaudio.lib.ma_dr_flac_close(decoder)
@@ -170,7 +170,7 @@ def blocks_of_unknown_length(data: bytes | memoryview, codec: str) -> Iterator[t
         channels, sample_rate = int(decoder.channels), int(decoder.sampleRate)
         while True:
             block = np.empty((_SMALL_BLOCK_FRAMES, channels), dtype=np.int16)
-            target = ffi.cast("ma_int16 *", ffi.from_buffer(block, require_writable=True))
+            target = ffi.from_buffer("ma_int16[]", block, require_writable=True)
             found = read(decoder, _SMALL_BLOCK_FRAMES, target)
             if not found:
                 return

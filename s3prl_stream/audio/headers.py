@@ -96,23 +96,21 @@ def flac_header(data: bytes | memoryview, num_bytes: int | None = None) -> FlacH
         SampleError(reason="decode"): STREAMINFO is cut or missing, or it claims more frames than so many bytes can
             hold. So nothing is allocated on the word of a header alone.
     """
-    view = memoryview(data)
-    size = len(view) if num_bytes is None else num_bytes
-    start = after_id3(view)
-    if bytes(view[start : start + 4]) != b"fLaC":
+    size = len(data) if num_bytes is None else num_bytes
+    start = after_id3(memoryview(data))
+    head = bytes(data[start : start + 42])
+    if head[:4] != b"fLaC":
         return None
-    block = view[start + 4 : start + 42]
-    if len(block) < 38 or block[0] & 0x7F != 0:
+    if len(head) < 42 or head[4] & 0x7F != 0:
         raise SampleError(f"FLAC of {size} bytes has no whole STREAMINFO block", reason="decode")
-    info = block[4:]
-    max_block_frames = struct.unpack_from(">H", info, 2)[0]
-    packed = int.from_bytes(info[10:18], "big")
+    max_block_frames = int.from_bytes(head[10:12], "big")
+    packed = int.from_bytes(head[18:26], "big")
     header = FlacHeader(
         sample_rate=packed >> 44,
         channels=(packed >> 41 & 0x7) + 1,
         bits=(packed >> 36 & 0x1F) + 1,
         frames=packed & 0xFFFFFFFFF,
-        md5=bytes(info[18:34]),
+        md5=head[26:42],
     )
     most = size // _SMALLEST_FLAC_FRAME_BYTES * max_block_frames
     if header.sample_rate == 0 or header.frames > most:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
@@ -127,7 +128,7 @@ class LoadAudio(Stage):
         loaded = dict(sample)
         for name in self.removes:
             loaded.pop(name, None)
-        if stretch.first or stretch.num_frames is not None:
+        if "segments" in sample and (stretch.first or stretch.num_frames is not None):
             loaded.update(cut_segments(sample, stretch.first / rate, (stretch.first + len(wav)) / rate))
         mono = _one_channel(wav, self.channel, str(sample["key"]))
         if self._sox_effects is not None:
@@ -169,8 +170,6 @@ class LoadAudio(Stage):
             if self.crop_segment:
                 stretch = _segment_of(sample, len(wav), rate)
             return _cut(wav, stretch), rate, stretch
-        from s3prl_stream.audio.decode import decode_int16
-
         if "audio" in sample:
             data, codec = sample["audio"], sample["codec"]
         else:
