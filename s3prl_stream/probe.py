@@ -28,7 +28,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
-from s3prl_stream.upstreams import BASELINE, Upstream, upstream
+from s3prl_stream.upstreams import BASELINE, Upstream, is_run, upstream
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Key: TypeAlias = tuple[str, str]
@@ -101,8 +101,8 @@ def probe(
 
     Args:
         shards: `open_shards(...)`, or what a `ShardStream` accepts.
-        run: output folder of `pretrain`, or "logmel80" for the baseline alone. Or an upstream, which is then compared
-            with the baseline only.
+        run: output folder of `pretrain`, or "logmel80" for the baseline alone. Or any other name that `ss.upstream`
+            knows, or an upstream, which are then compared with the baseline only.
         label: index column to be predicted.
         holdout: "COLUMN=VALUE,VALUE": these are the test part; "COLUMN": each of its values in turn.
         test_where: expression that selects the test part. Without either a random quarter, by seed.
@@ -131,7 +131,7 @@ def probe(
         upstreams["pretrained"] = run
     elif str(run) != BASELINE:
         upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
-        for seed in range(seeds):
+        for seed in range(seeds if is_run(run) else 0):
             upstreams[f"untrained/{seed}"] = upstream(
                 run, trained=False, seed=1000 + seed, encoder=encoder, device=device
             )

@@ -55,6 +55,16 @@ def test_tones_are_found_by_every_kind_of_features(run: Path) -> None:
     assert all(set(row.chosen_layers) <= {0, 1, 2} for row in result.rows)
 
 
+def test_upstreams_that_are_no_runs_are_compared_with_log_mel_alone() -> None:
+    result = probe(tones(["a", "b"] * 20, ["x", "y"] * 20), "spectrogram", label="label", seeds=1)
+    assert [(row.features, row.layer) for row in result.rows] == [
+        ("logmel80", "-"),
+        ("pretrained", "last"),
+        ("pretrained", "best"),
+    ]
+    assert result.rows[-1].accuracy > 0.95
+
+
 def test_labels_by_chance_are_not_found() -> None:
     rng = np.random.default_rng(1)
     data = tones(["a"] * 120, ["x" if one else "y" for one in rng.random(120) < 0.5])

@@ -8,7 +8,7 @@ from torch import nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.recipes.own_encoder import own_encoder
-from s3prl_stream.recipes.run_folder import SETTINGS, pick_device
+from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, run_of
 from s3prl_stream.upstreams.baselines import BASELINE, BASELINES
 from s3prl_stream.upstreams.files import checkpoint_upstream
 from s3prl_stream.upstreams.huggingface import CONFIG, huggingface_upstream
@@ -16,7 +16,7 @@ from s3prl_stream.upstreams.runs import run_upstream
 from s3prl_stream.upstreams.torchaudio_models import PREFIX, bundle_upstream
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
 
-__all__ = ["BASELINE", "BASELINES", "FeatureUpstream", "Upstream", "upstream"]
+__all__ = ["BASELINE", "BASELINES", "FeatureUpstream", "Upstream", "is_run", "upstream"]
 
 
 def upstream(
@@ -53,9 +53,14 @@ def upstream(
     return found.to(used_device).eval()
 
 
+def is_run(name: str | Path) -> bool:
+    """True of a run's folder and of a checkpoint in it: these can be had with fresh weights too."""
+    return (run_of(name) / SETTINGS).is_file()
+
+
 def _find(name: str, *, trained: bool, seed: int, encoder: nn.Module | None, legacy: bool) -> Upstream:
     path = Path(name)
-    if (path / SETTINGS).is_file() or path.name.startswith("step-"):
+    if is_run(path):
         return run_upstream(path, trained=trained, seed=seed, encoder=encoder)
     if not trained or encoder is not None:
         raise UsageError(f"{name}: untrained weights and encoders of one's own are for runs; there is no {SETTINGS}")

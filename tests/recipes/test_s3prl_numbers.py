@@ -148,7 +148,9 @@ def test_loss_in_evaluation_mode(reference: Path, model: str) -> None:
         assert int(loss.num_elements) == meta["scalars"]["mask_elements"]["value"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", [pytest.param(model, marks=pytest.mark.slow) if model == "apc" else model for model in MODELS]
+)
 def test_five_updates(reference: Path, model: str) -> None:
     """Losses, gradient norms, the first gradient of each parameter, rates, and the weights after five updates."""
     recipe, objective, _, meta = load(reference, model)
