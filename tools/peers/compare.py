@@ -1,0 +1,254 @@
+"""Streams of the project and of its peers, side by side on the same clips: `tools/bench peers SET`.
+
+Each measurement is a process of its own; the peers run in an environment of their own, made on first use from
+requirements.txt. Rounds are interleaved: one round measures every loader once, beside its own bare decode.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+ENVIRONMENT = ROOT / ".peers"
+OURS = ("s3prl_stream", "s3prl_stream, float32")
+PEERS = ("files + DataLoader", "webdataset", "Lhotse Shar", "LitData", "HF datasets", "Energon", "Mosaic Streaming")
+WITHOUT_RESUME = ("files + DataLoader", "webdataset")
+DECODERS = ("dr_flac", "soundfile")
+
+Epoch: TypeAlias = list[tuple[list[str], list[float]]]
+"""Keys and seconds of each batch."""
+
+
+def compare(packed: Path, work: Path, rounds: int, peers: Sequence[str]) -> dict[str, Any]:
+    """All figures of all loaders.
+
+    Args:
+        packed: a packed set of FLAC clips at 16 kHz.
+        work: folder for the peers' own formats; what is there is used again.
+        rounds: of the speed measurements.
+        peers: which of `PEERS`.
+    """
+    python = make_environment()
+    names = [*OURS, *peers]
+    for name in names:
+        run(python, "prepare", name, work, str(packed), 0)
+    speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for number in range(rounds):
+        for decoder in DECODERS:
+            for name, workers in [("bare decode", 0), *((name, 0) for name in names), *((name, 2) for name in names)]:
+                if (name in OURS or workers) and decoder != "dr_flac":
+                    continue
+                case = "decode" if name == "bare decode" else "speed"
+                folder = packed if name == "bare decode" else work
+                found = run(python, case, name, folder, decoder, workers, packed=packed)
+                speeds.setdefault((name, decoder, workers), []).append(found)
+                print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
+    clips = json.loads((work / "clips.json").read_text())
+    return {
+        "clips": len(clips),
+        "hours": sum(seconds for seconds, _, _ in clips.values()) / 3600,
+        "rounds": rounds,
+        "bare_decode_cpu_s_per_hour": {
+            decoder: spread([found["cpu_s_per_hour"] for found in speeds["bare decode", decoder, 0]])
+            for decoder in DECODERS
+        },
+        "loaders": {name: figures(name, speeds, python, work, packed, clips) for name in names},
+        "versions": versions(python),
+    }
+
+
+def figures(
+    name: str,
+    speeds: dict[tuple[str, str, int], list[dict[str, Any]]],
+    python: Path,
+    work: Path,
+    packed: Path,
+    clips: dict[str, tuple[float, str, int]],
+) -> dict[str, Any]:
+    """All figures of one loader."""
+    found: dict[str, Any] = {}
+    for decoder in DECODERS:
+        mine, floor = speeds.get((name, decoder, 0), []), speeds["bare decode", decoder, 0]
+        if mine:
+            pairs = list(zip(mine, floor, strict=True))
+            found[decoder] = {
+                "cpu_s_per_hour": spread([one["cpu_s_per_hour"] for one in mine]),
+                "overhead_cpu_s_per_hour": spread([a["cpu_s_per_hour"] - b["cpu_s_per_hour"] for a, b in pairs]),
+            }
+    for workers in (0, 2):
+        mine = speeds[name, "dr_flac", workers]
+        found[f"hours_per_second_{workers}_workers"] = spread([one["hours_per_second"] for one in mine])
+    found["first_batch_s"] = spread([one["first_batch_s"] for one in speeds[name, "dr_flac", 0]])
+    found["peak_mb"] = spread([one["peak_mb"] for one in speeds[name, "dr_flac", 0]])
+    epochs = run(python, "order", name, work, "dr_flac", 0, packed=packed)["epochs"]
+    found |= quality(epochs, clips)
+    with_workers = run(python, "order", name, work, "dr_flac", 2, packed=packed)["epochs"][0]
+    found["two_workers"] = ledger([key for keys, _ in with_workers for key in keys], clips)
+    for workers in () if name in WITHOUT_RESUME else (0, 2):
+        state = work / name / f"state-{workers}"
+        half = run(python, "half", name, work, "dr_flac", workers, str(state), packed=packed)
+        rest = run(python, "rest", name, work, "dr_flac", workers, str(state), packed=packed)
+        # a loader without an end is asked for what is left of the epoch, no more
+        keys = half["keys"] + rest["keys"][: len(clips) - len(half["keys"])]
+        found[f"resumed_{workers}_workers"] = ledger(keys, clips) | {"state_bytes": half["state_bytes"]}
+        if workers == 0:
+            before = {clips[key][2] for key in half["keys"]}
+            found["resumed_0_workers"]["decoded_again"] = sum(one in before for one in rest["decoded_before_first"])
+    return found
+
+
+def ledger(keys: Sequence[str], clips: dict[str, Any]) -> dict[str, int]:
+    """Clips of an epoch that came twice, and those that did not come."""
+    counts = Counter(keys)
+    return {"twice": sum(count - 1 for count in counts.values()), "lost": len(clips.keys() - counts.keys())}
+
+
+def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int]]) -> dict[str, float]:
+    """What batches waste, over one epoch and the next.
+
+    "filled" is the mean batch over the largest one, padded seconds: a device must have room for the largest.
+    """
+    padded = [len(seconds) * max(seconds) for _, seconds in epochs[0]]
+    valid = sum(sum(seconds) for _, seconds in epochs[0])
+    met = [{pair for keys, _ in epoch for pair in combinations(sorted(keys), 2)} for epoch in epochs]
+    rng = np.random.default_rng(0)
+    speakers = np.array([speaker for _, speaker, _ in clips.values()])
+    found = [len({clips[key][1] for key in keys}) for keys, _ in epochs[0]]
+    uniform = [
+        np.mean([len(set(rng.choice(speakers, len(keys), replace=False))) for _ in range(20)]) for keys, _ in epochs[0]
+    ]
+    return {
+        "batches": len(epochs[0]),
+        "padding": 1 - valid / sum(padded),
+        "filled": sum(padded) / len(padded) / max(padded),
+        "repeated_pairs": len(met[0] & met[1]) / max(len(met[0]), 1),
+        "speakers_of_uniform": float(np.sum(found) / np.sum(uniform)),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def run(
+    python: Path, case: str, name: str, folder: Path, decoder: str, workers: int, *rest: str, packed: Path | None = None
+) -> dict[str, Any]:
+    """One measurement in a process of its own."""
+    ours = name in OURS
+    where = folder if case == "decode" else folder / name
+    command = [str(sys.executable if ours else python), str(HERE / "measure.py"), case, name, str(where), decoder]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= {"PYTHONPATH": str(ROOT), "BENCH_SET": str(packed)} if ours else {}
+    done = subprocess.run([*command, str(workers), *rest], env=environment, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise SystemExit(f"{name}, {case}, {decoder}, {workers} workers: exit {done.returncode}\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def make_environment() -> Path:
+    """The peers' Python; made where it is not there or its requirements have changed."""
+    wanted = hashlib.sha256((HERE / "requirements.txt").read_bytes()).hexdigest()
+    stamp, python = ENVIRONMENT / "installed-for", ENVIRONMENT / "bin" / "python"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    print("making .peers, the environment of the peers (about 6 GB, once)", file=sys.stderr)
+    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+    uv = shutil.which("uv")
+    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    subprocess.run([*install, "--quiet", "-r", str(HERE / "requirements.txt")], check=True, stdout=sys.stderr)
+    stamp.write_text(wanted)
+    return python
+
+
+def versions(python: Path) -> dict[str, str]:
+    """Of the peers."""
+    names = ["torch", "webdataset", "lhotse", "litdata", "datasets", "torchdata", "megatron-energon"]
+    names += ["mosaicml-streaming", "soundfile", "miniaudio", "numpy"]
+    ask = (
+        f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {names!r}}}))"
+    )
+    done = subprocess.run([str(python), "-c", ask], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as two Markdown tables: what a loader costs, and what its batches waste and lose."""
+    bare = [f"{found['bare_decode_cpu_s_per_hour'][decoder]['median']:.2f}" for decoder in DECODERS]
+    lines = [
+        f"{found['clips']} clips, {found['hours']:.2f} h of FLAC, {found['rounds']} rounds in turns: median (range). "
+        f"Bare decode: {bare[0]} CPU s an hour by dr_flac, {bare[1]} by soundfile.",
+        "",
+        "| loader | CPU s/h over bare dr_flac | over bare soundfile | h/s, 0 workers | h/s, 2 workers | first batch "
+        "| peak memory |",
+        "|---" * 7 + "|",
+    ]
+    for name, one in found["loaders"].items():
+        cells = [name, *(_overhead(one, decoder) for decoder in DECODERS)]
+        cells += [f"{one[f'hours_per_second_{workers}_workers']['median']:.2f}" for workers in (0, 2)]
+        cells += [f"{one['first_batch_s']['median']:.1f} s", f"{one['peak_mb']['median']:.0f} MB"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Clips that came twice / never: in an epoch with 2 workers, and in one resumed at half of it with 0 and 2 "
+        "workers; clips handed over before that were decoded again for the first new batch.",
+        "",
+        "| loader | padding | filled | pairs again | speakers | 2 workers | resumed, 0 | resumed, 2 | decoded again |",
+        "|---" * 9 + "|",
+    ]
+    for name, one in found["loaders"].items():
+        cells = [name, f"{one['padding']:.1%}", f"{one['filled']:.2f}", f"{one['repeated_pairs']:.2f}"]
+        cells += [f"{one['speakers_of_uniform']:.2f}", _ledger(one["two_workers"])]
+        resumed = [one.get(f"resumed_{workers}_workers") for workers in (0, 2)]
+        again = "-" if resumed[0] is None else resumed[0].get("decoded_again")
+        lines.append(f"| {' | '.join([*cells, *map(_ledger, resumed), str(again)])} |")
+    return "\n".join(lines)
+
+
+def _overhead(one: dict[str, Any], decoder: str) -> str:
+    if decoder not in one:
+        return "-"
+    over = one[decoder]["overhead_cpu_s_per_hour"]
+    return f"{over['median']:.2f} ({over['min']:.2f} to {over['max']:.2f})"
+
+
+def _ledger(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return "no resume"
+    return f"{one['twice']} / {one['lost']}"
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """CPU an audio hour at the same decoder: decoding, and what each loader adds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = list(found["loaders"])[::-1]
+    floor = found["bare_decode_cpu_s_per_hour"]["dr_flac"]["median"]
+    added = [found["loaders"][name]["dr_flac"]["overhead_cpu_s_per_hour"] for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    axes.barh(names, [floor] * len(names), color="0.75", label="decoding alone")
+    medians = [one["median"] for one in added]
+    error = [[one["median"] - one["min"] for one in added], [one["max"] - one["median"] for one in added]]
+    axes.barh(names, medians, left=floor, xerr=error, color="tab:blue", label="what the loader adds")
+    axes.set_xlabel("CPU seconds an audio hour (dr_flac for all)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

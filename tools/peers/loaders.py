@@ -1,0 +1,443 @@
+"""The peers, each as its documentation would have it used for clips of speech, by one interface.
+
+`write` makes a loader's own format out of the clips; `batches` gives one epoch. A loader that can be resumed has
+`state` (after some batches) and accepts it again; all states are picklable.
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from peers import clips
+from peers.clips import BUDGET_SECONDS, SAMPLE_RATE, Batch, Clip, clips_per_batch, decode, pad
+
+SEED = 7
+SHARD = 64
+"""Clips in a shard: small ones, so that workers and shuffling have several."""
+BUFFER = 128
+"""Clips in a shuffle buffer, for loaders that have one: about a quarter of a small set."""
+
+
+class Peer(abc.ABC):
+    """One loader on one folder of its own data.
+
+    Args:
+        folder: where `write` has put it.
+        decoder: "soundfile" or "dr_flac".
+        num_workers: processes that load.
+    """
+
+    resumes = True
+    """Whether it documents how to go on in the middle of an epoch."""
+
+    def __init__(self, folder: Path, decoder: str, num_workers: int) -> None:
+        self.folder = folder / "data"
+        self.decoder = decoder
+        self.num_workers = num_workers
+        about = json.loads((folder / "about.json").read_text())
+        self.count = int(about["clips_per_batch"])
+        self.num_clips = int(about["num_clips"])
+
+    @classmethod
+    def prepare(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """Write the clips once; what is there is used again."""
+        if (folder / "about.json").exists():
+            return
+        (folder / "data").mkdir(parents=True)
+        cls.write(clips, folder / "data")
+        about = {"clips_per_batch": clips_per_batch(clips), "num_clips": len(clips)}
+        (folder / "about.json").write_text(json.dumps(about))
+
+    @classmethod
+    @abc.abstractmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """Make the loader's own format."""
+
+    @abc.abstractmethod
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch, shuffled, or what is left of it after `state`."""
+
+    def state(self) -> Any:
+        """Where it stands, after the last batch that was handed over."""
+        raise TypeError(f"{type(self).__name__} has no resume")
+
+
+class Files(Peer):
+    """A folder of files, a list of them, and torch's DataLoader: what S3PRL and most recipes do."""
+
+    resumes = False
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """One file a clip."""
+        for clip in clips:
+            (folder / f"{clip.key}.flac").write_bytes(clip.flac)
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """Random batches of a fixed number of clips."""
+        import torch
+
+        loader = torch.utils.data.DataLoader(
+            _FileList(sorted(self.folder.glob("*.flac")), self.decoder),
+            batch_size=self.count,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(SEED + epoch),
+            num_workers=self.num_workers,
+            collate_fn=_pad_pairs,
+        )
+        yield from loader
+
+
+class _FileList:
+    def __init__(self, paths: list[Path], decoder: str) -> None:
+        self.paths = paths
+        self.decoder = decoder
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        return self.paths[index].stem, decode(self.paths[index].read_bytes(), self.decoder)
+
+
+def _pad_pairs(pairs: Sequence[tuple[str, Any]]) -> Batch:
+    return pad([key for key, _ in pairs], [wav for _, wav in pairs])
+
+
+class WebDataset(Peer):
+    """webdataset: shards in random order, a shuffle buffer, batches by number in each worker."""
+
+    resumes = False
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """ShardWriter, small shards, so that every worker has some."""
+        import webdataset
+
+        with webdataset.ShardWriter(str(folder / "%06d.tar"), maxcount=SHARD, verbose=0) as writer:
+            for clip in clips:
+                writer.write({"__key__": clip.key, "flac": clip.flac, "json": {"speaker": clip.speaker}})
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """The pipeline of its documentation."""
+        import webdataset
+
+        random.seed(SEED + epoch)
+        dataset = (
+            webdataset.WebDataset(
+                sorted(map(str, self.folder.glob("*.tar"))), shardshuffle=1000, seed=SEED + epoch, empty_check=False
+            )
+            .shuffle(BUFFER)
+            .to_tuple("__key__", "flac")
+            .map(_Decode(self.decoder))
+            .batched(self.count, collation_fn=_pad_pairs)
+        )
+        yield from webdataset.WebLoader(dataset, batch_size=None, num_workers=self.num_workers)
+
+
+class _Decode:
+    def __init__(self, decoder: str) -> None:
+        self.decoder = decoder
+
+    def __call__(self, pair: tuple[str, bytes]) -> tuple[str, Any]:
+        return pair[0], decode(pair[1], self.decoder)
+
+
+class LhotseShar(Peer):
+    """Lhotse Shar with DynamicBucketingSampler: its documented recipe for large data.
+
+    With workers, the recipe gives each the whole data under a seed of its own and is meant to run without epochs; here
+    shards are split among workers (`split_for_dataloading=True`), which is what its documentation has for one epoch.
+    """
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """SharWriter with the original FLAC bytes, small shards."""
+        from lhotse import MonoCut, Recording, SupervisionSegment
+        from lhotse.shar import SharWriter
+
+        with SharWriter(folder, fields={"recording": "original"}, shard_size=SHARD) as writer:
+            for clip in clips:
+                recording = Recording.from_bytes(clip.flac, recording_id=clip.key)
+                cut = MonoCut(id=clip.key, start=0, duration=recording.duration, channel=0, recording=recording)
+                cut.supervisions = [SupervisionSegment(clip.key, clip.key, 0, recording.duration, speaker=clip.speaker)]
+                writer.write(cut)
+
+    def _loader(self, epoch: int) -> Any:
+        import torch
+        from lhotse import CutSet
+        from lhotse.dataset import DynamicBucketingSampler
+        from lhotse.dataset.iterable_dataset import IterableDatasetWrapper
+
+        cuts = CutSet.from_shar(
+            in_dir=self.folder,
+            shuffle_shards=True,
+            stateful_shuffle=True,
+            seed=SEED,
+            split_for_dataloading=self.num_workers > 1,
+        )
+        sampler = DynamicBucketingSampler(
+            cuts, max_duration=BUDGET_SECONDS, shuffle=True, num_buckets=30, seed=SEED, rank=0, world_size=1
+        )
+        sampler.set_epoch(epoch)
+        if self.num_workers == 0:
+            return torch.utils.data.DataLoader(_LhotseBatch(self.decoder), sampler=sampler, batch_size=None), sampler
+        dataset = IterableDatasetWrapper(_LhotseBatch(self.decoder), sampler)
+        return torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=self.num_workers), sampler
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch of the sampler."""
+        loader, self._sampler = self._loader(epoch)
+        if state is not None:
+            self._sampler.load_state_dict(state)
+        yield from loader
+
+    def state(self) -> Any:
+        """The sampler's; with workers it lives in them, and there is none to ask."""
+        return self._sampler.state_dict()
+
+
+class _LhotseBatch:
+    def __init__(self, decoder: str) -> None:
+        self.decoder = decoder
+
+    def __getitem__(self, cuts: Any) -> Batch:
+        from peers import lhotse_audio
+
+        lhotse_audio.use(self.decoder)
+        return pad([cut.id for cut in cuts], [cut.load_audio()[0] for cut in cuts])
+
+
+class LitData(Peer):
+    """LitData: its own chunks of 64 MB, StreamingDataset and StreamingDataLoader."""
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """`optimize` with one worker; the clips come from a folder beside it."""
+        import litdata
+
+        source = folder / "source"
+        source.mkdir()
+        for clip in clips:
+            (source / f"{clip.key}.flac").write_bytes(clip.flac)
+        litdata.optimize(
+            fn=_lit_sample,
+            inputs=sorted(map(str, source.glob("*.flac"))),
+            output_dir=str(folder / "chunks"),
+            chunk_bytes="8MB",
+            num_workers=1,
+            verbose=False,
+        )
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch."""
+        import litdata
+
+        dataset = litdata.StreamingDataset(str(self.folder / "chunks"), shuffle=True, seed=SEED, drop_last=False)
+        self._loader = litdata.StreamingDataLoader(
+            dataset, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
+        )
+        self._loader.current_epoch = epoch
+        if state is not None:
+            self._loader.load_state_dict(state)
+        yield from self._loader
+
+    def state(self) -> Any:
+        """The loader's."""
+        return self._loader.state_dict()
+
+
+def _lit_sample(path: str) -> dict[str, Any]:
+    return {"key": Path(path).stem, "flac": Path(path).read_bytes()}
+
+
+class _LitBatch:
+    def __init__(self, decoder: str) -> None:
+        self.decoder = decoder
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        return pad([row["key"] for row in rows], [decode(row["flac"], self.decoder) for row in rows])
+
+
+class HuggingFace(Peer):
+    """datasets, streaming from Parquet, with a shuffle buffer."""
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """Small Parquet files."""
+        import datasets
+
+        for first in range(0, len(clips), SHARD):
+            part = clips[first : first + SHARD]
+            rows = {"key": [clip.key for clip in part], "flac": [clip.flac for clip in part]}
+            datasets.Dataset.from_dict(rows).to_parquet(str(folder / f"{first:06d}.parquet"))
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch through torchdata's StatefulDataLoader, as its documentation says for resuming."""
+        import datasets
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        rows = datasets.load_dataset(
+            "parquet", data_files=sorted(map(str, self.folder.glob("*.parquet"))), split="train", streaming=True
+        )
+        rows = rows.shuffle(seed=SEED, buffer_size=BUFFER)
+        rows.set_epoch(epoch)
+        self._loader = StatefulDataLoader(
+            rows, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
+        )
+        if state is not None:
+            self._loader.load_state_dict(state)
+        yield from self._loader
+
+    def state(self) -> Any:
+        """The loader's."""
+        return self._loader.state_dict()
+
+
+class Mosaic(Peer):
+    """Mosaic Streaming: MDS shards and StreamingDataset with py1e shuffling."""
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """MDSWriter, 8 MB a shard."""
+        import streaming
+
+        columns = {"key": "str", "flac": "bytes"}
+        with streaming.MDSWriter(columns=columns, out=str(folder / "mds"), size_limit=2**23) as writer:
+            for clip in clips:
+                writer.write({"key": clip.key, "flac": clip.flac})
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch."""
+        import streaming
+
+        if not hasattr(self, "_loader"):
+            streaming.base.util.clean_stale_shared_memory()
+            dataset = streaming.StreamingDataset(
+                local=str(self.folder / "mds"), shuffle=True, shuffle_seed=SEED, batch_size=self.count
+            )
+            self._loader = streaming.StreamingDataLoader(
+                dataset, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
+            )
+        if state is not None:
+            self._loader.load_state_dict(state)
+        yield from self._loader
+
+    def state(self) -> Any:
+        """The loader's."""
+        return self._loader.state_dict()
+
+
+class Energon(Peer):
+    """Megatron-Energon on WebDataset tars, its savable loader, batches by number."""
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """The tars of webdataset, prepared in place."""
+        import webdataset
+        from megatron.energon.flavors import BaseWebdatasetFactory
+
+        with webdataset.ShardWriter(str(folder / "%06d.tar"), maxcount=SHARD, verbose=0) as writer:
+            for clip in clips:
+                writer.write({"__key__": clip.key, "flac": clip.flac, "json": {"speaker": clip.speaker}})
+        shards = [path.name for path in sorted(folder.glob("*.tar"))]
+        BaseWebdatasetFactory.prepare_dataset(folder, shards, split_parts_ratio=[("train", 1.0)], workers=1)
+        (folder / ".nv-meta" / "dataset.yaml").write_text(
+            "__module__: megatron.energon\n__class__: CrudeWebdataset\nsubflavors: {}\n"
+        )
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One pass over the data (`repeat=False`)."""
+        from megatron import energon
+
+        from peers.energon_task import ClipEncoder
+
+        config = energon.WorkerConfig(rank=0, world_size=1, num_workers=self.num_workers, seed_offset=epoch)
+        dataset = energon.get_train_dataset(
+            self.folder,
+            worker_config=config,
+            batch_size=self.count,
+            shuffle_buffer_size=BUFFER,
+            max_samples_per_sequence=100,
+            task_encoder=ClipEncoder(self.decoder),
+            repeat=False,
+        )
+        self._loader = energon.get_savable_loader(dataset, checkpoint_every_sec=0, checkpoint_every_min_n_samples=1)
+        if state is not None:
+            self._loader.restore_state_rank(state)
+        for batch in self._loader:
+            yield batch.batch
+
+    def state(self) -> Any:
+        """Of this rank."""
+        return self._loader.save_state_rank()
+
+
+class Ours(Peer):
+    """s3prl_stream, on the packed set itself."""
+
+    dtype = "int16"
+
+    @classmethod
+    def write(cls, clips: Sequence[Clip], folder: Path) -> None:
+        """Nothing: the clips come from the packed set."""
+
+    def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
+        """One epoch."""
+        if self.decoder != "dr_flac":
+            raise ValueError("s3prl_stream decodes whole FLAC files with dr_flac")
+        if not hasattr(self, "_loader"):
+            import s3prl_stream as ss
+            from s3prl_stream.audio import decode as decoding
+
+            if clips.decoded is not None:
+                decoding.decode_int16 = _noted(decoding.decode_int16)
+            stream = ss.ShardStream(os.environ["BENCH_SET"], seed=SEED, max_batch_seconds=BUDGET_SECONDS)
+            self._loader = ss.Loader(stream.load_audio(dtype=self.dtype), num_workers=self.num_workers)
+            if state is not None:
+                self._loader.load_state_dict(state)
+            self._running = iter(self._loader)
+            self._ends = [0]
+        while len(self._ends) < epoch + 2:
+            self._ends.append(self._ends[-1] + self._loader.batches_in_epoch(len(self._ends) - 1))
+        while self._loader.state_dict()["next_batch"] < self._ends[epoch + 1]:
+            batch = next(self._running)
+            yield Batch(batch["key"], (batch["wav_len"] / SAMPLE_RATE).tolist(), batch["wav"])
+
+    def state(self) -> Any:
+        """The cursor."""
+        return self._loader.state_dict()
+
+
+def _noted(decode_int16: Any) -> Any:
+    def decode_and_note(data: Any, codec: str, **settings: Any) -> Any:
+        clips.note(data)
+        return decode_int16(data, codec, **settings)
+
+    return decode_and_note
+
+
+class OursFloat(Ours):
+    """The same, with float32 waveforms."""
+
+    dtype = "float32"
+
+
+PEERS: dict[str, type[Peer]] = {
+    "s3prl_stream": Ours,
+    "s3prl_stream, float32": OursFloat,
+    "files + DataLoader": Files,
+    "webdataset": WebDataset,
+    "Lhotse Shar": LhotseShar,
+    "LitData": LitData,
+    "HF datasets": HuggingFace,
+    "Energon": Energon,
+    "Mosaic Streaming": Mosaic,
+}
+"""In the order of the table."""

@@ -1,0 +1,125 @@
+"""One measurement of one loader in a process of its own; prints a line of JSON.
+
+python measure.py CASE PEER FOLDER DECODER WORKERS [STATE-FILE]
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import resource
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from peers import clips
+from peers.loaders import PEERS, Peer
+
+
+def cpu_seconds() -> float:
+    """User and system, all threads, and of all processes that have ended."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def decode_alone(folder: Path, decoder: str) -> dict[str, Any]:
+    """The floor: each clip in memory, decoded by the same function, nothing else."""
+    all_clips = list(clips.read_clips(folder))
+    hours = sum(clip.seconds for clip in all_clips) / 3600
+
+    def once() -> None:
+        for clip in all_clips:
+            clips.decode(clip.flac, decoder)
+
+    once()
+    began, clock = cpu_seconds(), time.perf_counter()
+    rounds = max(1, round(2.0 / max(hours, 0.1)))
+    for _ in range(rounds):
+        once()
+    return {
+        "cpu_s_per_hour": (cpu_seconds() - began) / hours / rounds,
+        "hours_per_second": hours * rounds / (time.perf_counter() - clock),
+    }
+
+
+def speed(peer: Peer) -> dict[str, Any]:
+    """CPU seconds an audio hour, hours a second, memory: over whole epochs after a first one.
+
+    With workers, their CPU counts when they have ended: so the epochs are told apart by their number.
+    """
+    started = time.perf_counter()
+    first_batch = None
+    for batch in peer.batches(0):
+        first_batch = first_batch or time.perf_counter() - started
+        del batch
+    began, clock, hours = cpu_seconds(), time.perf_counter(), 0.0
+    for epoch in (1, 2):
+        for batch in peer.batches(epoch):
+            hours += sum(batch.seconds) / 3600
+            del batch
+    return {
+        "cpu_s_per_hour": (cpu_seconds() - began) / hours,
+        "hours_per_second": hours / (time.perf_counter() - clock),
+        "first_batch_s": first_batch,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def order(peer: Peer) -> dict[str, Any]:
+    """Keys and lengths of the batches of two epochs."""
+    return {"epochs": [[(batch.keys, batch.seconds) for batch in peer.batches(epoch)] for epoch in (0, 1)]}
+
+
+def first_half(peer: Peer, state_file: Path) -> dict[str, Any]:
+    """Batches until half of the clips are handed over, then the state."""
+    handed: list[str] = []
+    for batch in peer.batches(0):
+        handed += batch.keys
+        if len(handed) >= peer.num_clips / 2:
+            break
+    state_file.write_bytes(pickle.dumps(peer.state()))
+    return {"keys": handed, "state_bytes": len(json.dumps(peer.state(), default=str))}
+
+
+def second_half(peer: Peer, state_file: Path) -> dict[str, Any]:
+    """What comes after loading the state, and what was decoded before the first batch came."""
+    clips.decoded = []
+    state = pickle.loads(state_file.read_bytes())
+    handed: list[str] = []
+    decoded = None
+    for batch in peer.batches(0, state):
+        decoded = list(clips.decoded) if decoded is None else decoded
+        handed += batch.keys
+    return {"keys": handed, "decoded_before_first": decoded or []}
+
+
+def main() -> int:
+    """One case."""
+    case, name, folder, decoder, workers = sys.argv[1:6]
+    if case == "decode":
+        print(json.dumps(decode_alone(Path(folder), decoder)))
+        return 0
+    if case == "prepare":
+        all_clips = list(clips.read_clips(Path(decoder)))
+        PEERS[name].prepare(all_clips, Path(folder))
+        about = {clip.key: (clip.seconds, clip.speaker, zlib.crc32(clip.flac)) for clip in all_clips}
+        (Path(folder).parent / "clips.json").write_text(json.dumps(about))
+        print("{}")
+        return 0
+    peer = PEERS[name](Path(folder), decoder, int(workers))
+    cases = {"speed": speed, "order": order}
+    found = (
+        cases[case](peer) if case in cases else (first_half if case == "half" else second_half)(peer, Path(sys.argv[6]))
+    )
+    print("\n" + json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
