@@ -54,6 +54,16 @@ def draw_curves(
     figure.savefig(file, dpi=120)
 
 
+def draw_layer_weights(weights: Sequence[float], file: str | Path) -> None:
+    """Draw how much a head takes of each hidden state (they add up to 1) as bars into a PNG."""
+    figure = _new_figure(8, 3)
+    axes = figure.subplots()
+    axes.bar(range(len(weights)), weights)
+    axes.axhline(1 / len(weights), color="tab:gray", linewidth=1, linestyle="--")  # where they began
+    axes.set(xlabel="hidden state", ylabel="weight", xticks=range(len(weights)))
+    figure.savefig(file, dpi=120)
+
+
 def draw_losses(
     whole: Sequence[tuple[int, float]], killed: Sequence[tuple[int, float]], killed_after: int, file: str | Path
 ) -> None:

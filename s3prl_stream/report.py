@@ -1,4 +1,5 @@
-"""`report`: one page with pictures of what a run did: loss, rate, throughput, figures of its hooks, reconstructions.
+"""`report`: one page with pictures of what a run did: loss, rate, throughput, figures of its hooks, reconstructions,
+weights of hidden states.
 
 RUN/report/index.html and the pictures beside it; drawn anew each time, at any time, also while the run is going on.
 """
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from s3prl_stream.downstream.evaluate import read_layer_weights
+from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
-from s3prl_stream.pictures import Curve, draw_curves, draw_reconstruction
+from s3prl_stream.pictures import Curve, draw_curves, draw_layer_weights, draw_reconstruction
 from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
 from s3prl_stream.shards.shardset import open_shards
@@ -41,7 +44,7 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     """Draw the page of a run.
 
     Args:
-        run: output folder of `pretrain`.
+        run: output folder of `pretrain` or `train`.
         data: set whose clips are reconstructed; None: that of the run, if it lies where it lay.
 
     Raises:
@@ -56,7 +59,7 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     out.mkdir(exist_ok=True)
     metrics, times = read_lines(folder / METRICS), _newest_times(folder)
     pictures = [_draw_losses(losses, metrics, out), _draw_rate(losses, out)]
-    pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out)]
+    pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out), *_draw_weights(folder, out)]
     drawn, why_not = _draw_reconstructions(folder, settings, data, out)
     facts = {**_facts(folder, losses, metrics, times), **({"reconstructions": why_not} if why_not else {})}
     page = out / "index.html"
@@ -133,6 +136,14 @@ def _draw_metrics(metrics: list[dict[str, Any]], out: Path) -> list[tuple[str, s
         return []
     draw_curves(curves, "", out / "metrics.png")
     return [("metrics.png", "Asked on the way")]
+
+
+def _draw_weights(folder: Path, out: Path) -> list[tuple[str, str]]:
+    """Of a run of `train` that has ended."""
+    if not (folder / LAYER_WEIGHTS).is_file():
+        return []
+    draw_layer_weights(read_layer_weights(folder), out / "layer_weights.png")
+    return [("layer_weights.png", "Weights of the hidden states")]
 
 
 def _draw_reconstructions(

@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> None:
         description="Draw loss, learning rate, throughput and reconstructions of a run into DIR/report/index.html, "
         "also while it is going on.",
     )
-    parser.add_argument("run_folder", metavar="DIR", help="output folder of pretrain")
+    parser.add_argument("run_folder", metavar="DIR", help="output folder of pretrain or train")
     parser.add_argument("--data", metavar="SET", help="clips to reconstruct (default: the run's own set)")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
     parser.set_defaults(run=run)

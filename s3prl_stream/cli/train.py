@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
     print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}")
     if result.left_out:
-        print(f"{result.left_out} clips are longer than a batch may be (--batch-seconds) and were not trained on")
+        print(f"{result.left_out} clips were left out: longer than a batch may be (--batch-seconds), or not usable")
     if result.metrics:
         print("  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()))
     print("layer weights " + " ".join(f"{weight:.3f}" for weight in weights))

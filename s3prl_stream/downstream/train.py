@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from s3prl_stream import __version__
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
@@ -178,7 +180,9 @@ def _train(
     )
     if ranks.is_first:
         write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
-    return dataclasses.replace(result, left_out=len(loader.too_long), timing=loader.timing().as_dict())
+    _tell_damaged(loader, quiet=quiet)
+    unusable = {(one["set"], one["key"]) for one in loader.damaged}
+    return dataclasses.replace(result, left_out=len(loader.too_long) + len(unusable), timing=loader.timing().as_dict())
 
 
 def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judged: bool) -> TrainSettings:
@@ -236,6 +240,13 @@ class _Judge:
     def __call__(self, _step: int) -> Mapping[str, float]:
         answers = answers_to(self.model, Loader(self.stream, rank=0, world_size=1), self.device)
         return {f"valid_{name}": value for name, value in self.model.task.score(answers).items()}
+
+
+def _tell_damaged(loader: Loader, *, quiet: bool) -> None:
+    if loader.damaged and not quiet:
+        reasons = sorted({one["reason"] for one in loader.damaged})
+        first = loader.damaged[0]["message"]
+        tqdm.write(f"clips that could not be used ({', '.join(reasons)}), such as: {first}", file=sys.stderr)
 
 
 def _text_settings(texts: TextSource | None) -> dict[str, Any]:

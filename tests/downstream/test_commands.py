@@ -40,6 +40,14 @@ def test_train_and_evaluate(trained: Path, sample_set: Path, capsys: pytest.Capt
     assert "accuracy" in capsys.readouterr().out
 
 
+def test_the_report_draws_the_weights_of_layers(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(trained)]) == 0
+    page = (trained / "report/index.html").read_text()
+    for name in ("layer_weights.png", "metrics.png"):
+        assert name in page
+        assert (trained / "report" / name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_same_command_says_that_it_is_done(
     trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

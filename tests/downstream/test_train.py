@@ -271,6 +271,15 @@ def test_slots_may_be_columns_and_phonemes_the_text(tmp_path: Path) -> None:
         ss.train("ks", classes(), lexicon=LEXICON, out=tmp_path / "ks", steps=1, **QUIET)
 
 
+def test_words_that_the_lexicon_lacks_cost_their_utterances(tmp_path: Path) -> None:
+    """They are counted, told and left out, also when judging."""
+    lexicon = Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D"})
+    settings: dict[str, Any] = {**QUIET, **RNN, "steps": 2}
+    assert ss.train("pr", texts(), lexicon=lexicon, out=tmp_path / "run", **settings).left_out == 1
+    found = ss.evaluate(tmp_path / "run", texts(), device="cpu")
+    assert (found.utterances, found.damaged) == (3, 1)
+
+
 def test_words_with_their_slots_marked() -> None:
     words, tags = ["play", "the", "b", "sides", "of", "x"], ["O", "O", "album", "album", "O", "artist"]
     assert marked(words, tags) == "play the B-album b sides E-album of B-artist x E-artist"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import POOLINGS, WeightedSum, build_head, build_pooling
@@ -132,15 +133,22 @@ def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
     np.testing.assert_allclose(made.detach(), golden["tdnn_out"], atol=1e-5)
 
 
-def test_a_unidirectional_rnn_without_packing_is_the_packed_one() -> None:
+def test_two_directions_without_packing_are_those_of_packed_sequences() -> None:
+    """torch's own bidirectional LSTM on packed sequences, with the same weights."""
     torch.manual_seed(0)
-    rnn = RNNs(4, project_size=None, hidden_size=5, num_layers=2, bidirectional=False, dropout=0.0)
-    hidden, lengths = torch.randn(2, 8, 4), torch.tensor([8, 5])
-    ours, _ = rnn(hidden, lengths)
-    rnn.bidirectional = True  # only says to pack
-    packed, _ = rnn(hidden, lengths)
-    torch.testing.assert_close(ours[0], packed[0])
-    torch.testing.assert_close(ours[1, :5], packed[1, :5])
+    rnn = RNNs(4, project_size=None, hidden_size=5, num_layers=1, dropout=0.0)
+    theirs = nn.LSTM(4, 5, batch_first=True, bidirectional=True)
+    ours = {
+        **rnn.layers[0].state_dict(),
+        **{f"{name}_reverse": w for name, w in rnn.reversed_layers[0].state_dict().items()},
+    }
+    theirs.load_state_dict(ours)
+    hidden, lengths = torch.randn(3, 8, 4), torch.tensor([8, 5, 1])
+    packed = pack_padded_sequence(hidden, lengths, batch_first=True)
+    expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    found, _ = rnn(hidden, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        torch.testing.assert_close(found[row, :length], expected[row, :length])
 
 
 def test_the_second_layer_of_an_embedding_is_for_training_only() -> None:
