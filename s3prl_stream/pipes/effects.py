@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -167,7 +168,9 @@ def change_speed(wav: F32, factor: float, *, num_out: int | None = None) -> F32:
     import soxr
 
     num_out = round(wav.shape[-1] / factor) if num_out is None else num_out
-    faster: F32 = soxr.resample(wav.T, factor, 1.0, quality="HQ").T if wav.shape[-1] else wav
+    ratio = Fraction(factor).limit_denominator(1000)  # soxr is faster where it knows one
+    rates = (ratio.numerator, ratio.denominator) if abs(float(ratio) - factor) < 1e-12 else (factor, 1.0)
+    faster: F32 = soxr.resample(wav.T, *rates, quality="HQ").T if wav.shape[-1] else wav
     missing = num_out - faster.shape[-1]
     return faster[..., :num_out] if missing <= 0 else np.pad(faster, [(0, 0)] * (wav.ndim - 1) + [(0, missing)])
 

@@ -3,7 +3,7 @@
 Log-mel and spectrogram are numpy on purpose. Each utterance is transformed alone by one thread, with sums in a fixed
 order, so its features do not depend on threads, workers or neighbours in the batch. The same in torch gave other bits
 with one thread than with two (the matrix product with the filters) and was no faster. A filter touches few of the 201
-bins, so the product is a gather and a segmented sum.
+bins, so the product is a sparse one.
 
 T waveform samples at 16 kHz, F frames, D feature bins.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from s3prl_stream.pipes.kaldi import (
     in_blocks,
     kaldi_fbank,
     kaldi_mfcc,
+    through,
     too_short,
 )
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
@@ -73,8 +74,8 @@ def log_mel(wav: Tensor) -> Tensor:
     Raises:
         SampleError: too short to be reflected.
     """
-    bins, weights, first = _mel_filters()
-    return _log_of_power(wav, lambda power_FK: np.add.reduceat(power_FK[:, bins] * weights, first, axis=1))
+    filters = _mel_filters()
+    return _log_of_power(wav, lambda power_FK: through(filters, power_FK))
 
 
 def log_spectrogram(wav: Tensor) -> Tensor:
@@ -284,15 +285,11 @@ def hann_window() -> F64:
 
 
 @cache
-def _mel_filters() -> tuple[npt.NDArray[np.int64], F32, npt.NDArray[np.int64]]:
-    """The 80 filters, non-zero weights only: (FFT bin [K], weight [K], where each filter begins in them [80]).
+def _mel_filters() -> Any:
+    """`mel_filter_matrix` the other way round, sparse: [80, 201]."""
+    from scipy.sparse import csr_array
 
-    All in float32, in torch: S3PRL's filters were computed so, and in float64 the features differ by 6e-5.
-    """
-    filters = mel_filter_matrix().T.numpy()
-    filter_index, bins = np.nonzero(filters)
-    first = np.searchsorted(filter_index, np.arange(NUM_BINS))
-    return bins, filters[filter_index, bins], first
+    return csr_array(mel_filter_matrix().double().numpy().T)
 
 
 def mel_filter_matrix() -> Tensor:

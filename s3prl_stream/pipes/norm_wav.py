@@ -55,9 +55,10 @@ def scale_to_db(wav: npt.NDArray[np.float32], target_db: float) -> npt.NDArray[n
 def rms(wav: npt.NDArray[np.float32]) -> float:
     """Root mean square of wav [T]; 0.0 of an empty one.
 
-    Summed by numpy in float64, in one thread and in a fixed order: BLAS (`np.dot`) and torch split a sum by the number
-    of threads, and the last bits of every waveform would depend on the machine's load settings.
+    Summed by numpy in float64, in one thread and in a fixed order, without an array of squares: BLAS (`np.dot`) and
+    torch split a sum by the number of threads, and the last bits of every waveform would depend on the machine's load
+    settings.
     """
     if not wav.size:
         return 0.0
-    return float(np.sqrt(np.mean(np.square(wav, dtype=np.float64))))
+    return float(np.sqrt(np.einsum("i,i->", wav, wav, dtype=np.float64) / wav.size))
