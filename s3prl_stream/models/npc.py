@@ -140,6 +140,7 @@ class ValidBatchNorm(nn.BatchNorm1d):
         """[B, H, F] and bool [B, 1, F] -> [B, H, F]."""
         if not self.training:
             return super().forward(input_BHF)
+        input_BHF = input_BHF.float()  # in bfloat16 sums over a batch would be rounded
         count = valid_B1F.sum().clamp(min=1)
         mean_H = (input_BHF * valid_B1F).sum(dim=(0, 2)) / count
         centered_BHF = (input_BHF - mean_H[:, None]) * valid_B1F
@@ -149,8 +150,8 @@ class ValidBatchNorm(nn.BatchNorm1d):
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
             assert self.momentum is not None
-            self.running_mean.lerp_(mean_H.float(), self.momentum)
-            self.running_var.lerp_((variance_H * count / (count - 1).clamp(min=1)).float(), self.momentum)
+            self.running_mean.lerp_(mean_H, self.momentum)
+            self.running_var.lerp_(variance_H * count / (count - 1).clamp(min=1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale_H = self.weight * torch.rsqrt(variance_H + self.eps)
         return (input_BHF - mean_H[:, None]) * scale_H[:, None] + self.bias[:, None]

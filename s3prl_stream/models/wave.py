@@ -181,6 +181,7 @@ def norm_over_time(
     input_BCF: Tensor, frames_B: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float = NORM_EPS
 ) -> Tensor:
     """Mean 0 and variance 1 of each channel over the valid frames of each row, then scale and shift; [B, C, F]."""
+    input_BCF = input_BCF.float()  # in bfloat16 sums over time would be rounded
     valid_B1F = valid_frames(frames_B, input_BCF.shape[2])[:, None]
     count_B11 = frames_B[:, None, None].clamp(min=1)
     mean_BC1 = (input_BCF * valid_B1F).sum(dim=2, keepdim=True) / count_B11

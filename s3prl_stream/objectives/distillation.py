@@ -67,7 +67,7 @@ class DistillationObjective(nn.Module):
         wav_BT, wav_len_B = batch["wav"], batch["wav_len"]
         student: Any = self.encoder
         predicted_BNFD = self.head(last(student(wav_BT, wav_len_B)))
-        target_BNFD = self.targets(wav_BT, wav_len_B).to(predicted_BNFD.dtype)
+        target_BNFD = self.targets(wav_BT, wav_len_B)
         frames = min(predicted_BNFD.shape[2], target_BNFD.shape[2])  # they may differ by one at the end
         predicted_BNFD, target_BNFD = predicted_BNFD[:, :, :frames], target_BNFD[:, :, :frames]
         counted_BF = torch.arange(frames, device=wav_BT.device) < student.num_frames(wav_len_B)[:, None]

@@ -119,6 +119,18 @@ def test_the_loss_of_a_batch_is_that_of_its_utterances(name: str) -> None:
     assert whole.mean.item() == pytest.approx(mean, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "distilhubert"])
+def test_in_bfloat16_the_loss_is_nearly_the_same(name: str) -> None:
+    """In training mode, without dropout or draws: batch statistics and sums stay exact."""
+    objective = small(name, dropout=0.0, **({"codebook_sizes": ()} if name in ("vq_apc", "npc") else {}))
+    batch = batch_of(name, (40, 23))
+    exact = objective(batch).mean
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = objective(batch).mean
+    assert rough.dtype == torch.float32
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_an_empty_batch_gives_zero_gradients_not_none(name: str) -> None:
     objective = small(name)
