@@ -127,6 +127,13 @@ class MixPlanner(Planner):
         while max(due) <= 0:  # every lane has given long runs in advance
             due = [one + share for one, share in zip(due, shares, strict=True)]
         due = self._cut_at_end(position.lanes, weights, due)
+        if max(due) <= 0:  # too_long="skip" leaves nothing of the set that ends the mix
+            if position.block:
+                return None
+            raise UsageError(
+                f"mix: not one selected clip of a set fits max_batch_seconds={self.settings.max_batch_seconds}. "
+                'Raise it, or use too_long="split".'
+            )
         taken = [lane.take(at, us) for lane, at, us in zip(self._lanes, position.lanes, due, strict=True)]
         pieces = [piece for lane_pieces, _ in taken for piece in lane_pieces]
         lanes = tuple(at for _, at in taken)

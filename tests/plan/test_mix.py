@@ -254,3 +254,25 @@ def test_a_set_with_weight_0_rests() -> None:
     stream = ShardStream(mixed([[1.0] * 9, [2.0] * 9], [1, 0]), epochs=1, stop="all")
     assert {member for member, _ in by_set_and_epoch(batches_of(stream, 100))} == {0}
     assert isinstance(stream.planner(), MixPlanner)
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_left_of_a_set_may_be_too_long_for_any_batch(stop: str, seed: int) -> None:
+    """A block of the first set holds one clip, and the last blocks of its epoch may all be skipped."""
+    shards = mixed([[1.0, 30.0, 1.0, 30.0, 30.0], [1.0] * 9], [0.5, 0.5], samples_per_shard=1)
+    cut: dict[str, Any] = {"max_batch_seconds": 3.0, "block_samples": 2, "too_long": "skip"}
+    stream = ShardStream(shards, seed=seed, epochs=2, stop=stop, **cut)
+    found = by_set_and_epoch(batches_of(stream, 10**6))
+    ends, keys = (0, ["clip0000", "clip0002"]) if stop == "first" else (1, [f"clip{number:04d}" for number in range(9)])
+    assert [found[ends, epoch] for epoch in range(2)] == [Counter(keys)] * 2
+    ranks = [[batch["batch_index"] for batch in Loader(stream, rank=rank, world_size=2)] for rank in range(2)]
+    assert len(ranks[0]) == len(ranks[1]) == len(Loader(stream, rank=0, world_size=2))
+
+
+@pytest.mark.parametrize("weights", [[1 - 1e-12, 1e-12], [0.5, 0.5]])
+def test_a_set_of_which_no_clip_fits_is_refused_in_a_finite_mix(weights: list[float]) -> None:
+    shards = mixed([[2.5, 8.0], [1.0]], weights, samples_per_shard=1)
+    stream = ShardStream(shards, max_batch_seconds=2.0, epochs=2, too_long="skip", stop="first")
+    with pytest.raises(UsageError, match="max_batch_seconds"):
+        list(Loader(stream))
