@@ -34,25 +34,22 @@ def measure(wav: npt.NDArray[np.int16], sample_rate: int) -> Measures:
         wav: [T] int16, T > 0.
         sample_rate: Hz.
     """
+    hop = max(1, round(FRAME_SECONDS * sample_rate))
+    whole = len(wav) // hop * hop
+    frames, tail = wav[:whole].reshape(-1, hop), wav[whole:]
+    highest = frames.max(axis=1)
     num_clipped = 0
-    if wav.max() >= _CLIPPED or wav.min() <= -_CLIPPED:
+    if max(highest.max(initial=0), tail.max(initial=0)) >= _CLIPPED or wav.min() <= -_CLIPPED:
         num_clipped = int(np.count_nonzero(wav >= _CLIPPED) + np.count_nonzero(wav <= -_CLIPPED))
+    low = frames[highest < SILENT_BELOW]  # few: only these are looked at again
+    num_silent = int(np.count_nonzero(low.min(axis=1) > -SILENT_BELOW)) if len(low) else 0
+    if len(tail):
+        num_silent += int(tail.max() < SILENT_BELOW and tail.min() > -SILENT_BELOW)
     return Measures(
         clipped_share=round(num_clipped / len(wav), 6),
-        silent_share=round(_silent_share(wav, max(1, round(FRAME_SECONDS * sample_rate))), 4),
+        silent_share=round(num_silent / (len(frames) + (len(tail) > 0)), 4),
         dc_offset=round(_sum(wav) / len(wav) / _FULL_SCALE, 5) + 0.0,
     )
-
-
-def _silent_share(wav: npt.NDArray[np.int16], hop: int) -> float:
-    frames, tail = wav[: len(wav) // hop * hop].reshape(-1, hop), wav[len(wav) // hop * hop :]
-    low = frames[frames.max(axis=1) < SILENT_BELOW] if len(frames) else frames  # few: only these are looked at again
-    num_silent = np.count_nonzero(low.min(axis=1) > -SILENT_BELOW) if len(low) else 0
-    num_frames = len(frames)
-    if len(tail):
-        num_frames += 1
-        num_silent += int(tail.max() < SILENT_BELOW and tail.min() > -SILENT_BELOW)
-    return float(num_silent / num_frames)
 
 
 def _sum(wav: npt.NDArray[np.int16]) -> int:

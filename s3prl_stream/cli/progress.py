@@ -25,6 +25,7 @@ class Progress:
         self._step = ""
         self._last = (0, 0)
         self._told_at = time.monotonic()
+        self._began = (0, self._told_at)
 
     def __enter__(self) -> Progress:
         return self
@@ -37,6 +38,7 @@ class Progress:
         if step != self._step:
             self._end_step()
             self._step = step
+            self._began = (done, time.monotonic())
             if sys.stderr.isatty():
                 from tqdm import tqdm
 
@@ -57,7 +59,16 @@ class Progress:
     def _print_line(self) -> None:
         done, total = self._last
         self._told_at = time.monotonic()
-        print(f"{self._step}: {done} of {total}", file=sys.stderr, flush=True)
+        print(f"{self._step}: {done} of {total}{self._pace(done, total)}", file=sys.stderr, flush=True)
+
+    def _pace(self, done: int, total: int) -> str:
+        """Rate since the step began here, and the time left; nothing at its end."""
+        done_before, began = self._began
+        rate = (done - done_before) / max(self._told_at - began, 1e-9)
+        if done >= total or rate <= 0:
+            return ""
+        left = round((total - done) / rate)
+        return f", {rate:.3g} {self._unit}/s, {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"
 
 
 def usable_cores() -> int:

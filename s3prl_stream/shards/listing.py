@@ -170,7 +170,8 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     """The batches of an `ArrowFile`, one after the other in memory."""
     import pyarrow
 
-    with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_file(source) as file:
+    # read, not mapped: pages of a mapped file would count as memory of this process until they are wanted elsewhere
+    with pyarrow.OSFile(str(path)) as source, pyarrow.ipc.open_file(source) as file:
         for number in range(file.num_record_batches):
             yield file.get_batch(number)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -163,7 +164,8 @@ def _packed(clip: Clip, settings: PackSettings) -> _Packed:
 def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
     """The file as it is; decoded all the same, unless its header is to be believed."""
     try:
-        audio = Path(clip.audio).read_bytes()
+        with open(clip.audio, "rb", buffering=0) as file:
+            audio = file.readall()
     except OSError as error:
         raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
     rate = settings.sample_rate
@@ -180,7 +182,7 @@ def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
 
 def _check_unchanged(clip: Clip) -> None:
     try:
-        num_bytes = Path(clip.audio).stat().st_size
+        num_bytes = os.stat(clip.audio).st_size
     except FileNotFoundError:
         raise SampleError("the file does not exist", reason="missing") from None
     except OSError as error:
