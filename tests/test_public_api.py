@@ -19,11 +19,14 @@ PROMISED = {
     "assert_resumable",
     "build_encoder",
     "corpora",
+    "evaluate",
     "index_shards",
     "open_shards",
     "pack",
     "pipes",
+    "predict",
     "pretrain",
+    "train",
     "upstream",
 }
 """Names that users rely on: taking one away or renaming it needs a line in CHANGELOG.md."""
