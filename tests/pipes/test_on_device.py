@@ -41,6 +41,11 @@ def stream(**settings: Any) -> Source:
     return ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, **settings).load_audio(dtype="int16")
 
 
+def whole() -> Source:
+    """The same clips as floats, for a chain without the marker."""
+    return ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio()
+
+
 def assert_batches_agree(moved: Source, plain: Source, tolerance: float = 1e-4) -> list[dict[str, Any]]:
     ours, theirs = list(ss.Loader(moved)), list(ss.Loader(plain))
     assert len(ours) == len(theirs) > 1
@@ -76,9 +81,35 @@ def test_a_chain_for_tera_agrees_and_masks_are_the_same() -> None:
     def tail(source: Source) -> Source:
         return source.norm_wav().features("logmel80").mask("tera")
 
-    plain = tail(ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio())
-    batches = assert_batches_agree(tail(stream().on("cpu")), plain)
+    batches = assert_batches_agree(tail(stream().on("cpu")), tail(whole()))
     assert any(bool(batch["loss_mask"].any()) for batch in batches)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+def test_spans_behind_it_are_the_same(kind: str) -> None:
+    def tail(source: Source) -> Source:
+        return source.norm_wav().features("logmel80").mask_spans(kind)
+
+    batches = assert_batches_agree(tail(stream().on("cpu")), tail(whole()))
+    assert any(bool(batch["frame_mask"].any()) for batch in batches)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_noise_of_a_mask_goes_to_the_same_clips_at_its_deviation(legacy: bool) -> None:
+    def tail(source: Source) -> Source:
+        return source.norm_wav().features("logmel80").mask("tera", noise_prob=0.5, legacy=legacy)
+
+    noisy = {True: 0, False: 0}
+    for ours, theirs in zip(ss.Loader(tail(stream().on("cpu"))), ss.Loader(tail(whole())), strict=True):
+        assert torch.equal(ours["loss_mask"], theirs["loss_mask"])
+        for row, frames in enumerate(ours["feat_len"].tolist()):
+            seen = ~ours["loss_mask"][row, :frames]
+            added = [(batch["masked_feat"] - batch["feat"])[row, :frames][seen] for batch in (ours, theirs)]
+            assert bool(added[0].any()) == bool(added[1].any())
+            noisy[bool(added[0].any())] += 1
+            if len(added[0]) > 2_000 and added[0].any():  # 4 standard errors of a deviation from 2 000 values: 0.013
+                assert float(added[0].std()) == pytest.approx(0.2, abs=0.013)
+    assert min(noisy.values()) >= 2
 
 
 def test_a_chain_for_apc_agrees() -> None:
