@@ -17,6 +17,7 @@ assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = 
 
 HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
+RAY = ["ray>=2.40,<3"]  # to pack on a cluster
 TENSORBOARD = ["tensorboard>=2.18,<3"]
 
 setup(
@@ -50,11 +51,12 @@ setup(
     extras_require={
         "huggingface": HUGGINGFACE,
         "plots": PLOTS,
-        "ray": ["ray>=2.40,<3"],  # to pack on a cluster
+        "ray": RAY,
         "tensorboard": TENSORBOARD,
         "dev": [
             *HUGGINGFACE,
             *PLOTS,
+            *RAY,
             "duckdb>=1.1,<3",  # what users query an index with
             *TENSORBOARD,
             "hypothesis>=6.115,<7",

@@ -11,8 +11,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,18 +56,19 @@ def finish(process: subprocess.Popen[str], seconds: float = 240) -> None:
     assert process.returncode == 0, (out, err)
 
 
-def kill_again_and_again(begin: Iterator[subprocess.Popen[str]], moments: Iterator[float], times: int) -> int:
-    """Start a pack and SIGKILL it, with all its workers or alone, `times` times; how many were still at work."""
+def kill_again_and_again(
+    begin: Callable[[], subprocess.Popen[str]], wait: Callable[[subprocess.Popen[str]], None], times: int
+) -> int:
+    """Start a pack, wait, and SIGKILL it, with all its workers or alone, `times` times; how many were still at work."""
     at_work = 0
     draw = random.Random(0)
     for _ in range(times):
-        process = next(begin)
-        time.sleep(next(moments))
-        at_work += process.poll() is None
-        if draw.random() < 0.5:
-            os.kill(process.pid, signal.SIGKILL)  # its workers notice by themselves
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
+        process = begin()
+        wait(process)
+        if process.poll() is None:
+            at_work += 1
+            # alone: its workers notice by themselves
+            (os.killpg if draw.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
         process.communicate()
     return at_work
 

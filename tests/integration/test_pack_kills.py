@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import signal
@@ -37,9 +36,23 @@ def undisturbed(recordings: Path, folder: Path) -> dict[str, str]:
     return digests(files_in(folder))
 
 
-def moments(shortest: float, longest: float) -> Iterator[float]:
+def some_time(shortest: float, longest: float) -> Callable[[subprocess.Popen[str]], None]:
+    """Waits for a random time between these (seconds)."""
     draw = random.Random(1)
-    return (draw.uniform(shortest, longest) for _ in itertools.count())
+    return lambda process: time.sleep(draw.uniform(shortest, longest))
+
+
+def some_shards(out: Path, most: int) -> Callable[[subprocess.Popen[str]], None]:
+    """Waits until up to `most` more shards are there, and a random moment, so that a kill may hit any step."""
+    draw = random.Random(1)
+
+    def wait(process: subprocess.Popen[str]) -> None:
+        wanted = len(list(out.glob("*.tar"))) + draw.randint(0, most)
+        while len(list(out.glob("*.tar"))) < wanted and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0.0, 0.005))
+
+    return wait
 
 
 def test_a_kill_and_two_packs_at_once_give_the_bytes_of_one(recordings: Path, tmp_path: Path) -> None:
@@ -63,8 +76,9 @@ def test_a_kill_and_two_packs_at_once_give_the_bytes_of_one(recordings: Path, tm
 def test_twenty_kills_of_a_pack_with_two_workers(many: Path, tmp_path: Path) -> None:
     wanted = undisturbed(many, tmp_path / "whole")
     out = tmp_path / "set"
-    begin = (start(many, out, workers=2) for _ in itertools.count())
-    assert kill_again_and_again(begin, moments(0.3, 3.2), 20) > 10
+    assert len(wanted) > 2 * 120  # a tar and an index beside it for each shard, so the kills leave something to do
+    kills = kill_again_and_again(lambda: start(many, out, workers=2), some_shards(out, 3), 20)
+    assert kills > 15  # the rest found it finished
     finish(start(many, out, workers=2))
     assert digests(files_in(out)) == wanted
 
@@ -75,8 +89,9 @@ def test_twenty_kills_of_packs_into_a_bucket(
 ) -> None:
     wanted = undisturbed(many, tmp_path / "whole")
     url, environment = "s3://test/kills/set", rgw.environment()
-    begin = (start(many, url, workers=2, environment=environment) for _ in itertools.count())
-    assert kill_again_and_again(begin, moments(0.5, 4.0), 20) > 10
+    assert (
+        kill_again_and_again(lambda: start(many, url, workers=2, environment=environment), some_time(0.5, 4.0), 20) > 10
+    )
     together = [start(many, url, workers=1, environment=environment) for _ in range(2)]
     for process in together:
         finish(process)
@@ -144,7 +159,10 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes_also_after_kills(many: Path, 
         finish(start(many, out, engine="ray", workers=0, environment=environment))
         assert digests(files_in(out)) == wanted
         killed = tmp_path / "killed/set"
-        begin = (start(many, killed, engine="ray", workers=0, environment=environment) for _ in itertools.count())
-        assert kill_again_and_again(begin, moments(3.0, 8.0), 3)
-        finish(start(many, killed, engine="ray", workers=0, environment=environment))
+
+        def begin() -> subprocess.Popen[str]:
+            return start(many, killed, engine="ray", workers=0, environment=environment)
+
+        assert kill_again_and_again(begin, some_time(3.0, 8.0), 3)
+        finish(begin())
         assert digests(files_in(killed)) == wanted
