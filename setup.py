@@ -46,7 +46,8 @@ setup(
         "tomli>=2,<3; python_version < '3.11'",  # what is tomllib later
         "rapidfuzz>=3.6,<4",  # edit distances
         "scipy>=1.13,<2",  # the best matching of speakers, the distances of DTW
-        "obstore>=0.12.1,<0.13",  # object stores; of the clients tried the only one that resumes a cut body
+        # object stores; of the clients tried the only one that resumes a cut body. 0.11.1 is the last for Python 3.10
+        "obstore>=0.11.1,<0.13",
     ],
     extras_require={
         "huggingface": HUGGINGFACE,
