@@ -170,7 +170,8 @@ def change_speed(wav: F32, factor: float, *, num_out: int | None = None) -> F32:
     num_out = round(wav.shape[-1] / factor) if num_out is None else num_out
     ratio = Fraction(factor).limit_denominator(1000)  # soxr is faster where it knows one
     rates = (ratio.numerator, ratio.denominator) if abs(float(ratio) - factor) < 1e-12 else (factor, 1.0)
-    faster: F32 = soxr.resample(wav.T, *rates, quality="HQ").T if wav.shape[-1] else wav
+    # a copy: of one sample, older numpy keeps strides that soxr takes for gaps
+    faster: F32 = soxr.resample(wav.T.copy(), *rates, quality="HQ").T if wav.shape[-1] else wav
     missing = num_out - faster.shape[-1]
     return faster[..., :num_out] if missing <= 0 else np.pad(faster, [(0, 0)] * (wav.ndim - 1) + [(0, missing)])
 
