@@ -35,6 +35,7 @@ _HOME = {
     "repair": "s3prl_stream.shards.repair",
     "subset": "s3prl_stream.shards.subset",
     "train": "s3prl_stream.downstream.train",
+    "training_parts": "s3prl_stream.downstream.parts",
     "upstream": "s3prl_stream.upstreams",
     "verify": "s3prl_stream.shards.verify",
 }

@@ -277,12 +277,23 @@ class Loader:
 
     # ---- state ---------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """The cursor: batches handed to the consumer, not prefetched. JSON-able, below 4 kB, the same on every rank."""
+    def state_dict(self, *, after: int | None = None) -> dict[str, Any]:
+        """The cursor: batches handed to the consumer, not prefetched. JSON-able, below 4 kB, the same on every rank.
+
+        Args:
+            after: of a consumer that fetches ahead of its work: the `batch_index` that it has done last. It is one of
+                those handed over in this iteration; the cursor is what it was when that batch was.
+
+        Raises:
+            UsageError: no such batch has been handed over.
+        """
+        handed = self._next_batch if after is None else after - self.rank + self.world_size
+        if not self._began_at <= handed <= self._next_batch:
+            raise UsageError(f"state_dict: batch {after} is none of those handed over since {self._began_at}")
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
-        anchor = self._anchor(max(self._next_batch - self.world_size, self._began_at))
+        anchor = self._anchor(max(handed - self.world_size, self._began_at))
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
-        next_batch = self._next_batch if self._end is None else min(self._next_batch, self._end)
+        next_batch = handed if self._end is None else min(handed, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
         cursor = Cursor(next_batch, anchor, changes, self._left_out, self._topology)
         return make_cursor(stream_identity(self.stream), cursor)

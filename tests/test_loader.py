@@ -111,6 +111,21 @@ def test_the_state_counts_what_was_handed_over_not_what_was_built() -> None:
         del batches
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_consumer_that_fetches_ahead_says_what_it_has_done(ranks: int) -> None:
+    """The cursor after any batch is the one there was when that batch was the last, block by block, up to the end."""
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0, block_samples=16)
+    for rank in range(ranks):
+        loader = ss.Loader(stream, rank=rank, world_size=ranks)
+        states = {batch["batch_index"]: loader.state_dict() for batch in loader}
+        assert len({state["anchor"]["block"] for state in states.values()}) > 1
+        ahead = ss.Loader(stream, rank=rank, world_size=ranks)
+        handed = [batch["batch_index"] for batch in ahead]
+        assert {batch: ahead.state_dict(after=batch) for batch in handed} == states
+        with pytest.raises(UsageError, match="batch 99 is none of those handed over"):
+            ahead.state_dict(after=99)
+
+
 def test_the_state_is_small_json_and_the_same_on_every_rank() -> None:
     stream = chain(memory([2.0] * 60), block_samples=16)
     loaders = [ss.Loader(stream, rank=rank, world_size=3) for rank in range(3)]

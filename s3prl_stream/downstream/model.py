@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class DownstreamModel(nn.Module):
     a cache, it sees one utterance at a time, so that no bit of the features depends on the batch or on the cache.
 
     Args:
-        upstream: in evaluation mode; on the device where it is to compute.
+        upstream: in evaluation mode; a frozen one goes along when the model is moved.
         head: ([B, F, H], [B]) -> (outputs, their lengths).
         task: of the head's level.
         normalize: of the weighted sum, see `WeightedSum`.
@@ -49,6 +49,13 @@ class DownstreamModel(nn.Module):
     def upstream(self) -> Upstream:
         """The upstream."""
         return self._upstream[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DownstreamModel:
+        """Whoever moves the module to a device moves a frozen upstream too."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.finetune:
+            self.upstream._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def use_cache(self, cache: FeatureCache, fingerprint_of_set: Mapping[str, str]) -> None:
         """Keep hidden states of utterances of these sets, by the names of the sets in a batch."""

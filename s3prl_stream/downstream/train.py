@@ -15,16 +15,14 @@ from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
-from s3prl_stream.downstream.build import build_model, build_task, texts_of
-from s3prl_stream.downstream.columns import rows_without
-from s3prl_stream.downstream.feature_cache import FeatureCache
+from s3prl_stream.downstream.build import texts_of
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
-from s3prl_stream.downstream.recipe import TaskRecipe, find_task
+from s3prl_stream.downstream.parts import keep_features, make_parts, settled
+from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
-from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, seconds_by_set, train_stream
+from s3prl_stream.downstream.streams import seconds_by_set
 from s3prl_stream.downstream.texts import TextSource
-from s3prl_stream.hashing import hash64
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
@@ -32,7 +30,7 @@ from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_dev
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.checkpoint import write_json
-from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings
+from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.upstreams import Upstream
@@ -85,15 +83,10 @@ def train(
         UsageError: a wrong argument, a column that is missing, or `out` holds something else.
         StateError: `out` holds a run with other settings or of other data; the difference is named.
     """
-    of_run = {one.name for one in dataclasses.fields(RunSettings)}
-    own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
-    named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
-    named |= {} if steps is None else {"steps": steps}
-    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else tuple(label)}
-    named |= {"head": head} if isinstance(head, str) else {}
+    recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
     with joined_ranks(pick_device(own.device)) as device:
         return _train(
-            find_task(task).having(named),
+            recipe,
             as_shard_set(shards),
             own,
             upstream=upstream,
@@ -120,37 +113,24 @@ def _train(
     quiet: bool,
 ) -> TrainResult:
     ranks = Ranks()
-    up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(device).eval()
-    where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
-    texts = find_texts(recipe, shards, where=where)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
-        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, texts=texts)
-    model = build_model(
-        up,
-        task,
-        own_head or recipe.head,
-        dict(recipe.head_settings),
-        normalize=own.normalize,
-        finetune=own.finetune,
-        seed=own.seed,
+    up = upstream if isinstance(upstream, Upstream) else find_upstream(upstream)
+    parts = make_parts(
+        recipe, shards, own, upstream=up, own_head=own_head, valid=valid, find_texts=find_texts, device=device
     )
-    noise = Noise.of(own.noise, own.snr)
-    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise, texts=texts)
-    loader = Loader(stream, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
-    is_judged = valid is not None or own.valid_where is not None
-    train_settings = _train_settings(recipe, own, task, is_judged=is_judged)
-    ranks.share_of(train_settings.update_batches)
+    model, texts = parts.model, parts.texts
+    pinned = device.type == "cuda" and own.num_workers > 0
+    loader = Loader(parts.stream, num_workers=own.num_workers, pin_memory=pinned)
+    ranks.share_of(parts.settings.update_batches)
     made_of = {
         "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
         "upstream_fingerprint": fingerprint_of(up),
-        "noise": None if noise is None else str(noise),
+        "noise": None if parts.noise is None else str(parts.noise),
         **_text_settings(texts),
         "head": recipe.head if own_head is None else describe_module(own_head),
         "ranks": ranks.world_size,
         "device": str(device),
     }
-    written = {**_written(recipe, shards, own, task, valid), **made_of}
+    written = {**_written(recipe, shards, own, model.task, valid), **made_of}
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
     # after all that may go wrong: a mistake in the settings leaves nothing behind
     check_run(run, written)
@@ -159,18 +139,14 @@ def _train(
         write_settings(run, written)
         _keep_texts(texts, run)
     ranks.wait_for_all()
-    if own.cache is not None:
-        kept = FeatureCache(own.cache, fingerprint_of(up), max_gigabytes=own.cache_gigabytes)
-        members = [*shards.members, *(valid.members if valid is not None else ())]
-        model.use_cache(kept, {member.name: member.fingerprint for member in members})
+    keep_features(model, own, [shards] if valid is None else [shards, valid])
     hooks = []
-    if is_judged:
-        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns, texts=texts)
-        hooks.append(Hook(recipe.evaluate_every, _Judge(model, judged, device)))
+    if parts.judged is not None:
+        hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
     result = train_loop(
         model,
         loader,
-        train_settings,
+        parts.settings,
         run=run,
         set_names=[member.name for member in shards.members],
         seconds_by_set=seconds_by_set,
@@ -183,25 +159,6 @@ def _train(
     _tell_damaged(loader, quiet=quiet)
     unusable = {(one["set"], one["key"]) for one in loader.damaged}
     return dataclasses.replace(result, left_out=len(loader.too_long) + len(unusable), timing=loader.timing().as_dict())
-
-
-def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judged: bool) -> TrainSettings:
-    return TrainSettings(
-        num_steps=recipe.steps,
-        lr=recipe.lr,
-        schedule="constant",
-        warmup_share=0.0,
-        optimizer=recipe.optimizer,
-        clip_norm=recipe.clip_norm,
-        update_batches=recipe.update_batches,
-        precision=own.precision,
-        seed=own.seed,
-        checkpoint_every=own.checkpoint_every,
-        keep_checkpoints=own.keep_checkpoints,
-        best_by=f"valid_{task.best.name}" if is_judged else None,
-        best_is=task.best.kind,
-        tensorboard=own.tensorboard,
-    )
 
 
 def _written(

@@ -181,7 +181,7 @@ def add_gradients(
     objective.zero_grad(set_to_none=True)
     for turn, batch in enumerate(batches):
         place = turn * ranks.world_size + ranks.rank  # of the batch in the update: batch b belongs to rank b % world
-        torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
+        seed_draws(settings, step, place)
         try:
             with torch.autocast(sums.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
                 loss: Loss = objective(batch)
@@ -194,6 +194,11 @@ def add_gradients(
             break
         sums[0] += total.detach()
         sums[1] += loss.num_elements
+
+
+def seed_draws(settings: TrainSettings, step: int, place: int) -> None:
+    """Have all that an objective draws on a batch follow from the run's seed, the step and its place in the update."""
+    torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
 
 
 def update_weights(

@@ -115,6 +115,24 @@ def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
         ss.train("asr", texts(), out=tmp_path / "two", steps=9, **{**settings, "upstream": "fbank"})
 
 
+def test_parts_are_those_of_the_run(tmp_path: Path) -> None:
+    """What `train` begins with, for those who train otherwise; a frozen upstream goes where the model goes."""
+    settings: dict[str, Any] = {"device": "cpu", "upstream": "logmel80", "lr": 1e-2, "steps": 1, "normalize": True}
+    parts = ss.training_parts("ks", classes(), valid_where="part == 'test'", **settings)
+    ss.train("ks", classes(), valid_where="part == 'test'", out=tmp_path / "run", quiet=True, **settings)
+    batch = next(iter(ss.Loader(parts.stream)))
+    assert parts.model(batch).mean.item() == pytest.approx(losses(tmp_path / "run")[0], rel=1e-6)
+    assert parts.judged is not None
+    tested = [key for judged in ss.Loader(parts.judged) for key in judged["key"]]
+    assert set(tested).isdisjoint(batch["key"])
+    assert len(tested) == 3
+    assert (parts.settings.num_steps, parts.settings.lr, parts.settings.best_by) == (1, 1e-2, "valid_accuracy")
+    parts.model.to("meta")
+    assert {one.device.type for one in parts.model.upstream.buffers()} == {"meta"}
+    with pytest.raises(ss.UsageError, match="no setting 'learning_rate'"):
+        ss.training_parts("ks", classes(), **{**settings, "learning_rate": 1})
+
+
 def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> None:
     settings: dict[str, Any] = {**QUIET, "lr": 1e-2, "steps": 30, "evaluate_every": 10, "balance": False}
     result = ss.train("ks", classes(), out=tmp_path / "run", valid_where="part == 'test'", **settings)

@@ -1,0 +1,166 @@
+"""What a downstream run is made of, before anything trains it: a model, a stream, and how to train."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from s3prl_stream.downstream.build import build_model, build_task, texts_of
+from s3prl_stream.downstream.columns import rows_without
+from s3prl_stream.downstream.feature_cache import FeatureCache
+from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.recipe import TaskRecipe, find_task
+from s3prl_stream.downstream.settings import RunSettings
+from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, train_stream
+from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.hashing import hash64
+from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.pipes.tokenizers import Tokenizer
+from s3prl_stream.recipes.run_folder import pick_device
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.tasks import Task
+from s3prl_stream.trainer.settings import TrainSettings
+from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams import upstream as find_upstream
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """A run that nothing trains yet."""
+
+    model: DownstreamModel
+    """Batch -> `Loss`: upstream, weighted sum, head and task."""
+    stream: Stage
+    """Endless batches; `Loader(parts.stream)` deals them."""
+    settings: TrainSettings
+    """Updates, rate, clipping, seed ..."""
+    judged: Stage | None = None
+    """Each clip of the validation part once; None: there is none."""
+    texts: TextSource | None = None
+    """How references are made, of a task that writes text."""
+    noise: Noise | None = None
+    """What is added to the clips of `stream`."""
+
+
+def training_parts(
+    task: str | TaskRecipe,
+    shards: Any,
+    *,
+    upstream: str | Path | Upstream,
+    head: str | nn.Module | None = None,
+    label: str | Sequence[str] | None = None,
+    steps: int | None = None,
+    valid: Any = None,
+    tokenizer: Tokenizer | None = None,
+    lexicon: Lexicon | None = None,
+    **settings: Any,
+) -> TrainingParts:
+    """What `train` would train with the same arguments: for a loop of your own, or one of `s3prl_stream.adapters`.
+
+    What belongs to our loop alone (`checkpoint_every`, `tensorboard` ...) is not used.
+
+    Raises:
+        UsageError: a wrong argument, or a column that is missing.
+    """
+    recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
+    train_set, valid_set = as_shard_set(shards), None if valid is None else as_shard_set(valid)
+    parts = make_parts(
+        recipe,
+        train_set,
+        own,
+        upstream=upstream if isinstance(upstream, Upstream) else find_upstream(upstream),
+        own_head=head if isinstance(head, nn.Module) else None,
+        valid=valid_set,
+        find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
+        device=pick_device(own.device),
+    )
+    keep_features(parts.model, own, [train_set] if valid_set is None else [train_set, valid_set])
+    return parts
+
+
+def settled(
+    task: str | TaskRecipe,
+    *,
+    head: Any = None,
+    label: str | Sequence[str] | None = None,
+    steps: int | None = None,
+    **settings: Any,
+) -> tuple[TaskRecipe, RunSettings]:
+    """The recipe and the run that arguments of `train` make; UsageError for a setting that neither has."""
+    of_run = {one.name for one in dataclasses.fields(RunSettings)}
+    own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
+    named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
+    named |= {} if steps is None else {"steps": steps}
+    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else tuple(label)}
+    named |= {"head": head} if isinstance(head, str) else {}
+    return find_task(task).having(named), own
+
+
+def make_parts(
+    recipe: TaskRecipe,
+    shards: ShardSet,
+    own: RunSettings,
+    *,
+    upstream: Upstream,
+    own_head: nn.Module | None,
+    valid: ShardSet | None,
+    find_texts: Callable[..., TextSource | None],
+    device: torch.device,
+) -> TrainingParts:
+    """The parts of a run; the upstream is moved to the device, the rest goes there with `model.to`."""
+    up = upstream.to(device).eval()
+    where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
+    texts = find_texts(recipe, shards, where=where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
+        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, texts=texts)
+    model = build_model(
+        up,
+        task,
+        own_head or recipe.head,
+        dict(recipe.head_settings),
+        normalize=own.normalize,
+        finetune=own.finetune,
+        seed=own.seed,
+    )
+    noise = Noise.of(own.noise, own.snr)
+    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise, texts=texts)
+    judged = None
+    if valid is not None or own.valid_where is not None:
+        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns, texts=texts)
+    settings = _train_settings(recipe, own, task, is_judged=judged is not None)
+    return TrainingParts(model, stream, settings, judged, texts, noise)
+
+
+def keep_features(model: DownstreamModel, own: RunSettings, sets: Sequence[ShardSet]) -> None:
+    """Have the model keep hidden states of clips of these sets, if the run has a cache."""
+    if own.cache is not None:
+        kept = FeatureCache(own.cache, fingerprint_of(model.upstream), max_gigabytes=own.cache_gigabytes)
+        model.use_cache(kept, {member.name: member.fingerprint for one in sets for member in one.members})
+
+
+def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judged: bool) -> TrainSettings:
+    return TrainSettings(
+        num_steps=recipe.steps,
+        lr=recipe.lr,
+        schedule="constant",
+        warmup_share=0.0,
+        optimizer=recipe.optimizer,
+        clip_norm=recipe.clip_norm,
+        update_batches=recipe.update_batches,
+        precision=own.precision,
+        seed=own.seed,
+        checkpoint_every=own.checkpoint_every,
+        keep_checkpoints=own.keep_checkpoints,
+        best_by=f"valid_{task.best.name}" if is_judged else None,
+        best_is=task.best.kind,
+        tensorboard=own.tensorboard,
+    )
