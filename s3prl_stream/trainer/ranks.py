@@ -66,8 +66,13 @@ class Ranks:
             self._as_one(gradients, dist.all_reduce)
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Give all ranks the mean of what batch norms have counted."""
-        floating = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        """Give all ranks the mean of what batch norms have counted.
+
+        Of the buffers that a checkpoint keeps: others, such as positions of the longest clip so far, are each rank's
+        own, and may be of another size on each.
+        """
+        kept = module.state_dict(keep_vars=True)
+        floating = [buffer for name, buffer in module.named_buffers() if name in kept and buffer.is_floating_point()]
         if self.world_size > 1 and floating:
             self._as_one(floating, dist.all_reduce)
             torch._foreach_div_(floating, float(self.world_size))

@@ -50,7 +50,7 @@ STEPS, STOPPED_AFTER = 6, 4
 
 class Level(nn.Module):
     """Predicts the loudness of clips; its weights begin differently on every rank, and it has a batch norm, an unused
-    weight, and memory for batches with an even number only if `greedy`."""
+    weight, a table that each rank makes as it needs it, and memory for batches with an even number only if `greedy`."""
 
     def __init__(self, rank: int, *, greedy_at: int = -1) -> None:
         super().__init__()
@@ -58,12 +58,15 @@ class Level(nn.Module):
         self.net = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1))
         self.unused = nn.Linear(2, 2)
         self.greedy_at = greedy_at
+        self.table: torch.Tensor
+        self.register_buffer("table", torch.zeros(1), persistent=False)
 
     def forward(self, batch: Batch) -> Loss:
         if not batch["key"]:
             return Loss(sum_of_zeros(self), torch.tensor(0))
         if batch["batch_index"] == self.greedy_at:
             torch.empty(2**60)
+        self.table = torch.zeros(max(len(self.table), batch["wav"].shape[1]))
         level = batch["wav"].abs().mean(dim=1, keepdim=True).repeat(2, 1)
         seconds = batch["wav_len"][:, None] / 16_000
         found = self.net(torch.cat([seconds, -seconds]))  # a batch norm wants two rows
