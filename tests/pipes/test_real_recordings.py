@@ -15,6 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream.pipes import Lexicon
 from s3prl_stream.pipes.features import KINDS, num_frames
 from s3prl_stream.pipes.stage import Source
+from tests.pipes.test_features import assert_fbank_is_torchaudios
 
 DAMAGED = {"cut_in_half", "no_frames", "text_not_audio", "zero_bytes"}
 """Of the folder `odd`."""
@@ -191,3 +192,10 @@ def test_half_an_hour(real_data: Path, tmp_path: Path) -> None:
         assert bool(torch.isfinite(sample["masked_feat"]).all())
         assert sample["loss_mask"].any(dim=1).float().mean() > 0.13
     assert 0.4 < sample["frame_mask"].float().mean() < 0.55
+
+
+def test_fbank_of_real_speech_is_torchaudios(real_data: Path) -> None:
+    paths = sorted((real_data / "LibriSpeech").rglob("*.flac"))[::25]
+    for path in paths:
+        assert_fbank_is_torchaudios(torch.from_numpy(soundfile.read(path, dtype="float32")[0]), "hamming")
+    assert len(paths) == 10
