@@ -31,6 +31,9 @@ ROWS_PER_BATCH = 1 << 15
 
 Kinds = dict[str, set[str]]
 
+_TAKEN = frozenset(RESERVED_KEYS.union(QUALITY_COLUMNS))
+_COMPACT = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 _LISTED = {
     "key": "string", "unsafe": "bool", "audio": "binary", "start": "double", "end": "double", "metadata": "binary",
 }  # fmt: skip
@@ -101,8 +104,7 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
     """Sorted, compact UTF-8; ValueError or TypeError for what JSON cannot hold."""
-    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode()
+    return _COMPACT.encode(metadata).encode()
 
 
 def refuse_equal_keys(
@@ -193,8 +195,8 @@ def _seconds(utterance: Utterance, value: float | None) -> float | None:
 
 
 def _checked_metadata(utterance: Utterance) -> bytes:
-    taken = sorted(RESERVED_KEYS.union(QUALITY_COLUMNS).intersection(utterance.metadata))
-    if taken:
+    if not _TAKEN.isdisjoint(utterance.metadata):
+        taken = sorted(_TAKEN.intersection(utterance.metadata))
         raise UsageError(
             f"utterance {utterance.key!r}: the stream uses the name {taken[0]!r} itself; call that field another name."
         )

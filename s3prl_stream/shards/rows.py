@@ -59,9 +59,7 @@ def columns_of(some_kinds: Iterable[Mapping[str, set[str]]]) -> dict[str, str]:
 
 def index_cells(row: IndexRow, columns: Mapping[str, str]) -> dict[str, Any]:
     """One sample's row as `index_table` writes it: column -> value."""
-    fixed = {name: getattr(row, name) for name in INDEX_COLUMNS if name not in ("key_hash", "seconds")}
-    fixed |= {"key_hash": key_hash(row.key), "seconds": row.frames / row.sample_rate}
-    return {**fixed, **{name: _cell(row.metadata.get(name), kind) for name, kind in columns.items()}}
+    return {name: values[0] for name, values in _by_column([row], columns).items()}
 
 
 def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Table:
@@ -74,9 +72,19 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
     import pyarrow
 
     kinds = {**INDEX_COLUMNS, **columns}
-    cells = [index_cells(row, columns) for row in rows]
-    arrays = [pyarrow.array([row[name] for row in cells], type=_arrow_type(kind)) for name, kind in kinds.items()]
+    values = _by_column(rows, columns)
+    arrays = [pyarrow.array(values[name], type=_arrow_type(kind)) for name, kind in kinds.items()]
     return pyarrow.Table.from_arrays(arrays, names=list(kinds))
+
+
+def _by_column(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> dict[str, list[Any]]:
+    fixed = {name: [getattr(row, name) for row in rows] for name in IndexRow._fields if name in INDEX_COLUMNS}
+    return {
+        **fixed,
+        "key_hash": [key_hash(row.key) for row in rows],
+        "seconds": [row.frames / row.sample_rate for row in rows],
+        **{name: [_cell(row.metadata.get(name), kind) for row in rows] for name, kind in columns.items()},
+    }
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,37 @@
+"""What is written a megabyte at a time is the tar that was asked for, byte for byte, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from s3prl_stream.shards import writer
+from s3prl_stream.shards.tar import END_OF_TAR, member
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [700] * 1500, [3_000_000, 0, 511, 512, 513, 1_500_000]])
+@pytest.mark.parametrize("writing", ["whole", "a piece at a time", "without a reserve"])
+def test_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], writing: str) -> None:
+    if writing == "a piece at a time":  # as the system may
+        monkeypatch.setattr(writer.os, "writev", lambda file, pieces: os.write(file, bytes(pieces[0][:1000])))
+    if writing == "without a reserve":
+        monkeypatch.setattr(writer, "RESERVE_BYTES", 1 << 60)  # no disk has it
+    audio = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    with writer.ShardWriter(tmp_path, "a.tar") as shard:
+        for number, content in enumerate(audio):
+            shard.add(f"k{number}", content, "flac", b'{"n":1}', frames=16_000, sample_rate=16_000, cells={})
+        said = shard.finish()
+    expected = b"".join(member(f"k{n}.flac", one) + member(f"k{n}.json", b'{"n":1}') for n, one in enumerate(audio))
+    found = (tmp_path / "a.tar").read_bytes()
+    assert found == expected + END_OF_TAR
+    assert (said["bytes"], said["sha256"]) == (len(found), hashlib.sha256(found).hexdigest())
+    assert (said["samples"], said["seconds"]) == (len(sizes), float(len(sizes)))
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert [one.size for one in tar.getmembers()[::2]] == sizes
+    assert [row.offset + row.size for row in shard.rows] == [row.offset for row in shard.rows[1:]] + [
+        len(expected)
+    ] * bool(sizes)
