@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
-from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
 from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
@@ -186,8 +186,11 @@ class MaskedReconstruction(OnBatch):
         feat_FD, rng = np.asarray(sample["feat"]), self.rng(sample)
         num_frames, num_bins = feat_FD.shape
         mask = draw_mask(num_frames, num_bins, rng, self.settings)
+        drawn = numbers_of(mask._asdict())
         noise_FD = None
-        if self.noise_prob and rng.random() < self.noise_prob:
+        if self.noise_prob:
+            drawn["noisy"] = bool(rng.random() < self.noise_prob)
+        if drawn.get("noisy"):
             noise_FD = rng.standard_normal(feat_FD.shape, dtype=np.float32) * np.float32(NOISE_DEVIATION)
         if noise_FD is not None and not self.legacy:
             feat_FD = feat_FD + noise_FD
@@ -195,7 +198,8 @@ class MaskedReconstruction(OnBatch):
         if noise_FD is not None and self.legacy:
             masked_FD += noise_FD
         selected_FD = selected(mask, num_bins)
-        yield {**sample, "masked_feat": torch.from_numpy(masked_FD), "loss_mask": torch.from_numpy(selected_FD)}
+        out = {**sample, "masked_feat": torch.from_numpy(masked_FD), "loss_mask": torch.from_numpy(selected_FD)}
+        yield self.noted(out, **drawn)
 
     def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """The `MaskDraw` of a sample, and with noise_prob the coin and a seed for the noise."""
