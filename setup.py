@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "s3prl_stream/__init__.py").read_text("utf-8"), re.MULTILINE)
 assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = ..."
 
+BROWSER = ["playwright>=1.50,<2"]  # to test the pages; Chromium is another matter
 HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
 RAY = ["ray>=2.40,<3"]  # to pack on a cluster
@@ -50,6 +51,7 @@ setup(
         "obstore>=0.11.1,<0.13",
     ],
     extras_require={
+        "browser": BROWSER,
         "huggingface": HUGGINGFACE,
         "plots": PLOTS,
         "ray": RAY,

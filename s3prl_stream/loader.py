@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -169,15 +170,7 @@ class Loader:
             in_block = planned.number - position.batch
             if self.receipt is not None:
                 self._write_receipt(self.receipt, position, planned)
-            kept: list[int] | None = None
-            delivered, excluded = planned, []
-            if self._left_out != LeftOut():
-                reasons = [self._reason(planned, place) for place in range(len(planned.items))]
-                kept = [place for place, reason in enumerate(reasons) if reason is None]
-                delivered = PlannedBatch(planned.number, [planned.items[place] for place in kept])
-                excluded = [
-                    {**self._describe(planned, at), "reason": reason} for at, reason in enumerate(reasons) if reason
-                ]
+            delivered, kept, excluded = self._without_left_out(planned)
             seconds = {} if block is None else block.seconds_by_set(in_block, kept)
             self._under_way.append(_UnderWay(delivered, seconds, excluded))
             yield delivered
@@ -190,10 +183,17 @@ class Loader:
             receipt.clips_again += len(planned.items)
             receipt.bytes_again += sum(item.size for item in planned.items)
 
-    def _reason(self, planned: PlannedBatch, place: int) -> str | None:
-        """Why an item is left out; None: it is not."""
-        item = planned.items[place]
-        return self._left_out.reason(planned.number, self._builder.root.shards.members[item.set_index].name, item.key)
+    def _without_left_out(self, planned: PlannedBatch) -> tuple[PlannedBatch, list[int] | None, list[dict[str, Any]]]:
+        """(what is delivered; its places in the plan, None: all; rows of the rest, with the reason)."""
+        if self._left_out == LeftOut():
+            return planned, None, []
+        members = self._builder.root.shards.members
+        reasons = [
+            self._left_out.reason(planned.number, members[item.set_index].name, item.key) for item in planned.items
+        ]
+        kept = [place for place, reason in enumerate(reasons) if reason is None]
+        excluded = [{**self._describe(planned, at), "reason": reason} for at, reason in enumerate(reasons) if reason]
+        return PlannedBatch(planned.number, [planned.items[place] for place in kept]), kept, excluded
 
     def _on_block(self, position: Position, step: Step) -> None:
         if position > self._anchors[-1]:
@@ -363,20 +363,32 @@ class Loader:
         """Where the time went so far: seconds in each stage, and of the consumer's waiting."""
         return Timing(dict(self._stage_seconds), self._waiting_seconds, self._working_seconds)
 
-    def which(self, batch_index: int) -> list[dict[str, Any]]:
+    def which(self, batch_index: int, *, html: str | Path | None = None) -> list[dict[str, Any]]:
         """What global batch `batch_index` holds, without reading any audio; what is left out of it is not listed.
+
+        Args:
+            batch_index: from 0.
+            html: a file for a page that plays the batch: each clip as it was read and as each stage left it, its draws,
+                features and masks. For that it is read, and goes through the chain once more, in this process. Needs
+                no network and no other file.
 
         Returns:
             A dict for each stretch: set, shard, key, offset and size (bytes), first_frame, num_frames, epoch, draw.
 
         Raises:
-            UsageError: there is no such batch.
+            UsageError: there is no such batch, or the page cannot be written.
         """
         if batch_index >= 0:
             for _, planned, block in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
                 if block is not None:
-                    places = range(len(planned.items))
-                    return [self._describe(planned, at) for at in places if self._reason(planned, at) is None]
+                    delivered, _, left_out = self._without_left_out(planned)
+                    rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
+                    if html is not None:
+                        from s3prl_stream.batch_page import write_batch_page
+
+                        builder = self._builder
+                        write_batch_page(html, builder.root, builder.all_stages, delivered, rows, left_out)
+                    return rows
                 break
         raise UsageError(f"which: there is no batch {batch_index}")
 

@@ -50,7 +50,7 @@ SURFACE = {
     "repair": "SET OUT --json --workers",
     "subset": "SET OUT --json --name --shard-mb --subset --where --workers",
     "plan": f"{PLANNED} --blocks --whole-epoch",
-    "which": f"{PLANNED} --batch",
+    "which": f"{PLANNED} --batch --html",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --config --crop-seconds --data --device "
         "--dropout --encoder --exclude --ffn-size --heads --hidden-size --init --json --layers --lr --norm --out "

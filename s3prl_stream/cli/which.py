@@ -1,4 +1,4 @@
-"""`which`: what one global batch holds, without reading audio."""
+"""`which`: what one global batch holds, without reading audio, unless it is to be heard."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("which", help="the clips of one global batch")
     add_stream_options(parser)
     parser.add_argument("--batch", type=int, required=True, help="global number of the batch, from 0")
+    parser.add_argument("--html", metavar="FILE", help="write a page that plays the clips")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run)
 
@@ -22,7 +23,11 @@ def run(args: argparse.Namespace) -> int:
     """Print one line for each stretch of the batch."""
     from s3prl_stream.loader import Loader
 
-    stretches = Loader(stream_from(args, epochs=None)).which(args.batch)
+    stream = stream_from(args, epochs=None)
+    if args.html is None:
+        stretches = Loader(stream).which(args.batch)
+    else:
+        stretches = Loader(stream.load_audio(sample_rate=None)).which(args.batch, html=args.html)
     for one in stretches:
         if args.json:
             print(json.dumps(one))
