@@ -32,6 +32,7 @@ from s3prl_stream.upstreams import BASELINE, Upstream, is_run, upstream
 
 Bools: TypeAlias = npt.NDArray[np.bool_]
 Key: TypeAlias = tuple[str, str]
+Extracted: TypeAlias = tuple[list[Key], dict[str, npt.NDArray[np.float32]], int]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 TEST_SHARE = 0.25
@@ -123,26 +124,52 @@ def probe(
     if holdout is not None and test_where is not None:
         raise UsageError("probe: give a holdout or test_where, not both")
     shard_set = as_shard_set(shards)
-    table = _read_table(shard_set, label, holdout)
-    in_test = None if test_where is None else _selected(shard_set, test_where)
+    _read_table(shard_set, label, holdout)  # mistakes are told before anything is computed
+    if test_where is not None:
+        compile_where(test_where, shard_set.columns())
 
     upstreams = {BASELINE: upstream(BASELINE)}
     if isinstance(run, Upstream):
         upstreams["pretrained"] = run
     elif str(run) != BASELINE:
-        upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
         for seed in range(seeds if is_run(run) else 0):
             upstreams[f"untrained/{seed}"] = upstream(
                 run, trained=False, seed=1000 + seed, encoder=encoder, device=device
             )
-    keys, pooled, damaged = extract_pooled(shard_set, upstreams, where=where, max_batch_seconds=max_batch_seconds)
+        upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
+    extracted = extract_pooled(shard_set, upstreams, where=where, max_batch_seconds=max_batch_seconds)
+    return probe_pooled(
+        shard_set, extracted, label=label, holdout=holdout, test_where=test_where, center=center, seeds=seeds
+    )
 
+
+def probe_pooled(
+    shards: ShardSet,
+    extracted: Extracted,
+    *,
+    label: str,
+    holdout: str | None = None,
+    test_where: str | None = None,
+    center: str | None = None,
+    seeds: int = 3,
+) -> ProbeResult:
+    """The second half of `probe`, for several questions to features that were extracted once.
+
+    Args:
+        shards: the set.
+        extracted: by `extract_pooled`. There is a row for each kind of features: "NAME" is used for all seeds,
+            "NAME/0", "NAME/1" ... are one kind, of which each seed has its own.
+        label, holdout, test_where, center, seeds: see `probe`, as for errors.
+    """
+    keys, pooled, damaged = extracted
+    table = _read_table(shards, label, holdout)
+    in_test = None if test_where is None else _selected(shards, test_where)
     labelled = np.array([table[key][0] is not None for key in keys], dtype=np.bool_)
     rows = [row for row, kept in enumerate(labelled) if kept]
     keys = [keys[row] for row in rows]
     pooled = {name: features[:, rows] for name, features in pooled.items()}
     if center is not None:
-        group_of = _read_table(shard_set, label, center)
+        group_of = _read_table(shards, label, center)
         pooled = {name: _centered(features, [group_of[key][1] for key in keys]) for name, features in pooled.items()}
     values = [str(table[key][0]) for key in keys]
     names = sorted(set(values))
@@ -172,7 +199,7 @@ def probe(
 
 def extract_pooled(
     shards: ShardSet, upstreams: dict[str, Upstream], *, where: str | None = None, max_batch_seconds: float = 120.0
-) -> tuple[list[Key], dict[str, npt.NDArray[np.float32]], int]:
+) -> Extracted:
     """Mean over frames of each hidden state of each upstream, in one pass over the set.
 
     Returns:
@@ -273,14 +300,11 @@ def _table(
     pooled: dict[str, npt.NDArray[np.float32]], classes: npt.NDArray[np.int64], folds: dict[int, list[_Fold]]
 ) -> list[ProbeRow]:
     rows = []
-    for kind in ("logmel80", "untrained", "pretrained"):
-        of_seed = {seed: pooled.get(f"{kind}/{seed}", pooled.get(kind)) for seed in folds}
-        if any(features is None for features in of_seed.values()):
-            continue
+    for kind in dict.fromkeys(name.partition("/")[0] for name in pooled):
+        of_seed = {seed: pooled[kind] if kind in pooled else pooled[f"{kind}/{seed}"] for seed in folds}
         scores: dict[str, list[float]] = {"last": [], "best": []}
         chosen: dict[str, set[int]] = {"last": set(), "best": set()}
         for seed, features in of_seed.items():
-            assert features is not None
             results = [_score_fold(features, classes, fold, seed) for fold in folds[seed]]
             for which in scores:
                 scores[which].append(float(np.mean([result[which][0] for result in results])))

@@ -49,7 +49,7 @@ def extract_rows(wav_BT: Tensor, lengths_B: Tensor, kind: str, *, norm: str, del
     if norm == "utterance":
         feat_BFD = _cmvn(feat_BFD, frames_B, valid_BF1)
     elif norm == "fixed":
-        feat_BFD = fixed_scale(feat_BFD)
+        feat_BFD = fixed_scale(feat_BFD, deltas)
     return feat_BFD.masked_fill(~valid_BF1, 0.0), frames_B
 
 

@@ -55,8 +55,11 @@ CENTRED_KINDS = ("logmel80", "linear201")
 """Windows are centred on their frame; those of the other kinds lie inside of the waveform."""
 NORMS = ("utterance", "fixed", "none")
 
-LOG_FLOOR, LOG_CENTER, LOG_SPREAD = -14.0, -6.0, 4.0
-"""Of the log-mel of speech at -25 dB: what is below the floor is no speech but rounding noise."""
+LOG_FLOOR, LOG_CENTER, LOG_SPREADS = -14.0, -6.0, (4.0, 0.75, 0.3)
+"""Of the log-mel and of Kaldi's filter bank of speech at about -25 dB, which differ by little, and of their first and
+second slopes (measured on LibriSpeech). What is below the floor is no speech but rounding noise."""
+FIXED_KINDS = ("logmel80", "fbank80", "fbank80_povey")
+"""Those that the fixed scale is for."""
 
 
 def log_mel(wav: Tensor) -> Tensor:
@@ -132,13 +135,21 @@ def cmvn(feat: Tensor) -> Tensor:
     return torch.from_numpy(normalised.astype(np.float32))
 
 
-def fixed_scale(feat: Tensor) -> Tensor:
-    """The log-mel as (max(x, -14) + 6) / 4: of the order of 1, without statistics of the utterance.
+def fixed_scale(feat: Tensor, deltas: int = 0) -> Tensor:
+    """Log energies as (max(x, -14) + 6) / 4: of the order of 1, without statistics of the utterance.
 
     Unlike `cmvn` it keeps the mean spectrum, which is much of what a short clip holds, and silent bins stay silent
-    rather than becoming noise of deviation 1. For waveforms that `norm_wav` brought to -25 dB; [F, D] -> [F, D].
+    rather than becoming noise of deviation 1. For waveforms at about -25 dB, such as `norm_wav` makes.
+
+    Args:
+        feat: [..., D * (deltas + 1)], of `FIXED_KINDS`, and orders of slopes behind (`with_deltas`), which are divided
+            by 0.75 and 0.3.
+        deltas: how many orders.
     """
-    return (feat.clamp(min=LOG_FLOOR) - LOG_CENTER) / LOG_SPREAD
+    energies, *slopes = feat.chunk(deltas + 1, dim=-1)
+    parts = [(energies.clamp(min=LOG_FLOOR) - LOG_CENTER) / LOG_SPREADS[0]]
+    parts += [slope / spread for slope, spread in zip(slopes, LOG_SPREADS[1:], strict=False)]
+    return torch.cat(parts, dim=-1) if slopes else parts[0]
 
 
 def extract(wav: Tensor, kind: str, *, norm: str, deltas: int = 0) -> Tensor:
@@ -158,7 +169,7 @@ def extract(wav: Tensor, kind: str, *, norm: str, deltas: int = 0) -> Tensor:
         feat_FD = kaldi_fbank(wav, window="povey" if kind == "fbank80_povey" else "hamming")
     else:
         raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
-    return normalised(with_deltas(feat_FD, deltas) if deltas else feat_FD, norm)
+    return normalised(with_deltas(feat_FD, deltas) if deltas else feat_FD, norm, deltas)
 
 
 def dims_of(kind: str, deltas: int = 0) -> int:
@@ -172,9 +183,9 @@ def dims_of(kind: str, deltas: int = 0) -> int:
     return DIMS[kind] * (deltas + 1)
 
 
-def normalised(feat: Tensor, norm: str) -> Tensor:
+def normalised(feat: Tensor, norm: str, deltas: int = 0) -> Tensor:
     """`cmvn` ("utterance"), `fixed_scale` ("fixed") or nothing ("none")."""
-    return cmvn(feat) if norm == "utterance" else fixed_scale(feat) if norm == "fixed" else feat
+    return cmvn(feat) if norm == "utterance" else fixed_scale(feat, deltas) if norm == "fixed" else feat
 
 
 @chained("features", key_names={"wav_name": "wav"})
@@ -192,7 +203,7 @@ class ExtractFeat(OnBatch):
             "fbank80" (Kaldi's, Hamming window: APC, VQ-APC, NPC), "fbank80_povey" (Kaldi's own window: Mockingjay) or
             "mfcc13" (Kaldi's, of 23 filters).
         norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
-            scale for all utterances (`fixed_scale`, of the log-mel only), which keeps the mean spectrum; "none".
+            scale for all utterances (`fixed_scale`, of `FIXED_KINDS`), which keeps the mean spectrum; "none".
         deltas: how many orders of slopes over 5 frames are appended (`with_deltas`); Mockingjay has 2.
         feat_name: the key of the result, for a second kind beside the first: "target_feat", for example.
     """
@@ -215,8 +226,8 @@ class ExtractFeat(OnBatch):
             raise UsageError(f".features(norm={norm!r}): there are {', '.join(NORMS)}")
         if not isinstance(deltas, int) or not 0 <= deltas <= 2:
             raise UsageError(f".features(deltas={deltas!r}): the orders of deltas are 0, 1 or 2")
-        if norm == "fixed" and (kind != "logmel80" or deltas):
-            raise UsageError(f".features({kind!r}, norm='fixed'): the fixed scale is that of the log-mel, 'logmel80'")
+        if norm == "fixed" and kind not in FIXED_KINDS:
+            raise UsageError(f".features({kind!r}, norm='fixed'): there is a fixed scale of {', '.join(FIXED_KINDS)}")
         self.kind = kind
         self.norm = norm
         self.deltas = deltas

@@ -64,7 +64,7 @@ def assert_batches_agree(moved: Source, plain: Source, tolerance: float = 1e-4) 
 
 
 @pytest.mark.parametrize("kind", BATCH_KINDS)
-@pytest.mark.parametrize(("norm", "deltas"), [("utterance", 2), ("none", 0)])
+@pytest.mark.parametrize(("norm", "deltas"), [("utterance", 2), ("none", 0), ("fixed", 2)])
 def test_features_of_rows_are_those_of_each_alone(kind: str, norm: str, deltas: int) -> None:
     lengths = [560, 561, 719, 720, 4_000, 9_999]
     wavs = [torch.from_numpy(speech_like(length, length).astype(np.float32) / 32768) for length in lengths]
