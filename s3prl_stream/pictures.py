@@ -86,6 +86,29 @@ def draw_losses(
     figure.savefig(file, dpi=120)
 
 
+def draw_attempts(
+    whole: Sequence[tuple[int, float]], attempts: Sequence[tuple[str, Sequence[tuple[int, float]]]], file: str | Path
+) -> None:
+    """Draw a run's losses, and on top of them those of each attempt that another run took, into a PNG.
+
+    Args:
+        whole: (step, loss) of the undisturbed run.
+        attempts: of the other run, name and (step, loss) of each; what one did after the checkpoint that the next
+            began at is drawn too, and all but the last end at a SIGKILL.
+        file: where the picture goes.
+    """
+    figure = _new_figure(8, 4)
+    axes = figure.subplots()
+    axes.plot(*zip(*whole, strict=True), color="0.75", linewidth=6, label="undisturbed")
+    for number, (name, losses) in enumerate(attempts):
+        (line,) = axes.plot(*zip(*losses, strict=True), marker=".", linewidth=1.5, label=name)
+        if number < len(attempts) - 1:
+            axes.plot(*losses[-1], "x", color=line.get_color(), markersize=12, label="SIGKILL")
+    axes.set(xlabel="step", ylabel="loss")
+    axes.legend()
+    figure.savefig(file, dpi=120)
+
+
 def draw_reconstruction(
     feat_FD: F32,
     masked_FD: F32,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = ["setup", "check", "test", "quickstart"]
+SCRIPTS = ["setup", "check", "test", "quickstart", "demo_elastic"]
 
 
 def run(script: Path, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
