@@ -34,6 +34,7 @@ _HOME = {
     "pretrain": "s3prl_stream.recipes.pretrain",
     "repair": "s3prl_stream.shards.repair",
     "subset": "s3prl_stream.shards.subset",
+    "sweep": "s3prl_stream.downstream.sweep",
     "train": "s3prl_stream.downstream.train",
     "training_parts": "s3prl_stream.downstream.parts",
     "upstream": "s3prl_stream.upstreams",

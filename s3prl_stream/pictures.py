@@ -23,6 +23,16 @@ class Curve(NamedTuple):
     values: Sequence[float]
 
 
+class Panel(NamedTuple):
+    """Scores that share a scale."""
+
+    title: str
+    label: str
+    """Of the axis at the left."""
+    curves: dict[str, list[tuple[float, float, float]]]
+    """Name -> (place, mean, spread), from left to right."""
+
+
 def draw_curves(
     curves: Sequence[Curve],
     label: str,
@@ -135,6 +145,30 @@ def draw_reconstruction(
         axes.set(ylabel="mel bin", title=name)
     axes.set(xlabel="seconds")
     figure.suptitle(title)
+    figure.savefig(file, dpi=120)
+
+
+def draw_scores(panels: Sequence[Panel], label: str, file: str | Path, *, ticks: Sequence[str] | None) -> None:
+    """Draw means with bars of their spread into a PNG, panels side by side.
+
+    Args:
+        panels: each with its own scale.
+        label: of the axis below.
+        file: where the picture goes.
+        ticks: names of the places 0, 1 ...; None: places are numbers above 0, on a logarithmic axis.
+    """
+    figure = _new_figure(max(6, 4 * len(panels)), 4)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for name, points in panel.curves.items():
+            places, means, spreads = zip(*points, strict=True)
+            axes.errorbar(places, means, yerr=spreads, label=name, marker="o", capsize=3)
+        axes.set(title=panel.title, xlabel=label, ylabel=panel.label)
+        if ticks is None:
+            axes.set_xscale("log")
+        else:
+            axes.set_xticks(range(len(ticks)), ticks)
+        if any(panel.curves):
+            axes.legend()
     figure.savefig(file, dpi=120)
 
 

@@ -64,7 +64,13 @@ SURFACE = {
         "--set --snr --steps --subset --temperature --tokenizer --update-batches --upstream --valid --valid-where "
         "--weights --where --workers"
     ),
-    "evaluate": "TRAINED --data --device --json --noise --snr --trials --where",
+    "evaluate": "TRAINED --cache --data --device --json --noise --snr --trials --where",
+    "sweep": (
+        "TASK --batch-seconds --batch-size --cache --cache-gb --checkpoint-every --crop-seconds --data --device "
+        "--evaluate-every --finetune --head --json --label --lexicon --lr --noise --noisy-training --normalize --out "
+        "--precision --seeds --set --snr --steps --subset --test --test-where --tokenizer --trials --update-batches "
+        "--upstream --valid --valid-where --where --workers"
+    ),
     "predict": "TRAINED FILES --data --device --json",
     "search": "--data --device --document-label --json --label --layer --queries --queries-where --upstream --where",
     "extract": (

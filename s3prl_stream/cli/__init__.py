@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "draw loss, rate, throughput and reconstructions of a run",
     "train": "train for a task on an upstream",
     "evaluate": "score a trained run on a set",
+    "sweep": "train and score a grid: upstreams, heads, amounts, noises, seeds",
     "predict": "text, class, speaker score or RTTM of files",
     "search": "look for spoken queries in spoken documents",
     "extract": "write an upstream's hidden states to a set of shards",

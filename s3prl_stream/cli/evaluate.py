@@ -25,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
         "--trials", metavar="FILE", help="speaker verification: lines of 0 or 1 and two keys (default: all pairs)"
     )
     add_noise_options(parser)
+    parser.add_argument("--cache", metavar="DIR", help="keep features there, as `train` does")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         noise=args.noise,
         snr=snr_from(args.snr),
         device=args.device,
+        cache=args.cache,
     )
     if args.json:
         print(json.dumps(asdict(result), allow_nan=False))

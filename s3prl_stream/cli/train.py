@@ -15,6 +15,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.timing import Timing
 
 _OPTIONS = {
+    "steps": "steps",
     "lr": "lr",
     "batch_size": "max_batch_size",
     "batch_seconds": "max_batch_seconds",
@@ -22,12 +23,9 @@ _OPTIONS = {
     "crop_seconds": "crop_seconds",
     "evaluate_every": "evaluate_every",
     "where": "where",
-    "subset": "subset",
     "valid_where": "valid_where",
-    "noise": "noise",
     "cache": "cache",
     "cache_gb": "cache_gigabytes",
-    "seed": "seed",
     "device": "device",
     "precision": "precision",
     "workers": "num_workers",
@@ -52,13 +50,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--head", metavar="KIND", help="linear hidden rnn transformer xvector ecapa (default: the task's)"
     )
+    parser.add_argument("--subset", metavar="AMOUNT", help='part of the clips: "10h" or "10%%"')
+    add_noise_options(parser)
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: 0)")
+    add_training_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """What a training is told besides data, upstream, head, amount, noise and seed."""
     parser.add_argument("--label", metavar="COLUMN", help="column to predict; several of slots with commas between")
     parser.add_argument("--steps", metavar="N", type=int, help="updates in all (default: as published)")
     parser.add_argument("--where", metavar="EXPR", help="clips to train on, as in \"split == 'train' and seconds > 2\"")
-    parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
     parser.add_argument("--valid", metavar="SET", action="append", help="a packed set to look at on the way")
     parser.add_argument("--valid-where", metavar="EXPR", help="the part of it; without --valid, of --data")
-    add_noise_options(parser)
     parser.add_argument("--lr", metavar="RATE", type=float, help="learning rate (default: the task's)")
     parser.add_argument("--batch-size", metavar="N", type=int, help="most clips in a batch (default: the task's)")
     parser.add_argument("--batch-seconds", metavar="S", type=float, help="padded audio in a batch (default: 480)")
@@ -83,13 +88,29 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--finetune", action="store_true", help="train the upstream too")
     parser.add_argument("--cache", metavar="DIR", help="keep features there: later epochs and runs do not compute them")
     parser.add_argument("--cache-gb", metavar="GB", type=float, help="its limit (default: 20)")
-    parser.add_argument("--seed", metavar="N", type=int, help="of everything that is drawn (default: 0)")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass")
     parser.add_argument("--workers", metavar="N", type=int, help="loading processes (default: a thread)")
     parser.add_argument("--checkpoint-every", metavar="N", type=int, help="steps between checkpoints")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
+
+
+def training_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_training_options` was given, as `train` takes it; what was not given is left out."""
+    from s3prl_stream.pipes.lexicon import Lexicon
+    from s3prl_stream.pipes.tokenizers import load_tokenizer
+    from s3prl_stream.shards.shardset import open_shards
+
+    settings = {name: getattr(args, option) for option, name in _OPTIONS.items() if getattr(args, option) is not None}
+    if args.label is not None:
+        settings["label"] = args.label.split(",")
+    if args.valid is not None:
+        settings["valid"] = open_shards(args.valid)
+    if args.tokenizer is not None:
+        settings["tokenizer"] = load_tokenizer(args.tokenizer)
+    if args.lexicon is not None:
+        settings["lexicon"] = Lexicon.from_file(args.lexicon)
+    return {**settings, "normalize": args.normalize, "finetune": args.finetune, **dict(map(_setting, args.settings))}
 
 
 def add_noise_options(parser: argparse.ArgumentParser) -> None:
@@ -111,28 +132,10 @@ def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
-    from s3prl_stream.pipes.lexicon import Lexicon
-    from s3prl_stream.pipes.tokenizers import load_tokenizer
-    from s3prl_stream.shards.shardset import open_shards
 
-    settings = {name: getattr(args, option) for option, name in _OPTIONS.items() if getattr(args, option) is not None}
-    settings.update(map(_setting, args.settings))
-    result = train(
-        args.task,
-        sets_from(args.data, args),
-        upstream=args.upstream,
-        out=args.out,
-        head=args.head,
-        label=None if args.label is None else args.label.split(","),
-        steps=args.steps,
-        valid=None if args.valid is None else open_shards(args.valid),
-        tokenizer=None if args.tokenizer is None else load_tokenizer(args.tokenizer),
-        lexicon=None if args.lexicon is None else Lexicon.from_file(args.lexicon),
-        snr=snr_from(args.snr),
-        normalize=args.normalize,
-        finetune=args.finetune,
-        **settings,
-    )
+    settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "noise", "seed")}
+    settings |= {"snr": snr_from(args.snr), **training_settings(args)}
+    result = train(args.task, sets_from(args.data, args), out=args.out, **settings)
     weights = read_layer_weights(Path(args.out))
     if args.json:
         print(json.dumps({"run": args.out, **asdict(result), "layer_weights": weights}, allow_nan=False))

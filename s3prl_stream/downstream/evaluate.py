@@ -13,6 +13,7 @@ from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
+from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
@@ -40,6 +41,8 @@ class Evaluation:
     task: str
     checkpoint: str
     figures: Mapping[str, float]
+    best: str
+    """The figure by which a model is chosen."""
     utterances: int
     damaged: int
     """Utterances that could not be read."""
@@ -58,6 +61,8 @@ def evaluate(
     upstream: Upstream | None = None,
     head: nn.Module | None = None,
     device: str | None = None,
+    cache: str | Path | None = None,
+    cache_gigabytes: float = 20.0,
 ) -> Evaluation:
     """The figures of a run on a set: of its best weights if it was trained with a validation part, else of its newest.
 
@@ -69,30 +74,36 @@ def evaluate(
         noise, snr: added to each clip, as in `train`.
         upstream, head: fresh instances, if the run was made with modules rather than names.
         device: where to compute; None: the GPU if there is one.
+        cache, cache_gigabytes: folder for hidden states, as in `train`, and its limit. Of noisy clips too: here a clip
+            gets the same noise each time.
 
     Raises:
-        UsageError: no such run, a column is missing, or nothing can be read.
+        UsageError: no such run, a column is missing, nothing can be read, or a cache for an upstream that was trained.
     """
     model = load_run(run, upstream=upstream, head=head, device=device)
     if trials is not None:
         if not isinstance(model.task, SpeakerVerification):
             raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
         model.task.trials = trials
-    stream = judged_stream(
-        as_shard_set(shards),
-        where=where,
-        columns=model.task.columns,
-        noise=Noise.of(noise, snr),
-        texts=run_texts(Path(run)),
-    )
+    judged, added = as_shard_set(shards), Noise.of(noise, snr)
+    stream = judged_stream(judged, where=where, columns=model.task.columns, noise=added, texts=run_texts(Path(run)))
+    kept = None
+    if cache is not None:
+        if model.finetune:
+            raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
+        kept = FeatureCache(cache, fingerprint_of(model.upstream), max_gigabytes=cache_gigabytes)
+        model.use_cache(kept, {one.name: cached_as(one.fingerprint, added) for one in judged.members})
     loader = Loader(stream, rank=0, world_size=1)
     answers = answers_to(model, loader, pick_device(device))
+    if kept is not None:
+        kept.close()
     if not answers:
         raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be read")
     return Evaluation(
         task=str(read_settings(run)["task"]),
         checkpoint=_checkpoint(Path(run)).name,
         figures=model.task.score(answers),
+        best=model.task.best.name,
         utterances=len(answers),
         damaged=len(loader.damaged),
         layer_weights=tuple(model.featurizer.weights()),
@@ -173,6 +184,11 @@ def load_run(
     except RuntimeError as error:
         raise StateError(f"{checkpoint}: the weights do not fit this model: {error}") from error
     return model.to(used_device).eval()
+
+
+def cached_as(fingerprint: str, noise: Noise | None) -> str:
+    """What a set is called in a cache when its clips have noise."""
+    return fingerprint if noise is None else f"{fingerprint} with {noise}"
 
 
 def read_layer_weights(run: Path) -> list[float]:

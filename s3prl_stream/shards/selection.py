@@ -101,6 +101,21 @@ def compile_selection(
     return Selection(None if keep is None else np.packbits(keep), weights, shards.shard_samples)
 
 
+def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = None) -> float:
+    """Hours of the clips that `where` and `subset` select; 0 if there are none.
+
+    Raises:
+        UsageError: a malformed expression or amount.
+    """
+    keep = np.ones(len(shards), dtype=np.bool_)
+    if where is not None:
+        keep = _evaluate(shards, compile_where(where, shards.columns()), str(where))
+    if subset is not None:
+        keep = _subset(shards, subset, keep)
+    seconds = [batch.column("seconds").to_numpy() for member in shards.members for batch in member.batches(["seconds"])]
+    return float(np.concatenate(seconds)[keep].sum()) / 3600
+
+
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
     chunk = np.unpackbits(bits[start // 8 : (stop + 7) // 8])
     return chunk[start % 8 : start % 8 + stop - start].astype(np.bool_)

@@ -1,0 +1,66 @@
+"""`s3prl-stream sweep`: train and score a grid, with several seeds, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.train import add_training_options, snr_from, training_settings
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help=COMMANDS["sweep"],
+        description="Train and score every combination of the upstreams, heads, amounts, noises and sets that are "
+        "named, with several seeds: one table, and a picture of the score against hours, ratio or upstream. The same "
+        "command goes on where it was stopped, and does nothing again.",
+    )
+    parser.add_argument("task", nargs="+", metavar="TASK", help="pr asr sf ks ic sid er asv sd tag frames")
+    grid = parser.add_argument_group("the grid: one value or several")
+    grid.add_argument("--data", nargs="+", metavar="SET", required=True, help="packed sets, each to train on alone")
+    grid.add_argument("--upstream", nargs="+", metavar="NAME", required=True, help="as of `train`")
+    grid.add_argument("--head", nargs="+", metavar="KIND", default=[None], help="as of `train`")
+    grid.add_argument("--subset", nargs="+", metavar="AMOUNT", default=[None], help="as in 100%% 10%% 1h")
+    grid.add_argument(
+        "--noise", nargs="+", metavar="NOISE", default=[None], help="gaussian, a set or folder of noise, or none"
+    )
+    grid.add_argument("--snr", nargs="+", metavar="DB[,DB]", default=["3,20"], help="ratios (default: 3,20)")
+    parser.add_argument("--seeds", metavar="N", type=int, default=3, help="how many (default: %(default)s)")
+    parser.add_argument("--out", metavar="DIR", required=True, help="folder of the sweep")
+    parser.add_argument("--test", nargs="+", metavar="SET", help="what is scored (default: --data, by --test-where)")
+    parser.add_argument("--test-where", metavar="EXPR", help="the clips of it that are scored; they are not trained on")
+    parser.add_argument("--trials", metavar="FILE", help="of speaker verification (default: all pairs)")
+    parser.add_argument(
+        "--noisy-training", action="store_true", help="train with the noise too (default: only what is scored has it)"
+    )
+    add_training_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every cell has its score."""
+    from s3prl_stream.downstream.sweep import sweep
+    from s3prl_stream.tasks.verification import read_trials
+
+    result = sweep(
+        args.task,
+        args.data,
+        upstream=args.upstream,
+        out=args.out,
+        head=args.head,
+        subset=args.subset,
+        noise=args.noise,
+        snr=[snr_from(one) for one in args.snr],
+        seeds=args.seeds,
+        test=args.test,
+        test_where=args.test_where,
+        trials=None if args.trials is None else read_trials(args.trials),
+        noisy_training=args.noisy_training,
+        **training_settings(args),
+    )
+    print(json.dumps(result.as_json(), allow_nan=False) if args.json else result.table())
+    return 0

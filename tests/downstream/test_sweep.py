@@ -1,0 +1,148 @@
+"""Sweeps: the grid, its table, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from downstream.synthetic import classes
+
+import s3prl_stream as ss
+from s3prl_stream.cli import main
+from s3prl_stream.downstream.scores import AXES, Score, Sweep
+from s3prl_stream.downstream.streams import judged_stream
+from s3prl_stream.shards.shardset import as_shard_set
+
+TEST = "part == 'test'"
+SMALL: dict[str, Any] = {"steps": 2, "lr": 1e-2, "balance": False, "device": "cpu", "quiet": True}
+
+
+def score(seed: int, accuracy: float, **settings: str) -> Score:
+    values = {**dict.fromkeys(AXES, "x"), "noise": "none", "snr": "", **settings}
+    return Score(values, seed, 0.5 if settings.get("subset") == "10%" else 5.0, {"accuracy": accuracy}, "accuracy", "r")
+
+
+KNOWN = Sweep(
+    [
+        score(0, 0.5, upstream="fbank80", subset="100%"),
+        score(1, 0.7, upstream="fbank80", subset="100%"),
+        score(0, 0.25, upstream="fbank80", subset="10%"),
+        score(1, 0.25, upstream="fbank80", subset="10%"),
+        score(0, 1.0, upstream="tera", subset="100%"),
+    ]
+)
+
+
+def test_a_table_has_what_varies_and_the_spread_over_seeds(tmp_path: Path) -> None:
+    assert KNOWN.table().splitlines() == [
+        "| upstream | subset | hours | seeds | accuracy         |",
+        "| ---------|--------|-------|-------|----------------- |",
+        "| fbank80  | 100%   | 5     | 2     | 0.6000 +- 0.1414 |",
+        "| fbank80  | 10%    | 0.5   | 2     | 0.2500 +- 0.0000 |",
+        "| tera     | 100%   | 5     | 1     | 1.0000           |",
+    ]
+    assert Sweep([score(0, 0.5)]).table().splitlines()[0] == "| hours | seeds | accuracy |"
+    KNOWN.write(tmp_path)
+    with (tmp_path / "sweep.csv").open() as file:
+        assert [row["accuracy"] for row in csv.DictReader(file)] == ["0.5", "0.7", "0.25", "0.25", "1.0"]
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert [row["mean"]["accuracy"] for row in rows] == pytest.approx([0.6, 0.25, 1.0])
+
+
+HOURS, RATIO = "hours of audio", "signal-to-noise ratio, dB"
+
+
+@pytest.mark.parametrize(
+    ("scores", "label", "ticks", "places"),
+    [
+        (KNOWN.scores, HOURS, None, {"fbank80": [0.5, 5.0], "tera": [5.0]}),
+        (
+            [score(0, 0.1, snr="10"), score(0, 0.2), score(0, 0.3, snr="-5,0")],
+            RATIO,
+            ["-5,0", "10", "clean"],
+            {"": [0, 1, 2]},
+        ),
+        ([score(0, 0.1, upstream="b"), score(0, 0.2, upstream="a")], "upstream", ["b", "a"], {"": [0, 1]}),
+        ([score(0, 0.1)], "upstream", ["x"], {"": [0]}),
+    ],
+)
+def test_a_picture_is_against_what_varies(scores: Any, label: str, ticks: Any, places: Any) -> None:
+    panels, *axis = Sweep(scores).picture()
+    assert axis == [label, ticks]
+    assert [(one.title, one.label) for one in panels] == [("x", "accuracy")]
+    assert {name: [place for place, *_ in points] for name, points in panels[0].curves.items()} == places
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid: dict[str, Any] = {
+        "upstream": ["fbank80", "logmel80"], "noise": ["none", "gaussian"], "snr": [0.0, 20.0], "seeds": 1,
+        "test_where": TEST, "out": tmp_path / "sweep", **SMALL,
+    }  # fmt: skip
+    first = ss.sweep("ks", classes(16), **grid)
+    assert len(first.scores) == 6
+    assert len({one.run for one in first.scores}) == 2  # noise is added to what is scored alone
+    by_hand = ss.evaluate(first.scores[4].run, classes(16), where=TEST, noise="gaussian", snr=(0.0, 0.0), device="cpu")
+    assert first.scores[4].figures == by_hand.figures
+    assert (by_hand.utterances, first.scores[0].settings["upstream"]) == (4, "fbank80")
+    trained = json.loads((Path(first.scores[0].run) / "losses.jsonl").read_text().splitlines()[0])
+    seconds = {
+        key: length / 16_000
+        for batch in ss.Loader(judged_stream(as_shard_set(classes(16)), where="part == 'train'"))
+        for key, length in zip(batch["key"], batch["wav_len"].tolist(), strict=True)
+    }
+    assert trained["seconds"] == pytest.approx(sum(seconds.values()))  # what is scored is not trained on
+    assert first.scores[0].hours == pytest.approx(sum(seconds.values()) / 3600)
+    assert (tmp_path / "sweep/sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    calls: list[Any] = []
+    for name, done in (("train", ss.train), ("evaluate", ss.evaluate)):
+        monkeypatch.setattr(
+            f"s3prl_stream.downstream.sweep.{name}",
+            lambda *a, name=name, done=done, **k: (calls.append(name), done(*a, **k))[1],
+        )
+    assert ss.sweep("ks", classes(16), **grid) == first
+    assert calls == []
+    again = ss.sweep("ks", classes(16), **{**grid, "subset": ["100%", "50%"], "noise": "none"})
+    assert calls == ["train", "evaluate"] * 2  # the halves
+    assert [one.settings["subset"] for one in again.scores] == ["100%", "50%"] * 2
+    calls.clear()
+    other = ss.sweep("ks", classes(12), **{**grid, "noise": "none", "upstream": "fbank80"})
+    assert calls == ["train", "evaluate"]  # other data under the same name
+    assert other.scores[0].run != first.scores[0].run
+
+
+def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"upstream": "fbank80", "out": tmp_path, **SMALL}
+    with pytest.raises(ss.UsageError, match="is trained on"):
+        ss.sweep("ks", classes(), **settings)
+    for where in (TEST, "label == 'a'"):
+        with pytest.raises(ss.UsageError, match="weights would be chosen by them"):
+            ss.sweep("ks", classes(), test_where=TEST, valid_where=where, **settings)
+    for wrong, said in (
+        ({"head": "linaer"}, "head 'linaer' is unknown"),
+        ({"subset": ["50%", "half"]}, "no amount"),
+        ({"seeds": 0}, "nothing to do"),
+        ({"seed": 1}, "give seeds="),
+        ({"upstream": ["fbank80", "no/such"]}, "no/such"),
+        ({"learning_rate": 1.0}, "no setting 'learning_rate'"),
+    ):
+        with pytest.raises(ss.UsageError, match=said):
+            ss.sweep("ks", classes(), test_where=TEST, **{**settings, **wrong})
+    assert not any(tmp_path.iterdir())  # all of it was said before anything was trained
+    assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
+
+
+def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sweep", "ks", "--data", str(sample_set), "--label", "digit", "--where", "speaker == 'bruno'"]
+    words += ["--test-where", "speaker == 'hugh'", "--upstream", "fbank80", "--steps", "1", "--seeds", "1", "--device"]
+    words += ["cpu", "--set", "balance=False", "--out", str(tmp_path)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert shown.out == (tmp_path / "sweep.md").read_text()
+    assert "1 of 1: ks " in shown.err
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cells"][0]["settings"]["noise"] == "none"
+    assert main([*words, "--snr", "loud"]) == 2
