@@ -78,7 +78,8 @@ class _Compiler:
         for left, operation, right in zip(sides, node.ops, sides[1:], strict=False):
             if isinstance(operation, ast.In | ast.NotIn):
                 values = self._constants(right)
-                one = self._column(left, number=bool(values) and not isinstance(values[0], str)).isin(values)
+                of_left = self._column(left, number=bool(values) and not isinstance(values[0], str))
+                one = of_left.isin(pyarrow.array(values, "uint64") if self._is_hash([left], values) else values)
                 one = ~one if isinstance(operation, ast.NotIn) else one
             elif isinstance(operation, ast.Is | ast.IsNot):
                 if self._constant(right) is not None:
@@ -88,15 +89,21 @@ class _Compiler:
             else:
                 constants = [self._constant(side) for side in (left, right) if not isinstance(side, ast.Name)]
                 number = any(isinstance(value, int | float) for value in constants)
+                kind = "uint64" if self._is_hash([left, right], constants) else None
                 values = [
                     self._column(side, number=number)
                     if isinstance(side, ast.Name)
-                    else pyarrow.compute.scalar(self._constant(side))
+                    else pyarrow.compute.scalar(pyarrow.scalar(self._constant(side), kind))
                     for side in (left, right)
                 ]
                 one = getattr(values[0], _COMPARISONS[type(operation)])(values[1])
             result = one if result is None else result & one
         return result
+
+    def _is_hash(self, nodes: list[ast.expr], values: list[Any]) -> bool:
+        """Whether a column of 64 unsigned bits meets integers of that range, which Arrow would take for signed ones."""
+        kinds = [self.columns.get(node.id) for node in nodes if isinstance(node, ast.Name)]
+        return "uint64" in kinds and all(type(value) is int and 0 <= value < 2**64 for value in values)
 
     def _column(self, node: ast.expr, *, number: bool = False) -> Any:
         import pyarrow.compute

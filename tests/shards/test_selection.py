@@ -9,6 +9,7 @@ import pyarrow.compute
 import pytest
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet
@@ -56,6 +57,9 @@ def seconds(keys: list[str]) -> int:
         ("speaker not in ('a', 'b')", lambda n: n % 6 >= 2),
         ("label is None", lambda n: n % 4 == 0),
         ("label is not None and take < 3", lambda n: n % 4 and n % 10 < 3),
+        ("key_hash < 3689348814741910323", lambda n: key_hash(f"k{n}") < 2**64 // 5),  # a fifth; of 64 bits unsigned
+        (f"key_hash in ({key_hash('k7')}, 5)", lambda n: n == 7),
+        ("0 <= key_hash", lambda n: True),
         ("take in (1, 2)", lambda n: n % 10 in (1, 2)),
         ("label == 'l1'", lambda n: n % 4 == 1),  # a row without a label is not kept
     ],
