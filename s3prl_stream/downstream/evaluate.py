@@ -86,6 +86,9 @@ def evaluate(
             raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
         model.task.trials = trials
     judged, added = as_shard_set(shards), Noise.of(noise, snr)
+    for name in model.task.optional_columns:
+        if name not in judged.columns():
+            raise UsageError(f"evaluate: {judged.name} has no column {name!r}; it has {', '.join(judged.columns())}")
     stream = judged_stream(judged, where=where, columns=model.task.columns, noise=added, texts=run_texts(Path(run)))
     kept = None
     if cache is not None:

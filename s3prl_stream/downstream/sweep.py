@@ -27,10 +27,11 @@ from tqdm import tqdm
 from s3prl_stream.downstream.columns import rows_with, rows_without
 from s3prl_stream.downstream.evaluate import evaluate
 from s3prl_stream.downstream.model import fingerprint_of
+from s3prl_stream.downstream.parts import settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
 from s3prl_stream.downstream.streams import Noise
-from s3prl_stream.downstream.train import settled, train
+from s3prl_stream.downstream.train import train
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import KINDS as HEADS
 from s3prl_stream.shards.selection import selected_hours

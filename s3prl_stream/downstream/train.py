@@ -99,24 +99,6 @@ def train(
         )
 
 
-def settled(
-    task: str | TaskRecipe,
-    *,
-    head: Any = None,
-    label: str | Sequence[str] | None = None,
-    steps: int | None = None,
-    **settings: Any,
-) -> tuple[TaskRecipe, RunSettings]:
-    """The recipe and the run that arguments of `train` make; UsageError for a setting that neither has."""
-    of_run = {one.name for one in dataclasses.fields(RunSettings)}
-    own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
-    named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
-    named |= {} if steps is None else {"steps": steps}
-    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else tuple(label)}
-    named |= {"head": head} if isinstance(head, str) else {}
-    return find_task(task).having(named), own
-
-
 def _train(
     recipe: TaskRecipe,
     shards: ShardSet,

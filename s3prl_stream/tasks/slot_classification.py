@@ -31,7 +31,8 @@ class SlotClassification(Task):
     def __init__(self, *, categories: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
         self.categories = {name: Categories(values, name) for name, values in categories.items()}
-        self.columns = ()  # a slot may be empty
+        self.columns = ()
+        self.optional_columns = tuple(self.categories)  # a slot may be empty
         self.output_size = sum(map(len, self.categories.values()))
 
     def config(self) -> dict[str, Any]:
@@ -73,4 +74,6 @@ class SlotClassification(Task):
 
 
 def _values(batch: Batch, name: str) -> list[str]:
+    if name not in batch:  # none of these utterances has it
+        return [NOTHING] * len(batch["key"])
     return [NOTHING if value is None else value for value in column(batch, name)]

@@ -41,11 +41,13 @@ class Task(nn.Module):
         level: of the head that it needs: "frame", "utterance" or "embedding" (see `build_head`).
         output_size: C of that head.
         columns: of the index, without which an utterance cannot be trained on.
+        optional_columns: of the index, which an utterance may lack.
     """
 
     level: ClassVar[str]
     output_size: int
     columns: tuple[str, ...]
+    optional_columns: tuple[str, ...] = ()
 
     @abstractmethod
     def config(self) -> dict[str, Any]:

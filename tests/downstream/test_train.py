@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from downstream.synthetic import classes, conversations, texts
+from downstream.synthetic import classes, conversations, texts, tone
 from torch import Tensor, nn
 
 import s3prl_stream as ss
@@ -239,8 +240,6 @@ def test_a_head_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_predictions_for_files_and_sets_are_the_same(tmp_path: Path) -> None:
-    import soundfile
-
     ss.train("ks", classes(), out=tmp_path / "run", steps=5, **QUIET)
     sample = next(iter(ss.ShardStream(classes(), epochs=1).load_audio(dtype="int16")))
     key = sample["key"]
@@ -289,6 +288,24 @@ def test_slots_may_be_columns_and_phonemes_the_text(tmp_path: Path) -> None:
         ss.train("ks", classes(), lexicon=LEXICON, out=tmp_path / "ks", steps=1, **QUIET)
 
 
+def test_a_batch_in_which_nobody_has_a_slot(tmp_path: Path) -> None:
+    """Packed clips say nothing of a slot they lack, so a small batch may not have its column at all."""
+    clips = []
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.2), 16_000)
+        slots = {"word": "ab"[number % 2], **({"loud": "yes"} if number == 3 else {})}
+        clips.append(ss.Utterance(key=f"clip{number}", audio=tmp_path / f"{number}.wav", **slots))
+    shards = ss.pack(clips, tmp_path / "set", num_workers=0)
+    settings: dict[str, Any] = {"label": ["word", "loud"], "max_batch_size": 1, "steps": 40, "lr": 1e-2}
+    settings |= {"normalize": True, **QUIET}
+    ss.train("ic", shards, out=tmp_path / "run", **settings)
+    found = ss.evaluate(tmp_path / "run", shards, device="cpu")
+    assert found.utterances == 4
+    assert found.figures["accuracy_loud"] >= 0.75  # three of the four have none, which is a class
+    with pytest.raises(ss.UsageError, match="no column 'word'"):
+        ss.evaluate(tmp_path / "run", classes(), device="cpu")
+
+
 def test_words_that_the_lexicon_lacks_cost_their_utterances(tmp_path: Path) -> None:
     """They are counted, told and left out, also when judging."""
     lexicon = Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D"})
@@ -306,8 +323,6 @@ def test_words_with_their_slots_marked() -> None:
 
 def test_noise_of_a_set(tmp_path: Path) -> None:
     """--noise names a folder or a set of recordings; the same bank is the same run, another is refused."""
-    import soundfile
-
     for name in ("hum", "hiss"):
         (tmp_path / name).mkdir()
         rng = np.random.default_rng(len(name))
