@@ -72,7 +72,10 @@ SURFACE = {
         "--upstream --valid --valid-where --where --workers"
     ),
     "predict": "TRAINED FILES --data --device --json",
-    "search": "--data --device --document-label --json --label --layer --queries --queries-where --upstream --where",
+    "search": (
+        "--data --device --document-label --json --label --layer --noise --queries --queries-where --snr --upstream "
+        "--where"
+    ),
     "extract": (
         "--batch-seconds --data --device --dtype --json --layers --name --out --shard-mb --subset --upstream --where "
         "--workers"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.train import add_noise_options, snr_from
 
 
 def add_parser(subparsers: Any) -> None:
@@ -26,6 +27,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--queries-where", metavar="EXPR", help="queries to look for")
     parser.add_argument("--where", metavar="EXPR", help="documents to look in")
     parser.add_argument("--layer", metavar="N", type=int, help="hidden state to compare, from 0 (default: the best)")
+    add_noise_options(parser)
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -45,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         where=args.queries_where,
         document_where=args.where,
         layer=args.layer,
+        noise=args.noise,
+        snr=snr_from(args.snr),
         device=args.device,
     )
     if args.json:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.downstream.streams import judged_stream
+from s3prl_stream.downstream.streams import Noise, judged_stream
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.metrics import max_twv
@@ -56,6 +56,8 @@ def search_queries(
     where: Any = None,
     document_where: Any = None,
     layer: int | None = None,
+    noise: Any = None,
+    snr: tuple[float, float] = (3.0, 20.0),
     device: str | None = None,
 ) -> SearchResult:
     """Look for each query in each document and measure it by the maximum term-weighted value.
@@ -68,6 +70,7 @@ def search_queries(
             in a document if its words stand there next to each other.
         where, document_where: which part of the sets.
         layer: hidden state to compare, from 0; None: each, and the best is reported (choose it on another part).
+        noise, snr: added to each query and to each document, as in `train`.
         device: where the upstream computes; None: the GPU if there is one.
 
     Raises:
@@ -78,8 +81,9 @@ def search_queries(
     layers = range(up.num_layers + 1) if layer is None else (layer,)
     if layer is not None and not 0 <= layer <= up.num_layers:
         raise UsageError(f"search: layer {layer}: this upstream has hidden states 0 to {up.num_layers}")
-    asked = _extract(queries, where, up, label, layers)
-    given = _extract(documents, document_where, up, document_label or label, layers)
+    added = Noise.of(noise, snr)
+    asked = _extract(queries, where, added, up, label, layers)
+    given = _extract(documents, document_where, added, up, document_label or label, layers)
     is_in = np.array([[f" {query} " in f" {words} " for words in given.words] for query in asked.words])
     found = {
         number: max_twv(search(asked.states[place], given.states[place]), is_in) for place, number in enumerate(layers)
@@ -96,11 +100,13 @@ def search_queries(
     )
 
 
-def _extract(shards: Any, where: Any, upstream: Upstream, label: str, layers: Sequence[int]) -> _Features:
+def _extract(
+    shards: Any, where: Any, noise: Noise | None, upstream: Upstream, label: str, layers: Sequence[int]
+) -> _Features:
     shard_set = as_shard_set(shards)
     if label not in shard_set.columns():
         raise UsageError(f"search: {shard_set.name} has no column {label!r}; it has {', '.join(shard_set.columns())}")
-    loader = Loader(judged_stream(shard_set, where=where, columns=[label]), rank=0, world_size=1)
+    loader = Loader(judged_stream(shard_set, where=where, columns=[label], noise=noise), rank=0, world_size=1)
     clips: list[tuple[str, str, str, list[npt.NDArray[np.float32]]]] = []
     for batch in loader:
         words = column(batch, label) if batch["key"] else []

@@ -77,6 +77,11 @@ def test_a_query_is_found_by_example() -> None:
     spoken = search_queries(texts(("abc", "dab")), documents, upstream="logmel80", device="cpu")
     assert (spoken.max_twv, spoken.queries, spoken.documents, spoken.damaged) == (1.0, 2, 5, 0)
     assert spoken.max_twv_of_layers == {0: 1.0}
+    asked = texts(("abc", "dab"))
+    asked.name = "asked"  # a clip's noise follows from its set and key
+    noise: dict[str, Any] = {"noise": "gaussian", "snr": (-60.0, -60.0)}
+    drowned = search_queries(asked, documents, upstream="logmel80", device="cpu", **noise)
+    assert drowned.max_twv < 1.0
     with pytest.raises(ss.UsageError, match="layer 1: this upstream has hidden states 0 to 0"):
         search_queries(texts(), texts(), upstream="fbank80", layer=1)
     with pytest.raises(ss.UsageError, match="no column 'word'"):
