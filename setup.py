@@ -42,6 +42,7 @@ setup(
         "miniaudio>=1.70,<1.72",  # its inner names, which we call, changed between 1.61 and 1.70
         "soxr>=0.5,<2",
         "google-crc32c>=1.6,<2",
+        "pyyaml>=6,<7",  # Energon's metadata
         "sentencepiece>=0.2.3,<0.3",  # 0.2.1 crashes next to torch
         "tqdm>=4.66,<5",
         "tomli>=2,<3; python_version < '3.11'",  # what is tomllib later

@@ -71,6 +71,14 @@ def _as_json(report: IndexReport) -> dict[str, Any]:
         "run": report.manifest["run"],
         "wrong_offsets": indexed["wrong_offsets"],
         "table": report.table,
+        "layout": None
+        if report.layout is None
+        else {
+            "maker": report.layout.maker,
+            "tables": report.layout.tables,
+            "splits": sorted(set(report.layout.splits.values())),
+            "not_read": report.layout.not_read,
+        },
         "left_out": [one._asdict() for one in report.left_out],
     }
 
@@ -82,6 +90,8 @@ def _lines(report: IndexReport) -> list[str]:
         f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB; "
         f"neighbours read together from a store: {facts['run']}"
     ]
+    if facts["layout"] is not None:
+        lines.append(_layout_line(facts["layout"]))
     if table is not None:
         lines.append(
             f"table: {table['rows']} rows; {table['samples_without_row']} samples without a row, "
@@ -114,3 +124,12 @@ def _lines(report: IndexReport) -> list[str]:
     if len(report.problems) > _SHOWN:
         lines.append(f"  ... and {len(report.problems) - _SHOWN} more, in left_out.jsonl")
     return lines
+
+
+def _layout_line(layout: dict[str, Any]) -> str:
+    line = f"layout: {layout['maker']}"
+    for name in ("tables", "splits", "not_read"):
+        some = [str(one).rpartition("/")[2] for one in layout[name]]
+        if some:
+            line += f"; {name.replace('_', ' ')}: {', '.join(some[:3])}" + (" ..." if len(some) > 3 else "")
+    return line

@@ -32,6 +32,9 @@ _SECONDS_COLUMNS = ("seconds", "duration")
 _RATE_COLUMNS = ("sampling_rate", "sample_rate")
 """In the absence of seconds, `num_samples` and one of these."""
 
+_PARTS = {"audio_filepath": "offset", "supervisions": "start"}
+"""What tells a row of a part of a recording, in NeMo's manifests and in Lhotse's cuts."""
+
 _NOT_METADATA = frozenset({*_KEY_COLUMNS, *_SECONDS_COLUMNS, "offset", "shard_id", "num_samples", "recording"})
 _FROM_SUPERVISIONS = ("text", "speaker", "language", "gender")
 
@@ -39,12 +42,16 @@ _FROM_SUPERVISIONS = ("text", "speaker", "language", "gender")
 class Table:
     """Rows by the key of their sample.
 
+    Args:
+        whole_names: the names are keys as they are; nothing is cut off them.
+
     Attributes:
         num_rows: how many there are.
         twice: keys that several rows claim (pieces of one recording, as a rule): none of those rows is used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole_names: bool = False) -> None:
+        self._whole_names = whole_names
         self.num_rows = 0
         self.twice: set[str] = set()
         self._rows: dict[str, bytes] = {}  # as JSON: a quarter of the memory of dicts
@@ -59,12 +66,12 @@ class Table:
         """One row.
 
         Args:
-            name: key or path of the sample; what follows the first dot of its last part is cut off.
+            name: key or path of the sample; what follows the first dot of its last part is cut off (but see the class).
             seconds: its duration, where the row has one.
             metadata: scalars.
         """
         self.num_rows += 1
-        key = _key(name)
+        key = name.removeprefix("./") if self._whole_names else _key(name)
         if key in self._rows:
             self.twice.add(key)
         self._rows[key] = json.dumps([seconds, with_free_names(metadata)]).encode()
@@ -100,13 +107,14 @@ def lookup_names(key: str) -> tuple[str, str]:
     return plain, "\n" + plain.rpartition("/")[2]
 
 
-def read_table(sources: str | Path | Sequence[str | Path]) -> Table:
-    """One table, or several as one (braces as in WebDataset).
+def read_table(sources: str | Path | Sequence[str | Path], whole_names: bool = False) -> Table:
+    """One table, or several as one (braces as in WebDataset); `whole_names` as of `Table`.
 
     Raises:
-        UsageError: a row without key, not JSON, a line or an inflation without bound, nothing in it.
+        UsageError: a row without key or of a part of a file, not JSON, a line or an inflation without bound, nothing
+            in it.
     """
-    table = Table()
+    table = Table(whole_names)
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     names = [name for source in given for name in _existing_or_expanded(str(source))]
     for name in names:
@@ -125,12 +133,24 @@ def _add(table: Table, values: Mapping[str, Any], where: str) -> None:
     column = next((name for name in _KEY_COLUMNS if name in values), None)
     if column is None:
         raise UsageError(f"{where}: no column names the sample. It is called one of {', '.join(_KEY_COLUMNS)}.")
+    _refuse_parts(values, where)
     metadata = {name: value for name, value in values.items() if name not in _NOT_METADATA}
     if isinstance(values.get("supervisions"), list):
         metadata = {**_cut_metadata(values["supervisions"], where), **_scalars(values.get("custom"))}
     elif column == "audio_filepath" and isinstance(values.get("text"), str):
         metadata["text"] = values["text"]
     table.add(str(values[column]), _seconds(values, where), _scalars(metadata))
+
+
+def _refuse_parts(values: Mapping[str, Any], where: str) -> None:
+    for told_by, column in _PARTS.items():
+        start = values.get(column) if told_by in values else None
+        if isinstance(start, int | float) and start > 0:
+            raise UsageError(
+                f"{where}: {column} is {start}, so it is a part of a recording, with the text of that part. A sample "
+                "here is a whole file: cut the files when they are written (NeMo: --slice_with_offset; Lhotse: Shar), "
+                "or index without the table."
+            )
 
 
 def _cut_metadata(supervisions: Sequence[Any], where: str) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.content import (
     END,
@@ -27,10 +25,11 @@ from s3prl_stream.shards.index_files import (
     IndexPart,
     Offsets,
     Unusable,
+    are_offsets_of,
     first_difference,
-    offsets_of,
     read_offsets,
     read_rows_sidecar,
+    shard_bytes_of,
 )
 from s3prl_stream.shards.inventory import SECONDS_TOLERANCE, Entry
 from s3prl_stream.shards.layout import MANIFEST, offsets_name, rows_name
@@ -95,7 +94,7 @@ def read_shard(
     there = store.size(entry.name) or 0
 
     def by_rows(table: pa.Table) -> Reading:
-        num_bytes = min(there, int(offsets_of(table)[-1]))
+        num_bytes = min(there, shard_bytes_of(table))
         return Reading(table, read_by_rows(store, entry.name, num_bytes, table, new_sink(), leave_out))
 
     read: list[Reading] = []
@@ -117,7 +116,7 @@ def _sha256(store: Store, entry: Entry, read: Sequence[Reading], there: int) -> 
     """Of as many bytes as the manifest says."""
     num_bytes = there if entry.num_bytes is None else min(there, entry.num_bytes)
     for one in read:
-        if one.table is not None and one.content is not None and num_bytes == min(there, offsets_of(one.table)[-1]):
+        if one.table is not None and one.content is not None and num_bytes == min(there, shard_bytes_of(one.table)):
             return one.content.sha256
     return FrontToBack(store, entry.name, num_bytes).finish()
 
@@ -140,7 +139,7 @@ def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, 
     offsets, file = index.offsets, offsets_name(entry.name)
     if isinstance(offsets, Unusable):
         findings.append(of_file(file, "offsets", offsets.message, "rebuilt by repair"))
-    elif true_rows is not None and not np.array_equal(offsets, offsets_of(true_rows)):
+    elif true_rows is not None and not are_offsets_of(offsets, true_rows, shard_bytes_of(true_rows)):
         findings.append(of_file(file, "offsets", "not the offsets of the shard's samples", "rebuilt by repair"))
     return findings + _entry_findings(entry, true_rows, num_bytes)
 
@@ -150,7 +149,7 @@ def _entry_findings(entry: Entry, true_rows: pa.Table | None, num_bytes: int | N
     findings = []
     expected = entry.num_bytes
     if true_rows is not None:
-        expected = int(offsets_of(true_rows)[-1])
+        expected = shard_bytes_of(true_rows)
         seconds = math.fsum(true_rows.column("seconds").to_pylist())
         for name, said, found in (
             ("samples", entry.samples, true_rows.num_rows),
@@ -200,7 +199,7 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
         except (SampleError, DamagedFile) as error:
             reason = error.reason if isinstance(error, SampleError) else "unreadable"
             findings.append(of_sample(entry.name, row["key"], row["offset"], row["size"], reason, str(error)))
-    end = int(offsets_of(rows)[-1]) - len(END_OF_TAR)
+    end = shard_bytes_of(rows) - len(END_OF_TAR)
     try:
         problem = end_marker_problem(store.read(entry.name, end, len(END_OF_TAR)))
     except DamagedFile as error:

@@ -21,6 +21,7 @@ from s3prl_stream.shards.foreign_index import rows_hash
 from s3prl_stream.shards.index_files import (
     IndexPart,
     Unusable,
+    are_offsets_of,
     first_difference,
     read_offsets,
     read_rows_sidecar,
@@ -116,7 +117,7 @@ def _offsets_findings(folder: ShardFolder, tar: IndexedTar, rows: pa.Table) -> I
     offsets, file = read_offsets(folder.store, tar.name), offsets_name(tar.name)
     if isinstance(offsets, Unusable):
         yield of_file(file, "offsets", offsets.message, "index again")
-    elif offsets.tolist() != [*rows.column("offset").to_pylist(), tar.num_bytes]:
+    elif not are_offsets_of(offsets, rows, tar.num_bytes):
         yield of_file(file, "offsets", "not the offsets of the tar's samples", "index again")
 
 

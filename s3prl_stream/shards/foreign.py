@@ -23,6 +23,7 @@ from s3prl_stream.shards.durations import Table, read_table
 from s3prl_stream.shards.foreign_index import ForeignIndexWriter, metadata_schema
 from s3prl_stream.shards.index_folder import IndexFolder
 from s3prl_stream.shards.keys import escape_foreign_key
+from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
@@ -49,6 +50,8 @@ class IndexReport(NamedTuple):
     """How the table fits; None: there is none. Keys: rows, samples_without_row, rows_without_sample, rows_twice,
     durations_differ, first_difference; lengths_believed, lengths_measured (clips whose length is the table's, and those
     that were measured to check it), tars_that_differ, first_wrong_length."""
+    layout: Layout | None
+    """What the folder is known as, with the tables that were read; None: nothing but tars."""
 
     @property
     def problems(self) -> list[LeftOut]:
@@ -75,7 +78,8 @@ def index_shards(
 
     Args:
         tars: paths or URLs, with braces ("train-{000000..000123}.tar"), stars, or a folder; one or several. All in
-            one store.
+            one store. A folder as NeMo, Energon or Lhotse lay it out (`known_layouts.py`) is read as such: its tars
+            alone, its manifests or cuts as `durations`, its splits as the column `split`.
         out: where index and manifest go; None: beside the tars.
         name: of the set; None: that of the folder.
         durations: a table of the samples: NeMo's manifest, Lhotse's cuts, or CSV, TSV or JSON lines with a column of
@@ -122,12 +126,21 @@ def index_tars(
     """`index_shards`, with a report in place of the opened set, and with progress; all else is the same."""
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
-    found = find_tars(tars)
-    _refuse_names(found)
-    base, names = _base_and_names(found)
+    given = [tars] if isinstance(tars, str | Path) else list(tars)
+    layout = find_layout(given[0]) if len(given) == 1 else None
+    if layout is None:
+        found = find_tars(given)
+        _refuse_names(found)
+        base, names = _base_and_names(found)
+    else:
+        base, names = layout.base, layout.tars
+        _refuse_names(names)
+        durations = durations or layout.tables or None
+    splits = {} if layout is None else layout.splits
+    last_dot = layout is not None and layout.last_dot
     url = base if out is None else str(out)
     target = IndexFolder(url, base, names)
-    table = None if durations is None else read_table(durations)
+    table = None if durations is None else read_table(durations, whole_names=last_dot)
     name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
     with target.scratch() as scratch:
         lengths = None
@@ -135,14 +148,15 @@ def index_tars(
             write_lengths(table, scratch / "lengths.npy")
             lengths = str(scratch / "lengths.npy")
         tasks = [
-            ScanTask(base, tar, full, str(scratch / f"{number}.jsonl"), lengths) for number, tar in enumerate(names)
+            ScanTask(base, tar, full, str(scratch / f"{number}.jsonl"), lengths, splits.get(tar), last_dot)
+            for number, tar in enumerate(names)
         ]
         scans, left_out = _scan_all(tasks, num_workers, progress)
         fit = None if table is None else _join(scans, table)
         twice = _duplicates(scans, prefix_keys)
         left_out += _listed_twice(scans, twice)
         columns, num_without = metadata_schema(scans)
-        from_table = set() if fit is None else fit.pop("columns") & set(columns)
+        from_table = (set() if fit is None else fit.pop("columns") & set(columns)) | ({"split"} if splits else set())
         if all(len(scan.hashes) == len(scan.doubtful | without) for scan, without in zip(scans, twice, strict=True)):
             raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
         facts = {
@@ -151,7 +165,9 @@ def index_tars(
             "licence": licence,
             "indexed": {
                 "tars": "." if target.is_beside else base,
+                "layout": None if layout is None else layout.maker,
                 "prefix_keys": prefix_keys,
+                "last_dot": last_dot,
                 "full": full,
                 "files": dict(sorted(sum((Counter(scan.suffixes) for scan in scans), Counter()).items())),
                 "decoded_for_their_length": sum(scan.num_decoded for scan in scans),
@@ -169,7 +185,7 @@ def index_tars(
                 own = target.writes_offsets(scan)
                 writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, own)
             manifest = writer.finish(left_out, facts)
-    return IndexReport(url, manifest, left_out, fit)
+    return IndexReport(url, manifest, left_out, fit, layout)
 
 
 def _refuse_names(found: Sequence[str]) -> None:

@@ -79,7 +79,7 @@ class ForeignIndexWriter:
         table = index_table(rows, self._columns)
         self._write_rows(scan.name, table)
         if write_offsets:
-            offsets = np.array([*(row.offset for row in rows), scan.num_bytes], dtype="<u8")
+            offsets = np.array([*(row.offset for row in rows), scan.end], dtype="<u8")
             self._out.write(offsets_name(scan.name), offsets.tobytes())
         self._append_to_part(table)
         self._look_at_neighbours(rows)

@@ -26,8 +26,12 @@ MAX_BYTES_OF = {"json": 4 << 20, "txt": 1 << 20, "cls": 4096}
 MAX_FILES = 1000
 """Of one sample."""
 
+ORIGINAL = "original"
+"""Suffix of Lhotse's Shar for audio in the format that it came in: its first bytes tell which."""
+
 _SKIPPED = frozenset({"no_audio", "after_end", "too_long"})
 _REFUSED = frozenset({"several_audio", "duplicate_member", "too_large", "not_a_file", "sparse", "path"})
+_MAGIC = {b"fLaC": "flac", b"RIFF": "wav", b"OggS": "ogg"}
 _META = re.compile(r"__[^/]*__(/|$)")
 
 
@@ -36,6 +40,7 @@ class Parts(NamedTuple):
 
     audio: Member
     codec: str
+    """Of `CODECS`, or `ORIGINAL`: then `codec_of` tells."""
     json: Member | None
     text: Member | None
     label: Member | None
@@ -76,27 +81,32 @@ def kind_of(reason: str) -> str:
     return "skipped" if reason in _SKIPPED else "refused" if reason in _REFUSED else "damaged"
 
 
-def key_and_suffix(name: str) -> tuple[str, str] | None:
-    """A file's key and suffix, as WebDataset cuts its name; None: it belongs to no sample.
+def key_and_suffix(name: str, last_dot: bool = False) -> tuple[str, str] | None:
+    """A file's key and suffix, as WebDataset cuts its name, or at its last dot; None: it belongs to no sample.
 
-    "a/b.seg.flac" is ("a/b", "seg.flac"). No sample have names without a dot, hidden files, and `__meta__` files.
+    "a/b.seg.flac" is ("a/b", "seg.flac"), or ("a/b.seg", "flac"). No sample have names without a dot, hidden
+    files, and `__meta__` files.
     """
     folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
+    stem, dot, suffix = base.rpartition(".") if last_dot else base.partition(".")
     if not stem or not dot or _META.match(name):
         return None
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def group(entries: Iterable[Member | Gap]) -> Iterator[Group | Gap | Stray]:
+def group(entries: Iterable[Member | Gap], last_dot: bool = False) -> Iterator[Group | Gap | Stray]:
     """Samples, gaps and strays in the order of the tar; folders and files without a key are passed over."""
+
+    def touches(key: str, gap: Gap | None) -> bool:
+        return _touches(key, gap, last_dot)
+
     key: str | None = None
     files: list[tuple[str, Member]] = []
     behind: Gap | None = None
     for entry in entries:
         if isinstance(entry, Gap):
             if key is not None:
-                yield Group(key, files, _touches(key, behind) or _touches(key, entry))
+                yield Group(key, files, touches(key, behind) or touches(key, entry))
                 key, files = None, []
             behind = entry
             yield entry
@@ -105,18 +115,18 @@ def group(entries: Iterable[Member | Gap]) -> Iterator[Group | Gap | Stray]:
         if stray is not None:
             yield stray
             continue
-        split = key_and_suffix(entry.name) if entry.kind == "file" else None
+        split = key_and_suffix(entry.name, last_dot) if entry.kind == "file" else None
         if split is None:
             continue
         if split[0] != key:
             if key is not None:
-                yield Group(key, files, _touches(key, behind))
+                yield Group(key, files, touches(key, behind))
                 behind = None
             key, files = split[0], []
         if len(files) <= MAX_FILES:
             files.append((split[1], entry))
     if key is not None:
-        yield Group(key, files, _touches(key, behind))
+        yield Group(key, files, touches(key, behind))
 
 
 def is_used(member: Member) -> bool:
@@ -124,7 +134,7 @@ def is_used(member: Member) -> bool:
     split = key_and_suffix(member.name) if member.kind == "file" and _stray(member) is None else None
     if split is None:
         return False
-    is_sound = split[1].rpartition(".")[2] in CODECS
+    is_sound = split[1].rpartition(".")[2] in (*CODECS, ORIGINAL)
     return member.size <= MAX_BYTES_OF.get(split[1], MAX_SAMPLE_BYTES if is_sound else -1)
 
 
@@ -145,7 +155,7 @@ def parts_of(found: Group) -> Parts:
             raise SampleError(f"{shown(member.name)} stands twice in one sample", reason="duplicate_member")
         of_suffix[suffix] = member
     whole = [suffix for suffix in of_suffix if suffix in CODECS]
-    audio = whole or [suffix for suffix in of_suffix if suffix.rpartition(".")[2] in CODECS]
+    audio = whole or [suffix for suffix in of_suffix if suffix.rpartition(".")[2] in (*CODECS, ORIGINAL)]
     if not audio:
         raise SampleError(f"no audio among {_listed(of_suffix)}; known are {', '.join(CODECS)}", reason="no_audio")
     if len(audio) > 1:
@@ -163,6 +173,27 @@ def parts_of(found: Group) -> Parts:
     if size > MAX_SAMPLE_BYTES:
         raise SampleError(f"the sample spans {size} bytes, at most {MAX_SAMPLE_BYTES} are read", reason="too_large")
     return parts
+
+
+def codec_of(parts: Parts, head: bytes | memoryview) -> str:
+    """The codec of a sample's audio.
+
+    Args:
+        head: its first 64 bytes.
+
+    Raises:
+        SampleError: reason "no_audio": of no name and no known beginning.
+    """
+    if parts.codec != ORIGINAL:
+        return parts.codec
+    head = bytes(head)
+    if head[:4] in _MAGIC:
+        return "opus" if b"OpusHead" in head else _MAGIC[head[:4]]
+    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+        return "mp3"
+    raise SampleError(
+        f"{shown(parts.audio.name)} begins like none of {', '.join(CODECS)}: {head[:8].hex(' ')}", reason="no_audio"
+    )
 
 
 def metadata_of(parts: Parts, content: Callable[[Member], bytes]) -> dict[str, Any]:
@@ -202,13 +233,14 @@ def storable(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def read_foreign(data: bytes, key: str, where: str) -> tuple[memoryview, str, dict[str, Any]]:
+def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> tuple[memoryview, str, dict[str, Any]]:
     """The bytes of one indexed sample -> (audio bytes, codec, metadata).
 
     Args:
         data: from the first file of the sample that is used to the last, with headers.
         key: as it stands in the index.
         where: for messages.
+        last_dot: how keys were cut when the tar was indexed.
 
     Raises:
         SampleError: reason "key" (another sample lies there), "tar", "json", "text" ...
@@ -221,7 +253,7 @@ def read_foreign(data: bytes, key: str, where: str) -> tuple[memoryview, str, di
             if entry.reason == "no_end":  # of course: it is a piece
                 break
             raise SampleError(f"{where}: {entry.message}", reason="tar")
-        split = key_and_suffix(entry.name) if entry.kind == "file" and _stray(entry) is None else None
+        split = key_and_suffix(entry.name, last_dot) if entry.kind == "file" and _stray(entry) is None else None
         if split is not None and escape_foreign_key(split[0]) == key:
             files.append((split[1], entry))
         elif split is not None:
@@ -232,17 +264,18 @@ def read_foreign(data: bytes, key: str, where: str) -> tuple[memoryview, str, di
     try:
         parts = parts_of(Group(key, files, False))
         metadata = metadata_of(parts, lambda member: data[member.content : member.content + member.size])
+        audio = view[parts.audio.content : parts.audio.content + parts.audio.size]
+        codec = codec_of(parts, audio[:64])
     except SampleError as error:
         raise SampleError(f"{where}: {error}", reason=error.reason) from None
-    audio = view[parts.audio.content : parts.audio.content + parts.audio.size]
-    return audio, parts.codec, metadata
+    return audio, codec, metadata
 
 
-def _touches(key: str, gap: Gap | None) -> bool:
+def _touches(key: str, gap: Gap | None, last_dot: bool) -> bool:
     """True if what is lost in a gap may have been a file of this key."""
     if gap is None or gap.reason == "after_end":
         return False
-    split = None if gap.name is None else key_and_suffix(gap.name)
+    split = None if gap.name is None else key_and_suffix(gap.name, last_dot)
     return split is None or split[0] == key
 
 

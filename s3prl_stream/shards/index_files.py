@@ -96,9 +96,24 @@ def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
 
 
 def offsets_of(table: pa.Table) -> Offsets:
-    """What the offset sidecar of a shard with these rows holds."""
+    """What the offset sidecar of a shard with these rows holds: where each sample begins, and where the last one ends.
+
+    Energon reads headers up to that end and takes the end marker of the tar for damage; Lhotse and NeMo, which write
+    the size of the file there, read either.
+    """
     offset, size = (table.column(name).to_numpy() for name in ("offset", "size"))
-    return np.append(offset, offset[-1] + size[-1] + len(END_OF_TAR)).astype(np.uint64)
+    return np.append(offset, offset[-1] + size[-1]).astype(np.uint64)
+
+
+def are_offsets_of(offsets: Offsets, table: pa.Table, num_bytes: int) -> bool:
+    """True if offsets are those of these rows, of a tar of so many bytes; the last may be either of the known ends."""
+    expected = offsets_of(table)
+    return np.array_equal(offsets[:-1], expected[:-1]) and expected[-1] <= offsets[-1] <= num_bytes
+
+
+def shard_bytes_of(table: pa.Table) -> int:
+    """Size of the tar of a shard with these rows."""
+    return int(offsets_of(table)[-1]) + len(END_OF_TAR)
 
 
 def problem_with_packed(table: pa.Table, shard: str) -> str | None:

@@ -49,6 +49,7 @@ class IndexedSamples:
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         about = manifest["indexed"]
         self._prefix_keys = bool(about.get("prefix_keys"))
+        self._last_dot = bool(about.get("last_dot"))
         self._columns = [str(name) for name in about.get("from_table", [])]
         self._kept: OrderedDict[int, dict[int, Sample]] = OrderedDict()
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class IndexedSamples:
         key = item.key
         if self._prefix_keys:
             key = key.removeprefix(escape_foreign_key(f"{shard_name.removesuffix('.tar')}/"))
-        audio, codec, metadata = read_foreign(data, key, where)
+        audio, codec, metadata = read_foreign(data, key, where, self._last_dot)
         if self._columns:
             metadata |= self._from_table(item, rows_of)
         return {**metadata, "audio": audio, "codec": codec}

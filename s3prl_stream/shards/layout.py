@@ -4,7 +4,7 @@ A set is a folder::
 
     manifest.json               what a reader needs at start-up
     SET-000000.tar              samples: KEY.flac (or wav ..., or npy) followed by KEY.json, both ustar members
-    SET-000000.tar.idx          little-endian uint64: offset of each sample's first header, then the file size
+    SET-000000.tar.idx          little-endian uint64: offset of each sample's first header, then the end of the last
     SET-000000.tar.parquet      the shard's index rows (one row group)
     files/...                   trial lists and the like, where the corpus has some; listed in the manifest
     index/part-00000.parquet    the rows of up to 16 shards, one row group a shard, in the order of the manifest

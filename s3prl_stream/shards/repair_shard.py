@@ -15,7 +15,7 @@ import numpy as np
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import Content, Place, Sink, no_sink
 from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
-from s3prl_stream.shards.index_files import IndexPart, offsets_of
+from s3prl_stream.shards.index_files import IndexPart, offsets_of, shard_bytes_of
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.layout import offsets_name, parquet_options, rows_name
 from s3prl_stream.shards.listing import LeftOut
@@ -93,7 +93,7 @@ def repair_shard(job: Job) -> Outcome:
         "name": name,
         "samples": table.num_rows,
         "seconds": math.fsum(table.column("seconds").to_pylist()),
-        "bytes": int(offsets[-1]),
+        "bytes": shard_bytes_of(table),
         "sha256": sha256,
     }
     return Outcome(description, as_it_was, table.column("key_hash").to_numpy(), lost, len(lost))

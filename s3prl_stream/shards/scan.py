@@ -21,7 +21,7 @@ from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.durations import Table
-from s3prl_stream.shards.foreign_sample import Group, Stray, group, kind_of, metadata_of, parts_of, storable
+from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, kind_of, metadata_of, parts_of, storable
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
@@ -62,6 +62,10 @@ class ScanTask(NamedTuple):
     """File for the rows."""
     lengths: str | None = None
     """File of `table_lengths.write_lengths`."""
+    split: str | None = None
+    """Metadata `split` of all its samples."""
+    last_dot: bool = False
+    """Keys end at the last dot of a name."""
 
 
 class Scan(NamedTuple):
@@ -71,6 +75,8 @@ class Scan(NamedTuple):
     scratch: str
     """File with the rows."""
     num_bytes: int
+    end: int
+    """Of its last member."""
     sha256: str | None
     hashes: npt.NDArray[np.uint64]
     """Of the rows' keys, in the order of the scratch file."""
@@ -212,6 +218,7 @@ class _Scanner:
         if size is None:
             raise NotATar(f"{self.store.url}/{task.name}: no such file.", "missing")
         self.num_bytes = size
+        self.end = 0
         self.windows = Windows(self.store, task.name, size)
         self.left_out: list[LeftOut] = []
         self.suffixes: Counter[str] = Counter()
@@ -229,7 +236,7 @@ class _Scanner:
         spans: list[tuple[int, int]] = []
         starts: list[int] = []
         with open(self.task.scratch, "w", encoding="utf-8") as scratch:
-            for found in group(self._entries(offsets)):
+            for found in group(self._entries(offsets), self.task.last_dot):
                 if not isinstance(found, Group):
                     self._leave_out_entry(found)
                     continue
@@ -250,6 +257,7 @@ class _Scanner:
             name=self.task.name,
             scratch=self.task.scratch,
             num_bytes=self.num_bytes,
+            end=self.end,
             sha256=sha256,
             hashes=np.array(hashes, dtype=np.uint64),
             doubtful=doubtful,
@@ -279,6 +287,7 @@ class _Scanner:
     def _entries(self, offsets: _Offsets) -> Iterator[Member | Gap]:
         for entry in walk(self.windows.read, 0, self.num_bytes):
             if isinstance(entry, Member):
+                self.end = max(self.end, entry.end)
                 offsets.fetch_ahead(entry.end)
                 if entry.kind == "file":
                     suffix = entry.name.rpartition("/")[2].partition(".")[2].lower()[:40]
@@ -292,12 +301,15 @@ class _Scanner:
         try:
             parts = parts_of(found)
             metadata = metadata_of(parts, self._content)
+            if self.task.split is not None:
+                metadata["split"] = self.task.split
             audio = parts.audio
+            codec = codec_of(parts, self.windows.read(audio.content, min(audio.size, 64)))
             length = self.lengths.length(
                 found.key,
                 lambda at, size: self.windows.read(audio.content + at, min(size, audio.size - at)),
                 audio.size,
-                parts.codec,
+                codec,
             )
         except SampleError as error:
             self._leave_out(found.key, found.files[0][1], error.reason, str(error))
@@ -311,7 +323,7 @@ class _Scanner:
             "source_key": found.key,
             "offset": start,
             "size": end - start,
-            "codec": parts.codec,
+            "codec": codec,
             "sample_rate": length.sample_rate,
             "frames": length.frames,
             "metadata": self._columns_of(metadata),

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.audio.lengths import clip_length
 from s3prl_stream.errors import SampleError
-from s3prl_stream.shards.foreign_sample import MAX_SAMPLE_BYTES, Group, Stray, group, is_used, metadata_of, parts_of
+from s3prl_stream.shards.foreign_sample import (
+    MAX_SAMPLE_BYTES,
+    Group,
+    Stray,
+    codec_of,
+    group,
+    is_used,
+    metadata_of,
+    parts_of,
+)
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.tarheader import compression_of
 from s3prl_stream.shards.tarwalk import MAX_STEP_BACK, Gap, Member, shown, walk
@@ -90,11 +99,12 @@ def _sample(
         raise SampleError("stands beside damage, and may have lost a file to it", reason="beside_damage")
     metadata = metadata_of(parts, lambda member: bodies[member.content])
     audio = bodies[parts.audio.content]
-    length = clip_length(lambda offset, size: audio[offset : offset + size], len(audio), parts.codec)
+    codec = codec_of(parts, audio[:64])
+    length = clip_length(lambda offset, size: audio[offset : offset + size], len(audio), codec)
     if length.frames > max_seconds * length.sample_rate:
         seconds = length.frames / length.sample_rate
         raise SampleError(f"{seconds:.1f} s, more than max_seconds={max_seconds:g}", reason="too_long")
-    return ForeignSample(escape_foreign_key(found.key), audio, parts.codec, length.frames, metadata)
+    return ForeignSample(escape_foreign_key(found.key), audio, codec, length.frames, metadata)
 
 
 def _with_bodies(reader: _FrontToBack, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:

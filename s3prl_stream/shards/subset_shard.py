@@ -13,7 +13,7 @@ import numpy as np
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.index_files import offsets_of
+from s3prl_stream.shards.index_files import offsets_of, shard_bytes_of
 from s3prl_stream.shards.layout import offsets_name, rows_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.member import I64
@@ -72,7 +72,7 @@ def write_shard(job: Job) -> Outcome:
             "name": job.name,
             "samples": table.num_rows,
             "seconds": math.fsum(table.column("seconds").to_pylist()),
-            "bytes": int(offsets[-1]),
+            "bytes": shard_bytes_of(table),
             "sha256": sha256,
         },
         damaged,
