@@ -16,11 +16,12 @@ from s3prl_stream.pipes.load_audio import INT16_SCALE
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import rms
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of, rms_of_rows
+from s3prl_stream.pipes.s3prl_arguments import NOISE_REFUSED
 from s3prl_stream.pipes.stage import Samples, chained
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("add_noise", aliases={"snrs": "snr"}, key_names={"wav_name": "wav"})
+@chained("add_noise", aliases={"snrs": "snr"}, key_names={"wav_name": "wav"}, refused=NOISE_REFUSED)
 class NoiseAugmentation(OnBatch):
     """Add noise to a share of the waveforms, at a ratio drawn uniformly in dB; nothing is clipped.
 

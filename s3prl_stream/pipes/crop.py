@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import check_rate, piece_of
+from s3prl_stream.pipes.s3prl_arguments import CROP_REFUSED
 from s3prl_stream.pipes.stage import Samples, Stage, chained
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
@@ -19,6 +20,7 @@ from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
     "crop",
     aliases={"max_secs": "max_seconds"},
     key_names={"wav_name": "wav", "segments_name": "segments"},
+    refused=CROP_REFUSED,
 )
 class RandomCrop(Stage):
     """Keep a random stretch of each waveform that is longer than `max_seconds`; shorter ones stay whole.

@@ -9,6 +9,7 @@ import torch
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
+from s3prl_stream.pipes.s3prl_arguments import CATEGORY_REFUSED
 from s3prl_stream.pipes.stage import Alias, Samples, Source, Stage, chained, root_of
 from s3prl_stream.sample import Sample
 
@@ -20,6 +21,7 @@ FROM_DATA: Alias = ("categories", {True: None})
     "encode_category",
     aliases={"label_name": "label", "train_category_encoder": FROM_DATA},
     key_names={"encoded_target_name": "class_id"},
+    refused=CATEGORY_REFUSED,
 )
 class EncodeCategory(Stage):
     """The number of each sample's label among the sorted categories.
@@ -64,6 +66,7 @@ class EncodeCategory(Stage):
     "encode_categories",
     aliases={"label_name": "labels", "train_category_encoder": FROM_DATA},
     key_names={"encoded_target_name": "class_ids"},
+    refused=CATEGORY_REFUSED,
 )
 class EncodeMultipleCategory(Stage):
     """The numbers of several labels of each sample, each among its own categories (action, object and place ...).
@@ -125,6 +128,7 @@ class EncodeMultipleCategory(Stage):
     "encode_multilabel",
     aliases={"label_name": "labels", "train_category_encoder": FROM_DATA},
     key_names={"binary_labels_name": "binary_labels", "encoded_target_name": "binary_labels"},
+    refused=CATEGORY_REFUSED,
 )
 class EncodeMultiLabel(Stage):
     """Which of the sorted categories each sample has.

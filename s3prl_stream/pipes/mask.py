@@ -21,6 +21,7 @@ from torch import Tensor
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
+from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments
 from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
@@ -125,6 +126,8 @@ def selected(drawn: MaskDraw, num_bins: int) -> npt.NDArray[np.bool_]:
         "noise_proportion": "noise_prob",
     },
     key_names={"target_feat_name": "feat", "source_feat_name": "masked_feat", "label_mask_name": "loss_mask"},
+    refused=MASK_REFUSED,
+    translate=mask_arguments,
 )
 class MaskedReconstruction(OnBatch):
     """Mask features for a network that reconstructs them; `feat` stays as the target.
@@ -138,7 +141,7 @@ class MaskedReconstruction(OnBatch):
         kind: "tera" (spans and a band of up to 20 % of the bins), "mockingjay" or "audio_albert" (spans only).
         legacy: the draws of S3PRL; see `MaskSettings`.
         time_share: share of the frames in spans, 0 to 1, overlaps counted twice. (S3PRL: mask_proportion)
-        span_frames: frames in a span.
+        span_frames: frames in a span. (S3PRL: mask_consecutive_min and _max)
         band_share: widest band as a share of the bins, 0 to 1; None: that of the kind. (S3PRL: mask_frequency)
         overlap: whether spans may overlap. (S3PRL: mask_allow_overlap)
         noise_prob: share of the utterances whose input gets Gaussian noise of deviation 0.2 (TERA's magnitude

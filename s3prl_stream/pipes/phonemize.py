@@ -8,6 +8,7 @@ import torch
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.s3prl_arguments import PHONEMIZE_REFUSED
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained
 from s3prl_stream.pipes.tokenize import check_text_chain, text_of
 from s3prl_stream.pipes.tokenizers import Tokenizer
@@ -19,6 +20,7 @@ from s3prl_stream.sample import Sample
     "phonemize",
     aliases={"text_name": "text"},
     key_names={"phonemized_text_name": "phonemes", "output_text_name": "tokens"},
+    refused=PHONEMIZE_REFUSED,
 )
 class Phonemize(Stage):
     """Look up the pronunciation of each word, and encode the phonemes.

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid
+from s3prl_stream.pipes.s3prl_arguments import SHIFT_REFUSED
 from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("shift", key_names={"source_feat_name": "feat", "target_feat_name": "target_feat"})
+@chained("shift", key_names={"source_feat_name": "feat", "target_feat_name": "target_feat"}, refused=SHIFT_REFUSED)
 class AutoregressivePrediction(OnBatch):
     """Pair each frame with the one that comes `n_future` frames later.
 

@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.key_names import emit_under_names, renamed
 from s3prl_stream.pipes.outline import Outline, outline_of
+from s3prl_stream.pipes.s3prl_arguments import Translate
 from s3prl_stream.rng import identity, sample_rng
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
@@ -499,7 +500,12 @@ Alias: TypeAlias = str | tuple[str, Mapping[Any, Any]]
 
 
 def chained(
-    name: str, *, aliases: Mapping[str, Alias] | None = None, key_names: Mapping[str, str] | None = None
+    name: str,
+    *,
+    aliases: Mapping[str, Alias] | None = None,
+    key_names: Mapping[str, str] | None = None,
+    refused: Mapping[str, str] | None = None,
+    translate: Translate = dict,
 ) -> Callable[[StageType], StageType]:
     """Class decorator: makes the stage available as `source.name(**config)`.
 
@@ -508,11 +514,15 @@ def chained(
         aliases: S3PRL's name of a parameter -> ours. Both are accepted by the constructor and by the chained call.
         key_names: a parameter, such as "wav_name", -> the key of this stage that it gives another name to ("wav"), so
             that the stage works on keys of another name.
+        refused: S3PRL's name of a parameter that has no meaning here -> what to do instead.
+        translate: of arguments that are more than other names; before all the others.
     """
 
     def register(cls: StageType) -> StageType:
         cls.name_parameters = dict(key_names or {})
-        cls.__init__ = _accepting(cls.__init__, aliases or {}, cls.name_parameters)  # type: ignore[method-assign]
+        cls.__init__ = _accepting(  # type: ignore[method-assign]
+            cls.__init__, aliases or {}, cls.name_parameters, refused or {}, translate
+        )
         if IterDataPipe.functions.get(name, cls).__module__ != cls.__module__:
             raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
         cls.functional_name = name
@@ -532,7 +542,11 @@ def chained(
 
 
 def _accepting(
-    init: Callable[..., None], aliases: Mapping[str, Alias], key_names: Mapping[str, str]
+    init: Callable[..., None],
+    aliases: Mapping[str, Alias],
+    key_names: Mapping[str, str],
+    refused: Mapping[str, str],
+    translate: Translate,
 ) -> Callable[..., None]:
     """The constructor `init` with more names for its parameters; its signature stays as it is written."""
     parameters = inspect.signature(init).parameters
@@ -541,7 +555,10 @@ def _accepting(
     def init_with_more_names(self: Stage, *arguments: Any, **config: Any) -> None:
         stage = type(self).__name__
         settings: dict[str, Any] = {}
+        config = translate(config)
         for given, value in config.items():
+            if given in refused:
+                raise UsageError(f"{stage}: {given} of S3PRL has no meaning here: {refused[given]}.")
             alias = aliases.get(given, given)
             name, values = (alias, None) if isinstance(alias, str) else alias
             if name in settings or (name != given and name in config):

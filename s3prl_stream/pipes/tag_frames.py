@@ -12,6 +12,7 @@ import torch
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.piece import check_rate
+from s3prl_stream.pipes.s3prl_arguments import TAGS_REFUSED
 from s3prl_stream.pipes.segments import Segments, as_segments, labels_of
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of
 from s3prl_stream.sample import Sample
@@ -28,6 +29,7 @@ COLUMNS_OF_S3PRL = {"intra": "recording", "inter": "all"}
         "tag_name": "tags",
         "category_name": "tag_labels",
     },
+    refused=TAGS_REFUSED,
 )
 class BuildMultiClassTagging(Stage):
     """Mark in which frames each label's segments lie; several may hold at once.

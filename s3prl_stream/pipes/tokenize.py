@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of, stages_of
 from s3prl_stream.pipes.tokenizers import UNK_ID, CharacterTokenizer, Tokenizer, train_sentencepiece
@@ -17,7 +18,13 @@ VOCAB_TYPES = ("character", "word", "subword", "bpe")
 DEFAULT_SUBWORDS = 1000
 
 
-@chained("tokenize", aliases={"text_name": "text"}, key_names={"output_text_name": "tokens"})
+@chained(
+    "tokenize",
+    aliases={"text_name": "text"},
+    key_names={"output_text_name": "tokens"},
+    refused=TOKENIZE_REFUSED,
+    translate=vocabulary_arguments,
+)
 class EncodeText(Stage):
     """Encode each text with a tokenizer.
 
@@ -38,6 +45,7 @@ class EncodeText(Stage):
         train_tokenizer: must be True where no tokenizer is given.
         vocab_type: what is trained: "character", "word", "subword" (SentencePiece's unigrams) or "bpe".
         vocab_size: ids of it, the three special ones included; None: every character or word, 1 000 subwords.
+            (S3PRL: vocab_args, in which those of characters and words are not counted)
         text: the key of the text; None for "text", or else "transcription". (S3PRL: text_name)
         tags: the key of the words' slots ("O" for none), for a `SlotTokenizer`.
         eos: whether the id 1 ends the tokens.

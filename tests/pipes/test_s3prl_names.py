@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from s3prl_stream import pipes
 from s3prl_stream.errors import UsageError
@@ -32,8 +33,9 @@ CASES: list[tuple[type[Stage], dict[str, Any], dict[str, Any]]] = [
     (pipes.EncodeMultiLabel, {"label_name": "sounds"}, {"labels": "sounds"}),
     (
         pipes.EncodeText,
-        {"train_tokenizer": True, "text_name": "words", "output_text_name": "y"},
-        {"text": "words", "output_text_name": "y"},
+        {"train_tokenizer": True, "text_name": "words", "output_text_name": "y", "vocab_type": "subword",
+         "vocab_args": {"vocab_size": 50, "character_coverage": 1.0}},
+        {"text": "words", "output_text_name": "y", "vocab_size": 50},
     ),
     (
         pipes.RandomCrop,
@@ -81,6 +83,61 @@ def test_names_of_s3prl_are_understood(pipe: type[Stage], given: dict[str, Any],
     assert pipe(**built.config()).describe() == built.describe()
 
 
-def test_names_of_its_shared_objects_are_told_to_be_none() -> None:
-    with pytest.raises(UsageError, match="EncodeText has no parameter 'tokenizer_name'; did you mean"):
-        pipes.EncodeText(train_tokenizer=True, tokenizer_name="tokenizer")  # type: ignore[call-arg]
+REFUSED: list[tuple[type[Stage], dict[str, Any], str]] = [
+    (pipes.EncodeText, {"train_tokenizer": True, "tokenizer_name": "tokenizer"}, "give it itself: tokenizer="),
+    (pipes.EncodeText, {"vocab_file": "x.model"}, r"load_tokenizer"),
+    (pipes.EncodeText, {"train_tokenizer": True, "vocab_args": {"coverage": 0.9}}, r"coverage=0\.9.*vocab_size="),
+    (pipes.EncodeText, {"train_tokenizer": True, "vocab_size": 9, "vocab_args": {"vocab_size": 9}}, "one of them"),
+    (pipes.Phonemize, {"g2p_name": "g2p"}, "lexicon="),
+    (pipes.EncodeCategory, {"category_encoder_name": "category"}, "categories="),
+    (pipes.EncodeMultipleCategory, {"category_encoder_name": "category"}, "categories="),
+    (pipes.EncodeMultiLabel, {"category_encoder_name": "category"}, "categories="),
+    (pipes.RandomCrop, {"max_secs": 8, "crop_name": "wav_crop"}, r"wav_name.*\.select\(\)"),
+    (pipes.NormWav, {"norm_wav_name": "y"}, r"wav_name.*\.select\(\)"),
+    (pipes.NoiseAugmentation, {"noise_proportion": 0.1}, r"\.mask\(noise_prob="),
+    (pipes.BuildMultiClassTagging, {"tag_len_name": "tag_len"}, "_len"),
+    (pipes.AutoregressivePrediction, {"source_feat_len_name": "feat_len"}, "_len"),
+    (pipes.MaskedReconstruction, {"pos_enc_name": "pos_enc"}, "made by the network"),
+    (pipes.MaskedReconstruction, {"attn_mask_name": "attn_mask"}, "lengths in place of attention masks"),
+    (pipes.MaskedReconstruction, {"mask_args": {"position_encoding_size": 768}}, "hidden_size"),
+    (pipes.MaskedReconstruction, {"mask_args": {"mask_proportion": 0.1}, "mask_proportion": 0.1}, "one of them"),
+    (pipes.MaskedReconstruction, {"mask_consecutive_max": 9}, "span_frames="),
+    (pipes.MaskedReconstruction, {"mask_consecutive_max": 7, "span_frames": 9}, "one of them"),
+    (pipes.MaskedReconstruction, {"mask_bucket_ratio": 2.0}, "overlap=False"),
+    (pipes.MaskedReconstruction, {"masked_feat_name": "m", "source_feat_name": "x", "target_feat_name": "y"},
+     "source_feat_name='x'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pipe", "given", "says"), REFUSED, ids=[f"{case[0].__name__}-{case[1]}" for case in REFUSED])
+def test_what_has_no_meaning_here_is_refused_by_the_name_of_ours(
+    pipe: type[Stage], given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        pipe(**given)
+
+
+def test_the_mask_in_both_of_its_spellings() -> None:
+    sizes = {"mask_proportion": 0.2, "mask_consecutive_min": 5, "mask_consecutive_max": 5, "mask_allow_overlap": False,
+             "mask_bucket_ratio": 1.5, "mask_frequency": 0.1}  # fmt: skip
+    ours = pipes.MaskedReconstruction(time_share=0.2, span_frames=5, overlap=False, band_share=0.1)
+    assert pipes.MaskedReconstruction(**sizes).describe() == ours.describe()
+    assert pipes.MaskedReconstruction(mask_args=sizes).describe() == ours.describe()  # type: ignore[call-arg]
+    data = [{"feat": torch.ones(40, 8)}]
+    (meant,) = ours(data)
+    before = pipes.MaskedReconstruction(mask_args=sizes, target_feat_name="label", source_feat_name="x")  # type: ignore[call-arg]
+    (sample,) = before([{"label": data[0]["feat"]}])
+    assert torch.equal(sample["x"], meant["masked_feat"])
+    assert torch.equal(sample["label"], data[0]["feat"])
+    since = pipes.MaskedReconstruction(**sizes, source_feat_name="s", masked_feat_name="m", label_mask_name="l")
+    (sample,) = since([{"s": data[0]["feat"]}])
+    assert torch.equal(sample["m"], meant["masked_feat"])
+    assert torch.equal(sample["l"], meant["loss_mask"])
+    assert torch.equal(sample["s"], data[0]["feat"])
+
+
+def test_sizes_of_vocabularies_are_counted_as_s3prl_counts() -> None:
+    texts = [{"text": "AABBC"}]
+    for given, characters in (({"vocab_size": 2}, "AB"), ({"vocab_size": -1}, "ABC"), ({"sort_vocab": True}, "ABC")):
+        chain = pipes.EncodeText(train_tokenizer=True, vocab_args=given)(texts)  # type: ignore[call-arg]
+        assert chain.stage("tokenize").tokenizer == pipes.CharacterTokenizer(characters)
