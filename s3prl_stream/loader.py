@@ -60,7 +60,7 @@ class Loader:
         damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
         excluded: what `skip` and `exclude` have left out so far: rows as of `which`, with the reason ("skipped",
             "excluded"). Delivered, damaged and excluded together are what was planned.
-        seconds_by_set: seconds of audio of each set in the batch that was handed over last.
+        seconds_by_set: seconds of audio of each set in the batch that was handed over last; what was damaged is none.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         receipt: what it took to go on from the state loaded last; None: none was.
         too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
@@ -171,7 +171,7 @@ class Loader:
             if self.receipt is not None:
                 self._write_receipt(self.receipt, position, planned)
             delivered, kept, excluded = self._without_left_out(planned)
-            seconds = {} if block is None else block.seconds_by_set(in_block, kept)
+            seconds = [] if block is None else block.seconds_of(in_block, kept)
             self._under_way.append(_UnderWay(delivered, seconds, excluded))
             yield delivered
 
@@ -253,7 +253,12 @@ class Loader:
 
     def _count(self, planned: _UnderWay, built: Built) -> None:
         members = self._builder.root.shards.members
-        self.seconds_by_set = {members[index].name: seconds for index, seconds in planned.seconds_by_set.items()}
+        lost = {tuple(row[name] for name in _STRETCH) for row in built.damaged}
+        self.seconds_by_set = {}
+        for item, seconds in zip(planned.planned.items, planned.seconds, strict=True):
+            name = members[item.set_index].name
+            if not lost or (name, item.key, item.first_frame, item.epoch, item.draw) not in lost:
+                self.seconds_by_set[name] = self.seconds_by_set.get(name, 0.0) + seconds
         for name, seconds in self.seconds_by_set.items():
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
         for name, seconds in built.seconds.items():
@@ -401,11 +406,16 @@ class Loader:
         return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]
 
 
+_STRETCH = ("set", "key", "first_frame", "epoch", "draw")
+"""What a row of `Loader.damaged` and a planned item know each other by."""
+
+
 class _UnderWay(NamedTuple):
     """What the consumer's process remembers of a batch until it is handed over."""
 
     planned: PlannedBatch
-    seconds_by_set: dict[int, float]
+    seconds: list[float]
+    """Of audio, of each item."""
     excluded: list[dict[str, Any]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -129,6 +130,29 @@ def test_hours_are_those_delivered() -> None:
     change(loader)
     seconds = sum(int(batch["wav_len"].sum()) / RATE for batch in loader if batch["key"])
     assert loader.hours_by_set["memory"] * 3600 == pytest.approx(seconds)
+
+
+class Refusing(ss.Stage):
+    """Every clip whose number ends in 7 is damaged."""
+
+    functional_name = "refusing"
+
+    def emit(self, sample: Sample) -> Iterable[Sample]:
+        if sample["key"].endswith("7"):
+            raise ss.SampleError("not this one", reason="test")
+        yield sample
+
+
+def test_hours_are_without_what_is_damaged() -> None:
+    loader = ss.Loader(Refusing()(chain()))
+    change(loader)
+    handed, by_batch = 0.0, 0.0
+    for batch in loader:
+        handed += int(batch["wav_len"].sum()) / RATE if batch["key"] else 0.0
+        by_batch += sum(loader.seconds_by_set.values())
+    assert 6 < len(loader.damaged) <= 12
+    assert loader.hours_by_set["memory"] * 3600 == pytest.approx(handed)
+    assert by_batch == pytest.approx(handed)
 
 
 def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated() -> None:

@@ -102,12 +102,16 @@ class BlockPlan:
             )
         return items
 
-    def seconds_by_set(self, batch: int, places: Sequence[int] | None = None) -> dict[int, float]:
-        """Set index -> seconds of audio in batch `batch` of this block, or of some of its items; without padding."""
+    def seconds_by_set(self, batch: int) -> dict[int, float]:
+        """Set index -> seconds of audio in batch `batch` of this block; without padding."""
         on = self.stretches_of(batch)
-        on = on if places is None else on[np.asarray(places, dtype=np.int64)]
         totals = np.bincount(self._set_of_shard[self.shard_of_row[self.stretches.row[on]]], weights=self.seconds[on])
         return {int(index): float(totals[index]) for index in np.flatnonzero(totals)}
+
+    def seconds_of(self, batch: int, places: Sequence[int] | None = None) -> list[float]:
+        """Seconds of audio of each item of batch `batch` of this block, or of some of them."""
+        seconds: list[float] = self.seconds[self.stretches_of(batch)].tolist()
+        return seconds if places is None else [seconds[place] for place in places]
 
     def keys_too_long(self) -> list[str]:
         """Keys of the clips left out by `too_long="skip"`."""
