@@ -41,6 +41,8 @@ class MaskedStream(StreamSettings):
 
     mask: str = "tera"
     """Kind of `.mask`."""
+    noise_prob: float = 0.0
+    """Share of the utterances whose input gets noise, see `.mask`: TERA's magnitude alteration."""
     target: str | None = None
     """Kind of `.features` that are to come out; None: those that went in."""
 
@@ -70,7 +72,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     features = recipe.front_end.chain(loaded, norm=settings.norm)
     if settings.target is not None:
         features = features.features(settings.target, norm=settings.norm, feat_name="target_feat")
-    return features.mask(settings.mask, legacy=recipe.legacy)
+    return features.mask(settings.mask, noise_prob=settings.noise_prob, legacy=recipe.legacy)
 
 
 def _encoder(model: TransformerModel) -> TransformerEncoder:

@@ -30,9 +30,9 @@ TERA_SLIM = masked_recipe(
     "tera_slim",
     TransformerModel(hidden_size=384, num_layers=12, num_heads=8, ffn_size=768, dropout=0.3, attention_dropout=0.3),
     LOGMEL,
-    STREAM,
+    replace(STREAM, noise_prob=0.15),
 )
-"""Twelve narrow layers (S3PRL's logMelSlim-T-F-M, without the noise on the features)."""
+"""Twelve narrow layers, and noise on the input (S3PRL's logMelSlim-T-F-M)."""
 
 
 def tera_stream(shards: Any, **stream: Any) -> Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_legacy_brings_s3prls_optimizer_with_it() -> None:
 def test_mistakes_are_told(call: Any, said: str) -> None:
     with pytest.raises(ss.UsageError, match=said):
         call()
+
+
+def test_noise_is_a_setting_and_the_slim_tera_has_it(sample_set: Path) -> None:
+    """S3PRL's noise_proportion of 0.15: what is not masked is no longer what is to come out, in so many utterances."""
+    assert find_recipe("tera").settings()["stream"]["noise_prob"] == 0.0
+    assert find_recipe("tera_slim").settings()["stream"]["noise_prob"] == 0.15
+    stream = find_recipe("tera").stream(sample_set, noise_prob=0.5, epochs=1, max_batch_seconds=20.0)
+    deviations = [
+        float((sample["masked_feat"] - sample["feat"])[~sample["loss_mask"]].std())
+        for sample in itertools.islice(stream, 40)
+    ]
+    noisy = [deviation for deviation in deviations if deviation > 0]
+    assert 8 < len(noisy) < 32
+    assert noisy == pytest.approx([0.2] * len(noisy), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["tera_fbank", "tera_slim", "tera_large_batch", "mockingjay_large"])
