@@ -115,8 +115,10 @@ class FeatureUpstream(Upstream):
 
 
 def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:
-    """Valid samples of each waveform."""
-    return [len(wav) for wav in wavs] if lengths is None else [int(length) for length in lengths]
+    """Valid samples of each waveform; of lengths on a GPU by one copy."""
+    if lengths is None:
+        return [len(wav) for wav in wavs]
+    return lengths.tolist() if isinstance(lengths, Tensor) else [int(length) for length in lengths]
 
 
 def whole_number(encoder: nn.Module, name: str) -> int:
