@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
 from s3prl_stream.heads import WeightedSum
-from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks import Task
 from s3prl_stream.upstreams import Upstream

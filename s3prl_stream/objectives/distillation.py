@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.objectives.masked_reconstruction import Loss, last, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
 from s3prl_stream.sample import Batch
 
 

@@ -5,22 +5,11 @@ B batch, F frames, D bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
 from s3prl_stream.sample import Batch
-
-
-class Loss(NamedTuple):
-    """A loss with its weight, so that several batches can be averaged as if they were one."""
-
-    mean: Tensor
-    """Scalar, on the graph."""
-    num_elements: Tensor
-    """Scalar int64: over how many elements the mean was taken; 0 for an empty batch, whose mean is 0."""
 
 
 class MaskedReconstructionObjective(nn.Module):
@@ -53,18 +42,8 @@ class MaskedReconstructionObjective(nn.Module):
         return masked_l1(predicted_BFD, batch["feat"], batch["loss_mask"])
 
 
-def last(hidden_states: Sequence[Tensor] | Tensor) -> Tensor:
-    """The last hidden state, of a list, or of an encoder that gives only one."""
-    return hidden_states if isinstance(hidden_states, Tensor) else hidden_states[-1]
-
-
 def masked_l1(predicted_BFD: Tensor, target_BFD: Tensor, selected_BFD: Tensor) -> Loss:
     """Mean of |predicted - target| where `selected_BFD` (bool; False on padded frames) is True."""
     errors = (predicted_BFD.float() - target_BFD).abs() * selected_BFD
     count = selected_BFD.sum()
     return Loss(errors.sum() / count.clamp(min=1), count)
-
-
-def sum_of_zeros(module: nn.Module) -> Tensor:
-    """A scalar 0 that depends on every parameter."""
-    return torch.stack([(parameter * 0.0).sum() for parameter in module.parameters()]).sum()

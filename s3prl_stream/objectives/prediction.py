@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.objectives.masked_reconstruction import Loss, last, masked_l1, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
+from s3prl_stream.objectives.masked_reconstruction import masked_l1
 from s3prl_stream.sample import Batch
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import DiarizationError, Turn, diarization_error, median_filter
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from, turns_of
 from s3prl_stream.tasks.task import Answer, Best, Task, known

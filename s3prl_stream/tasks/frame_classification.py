@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import accuracy
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, turns_from, turns_of
 from s3prl_stream.tasks.task import Answer, Best, Categories, Task, known

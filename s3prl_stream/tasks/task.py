@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s3prl_stream.metrics import accuracy
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.task import Answer, Best, Categories, Task, column, known, per_utterance
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import (
     BEST,

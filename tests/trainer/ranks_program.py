@@ -21,7 +21,7 @@ from torch import nn
 import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
-from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.sample import Batch
 from s3prl_stream.stream import ShardStream

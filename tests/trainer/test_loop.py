@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.objectives.masked_reconstruction import Loss, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.loop import DivergedError, Hook, TrainResult, TrainSettings, train
