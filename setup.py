@@ -20,6 +20,7 @@ HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
 RAY = ["ray>=2.40,<3"]  # to pack on a cluster
 TENSORBOARD = ["tensorboard>=2.18,<3"]
+TRAINERS = ["accelerate>=1.10.1,<2", "lightning>=2.4,<3", "speechbrain>=1.0.3,<2", "transformers>=5,<6"]
 
 setup(
     name="s3prl-stream",
@@ -57,12 +58,14 @@ setup(
         "plots": PLOTS,
         "ray": RAY,
         "tensorboard": TENSORBOARD,
+        "trainers": TRAINERS,
         "dev": [
             *HUGGINGFACE,
             *PLOTS,
             *RAY,
             "duckdb>=1.1,<3",  # what users query an index with
             *TENSORBOARD,
+            *TRAINERS,
             "hypothesis>=6.115,<7",
             "mypy==2.4.1",
             "numpy<2.5",  # what mypy finds depends on numpy's type stubs; the tests pass with 2.5 as well

@@ -6,6 +6,7 @@ import torch
 
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.loader import Loader
+from s3prl_stream.sample import Batch
 from s3prl_stream.tasks import Answer
 from s3prl_stream.trainer.to_device import ToDevice
 
@@ -25,12 +26,17 @@ def answers_to(
     model.eval()
     to_device = ToDevice(device)
     answers: list[Answer] = []
-    with torch.no_grad():
-        for batch in loader:
-            if not batch["key"]:
-                continue
-            given = model.task.answers(*model.outputs(to_device(batch)))
-            references = model.task.references(batch) if with_references else [None] * len(given)
-            answers.extend(Answer(*row) for row in zip(batch["set"], batch["key"], given, references, strict=True))
+    for batch in loader:
+        answers.extend(answers_of(model, to_device(batch), with_references=with_references))
     model.train(was_training)
     return sorted(answers, key=lambda one: (one.set, one.key))
+
+
+@torch.no_grad()
+def answers_of(model: DownstreamModel, batch: Batch, *, with_references: bool = True) -> list[Answer]:
+    """An answer for each clip of a batch on the device of the model, which is in evaluation mode."""
+    if not batch["key"]:
+        return []
+    given = model.task.answers(*model.outputs(batch))
+    references = model.task.references(batch) if with_references else [None] * len(given)
+    return [Answer(*row) for row in zip(batch["set"], batch["key"], given, references, strict=True)]

@@ -1,0 +1,135 @@
+"""One short run under four trainers, with all that draws in it: noise, dropout, SpecAugment, two batches an update.
+
+    python one_run.py TRAINER FOLDER KILLED_AT     # as a process that kills itself in an update
+
+Whatever trains, `FOLDER/seen.jsonl` gets a line for each update that is begun: its clips and its loss.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from downstream.synthetic import classes
+from torch import nn
+
+import s3prl_stream as ss
+from s3prl_stream.adapters import UpdateLoss, Updates
+
+STEPS, SAVED_EVERY = 20, 4
+CLIPS = 13  # three batches in an epoch, of 5, 5 and 3 clips or so: no epoch ends with an update
+SETTINGS: dict[str, Any] = {
+    "upstream": "logmel80", "device": "cpu", "seed": 3, "steps": STEPS, "balance": False, "max_batch_size": 5,
+    "update_batches": 2, "optimizer": "adamw", "lr": 2e-2, "clip_norm": 0.5, "noise": "gaussian", "snr": (5, 20),
+    "head": "rnn", "head.project_size": 16, "head.hidden_size": 16, "head.num_layers": 1, "head.dropout": 0.3,
+    "head.spec_augment": True, "normalize": True,
+}  # fmt: skip
+
+
+def ours(folder: Path) -> list[float]:
+    """The losses of our own loop."""
+    ss.train("ks", classes(CLIPS), out=folder, quiet=True, **SETTINGS)
+    return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def lightning(folder: Path, steps: int, killed_at: int | None = None) -> list[float]:
+    """The losses that Lightning saw from where it stood."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from s3prl_stream.adapters.lightning import StreamData, StreamModule
+
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            losses.append(trainer.callback_metrics["train_loss"].item())
+
+    losses: list[float] = []
+    parts = ss.training_parts("ks", classes(CLIPS), **SETTINGS)
+    module = StreamModule(parts.model, parts.settings)
+    recorded(module.update_loss, folder, killed_at)
+    trainer = pl.Trainer(
+        max_steps=steps, accelerator="cpu", devices=1, default_root_dir=folder, logger=False, enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Losses(), ModelCheckpoint(folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_top_k=-1)],
+    )  # fmt: skip
+    saved = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    newest = saved[-1] if saved else None
+    trainer.fit(module, StreamData(parts.stream, parts.settings), ckpt_path=newest, weights_only=True)
+    return losses
+
+
+def huggingface(folder: Path, steps: int, killed_at: int | None = None) -> list[float]:
+    """The losses in the log of Hugging Face's Trainer."""
+    from transformers import TrainingArguments
+
+    from s3prl_stream.adapters.huggingface import StreamTrainer
+
+    parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    args = TrainingArguments(
+        output_dir=str(folder / "checkpoints"), logging_steps=1, save_steps=SAVED_EVERY, report_to="none",
+        disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = StreamTrainer(parts.model, parts.settings, args, Updates(parts.stream, parts.settings))
+    recorded(trainer.model, folder, killed_at)
+    trainer.train(resume_from_checkpoint=any((folder / "checkpoints").glob("checkpoint-*")))
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def speechbrain(folder: Path, steps: int, killed_at: int | None = None) -> list[float]:
+    """The losses that SpeechBrain saw from where it stood."""
+    from speechbrain.utils.checkpoints import Checkpointer
+
+    from s3prl_stream.adapters.speechbrain import StreamBrain
+
+    class Told(StreamBrain):
+        def on_fit_batch_end(self, batch: Any, outputs: Any, loss: Any, should_step: bool) -> None:
+            losses.append(loss.item())
+
+    losses: list[float] = []
+    parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    options = {"device": "cpu", "ckpt_interval_steps": SAVED_EVERY, "noprogressbar": True}
+    brain = Told(parts.model, parts.settings, options, checkpointer=Checkpointer(folder / "checkpoints"))
+    recorded(brain.modules["update_loss"], folder, killed_at)
+    brain.fit(range(1), Updates(parts.stream, parts.settings))
+    return losses
+
+
+TRAINERS: dict[str, Callable[..., list[float]]] = {
+    "lightning": lightning,
+    "huggingface": huggingface,
+    "speechbrain": speechbrain,
+}
+
+
+def recorded(loss: nn.Module, folder: Path, killed_at: int | None) -> None:
+    """Write down each update that is begun; and be killed in one of them."""
+    assert isinstance(loss, UpdateLoss)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(_: nn.Module, arguments: tuple[Any, ...], found: Any) -> None:
+        (batches,) = arguments
+        step = int(batches[0]["batch_index"]) // 2 + 1
+        clips = [row for batch in batches for row in zip(batch["epoch"].tolist(), batch["key"], strict=True)]
+        line = {"step": step, "clips": clips, "loss": found.mean.item()}
+        with (folder / "seen.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        if step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loss.register_forward_hook(write)
+
+
+def seen(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the updates."""
+    return [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    TRAINERS[sys.argv[1]](Path(sys.argv[2]), STEPS, int(sys.argv[3]))

@@ -1,0 +1,29 @@
+"""docs/other_trainers.md runs, each section in a namespace of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pages
+import pytest
+from test_readme import write_recordings
+
+RUN = ["Lightning", "Hugging Face", "SpeechBrain", "A loop of your own"]
+TEXT_ONLY = {"What is the same, and what is not"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning", "default::UserWarning")
+@pytest.mark.parametrize("heading", RUN)
+def test_section_runs(
+    heading: str, repository: Path, sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "sample").symlink_to(sample_set)
+    write_recordings(sample_set, tmp_path / "recordings")
+    pages.run(repository / "docs" / "other_trainers.md", ["", heading])
+
+
+def test_every_section_is_run(repository: Path) -> None:
+    assert set(pages.sections(repository / "docs" / "other_trainers.md")) == {"", *RUN, *TEXT_ONLY}
