@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from s3prl_stream.adapters.judged import Judged, judged_model
 from s3prl_stream.adapters.updates import UpdateLoss, Updates, limit_gradients, rate_schedule
 from s3prl_stream.downstream.judge import answers_of
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks import Answer

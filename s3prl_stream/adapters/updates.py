@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.loop import seed_draws

@@ -14,7 +14,7 @@ from torch import nn
 
 import s3prl_stream as ss
 from s3prl_stream.adapters import UpdateLoss, Updates, limit_gradients, rate_schedule
-from s3prl_stream.objectives.masked_reconstruction import Loss
+from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.trainer.optimizer import build_optimizer, learning_rate
 from s3prl_stream.trainer.settings import TrainSettings
 
