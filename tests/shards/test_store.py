@@ -89,6 +89,20 @@ def test_a_file_replaced_between_two_openings_is_refused(
     assert LocalStore(folder).read("a.tar", 0, 10) == CONTENT[:10]
 
 
+def test_files_are_closed_at_the_end_of_the_interpreter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the names of modules are gone; pytest fails on what `__del__` would complain of."""
+    store = LocalStore(folder)
+    store.read("a.tar", 0, 1)
+    (file,) = store._open.values()
+    descriptor = file.descriptor
+    monkeypatch.setattr(stores, "os", None)
+    store._open.clear()
+    del file
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
 def _read_in_child(store: LocalStore, queue: multiprocessing.SimpleQueue[bytes]) -> None:
     queue.put(store.read("a.tar", 3, 4))
 
