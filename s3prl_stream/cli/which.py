@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli.stream_options import add_stream_options, stream_from
+from s3prl_stream.errors import UsageError
+
+if TYPE_CHECKING:
+    from s3prl_stream.loader import Loader
+
+
+_OF_A_RUN = ("command", "set", "batch", "html", "json", "default_of")
+"""What may be said of a run; everything else is in its settings."""
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("which", help="the clips of one global batch")
+    parser = subparsers.add_parser(
+        "which",
+        help="the clips of one global batch",
+        description="List the clips of one global batch. SET may be the output folder of pretrain: then it is a batch "
+        "of that run, as it was or will be trained on, with the run's own settings. (If its sets lie elsewhere now, "
+        "name them after it.)",
+    )
     add_stream_options(parser)
     parser.add_argument("--batch", type=int, required=True, help="global number of the batch, from 0")
-    parser.add_argument("--html", metavar="FILE", help="write a page that plays the clips")
+    parser.add_argument("--html", metavar="FILE", help="write a page that plays the clips, of a run after each stage")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each stretch of the batch."""
-    from s3prl_stream.loader import Loader
-
-    stream = stream_from(args, epochs=None)
-    if args.html is None:
-        stretches = Loader(stream).which(args.batch)
-    else:
-        stretches = Loader(stream.load_audio(sample_rate=None)).which(args.batch, html=args.html)
-    for one in stretches:
+    for one in _loader(args).which(args.batch, html=args.html):
         if args.json:
             print(json.dumps(one))
         else:
@@ -36,3 +44,19 @@ def run(args: argparse.Namespace) -> int:
             stretch = f"frames {one['first_frame']} + {one['num_frames']}  epoch {one['epoch']}"
             print(f"{one['set']}  {one['key']}  {stretch}  {place}")
     return 0
+
+
+def _loader(args: argparse.Namespace) -> Loader:
+    from s3prl_stream.loader import Loader
+    from s3prl_stream.recipes.run_folder import SETTINGS
+
+    if (Path(args.set[0]) / SETTINGS).is_file():
+        from s3prl_stream.recipes.run_streams import loader_of_run
+
+        said = [name for name, value in vars(args).items() if name not in _OF_A_RUN and value != args.default_of(name)]
+        if said:
+            option = {"neighbours": "run"}.get(said[0], said[0]).replace("_", "-")
+            raise UsageError(f"{args.set[0]}: a run has its own settings; leave out --{option}")
+        return loader_of_run(args.set[0], args.set[1:])
+    stream = stream_from(args, epochs=None)
+    return Loader(stream if args.html is None else stream.load_audio(sample_rate=None))

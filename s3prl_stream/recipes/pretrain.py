@@ -21,10 +21,10 @@ from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
-from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
-from s3prl_stream.shards.where import compile_where
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -150,7 +150,7 @@ def _pretrain(
     }
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
     # built before the folder is: a mistake in the settings leaves nothing behind
-    trained, validated = _streams(recipe, shards, own, valid, str(device) if written["on_device"] else None)
+    trained, validated = streams_of(recipe, shards, own, valid, str(device) if written["on_device"] else None)
     loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
     batches = _RunBatches(loader, *leave_out, run, writes=ranks.is_first, quiet=quiet)
     batches.leave_out()
@@ -204,33 +204,6 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
             f"init {folder}: the weights do not fit this network ({' '.join(str(error).split())[:300]}). Give the "
             "recipe and the sizes of that run; run.json there has them."
         ) from error
-
-
-def _streams(
-    recipe: Recipe, shards: ShardSet, own: RunSettings, valid: ValidSettings, device: str | None
-) -> tuple[Any, Any]:
-    """What is trained on, endless, and what is held out, once and always the same; None: nothing is."""
-    common: dict[str, Any] = {"seed": own.seed, "where": own.where, "device": device}
-    held_out: dict[str, Any] = {**common, "subset": valid.subset, "epochs": 1}
-    if valid.data is not None:
-        data = open_shards(valid.data)
-        return (
-            recipe.stream(shards, **common, subset=own.subset),
-            recipe.stream(data, seed=own.seed, subset=valid.subset, device=device, epochs=1),
-        )
-    if not valid.holds_out:
-        return recipe.stream(shards, **common, subset=own.subset), None
-    unmixed = ShardSet(shards.members)  # all that is held out once, whatever the weights
-    if valid.share:
-        held_out["key_range"], common["key_range"] = (0.0, valid.share), (valid.share, 1.0)
-    else:
-        import pyarrow.compute
-
-        columns = shards.columns()
-        is_held_out = pyarrow.compute.coalesce(compile_where(valid.where, columns), False)
-        used = pyarrow.compute.scalar(True) if own.where is None else compile_where(own.where, columns)
-        held_out["where"], common["where"] = used & is_held_out, used & ~is_held_out
-    return recipe.stream(shards, **common, subset=own.subset), recipe.stream(unmixed, **held_out)
 
 
 class _Validation:

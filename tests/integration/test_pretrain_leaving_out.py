@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from damage import pack_clips
+from page_of_batch import Page
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -43,6 +45,28 @@ def test_a_run_goes_on_without_some_batches_and_clips(
     assert recorded["skipped"] == [[5, 6], [8, 8]]
     assert leaving_out(11)["first_step"] == 10  # the same command again: it is recorded already
     assert load_state(newest_checkpoint(run))["loader"]["left_out"] == recorded
+
+    def which(*more: str) -> list[dict[str, Any]]:
+        assert main(["which", str(run), "--json", *more]) == 0
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert which("--batch", "9") == [row for row in planned.which(9) if row["key"] not in (bad["key"], other["key"])]
+    assert which("--batch", "2") == planned.which(2)  # before they were left out
+    assert which("--batch", "5") == []
+    assert len(which("--batch", "13", "--html", str(tmp_path / "13.html"))) == len(planned.which(13))  # still to come
+    assert list(Page(tmp_path / "13.html").clips[0]["steps"]) == ["read", "load_audio", "norm_wav", "features", "mask"]
+    for words, said in (
+        ([str(run), "--seed", "1"], "a run has its own settings; leave out --seed"),
+        ([str(run), "--run", "2"], "leave out --run"),
+        ([str(run), str(other_set(tmp_path))], "give those of the run"),
+    ):
+        assert main(["which", *words, "--batch", "1"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def other_set(folder: Path) -> Path:
+    pack_clips(folder / "set")
+    return folder / "set"
 
 
 @pytest.mark.parametrize(

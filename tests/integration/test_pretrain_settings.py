@@ -81,14 +81,14 @@ def test_slips_leave_nothing_behind(
 
 @pytest.mark.parametrize("valid", [{"share": 0.25}, {"where": "take == 0"}])
 def test_what_is_held_out_is_not_trained_on(sample_set: Path, valid: dict[str, Any]) -> None:
-    from s3prl_stream.recipes.pretrain import _streams
     from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+    from s3prl_stream.recipes.run_streams import streams_of
     from s3prl_stream.recipes.tera import TERA
 
     shards, where = ss.open_shards(sample_set), "speaker != 'ada'"
     short = TERA.having({"crop_seconds": 0.3})
     everything = keys_in(ss.Loader(short.stream(shards, epochs=1, where=where)))
-    trained, held_out = _streams(short, shards, RunSettings(where=where), ValidSettings(**valid), None)
+    trained, held_out = streams_of(short, shards, RunSettings(where=where), ValidSettings(**valid), None)
     validated = keys_in(ss.Loader(held_out))
     loader, seen = ss.Loader(trained), set()
     for batch in itertools.islice(loader, loader.batches_in_epoch(0)):
