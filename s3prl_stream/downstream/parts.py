@@ -132,7 +132,17 @@ def make_parts(
         seed=own.seed,
     )
     noise = Noise.of(own.noise, own.snr)
-    stream = train_stream(recipe, task, shards, seed=own.seed, where=where, subset=own.subset, noise=noise, texts=texts)
+    stream = train_stream(
+        recipe,
+        task,
+        shards,
+        seed=own.seed,
+        frame_seconds=up.stride / SAMPLE_RATE,
+        where=where,
+        subset=own.subset,
+        noise=noise,
+        texts=texts,
+    )
     judged = None
     if valid is not None or own.valid_where is not None:
         judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns, texts=texts)

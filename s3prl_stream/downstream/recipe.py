@@ -35,6 +35,8 @@ class TaskRecipe:
     """Draw each class equally often, with replacement."""
     crop_seconds: float | None = None
     """Longer clips are cut to a random stretch of this length."""
+    chunk_frames: int | None = None
+    """Instead: longer clips are cut into equal pieces of at most so many frames of the upstream; none is left out."""
     min_seconds: float = 0.0
     """Shorter clips are not trained on."""
     max_batch_size: int = 32
@@ -118,7 +120,7 @@ RECIPES: dict[str, TaskRecipe] = {
             head_settings={
                 "project_size": None, "hidden_size": 512, "num_layers": 1, "bidirectional": False, "dropout": 0.0,
             },
-            update_batches=4, steps=30_000, evaluate_every=500,
+            update_batches=4, steps=30_000, evaluate_every=500, chunk_frames=2_000,
         ),
         TaskRecipe("tag", "multilabel", ("labels",)),
         TaskRecipe("frames", "frames", ("segments",)),

@@ -44,18 +44,23 @@ def train_stream(
     shards: ShardSet,
     *,
     seed: int,
+    frame_seconds: float,
     where: Any = None,
     subset: str | None = None,
     noise: Noise | None = None,
     texts: TextSource | None = None,
 ) -> Stage:
-    """Endless batches to train on."""
+    """Endless batches to train on; `frame_seconds` is from one frame of the upstream to the next."""
+    chunk_seconds = None
+    if recipe.chunk_frames is not None and recipe.crop_seconds is None:
+        chunk_seconds = min(recipe.chunk_frames * frame_seconds, recipe.max_batch_seconds)
     stream = ShardStream(
         shards,
         seed=seed,
         max_batch_seconds=recipe.max_batch_seconds,
         max_batch_size=recipe.max_batch_size,
         crop_seconds=recipe.crop_seconds,
+        chunk_seconds=chunk_seconds,
         where=rows_with(shards, where, task.columns, min_seconds=recipe.min_seconds),
         subset=subset,
         balance=recipe.labels[0] if recipe.balance else None,

@@ -24,6 +24,7 @@ from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.word_tokenizer import PHONEMES
 from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.tasks.segments import active_frames, turns_of
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 
 QUIET: dict[str, Any] = {"device": "cpu", "quiet": True, "upstream": "logmel80"}
@@ -175,12 +176,40 @@ def test_classes_are_drawn_equally_often(tmp_path: Path) -> None:
     shards = as_shard_set(classes(12))
     where = "label == 'a' or speaker == 'b' and part == 'train'"
     task = build_task(recipe, shards, where=where, frame_seconds=0.01)
+    stream = train_stream(recipe, task, shards, seed=0, where=where, frame_seconds=0.01)
     drawn: dict[str, int] = {}
-    for _, batch in zip(range(100), ss.Loader(train_stream(recipe, task, shards, seed=0, where=where)), strict=False):
+    for _, batch in zip(range(100), ss.Loader(stream), strict=False):
         for label in batch["label"]:
             drawn[label] = drawn.get(label, 0) + 1
     assert set(drawn) == {"a", "b"}
     assert drawn["a"] == pytest.approx(drawn["b"], rel=0.15)
+
+
+def test_conversations_are_trained_on_in_pieces(tmp_path: Path) -> None:
+    """SUPERB's chunks: every frame once, none longer than asked, each with the labels that it has in the whole."""
+    recipe, shards = find_task("sd").having({"chunk_frames": 30}), as_shard_set(conversations())
+    task = build_task(recipe, shards, where=None, frame_seconds=0.01)
+    stream = train_stream(recipe, task, shards, seed=0, frame_seconds=0.01)
+    whole = next(iter(ss.Loader(judged_stream(shards))))
+    turns_of_clip = dict(zip(whole["key"], turns_of(whole), strict=True))
+    seen: dict[str, list[int]] = {}
+    loader = iter(ss.Loader(stream))
+    while sum(map(len, seen.values())) < 16:
+        batch = next(loader)
+        for row, (key, first, length) in enumerate(
+            zip(batch["key"], batch["first_frame"], batch["wav_len"].tolist(), strict=True)
+        ):
+            assert length == 4_000  # a second in four pieces of at most 0.3 s
+            seen.setdefault(key, []).append(first := int(first))
+            turns = turns_of_clip[key]
+            speakers = sorted({turn.speaker for turn in turns})
+            there = active_frames(turns, speakers, 100, 0.01)[first // 160 : first // 160 + 25]
+            assert np.array_equal(active_frames(turns_of(batch)[row], speakers, 25, 0.01), there)
+    assert seen.keys() == turns_of_clip.keys()
+    assert all(sorted(firsts) == [0, 4_000, 8_000, 12_000] for firsts in seen.values())
+    ss.train("sd", conversations(), out=tmp_path / "run", steps=1, chunk_frames=30, update_batches=1, **QUIET)
+    assert json.loads((tmp_path / "run/losses.jsonl").read_text())["seconds"] == pytest.approx(2.0)  # 8 pieces
+    assert RECIPES["sd"].chunk_frames == 2_000
 
 
 # ---- upstreams and heads ------------------------------------------------------------------------------
