@@ -49,7 +49,7 @@ def yesno(data: Path, out: Path) -> None:
         {"audio": str(file), "key": file.stem, "text": " ".join(words[one] for one in file.stem.split("_"))}
         for file in files
     ]
-    _pack_rows(rows, out)
+    pack_rows(rows, out)
 
 
 def diarization(data: Path, out: Path) -> None:
@@ -78,7 +78,7 @@ def mixtures(data: Path, out: Path, count: int = 24) -> None:
             segments.append({"start": start / RATE, "end": (start + len(wav)) / RATE, "label": f"reader{who}"})
         soundfile.write(folder / f"mix{number:02d}.flac", np.clip(mixed, -1, 1), RATE)
         rows.append({"audio": str(folder / f"mix{number:02d}.flac"), "key": f"mix{number:02d}", "segments": segments})
-    _pack_rows(rows, out)
+    pack_rows(rows, out)
 
 
 def iemocap_layout(data: Path, out: Path) -> None:
@@ -102,7 +102,7 @@ def iemocap_layout(data: Path, out: Path) -> None:
 def queries(data: Path, out: Path) -> None:
     """Digits as queries: the first take of each of one speaker."""
     files = sorted((data / "fsdd/recordings").glob("?_jackson_0.wav"))
-    _pack_rows([{"audio": str(file), "key": file.stem, "text": file.stem[0]} for file in files], out)
+    pack_rows([{"audio": str(file), "key": file.stem, "text": file.stem[0]} for file in files], out)
 
 
 def documents(data: Path, out: Path, count: int = 30) -> None:
@@ -116,10 +116,11 @@ def documents(data: Path, out: Path, count: int = 30) -> None:
         soundfile.write(folder / f"doc{number:02d}.wav", wav, 8_000)
         text = " ".join(map(str, digits))
         rows.append({"audio": str(folder / f"doc{number:02d}.wav"), "key": f"doc{number:02d}", "text": text})
-    _pack_rows(rows, out)
+    pack_rows(rows, out)
 
 
-def _pack_rows(rows: list[dict[str, object]], out: Path) -> None:
+def pack_rows(rows: list[dict[str, object]], out: Path) -> None:
+    """Pack the rows of a manifest, which is written beside the set."""
     manifest = out.with_name(f"{out.name}.jsonl")
     manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     pack("manifest", manifest, out)
