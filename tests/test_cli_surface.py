@@ -49,7 +49,7 @@ SURFACE = {
     "verify": "SET --full --json --workers",
     "repair": "SET OUT --json --workers",
     "subset": "SET OUT --json --name --shard-mb --subset --where --workers",
-    "plan": f"{PLANNED} --blocks --whole-epoch",
+    "plan": f"{PLANNED} --blocks --old --whole-epoch",
     "which": f"{PLANNED} --batch --html",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --config --crop-seconds --data --device "

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli.stream_options import add_stream_options, stream_from
+
+if TYPE_CHECKING:
+    from s3prl_stream.plan.old_loaders import OldSettings
+    from s3prl_stream.plan.planner import EpochPlanner
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,6 +20,14 @@ def add_parser(subparsers: Any) -> None:
     add_stream_options(parser)
     parser.add_argument("--blocks", type=int, default=8, help="blocks to measure (default 8)")
     parser.add_argument("--whole-epoch", action="store_true", help="count the batches of a whole epoch")
+    parser.add_argument(
+        "--old",
+        action="append",
+        metavar="SETTINGS",
+        default=[],
+        help="settings of webdataset, Energon, NeMo or Lhotse beside these, simulated on the index, with a few clips "
+        "decoded: batch_size=16,shuffle_buffer=1000 or max_duration=240,num_buckets=30; repeat it for several",
+    )
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
 
@@ -26,11 +38,13 @@ def run(args: argparse.Namespace) -> int:
 
     import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's
     from s3prl_stream.errors import UsageError
+    from s3prl_stream.plan.old_loaders import parse_old
     from s3prl_stream.plan.planner import EpochPlanner
     from s3prl_stream.plan.quality import measure
 
     if args.blocks < 1:
         raise UsageError(f"--blocks {args.blocks}: give 1 or more")
+    old = [parse_old(text) for text in args.old]
     began = time.perf_counter()
     stream = stream_from(args, epochs=None)
     planner = stream.planner()
@@ -50,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
         found["batches_in_epoch"] = planner.batches_in_epoch(0)
         found["seconds_for_whole_epoch"] = round(time.perf_counter() - began, 3)
         found["cpu_microseconds_per_clip"] = round((time.process_time() - cpu) / len(stream.selection) * 1e6, 3)
+    if old:
+        if not isinstance(planner, EpochPlanner):
+            raise UsageError("--old: a mix by weights has no epoch to compare; name one set, or give no weights")
+        found |= _compared(planner, old, args.seed)
     if args.json:
         print(json.dumps(found))
         return 0
@@ -57,6 +75,49 @@ def run(args: argparse.Namespace) -> int:
     for line in _lines(found):
         print(line)
     return 0
+
+
+def _compared(planner: EpochPlanner, old: list[OldSettings], seed: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from s3prl_stream.plan.decode_cores import measure_decode_cores
+    from s3prl_stream.plan.old_loaders import gather_clips, simulate
+
+    clips = gather_clips(planner)
+    cores = measure_decode_cores(planner)
+    return {
+        "decode_cores": None if cores is None else cores._asdict(),
+        "old": [
+            {"settings": str(settings), "rule": settings.rule, **asdict(simulate(clips, settings, seed))}
+            for settings in old
+        ],
+    }
+
+
+def _beside(here: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """The old loader and this plan, line by line."""
+    cores = here["decode_cores"]
+    rows: list[tuple[str, str, Any, Any]] = [
+        ("padding", "{:.2%}", old["padding"], here["padding"]),
+        ("budget filled", "{:.1%}", old["budget_filled"], here["budget_filled"]),
+        ("largest batch, padded s", "{:.1f}", old["largest_batch_seconds"], here["largest_batch_seconds"]),
+        ("clips per batch", "{:.1f}", old["clips_per_batch"], here["clips_per_batch"]),
+        ("repeated pairs", "{:.1%}", old["repeated_pairs"], here["repeated_pairs"]),
+        ("speakers per batch", "{:.1f}", old["speakers_per_batch"], here["speakers_per_batch"]),
+        ("  of a uniform shuffle", "{:.2f}", old["speakers_vs_uniform"], here["speakers_vs_uniform"]),
+        ("reads an audio hour", "{:.1f}", old["reads_per_hour"], here["reads_per_hour"]),
+        ("decode cores", "{:.2f}", cores and cores["whole_by_libsndfile"], cores and cores["here"]),
+    ]
+    lines = [f"{old['rule']}: {old['settings']}; simulated on {old['clips']} clips", f"{'':24}{'old':>10}{'here':>10}"]
+    for name, form, one, other in rows:
+        cells = ["-" if value is None else form.format(value) for value in (one, other)]
+        lines.append(f"{name:24}{cells[0]:>10}{cells[1]:>10}")
+    if abs(old["largest_batch_seconds"] / here["largest_batch_seconds"] - 1) > 0.1:
+        lines.append(f"for batches as large as the old loader's: --batch-seconds {old['largest_batch_seconds']:.0f}")
+    lines.append("reads: the old loader reads each tar from its beginning to its end, and again after a stop")
+    if cores is not None:
+        lines.append(f"decode cores: for 1 000 s of audio a second; on this machine, of {cores['clips']} clips")
+    return lines
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
@@ -87,4 +148,6 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"planned in {found['seconds_for_whole_epoch']:.1f} s "
             f"({found['cpu_microseconds_per_clip']:.2f} us a clip, index read included)"
         )
+    for old in found.get("old", []):
+        lines += ["", *_beside(found, old)]
     return lines

@@ -31,12 +31,18 @@ class PlanQuality:
     """Padded seconds that hold no audio."""
     budget_filled: float
     """Padded seconds of a batch over `max_batch_seconds`, on average."""
+    largest_batch_seconds: float
+    """Padded seconds of the largest batch, for which a device must have room."""
     repeated_pairs: float | None
     """Pairs of clips in one batch that share a batch in the next epoch too; None: a mix, which has no epochs."""
+    speakers_per_batch: float | None
+    """Distinct speakers in a batch, on average; None: no speaker column."""
     speakers_vs_uniform: float | None
     """Distinct speakers in a batch over those of as many clips drawn uniformly; None: no speaker column."""
     megabytes_per_read: float
     """Mean size of one contiguous read."""
+    reads_per_hour: float
+    """Contiguous reads for an hour of audio; in a store some are put together and become fewer requests."""
     share_of_set: dict[str, float]
     """Set -> its share of the audio: the realised mix."""
 
@@ -55,6 +61,8 @@ def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -
     seconds = sum(float(block.seconds.sum()) for block in blocks)
     sizes = np.concatenate([np.diff(block.batches.edges, axis=1)[:, 0] for block in blocks])
     reads = [_reads(block) for block in blocks]
+    num_reads = sum(count for _, count in reads)
+    speakers = _speakers(planner, blocks, column)
     return PlanQuality(
         blocks=len(blocks),
         batches=len(padded),
@@ -63,9 +71,12 @@ def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -
         clips_per_batch=float(sizes.mean()),
         padding=1 - seconds / float(padded.sum()),
         budget_filled=float(padded.mean()) / planner.settings.max_batch_seconds,
+        largest_batch_seconds=float(padded.max()),
         repeated_pairs=_repeated_pairs(planner, blocks) if isinstance(planner, EpochPlanner) else None,
-        speakers_vs_uniform=_speakers(planner, blocks, column),
-        megabytes_per_read=sum(size for size, _ in reads) / max(sum(count for _, count in reads), 1) / 1e6,
+        speakers_per_batch=None if speakers is None else speakers[0],
+        speakers_vs_uniform=None if speakers is None else speakers[0] / speakers[1],
+        megabytes_per_read=sum(size for size, _ in reads) / max(num_reads, 1) / 1e6,
+        reads_per_hour=num_reads / (seconds / 3600),
         share_of_set=_shares(planner, blocks),
     )
 
@@ -126,11 +137,12 @@ def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
         yield one.set_index, one.shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
 
 
-def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> float | None:
+def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> tuple[float, float] | None:
+    """Distinct speakers in a batch, and in as many clips drawn uniformly."""
     if column not in planner.shards.columns():
         return None
-    values = _column_by_shard(planner, column, {(one.set_index, one.shard) for block in blocks for one in block.shards})
-    ratios = []
+    values = column_by_shard(planner, column, {(one.set_index, one.shard) for block in blocks for one in block.shards})
+    counts = []
     for number, block in enumerate(blocks):
         held = [values[one.set_index, one.shard] for one in block.shards]
         codes = np.concatenate(held)
@@ -139,14 +151,16 @@ def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> float |
         code = codes[first_row[block.shard_of_row[row]] + block.row_in_shard[row]]
         shuffled = code[np.argsort(hash64("uniform", number, np.arange(len(code))))]
         ordered = code[block.batches.sequence]
-        ratios += [
+        counts += [
             (len(np.unique(ordered[start:stop])), len(np.unique(shuffled[start:stop])))
             for start, stop in block.batches.edges
         ]
-    return sum(found for found, _ in ratios) / sum(uniform for _, uniform in ratios)
+    found, uniform = np.mean(counts, axis=0).tolist()
+    return found, uniform
 
 
-def _column_by_shard(planner: Planner, column: str, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+def column_by_shard(planner: Planner, column: str, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+    """The values of a column as small numbers: (set, shard) -> [rows of the shard]."""
     found: dict[tuple[int, int], Any] = {}
     numbers: dict[Any, int] = {}
     for index, member in enumerate(planner.shards.members):

@@ -1,0 +1,161 @@
+"""Other loaders, simulated: the batches are those of the rules, and `plan` prints them beside ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from s3prl_stream.cli import main
+from s3prl_stream.errors import UsageError
+from s3prl_stream.plan.decode_cores import measure_decode_cores
+from s3prl_stream.plan.old_loaders import Clips, OldSettings, batches_of, gather_clips, parse_old, simulate
+from s3prl_stream.plan.planner import EpochPlanner
+from s3prl_stream.stream import ShardStream
+
+
+def clips_of(seconds: list[float], per_shard: int = 8, num_speakers: int = 5) -> Clips:
+    number = np.arange(len(seconds))
+    lengths = np.array(seconds)
+    return Clips(lengths, lengths, number // per_shard, number % num_speakers, True)
+
+
+def planner_of(stream: ShardStream) -> EpochPlanner:
+    planner = stream.planner()
+    assert isinstance(planner, EpochPlanner)
+    return planner
+
+
+old = st.builds(
+    OldSettings,
+    batch_size=st.integers(1, 9),
+    shuffle_buffer=st.integers(0, 40),
+    max_duration=st.one_of(st.none(), st.floats(4.0, 40.0)),
+    num_buckets=st.integers(1, 6),
+    buffer_size=st.integers(1, 40),
+    quadratic_duration=st.one_of(st.none(), st.floats(5.0, 40.0)),
+)
+
+
+@given(st.lists(st.floats(0.2, 9.0), min_size=1, max_size=80), old, st.integers(0, 99))
+@hypothesis_settings(max_examples=60, deadline=None)
+def test_every_clip_once_within_the_budget(seconds: list[float], settings: OldSettings, seed: int) -> None:
+    clips = clips_of(seconds)
+    for epoch in range(2):
+        batches = batches_of(clips, settings, seed, epoch)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
+        assert settings.batch_size is not None
+        assert max(map(len, batches)) <= settings.batch_size
+        if settings.max_duration is not None:
+            quadratic = settings.quadratic_duration
+            cost = clips.seconds if quadratic is None else clips.seconds + clips.seconds**2 / quadratic
+            for batch in batches:  # the last clip may be longer than those before it: so does Lhotse
+                assert len(batch) == 1 or len(batch) * cost[batch[:-1]].max() <= settings.max_duration
+
+
+def test_buckets_keep_to_their_own_lengths_and_may_go_over_by_the_last_clip() -> None:
+    rng = np.random.default_rng(0)
+    clips = clips_of(rng.uniform(1.0, 20.0, 2000).tolist(), per_shard=100)
+    settings = OldSettings(max_duration=100.0, num_buckets=10)
+    batches = batches_of(clips, settings, 0, 0)
+    assert np.mean([np.ptp(clips.seconds[batch]) for batch in batches]) < 2.0  # uniform: 19
+    padded = np.array([len(batch) * clips.seconds[batch].max() for batch in batches])
+    assert padded.max() < 130.0
+    assert np.mean(padded <= 100.0) > 0.9
+    small = batches_of(clips, OldSettings(max_duration=100.0, num_buckets=10, buffer_size=10), 0, 0)
+    assert len(small) > 1.2 * len(batches)  # too small a buffer fills no batch
+
+
+def test_a_buffer_holds_clips_back_and_never_lets_them_go_before_it_is_full() -> None:
+    clips = clips_of([1.0] * 400, per_shard=400)
+    in_order = np.concatenate(batches_of(clips, OldSettings(batch_size=7), 0, 0))
+    assert in_order.tolist() == list(range(400))
+    mixed = np.concatenate(batches_of(clips, OldSettings(batch_size=7, shuffle_buffer=50), 0, 0))
+    assert (mixed <= np.arange(400) + 49).all()
+    assert np.abs(mixed - np.arange(400)).mean() > 20
+
+
+def test_measures_of_known_batches() -> None:
+    quality = simulate(clips_of([1.0, 3.0, 1.0, 3.0], per_shard=2), OldSettings(batch_size=2))
+    assert (quality.batches, quality.clips, quality.clips_per_batch) == (2, 4, 2.0)
+    assert quality.padding == pytest.approx(1 - 8 / 12)
+    assert (quality.budget_filled, quality.largest_batch_seconds) == (1.0, 6.0)
+    assert quality.repeated_pairs == 1.0  # without a buffer neighbours meet in every epoch
+    assert quality.speakers_per_batch == 2.0
+    assert quality.reads_per_hour == pytest.approx(2 / (8 / 3600))
+    part = clips_of([1.0, 3.0])._replace(is_whole_set=False, speaker=None)
+    quality = simulate(part, OldSettings(batch_size=2))
+    assert (quality.repeated_pairs, quality.speakers_per_batch, quality.speakers_vs_uniform) == (None, None, None)
+
+
+def test_clips_are_those_of_the_stream(sample_set: Path) -> None:
+    chosen = ShardStream(sample_set, where="speaker != 'ada'", crop_seconds=0.4)
+    clips = gather_clips(planner_of(chosen))
+    rows = [row for row in chosen.shards.table().to_pylist() if row["speaker"] != "ada"]
+    assert sorted(clips.whole_seconds) == pytest.approx(sorted(row["seconds"] for row in rows))
+    assert sorted(clips.seconds) == pytest.approx(sorted(min(row["seconds"], 0.4) for row in rows))
+    assert clips.speaker is not None
+    assert (len(np.unique(clips.speaker)), len(np.unique(clips.shard))) == (len({row["speaker"] for row in rows}), 5)
+    quality = simulate(clips, OldSettings(batch_size=8))
+    assert quality.decoded_seconds == pytest.approx(sum(clips.whole_seconds) / sum(clips.seconds))
+    cores = measure_decode_cores(planner_of(chosen))
+    assert cores is not None
+    assert cores.clips == 16
+    assert min(cores.here, cores.whole_by_libsndfile) > 0
+
+
+def test_settings_have_the_names_of_the_old_loader() -> None:
+    assert parse_old("batch_size=16,shuffle_n=2048") == OldSettings(batch_size=16, shuffle_buffer=2048)
+    assert parse_old("batch_duration=600, num_buckets=30,bucket_buffer_size=10000,shuffle_buffer_size=10000") == (
+        OldSettings(max_duration=600.0, num_buckets=30, buffer_size=10_000, shuffle_buffer=10_000)
+    )
+    assert parse_old("max_duration=240.5,max_cuts=32,quadratic_duration=15").rule == "buckets"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("batch=3", "'batch=3' is not known"),
+        ("batchsize=3", "Known are batch_size, max_cuts"),
+        ("batch_size=many", "batch_size is 'many', expected a number"),
+        ("batch_size=0", "greater than 0"),
+        ("batch_size=2.5", "expected a whole number"),
+        ("max_duration=inf", "expected a number"),
+        ("shuffle_buffer=10", "give batch_size"),
+        ("batch_size=4,num_buckets=3", "give batch_size .* or max_duration"),
+    ],
+)
+def test_settings_that_are_none(text: str, match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        parse_old(text)
+
+
+def test_the_command(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", str(sample_set), "--batch-seconds", "60"]
+    both = ["--old", "batch_size=16,shuffle_buffer=100", "--old", "max_duration=60,num_buckets=8"]
+    assert main([*words, *both]) == 0
+    shown = capsys.readouterr().out
+    assert "fixed: batches of 16 clips, after a shuffle buffer of 100; simulated on 336 clips" in shown
+    assert "buckets: batches of 60 padded seconds; 8 buckets, 20000 clips in them" in shown
+    for name in (
+        "padding",
+        "budget filled",
+        "repeated pairs",
+        "speakers per batch",
+        "reads an audio hour",
+        "decode cores",
+    ):
+        assert len([line for line in shown.splitlines() if line.startswith(name) and len(line.split()) < 9]) >= 2, name
+    assert main([*words, *both, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["rule"] for one in found["old"]] == ["fixed", "buckets"]
+    assert found["old"][0]["padding"] > 0.5 > found["padding"]
+    assert main([*words, "--old", "batch_size=none"]) == 2
+    weighted = ["plan", str(sample_set), "--weights", "1.0", "--old", "batch_size=3"]
+    assert main(weighted) == 2
+    assert "has no epoch" in capsys.readouterr().err
