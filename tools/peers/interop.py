@@ -47,6 +47,7 @@ def interop(packed: Path, work: Path) -> dict[str, Any]:
     }
     for name, clips in there.items():
         found[name] = agree(name, ours, clips)
+    found["a batch is as Lhotse's K2SpeechRecognitionDataset gives it"] = same_batches(packed, python, fields, lhotse2)
     wrote = {
         "Energon": child(python, "energon-writes", packed, work / "energon-set"),
         "Lhotse Shar, flac": child(python, "lhotse-writes", packed, work / "shar-flac", "flac"),
@@ -58,6 +59,31 @@ def interop(packed: Path, work: Path) -> dict[str, Any]:
         found[f"a set by {name} is streamed"] = agree(name, clips, indexed(work / folder))
     found["versions"] = {**versions(python), "lhotse with .tar.idx": LHOTSE}
     return found
+
+
+def same_batches(packed: Path, python: Path, fields: Path, lhotse2: Path) -> dict[str, Any]:
+    """`lhotse_batch` of waveforms beside Lhotse's own data set on the same clips: names, types, shapes, values."""
+    import s3prl_stream as ss
+    from s3prl_stream.batch_shapes import lhotse_batch
+
+    batches = [lhotse_batch(one, inputs="wav") for one in ss.Loader(ss.ShardStream(packed, epochs=1).load_audio())]
+    keys = fields.with_name("batches.json")
+    keys.write_text(json.dumps([one["supervisions"].pop("key") for one in batches]))
+    theirs = child(python, "lhotse-batches", fields, keys, path=lhotse2)
+    for number, one in enumerate(batches):
+        mine = {
+            name: described(value) for name, value in {**one, **one["supervisions"]}.items() if name != "supervisions"
+        }
+        if mine != theirs[str(number)]:
+            raise AssertionError(f"batch {number}: {mine} here, {theirs[str(number)]} by Lhotse")
+    return {"equal": len(batches)}
+
+
+def described(value: Any) -> Any:
+    """A tensor as its type, shape and bytes; all else as it is."""
+    if isinstance(value, list):
+        return value
+    return [str(value.dtype), list(value.shape), digest(value.contiguous().numpy().tobytes())]
 
 
 def agree(name: str, one: Clips, other: Clips) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def main() -> None:
     tasks = {
         "energon-opens": energon_opens,
         "energon-writes": energon_writes,
+        "lhotse-batches": lhotse_batches,
         "lhotse-opens": lhotse_opens,
         "lhotse-writes": lhotse_writes,
     }
@@ -98,6 +99,25 @@ def lhotse_opens(fields: str) -> dict[str, Any]:
     before = {tar: Path(f"{tar}.idx").read_bytes() for tar in named["recording"]}
     found = _lhotse_reads(CutSet(LazyIndexedSharIterator(fields=named, lazy=True)))
     assert all(Path(f"{tar}.idx").read_bytes() == index for tar, index in before.items()), "an index was written anew"
+    return found
+
+
+def lhotse_batches(fields: str, keys: str) -> dict[str, Any]:
+    """What Lhotse's own data set makes of the clips of some batches."""
+    from lhotse import CutSet
+    from lhotse.dataset import K2SpeechRecognitionDataset
+    from lhotse.dataset.input_strategies import AudioSamples
+    from lhotse.shar.readers.indexed import LazyIndexedSharIterator
+
+    from peers.interop import described
+
+    cuts = {cut.id: cut for cut in LazyIndexedSharIterator(fields=json.loads(Path(fields).read_text()), lazy=True)}
+    dataset = K2SpeechRecognitionDataset(input_strategy=AudioSamples())
+    found = {}
+    for number, batch in enumerate(json.loads(Path(keys).read_text())):
+        one = dataset[CutSet.from_cuts(cuts[key] for key in batch)]
+        told = {"inputs": one["inputs"], **one["supervisions"]}
+        found[str(number)] = {name: described(value) for name, value in told.items()}
     return found
 
 
