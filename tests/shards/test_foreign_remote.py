@@ -13,6 +13,7 @@ from apart import child, in_child  # noqa: F401  # the fixture
 from chaos.obstore_client import obstore_process
 from chaos.ranged_server import ObjectServer, serving
 from integration.servers import Rgw
+from made_elsewhere import WRITERS, some_clips
 from streams import delivered
 from tars import clip, files_below, offsets, tar
 
@@ -162,3 +163,22 @@ def test_beside_the_tars_in_a_real_store(rgw: Rgw, tmp_path: Path) -> None:
     assert files == sorted(
         f"deep/{name}" for name in (*sidecars, "manifest.json", "left_out.jsonl", "index/part-00000.parquet")
     )
+
+
+@pytest.mark.slow
+@in_child
+def test_folders_of_nemo_energon_and_lhotse_in_a_bucket(
+    tmp_path: Path, sample_set: Path, rgw: Rgw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgw.set_environment(monkeypatch)
+    clips = some_clips(sample_set)
+    for kind in ("nemo", "energon", "shar"):
+        WRITERS[kind](tmp_path / kind, clips)
+        store = open_store(f"s3://test/your-shards/{kind}")
+        for name in files_below(tmp_path / kind):
+            store.upload(tmp_path / kind / name, name)
+        local = ss.index_shards(tmp_path / kind, name=kind)
+        remote = ss.index_shards(f"s3://test/your-shards/{kind}", name=kind)
+        assert remote.table().equals(local.table())
+        assert len(remote) == len(clips)
+        assert epoch(remote) == epoch(local)
