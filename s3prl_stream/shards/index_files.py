@@ -98,8 +98,8 @@ def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
 def offsets_of(table: pa.Table) -> Offsets:
     """What the offset sidecar of a shard with these rows holds: where each sample begins, and where the last one ends.
 
-    Energon reads headers up to that end and takes the end marker of the tar for damage; Lhotse, which writes the size of
-    the file there, reads either.
+    Energon reads headers up to that end and takes the end marker of the tar for damage; Lhotse, which writes the size
+    of the file there, reads either.
     """
     offset, size = (table.column(name).to_numpy() for name in ("offset", "size"))
     return np.append(offset, offset[-1] + size[-1]).astype(np.uint64)
