@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.models.attention import self_attention
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -28,8 +29,8 @@ class TransformerEncoder(nn.Module):
         num_heads: attention heads.
         ffn_size: width of the feed-forward part.
         dropout: of hidden states while training.
-        attention_dropout: of attention weights while training. Above 0 it costs a CPU several times the whole
-            forward pass on long inputs, because torch's fused attention cannot do it there.
+        attention_dropout: of attention weights while training. Above 0 attention takes a CPU half as long again,
+            because torch's fused kernel cannot do it there (`attention.py`).
         share_layers: one layer's weights for all (Audio ALBERT).
 
     Raises:
@@ -134,14 +135,9 @@ class EncoderLayer(nn.Module):
 
     def _attend(self, hidden_BFH: Tensor, bias: Tensor) -> Tensor:
         batch, num_frames, hidden = hidden_BFH.shape
-        query, key, value = (
-            self.query_key_value(hidden_BFH)
-            .view(batch, num_frames, 3, self.num_heads, hidden // self.num_heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+        mixed = self.query_key_value(hidden_BFH).view(batch, num_frames, 3, self.num_heads, hidden // self.num_heads)
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return mixed.transpose(1, 2).reshape(batch, num_frames, hidden)
+        return self_attention(mixed, bias, dropout).reshape(batch, num_frames, hidden)
 
 
 class ReconstructionHead(nn.Module):

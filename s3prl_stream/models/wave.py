@@ -180,14 +180,31 @@ class WaveConvolutions(nn.Module):
 def norm_over_time(
     input_BCF: Tensor, frames_B: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float = NORM_EPS
 ) -> Tensor:
-    """Mean 0 and variance 1 of each channel over the valid frames of each row, then scale and shift; [B, C, F]."""
+    """Mean 0 and variance 1 of each channel over the valid frames of each row, then scale and shift; [B, C, F].
+
+    What follows the valid frames has no meaning. On a CPU by torch's own kernel, row by row: what works for all rows at
+    once is ten passes over the largest tensor of the network, but on a GPU to know the lengths would be to wait for it.
+    """
     input_BCF = input_BCF.float()  # in bfloat16 sums over time would be rounded
+    if input_BCF.device.type == "cpu":
+        return _norm_rows(input_BCF, frames_B.tolist(), weight_C, bias_C, eps)
     valid_B1F = valid_frames(frames_B, input_BCF.shape[2])[:, None]
     count_B11 = frames_B[:, None, None].clamp(min=1)
     mean_BC1 = (input_BCF * valid_B1F).sum(dim=2, keepdim=True) / count_B11
     centered_BCF = input_BCF - mean_BC1
     variance_BC1 = (centered_BCF.square() * valid_B1F).sum(dim=2, keepdim=True) / count_B11
     return centered_BCF * torch.rsqrt(variance_BC1 + eps) * weight_C[:, None] + bias_C[:, None]
+
+
+def _norm_rows(input_BCF: Tensor, frames: list[int], weight_C: Tensor, bias_C: Tensor, eps: float) -> Tensor:
+    longest, channels = input_BCF.shape[2], input_BCF.shape[1]
+    if min(frames, default=longest) == longest:
+        return F.group_norm(input_BCF, channels, weight_C, bias_C, eps)
+    rows = [
+        F.pad(F.group_norm(row[..., : max(valid, 1)], channels, weight_C, bias_C, eps), (0, longest - max(valid, 1)))
+        for row, valid in zip(torch.split(input_BCF, 1), frames, strict=True)
+    ]
+    return torch.cat(rows)
 
 
 def conv_frames(lengths_B: Tensor, kernels: Sequence[int] = KERNELS, strides: Sequence[int] = STRIDES) -> Tensor:

@@ -55,7 +55,7 @@ def test_torchaudio(kind: str, tmp_path: Path) -> None:
         expected, _ = model.extract_features(given[None])
         found = up([wav])
     for one, two in zip(found[1:], expected, strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one, two, atol=2e-5, rtol=1e-5)
     if kind == "base":
         assert_same_numbers(up, as_ours(up))
     else:
