@@ -78,7 +78,7 @@ def log_mel(wav: Tensor) -> Tensor:
         SampleError: too short to be reflected.
     """
     filters = _mel_filters()
-    return _log_of_power(wav, lambda power_FK: through(filters, power_FK))
+    return _log_of_power(wav, lambda power_FK: through(filters, power_FK), NUM_BINS)
 
 
 def log_spectrogram(wav: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def log_spectrogram(wav: Tensor) -> Tensor:
     Raises:
         SampleError: too short to be reflected.
     """
-    return _log_of_power(wav, lambda power_FK: power_FK)
+    return _log_of_power(wav, lambda power_FK: power_FK, NUM_FREQUENCIES)
 
 
 def num_frames(kind: str, num_samples: int) -> int:
@@ -130,9 +130,10 @@ def cmvn(feat: Tensor) -> Tensor:
     """
     if len(feat) < 2:
         raise SampleError(f"cmvn: {len(feat)} frame(s); a deviation needs at least 2", reason="too_short")
-    values = np.asarray(feat, dtype=np.float64)
-    normalised = (values - values.mean(axis=0)) / (values.std(axis=0, ddof=1) + 1e-10)
-    return torch.from_numpy(normalised.astype(np.float32))
+    values = np.asarray(feat).astype(np.float64)
+    values -= values.mean(axis=0)
+    values /= np.sqrt(np.einsum("fd,fd->d", values, values, optimize=False) / (len(values) - 1)) + 1e-10
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def fixed_scale(feat: Tensor, deltas: int = 0) -> Tensor:
@@ -270,7 +271,7 @@ def _check_rate(sample: Sample) -> None:
         raise UsageError(f".features(): the audio is at {rate} Hz; load it with load_audio(sample_rate={SAMPLE_RATE})")
 
 
-def _log_of_power(wav: Tensor, band: Callable[[F64], F64]) -> Tensor:
+def _log_of_power(wav: Tensor, band: Callable[[F64], F64], num_bins: int) -> Tensor:
     """ln(x + 1e-10) of what `band` makes of the power spectrum [F, 201] of Hann windows, centred on their frame.
 
     In float64: numpy's FFT of float32 takes six times as long, and its rounding is 1e-4 of a log-mel in quiet bins.
@@ -283,9 +284,18 @@ def _log_of_power(wav: Tensor, band: Callable[[F64], F64]) -> Tensor:
         found: F64 = np.log(band(np.square(spectrum.real) + np.square(spectrum.imag)) + 1e-10)
         return found
 
-    padded_T = np.pad(np.asarray(wav, dtype=np.float64), WINDOW_SAMPLES // 2, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded_T, WINDOW_SAMPLES)[::HOP_SAMPLES]
-    return torch.from_numpy(in_blocks(windows, logarithms).astype(np.float32))
+    windows = np.lib.stride_tricks.sliding_window_view(_reflected(wav), WINDOW_SAMPLES)[::HOP_SAMPLES]
+    return torch.from_numpy(in_blocks(windows, logarithms, num_bins))
+
+
+def _reflected(wav: Tensor) -> F64:
+    """Half a window more at each end. Not by np.pad, which copies three times, at a third of the cost of a log-mel."""
+    reach = WINDOW_SAMPLES // 2
+    padded_T = np.empty(len(wav) + 2 * reach)
+    padded_T[reach:-reach] = wav
+    padded_T[:reach] = padded_T[2 * reach : reach : -1]
+    padded_T[-reach:] = padded_T[-reach - 2 : -2 * reach - 2 : -1]
+    return padded_T
 
 
 @cache

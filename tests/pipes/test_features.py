@@ -123,7 +123,7 @@ def test_mfcc_is_kaldis() -> None:
     torch.testing.assert_close(kaldi_mfcc(wav), expected.float(), atol=1e-4, rtol=0)
 
 
-def test_half_a_minute_is_computed_in_pieces_to_the_same_bits() -> None:
+def test_a_clip_is_computed_in_pieces_to_the_same_bits() -> None:
     wav = speech_like((BLOCK_FRAMES + 100) * HOP_SAMPLES)
     for kind, centre in (("logmel80", 2), ("linear201", 2), ("fbank80", 0), ("mfcc13", 0)):
         whole = extract(wav, kind, norm="none")
