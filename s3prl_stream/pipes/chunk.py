@@ -19,6 +19,8 @@ from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, stages_of
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
 TAILS = ("keep", "drop", "merge")
+SHORTEST_TAIL_SECONDS = 0.05
+"""Three frames of features. A chunk of fewer cannot be normalised, and would take its whole clip with it as damaged."""
 TAIL_OF_S3PRL = {True: "keep", False: "drop"}
 
 _log = logging.getLogger(__name__)
@@ -105,7 +107,8 @@ class _Unfold(Stage):
                 f"{type(self).__name__}: sample {sample['key']!r} is at {sample_rate} Hz, expected "
                 f"{self.sample_rate} Hz; load it with load_audio(sample_rate={self.sample_rate})"
             )
-        return chunk_spans(num_samples, self.lengths_at(sample_rate), self.tail, self.rng(sample))
+        lengths, shortest_tail = self.lengths_at(sample_rate), round(SHORTEST_TAIL_SECONDS * sample_rate)
+        return chunk_spans(num_samples, lengths, self.tail, self.rng(sample), shortest_tail)
 
 
 @chained(
@@ -136,8 +139,9 @@ class UnfoldChunkBySec(_Unfold):
         max_seconds: the greatest; lengths are drawn uniformly between both. (S3PRL: max_chunk_secs)
         step_seconds: from the beginning of a chunk to that of the next, at most min_seconds; None: from its end, so
             that chunks do not overlap. (S3PRL: step_secs)
-        tail: what becomes of a rest that is too short for another chunk. "keep": it is a chunk of its own. "merge": it
-            is joined to the chunk before it, and is a chunk of its own where there is none. "drop": it is left out, so
+        tail: what becomes of a rest that is too short for another chunk. "keep": it is a chunk of its own from 50 ms on
+            (three frames of features), and shorter it is joined to the chunk before it. "merge": it is joined to the
+            chunk before it. Where there is none before it, it is a chunk of its own. "drop": it is left out, so
             no chunk is shorter than min_seconds and an utterance shorter than that vanishes (logged at level INFO).
             (S3PRL: use_last_samples)
         tokens: if the text was encoded earlier in the chain. "drop": pieces lose the tokens, which is logged once.
@@ -244,11 +248,14 @@ class UnfoldChunkByFrame(_Unfold):
         return Lengths(self.min_frames, longest, self.step_frames, self.hop_samples)
 
 
-def chunk_spans(num_samples: int, lengths: Lengths, tail: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+def chunk_spans(
+    num_samples: int, lengths: Lengths, tail: str, rng: np.random.Generator, shortest_tail: int = 1
+) -> list[tuple[int, int]]:
     """(first, behind the last) of the chunks of a waveform, in waveform samples, in turn.
 
     Each length is drawn uniformly from shortest to longest, and is cut where the waveform ends. Together they cover the
-    waveform, but for a rest shorter than the shortest with tail="drop".
+    waveform, but for a rest shorter than the shortest with tail="drop". With "keep" a rest that would be shorter than
+    `shortest_tail`, or than any chunk that was asked for, is joined to the chunk before it.
     """
     shortest = lengths.shortest * lengths.unit
     spans: list[tuple[int, int]] = []
@@ -260,7 +267,8 @@ def chunk_spans(num_samples: int, lengths: Lengths, tail: str, rng: np.random.Ge
         covered = min(start + drawn * lengths.unit, num_samples)
         spans.append((start, covered))
         start = covered if lengths.step is None else start + lengths.step * lengths.unit
-    if covered < num_samples and tail == "merge" and spans:
+    is_too_short = num_samples - start < min(shortest_tail, shortest)
+    if covered < num_samples and spans and (tail == "merge" or (tail == "keep" and is_too_short)):
         spans[-1] = (spans[-1][0], num_samples)
     elif tail != "drop" and (covered < num_samples or not spans):
         spans.append((start, num_samples))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes import (
     CharacterTokenizer,
     EncodeText,
+    ExtractFeat,
     LoadAudio,
     NoiseAugmentation,
     NormWav,
@@ -43,14 +45,15 @@ def seconds_of(chunks: list[Sample]) -> list[float]:
     unit=st.sampled_from([1, 10]),
     tail=st.sampled_from(TAILS),
     seed=st.integers(0, 2**32),
+    shortest_tail=st.integers(1, 80),
 )
 def test_spans_keep_their_rule(
-    num_samples: int, shortest: int, spread: int, step: int | None, unit: int, tail: str, seed: int
+    num_samples: int, shortest: int, spread: int, step: int | None, unit: int, tail: str, seed: int, shortest_tail: int
 ) -> None:
     """Nothing vanishes, but for a rest shorter than the shortest with tail="drop"; lengths are those asked for."""
     step = None if step is None else min(step, shortest)
     lengths = Lengths(shortest, shortest + spread, step, unit)
-    spans = chunk_spans(num_samples, lengths, tail, np.random.default_rng(seed))
+    spans = chunk_spans(num_samples, lengths, tail, np.random.default_rng(seed), shortest_tail)
     covered = np.zeros(num_samples, dtype=bool)
     for start, stop in spans:
         covered[start:stop] = True
@@ -66,9 +69,9 @@ def test_spans_keep_their_rule(
     else:
         assert missing == 0
         assert len(spans) >= 1
-        assert spans[-1][1] - spans[-1][0] < most + least if tail == "merge" else spans[-1][1] - spans[-1][0] <= most
-        if tail == "merge" and num_samples >= least:
-            assert spans[-1][1] - spans[-1][0] >= least
+        needed = least if tail == "merge" else min(least, shortest_tail)
+        assert spans[-1][1] - spans[-1][0] < most + needed
+        assert spans[-1][1] - spans[-1][0] >= min(needed, num_samples)
     assert all((stop - start) % unit == 0 for start, stop in spans if stop < num_samples)
 
 
@@ -137,6 +140,16 @@ def test_len_that_nobody_can_know() -> None:
 def test_fixed_length_and_tail(tail: str, expected: list[float]) -> None:
     chunks = list(UnfoldChunkBySec(min_seconds=1, tail=tail)([ramp(2.3)]))
     assert seconds_of(chunks) == expected
+
+
+@pytest.mark.parametrize("kind", ["logmel80", "fbank80"])
+def test_no_clip_is_lost_for_a_tail_without_a_frame(kind: str) -> None:
+    """A rest from one sample on: every chunk has features, and the chunks are the whole clip."""
+    for rest in (1, 38, 400, 799, 800):
+        clip = {"wav": torch.sin(torch.arange(16_000.0 + rest)), "sample_rate": 16_000, "key": "a"}
+        chunks = list(ExtractFeat(kind=kind)(UnfoldChunkBySec(min_seconds=0.5)([clip])))
+        assert [len(chunk["wav"]) for chunk in chunks] == ([8000, 8000 + rest] if rest < 800 else [8000, 8000, rest])
+        assert all(len(chunk["feat"]) > 0 for chunk in chunks)
 
 
 @pytest.mark.parametrize(("tail", "expected"), [("keep", [0.4]), ("drop", []), ("merge", [0.4])])
