@@ -20,7 +20,7 @@ HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
 PLOTS = ["matplotlib>=3.9,<4"]
 RAY = ["ray>=2.40,<3"]  # to pack on a cluster
 TENSORBOARD = ["tensorboard>=2.18,<3"]
-TRAINERS = ["accelerate>=1.10.1,<2", "lightning>=2.4,<3", "speechbrain>=1.0.3,<2", "transformers>=5,<6"]
+TRAINERS = ["accelerate>=1.10.1,<2", "lightning>=2.6,<3", "speechbrain>=1.1,<2", "transformers>=5,<6"]
 
 setup(
     name="s3prl-stream",

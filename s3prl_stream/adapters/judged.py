@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
-
 from s3prl_stream.adapters.updates import UpdateLoss
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.errors import UsageError
@@ -27,13 +25,8 @@ class Judged:
         return iter(Loader(self.stream, rank=0, world_size=1))
 
 
-def judged_model(loss: nn.Module) -> DownstreamModel:
-    """The model in an `UpdateLoss`, which may be wrapped for data parallelism.
-
-    Raises:
-        UsageError: it is no model of a task.
-    """
-    inner = getattr(loss, "module", loss)
-    if not isinstance(inner, UpdateLoss) or not isinstance(inner.objective, DownstreamModel):
+def judged_model(loss: UpdateLoss) -> DownstreamModel:
+    """The model whose loss it is; UsageError if that is no model of a task."""
+    if not isinstance(loss.objective, DownstreamModel):
         raise UsageError("only the model of a task can be judged; ss.training_parts gives one")
-    return inner.objective
+    return loss.objective

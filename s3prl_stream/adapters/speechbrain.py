@@ -43,7 +43,8 @@ class StreamBrain(Brain):  # type: ignore[misc]
     ) -> None:
         options = {**(run_opts or {}), "optimizer_step_limit": settings.num_steps, "grad_accumulation_factor": 1}
         options["max_grad_norm"] = math.inf  # see limit_gradients; SpeechBrain clips the first group of parameters only
-        super().__init__(modules={"update_loss": UpdateLoss(objective, settings)}, run_opts=options, **brain)
+        self.update_loss = UpdateLoss(objective, settings)  # the one in `modules` may be wrapped for several ranks
+        super().__init__(modules={"update_loss": self.update_loss}, run_opts=options, **brain)
         self.settings = settings
         self.updates: Updates | None = None
         self.under_way: Sequence[Batch] = ()
@@ -68,17 +69,17 @@ class StreamBrain(Brain):  # type: ignore[misc]
         self.rates = rate_schedule(self.optimizer, self.settings)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverables(
-                {"model": self.modules, "optimizer": self.optimizer, "rates": self.rates}
+                {"model": self.update_loss, "optimizer": self.optimizer, "rates": self.rates}
             )
 
     def compute_forward(self, batch: Any, stage: Stage) -> Loss:
         """The loss of an update, or of a batch that is judged."""
-        loss, to_device = self.modules["update_loss"], ToDevice(torch.device(self.device))
+        to_device = ToDevice(torch.device(self.device))
         if stage == Stage.TRAIN:
             self.under_way = batch
-            found: Loss = loss([to_device(one) for one in batch])
+            found: Loss = self.modules["update_loss"]([to_device(one) for one in batch])
             return found
-        model, batch = judged_model(loss), to_device(batch)
+        model, batch = judged_model(self.update_loss), to_device(batch)
         self.answers += answers_of(model, batch)
         judged: Loss = model(batch)
         return judged
@@ -87,7 +88,7 @@ class StreamBrain(Brain):  # type: ignore[misc]
         """Figures of what was judged. Call it, if you override it."""
         if stage != Stage.TRAIN:
             answers, self.answers = self.answers, []
-            self.figures = judged_model(self.modules["update_loss"]).task.score(answers)
+            self.figures = judged_model(self.update_loss).task.score(answers)
 
     def compute_objectives(self, predictions: Loss, batch: Sequence[Batch], stage: Stage) -> Tensor:  # noqa: ARG002
         """Its mean."""

@@ -1,8 +1,9 @@
 """One short run under four trainers, with all that draws in it: noise, dropout, SpecAugment, two batches an update.
 
-    python one_run.py TRAINER FOLDER KILLED_AT     # as a process that kills itself in an update
+    python one_run.py TRAINER FOLDER KILLED_AT     # as a process that kills itself in an update; 0: it does not
+    torchrun --nproc-per-node 2 one_run.py TRAINER FOLDER 0     # as two ranks, with a batch of each update
 
-Whatever trains, `FOLDER/seen.jsonl` gets a line for each update that is begun: its clips and its loss.
+Whatever trains, `FOLDER/seen-RANK.jsonl` gets a line for each update that is begun: its clips and its loss.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any
 import torch
 from downstream.synthetic import classes
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import s3prl_stream as ss
-from s3prl_stream.adapters import UpdateLoss, Updates
+from s3prl_stream.adapters import UpdateLoss, Updates, limit_gradients, rate_schedule
+from s3prl_stream.trainer.optimizer import build_optimizer
 
 STEPS, SAVED_EVERY = 20, 4
 CLIPS = 13  # three batches in an epoch, of 5, 5 and 3 clips or so: no epoch ends with an update
+SEEN = f"seen-{os.environ.get('RANK', 0)}.jsonl"
+RANKS = int(os.environ.get("WORLD_SIZE", "1"))
 SETTINGS: dict[str, Any] = {
     "upstream": "logmel80", "device": "cpu", "seed": 3, "steps": STEPS, "balance": False, "max_batch_size": 5,
     "update_batches": 2, "optimizer": "adamw", "lr": 2e-2, "clip_norm": 0.5, "noise": "gaussian", "snr": (5, 20),
@@ -36,6 +41,38 @@ def ours(folder: Path) -> list[float]:
     """The losses of our own loop."""
     ss.train("ks", classes(CLIPS), out=folder, quiet=True, **SETTINGS)
     return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def own_loop(
+    folder: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None
+) -> list[float]:
+    """The losses of a loop of one's own, from the states of another and left in these, with a batch fetched too many."""
+    parts, states = ss.training_parts("ks", classes(CLIPS), **SETTINGS), {} if states is None else states
+    loss_of, updates = UpdateLoss(parts.model, parts.settings), Updates(parts.stream, parts.settings)
+    optimizer = build_optimizer(loss_of, parts.settings)
+    rates = rate_schedule(optimizer, parts.settings)
+    objects: dict[str, Any] = {"loss": loss_of, "updates": updates, "optimizer": optimizer, "rates": rates}
+    for name, state in states.items():
+        objects[name].load_state_dict(state)
+    if RANKS > 1:
+        torch.distributed.init_process_group("gloo")
+    wrapped = DistributedDataParallel(loss_of) if RANKS > 1 else loss_of
+    losses: list[float] = []
+    for batches in updates:
+        if len(losses) == (stop_after or steps):
+            break
+        optimizer.zero_grad()
+        found = wrapped(batches)
+        found.mean.backward()
+        limit_gradients(optimizer, parts.settings)
+        optimizer.step()
+        rates.step()
+        updates.done(batches)
+        losses.append(found.mean.item())
+    states.update({name: one.state_dict() for name, one in objects.items()})
+    if RANKS > 1:
+        torch.distributed.destroy_process_group()
+    return losses
 
 
 def lightning(folder: Path, steps: int, killed_at: int | None = None) -> list[float]:
@@ -54,7 +91,7 @@ def lightning(folder: Path, steps: int, killed_at: int | None = None) -> list[fl
     module = StreamModule(parts.model, parts.settings)
     recorded(module.update_loss, folder, killed_at)
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", devices=1, default_root_dir=folder, logger=False, enable_progress_bar=False,
+        max_steps=steps, accelerator="cpu", devices=RANKS, default_root_dir=folder, logger=False, enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[Losses(), ModelCheckpoint(folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_top_k=-1)],
     )  # fmt: skip
@@ -84,6 +121,7 @@ def huggingface(folder: Path, steps: int, killed_at: int | None = None) -> list[
 def speechbrain(folder: Path, steps: int, killed_at: int | None = None) -> list[float]:
     """The losses that SpeechBrain saw from where it stood."""
     from speechbrain.utils.checkpoints import Checkpointer
+    from speechbrain.utils.distributed import ddp_init_group
 
     from s3prl_stream.adapters.speechbrain import StreamBrain
 
@@ -93,6 +131,8 @@ def speechbrain(folder: Path, steps: int, killed_at: int | None = None) -> list[
 
     losses: list[float] = []
     parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    if RANKS > 1:
+        ddp_init_group({"distributed_backend": "gloo"})
     options = {"device": "cpu", "ckpt_interval_steps": SAVED_EVERY, "noprogressbar": True}
     brain = Told(parts.model, parts.settings, options, checkpointer=Checkpointer(folder / "checkpoints"))
     recorded(brain.modules["update_loss"], folder, killed_at)
@@ -117,7 +157,7 @@ def recorded(loss: nn.Module, folder: Path, killed_at: int | None) -> None:
         step = int(batches[0]["batch_index"]) // 2 + 1
         clips = [row for batch in batches for row in zip(batch["epoch"].tolist(), batch["key"], strict=True)]
         line = {"step": step, "clips": clips, "loss": found.mean.item()}
-        with (folder / "seen.jsonl").open("a") as log:
+        with (folder / SEEN).open("a") as log:
             log.write(json.dumps(line) + "\n")
         if step == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -127,9 +167,11 @@ def recorded(loss: nn.Module, folder: Path, killed_at: int | None) -> None:
 
 def seen(folder: Path) -> list[dict[str, Any]]:
     """The lines of the updates."""
-    return [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / SEEN).read_text().splitlines()]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    TRAINERS[sys.argv[1]](Path(sys.argv[2]), STEPS, int(sys.argv[3]))
+    trained_by = TRAINERS.get(sys.argv[1], own_loop)
+    found = trained_by(Path(sys.argv[2]), STEPS, int(sys.argv[3]))
+    Path(sys.argv[2], f"losses-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(found))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adapters.one_run import CLIPS, SETTINGS, ours
-from downstream.synthetic import classes
+from adapters import one_run
+from adapters.one_run import STEPS, ours, own_loop
 from torch import nn
 
 import s3prl_stream as ss
@@ -20,31 +23,24 @@ from s3prl_stream.trainer.settings import TrainSettings
 
 
 def test_a_loop_of_ones_own_gives_our_losses_and_goes_on_mid_epoch(tmp_path: Path) -> None:
-    """The loop of the docstrings, stopped after 7 updates with one more fetched, and a new one from its states."""
-    losses, states = [], {}
-    for stop_after in (7, None):
-        parts = ss.training_parts("ks", classes(CLIPS), **SETTINGS)
-        loss_of, updates = UpdateLoss(parts.model, parts.settings), Updates(parts.stream, parts.settings)
-        optimizer = build_optimizer(loss_of, parts.settings)
-        rates = rate_schedule(optimizer, parts.settings)
-        objects: dict[str, Any] = {"loss": loss_of, "updates": updates, "optimizer": optimizer, "rates": rates}
-        for name, state in states.items():
-            objects[name].load_state_dict(state)
-        for batches in updates:
-            if len(losses) in (stop_after, parts.settings.num_steps):
-                break
-            optimizer.zero_grad()
-            found = loss_of(batches)
-            found.mean.backward()
-            limit_gradients(optimizer, parts.settings)
-            optimizer.step()
-            rates.step()
-            updates.done(batches)
-            losses.append(found.mean.item())
-        states = {name: one.state_dict() for name, one in objects.items()}
+    states: dict[str, Any] = {}
+    losses = own_loop(tmp_path, STEPS, stop_after=7, states=states)
+    losses += own_loop(tmp_path, STEPS - 7, states=states)
     assert losses == pytest.approx(ours(tmp_path), rel=1e-5)
-    assert len({round(loss, 4) for loss in losses}) == 20
+    assert len({round(loss, 4) for loss in losses}) == STEPS
     assert max(losses[:5]) - min(losses[-5:]) > 0.1
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_same_losses(tmp_path: Path) -> None:
+    """Under torch's DistributedDataParallel, whose mean over ranks is that of the whole update."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", one_run.__file__]
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    subprocess.run([*launch, "own_loop", str(tmp_path), "0"], env=environment, check=True)
+    by_rank = [json.loads((tmp_path / f"losses-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [sum(pair) / 2 for pair in zip(*by_rank, strict=True)] == pytest.approx(ours(tmp_path), rel=1e-5)
+    assert by_rank[0] != by_rank[1]
 
 
 def updates_of(epochs: int | None = None, **settings: Any) -> Updates:
