@@ -46,7 +46,7 @@ def ours(folder: Path) -> list[float]:
 def own_loop(
     folder: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None
 ) -> list[float]:
-    """The losses of a loop of one's own, from the states of another and left in these, with a batch fetched too many."""
+    """The losses of a loop of one's own, from the states of another and left in these; it fetches an update too many."""
     parts, states = ss.training_parts("ks", classes(CLIPS), **SETTINGS), {} if states is None else states
     loss_of, updates = UpdateLoss(parts.model, parts.settings), Updates(parts.stream, parts.settings)
     optimizer = build_optimizer(loss_of, parts.settings)
@@ -91,8 +91,8 @@ def lightning(folder: Path, steps: int, killed_at: int | None = None) -> list[fl
     module = StreamModule(parts.model, parts.settings)
     recorded(module.update_loss, folder, killed_at)
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", devices=RANKS, default_root_dir=folder, logger=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        max_steps=steps, accelerator="cpu", devices=RANKS, default_root_dir=folder, logger=False,
+        enable_progress_bar=False, enable_model_summary=False,
         callbacks=[Losses(), ModelCheckpoint(folder / "checkpoints", every_n_train_steps=SAVED_EVERY, save_top_k=-1)],
     )  # fmt: skip
     saved = sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)

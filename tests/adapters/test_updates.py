@@ -39,7 +39,7 @@ def test_two_ranks_give_the_same_losses(tmp_path: Path) -> None:
     environment["GLOO_SOCKET_IFNAME"] = "lo"
     subprocess.run([*launch, "own_loop", str(tmp_path), "0"], env=environment, check=True)
     by_rank = [json.loads((tmp_path / f"losses-{rank}.json").read_text()) for rank in (0, 1)]
-    assert [sum(pair) / 2 for pair in zip(*by_rank, strict=True)] == pytest.approx(ours(tmp_path), rel=1e-5)
+    assert [sum(pair) / 2 for pair in zip(*by_rank, strict=True)] == pytest.approx(ours(tmp_path / "ours"), rel=1e-5)
     assert by_rank[0] != by_rank[1]
 
 
