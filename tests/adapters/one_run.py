@@ -46,7 +46,7 @@ def ours(folder: Path) -> list[float]:
 def own_loop(
     folder: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None
 ) -> list[float]:
-    """The losses of a loop of one's own, from the states of another and left in these; it fetches an update too many."""
+    """The losses of a loop of one's own, from the states of another and left in these; it fetches a bit ahead."""
     parts, states = ss.training_parts("ks", classes(CLIPS), **SETTINGS), {} if states is None else states
     loss_of, updates = UpdateLoss(parts.model, parts.settings), Updates(parts.stream, parts.settings)
     optimizer = build_optimizer(loss_of, parts.settings)
