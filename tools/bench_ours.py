@@ -1,4 +1,4 @@
-"""Our side of `tools/bench_pretrain`: the questions of bench_s3prl.py, answered by the recipes and the loop."""
+"""Our side of `tools/bench pretrain`: the questions of bench_s3prl.py, answered by the recipes and the loop."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench_floor import floor
+
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.trainer.loop import add_gradients, update_weights
@@ -82,33 +84,14 @@ def epoch(folder: str, *, on_device: bool) -> float:
     return sum(loader.hours_by_set.values())
 
 
-def floor(step: Callable[[], None]) -> dict[str, float]:
-    """Floating-point operations of a step, and what a large product of matrices reaches here."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counted:
-        step()
-    one = torch.randn(2048, 2048)
-    one @ one
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(5):
-        one @ one
-    flops = 5 * 2 * 2048.0**3
-    return {
-        "gflop": counted.get_total_flops() / 1e9,
-        "matmul_gflop_per_cpu_s": flops / 1e9 / (time.process_time() - cpu),
-        "matmul_gflop_per_s": flops / 1e9 / (time.perf_counter() - wall),
-    }
-
-
 def main() -> None:
     folder, threads = sys.argv[1], int(sys.argv[2])
     no_dropout = {"attention_dropout": 0.0}
     cases: dict[str, Callable[[], Callable[[], None]]] = {
         "tera 300": lambda: step_of("tera", features(80, 8, 300)),
-        "tera 300, no attention dropout": lambda: step_of("tera", features(80, 8, 300), **no_dropout),
+        "tera 300 without attention dropout": lambda: step_of("tera", features(80, 8, 300), **no_dropout),
         "tera 1500": lambda: step_of("tera", features(80, 8, 1500)),
-        "tera 1500, no attention dropout": lambda: step_of("tera", features(80, 8, 1500), **no_dropout),
+        "tera 1500 without attention dropout": lambda: step_of("tera", features(80, 8, 1500), **no_dropout),
         "mockingjay 300": lambda: step_of("mockingjay", features(240, 8, 300)),
         "apc 300": lambda: step_of("apc", features(80, 8, 300)),
         "distilhubert 5 s": lambda: distilhubert(4, 5.0),
@@ -130,7 +113,7 @@ def main() -> None:
         answer: dict[str, Any] = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - began, "hours": hours}
         answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         if json.loads(line).get("floor"):
-            answer |= floor(made[case])
+            answer["floor"] = floor(made[case])
         print(json.dumps(answer), flush=True)
 
 

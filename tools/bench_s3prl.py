@@ -1,4 +1,4 @@
-"""S3PRL's side of `tools/bench_pretrain`, run by the Python of an environment that has S3PRL 0.4.18.
+"""S3PRL's side of `tools/bench pretrain`, run by the Python of an environment that has S3PRL 0.4.18.
 
 Reads lines {"case": NAME}, answers each with a JSON line. Its wheel lacks the yaml files of the recipes, so its classes
 are built with their published settings, and driven as its runner does: forward, backward, clip at 5, its own AdamW.
