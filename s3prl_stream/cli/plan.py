@@ -80,13 +80,19 @@ def run(args: argparse.Namespace) -> int:
 def _compared(planner: EpochPlanner, old: list[OldSettings], seed: int) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from s3prl_stream.errors import StreamError
     from s3prl_stream.plan.decode_cores import measure_decode_cores
     from s3prl_stream.plan.old_loaders import gather_clips, simulate
 
     clips = gather_clips(planner)
-    cores = measure_decode_cores(planner)
+    cores, problem = None, None
+    try:
+        cores = measure_decode_cores(planner)
+    except StreamError as error:  # the index may be all that is here
+        problem = str(error)
     return {
         "decode_cores": None if cores is None else cores._asdict(),
+        "decode_cores_problem": problem,
         "old": [
             {"settings": str(settings), "rule": settings.rule, **asdict(simulate(clips, settings, seed))}
             for settings in old
@@ -117,6 +123,8 @@ def _beside(here: dict[str, Any], old: dict[str, Any]) -> list[str]:
     lines.append("reads: the old loader reads each tar from its beginning to its end, and again after a stop")
     if cores is not None:
         lines.append(f"decode cores: for 1 000 s of audio a second; on this machine, of {cores['clips']} clips")
+    elif here["decode_cores_problem"]:
+        lines.append(f"decode cores: not measured: {here['decode_cores_problem']}")
     return lines
 
 

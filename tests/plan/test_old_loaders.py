@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.decode_cores import measure_decode_cores
 from s3prl_stream.plan.old_loaders import Clips, OldSettings, batches_of, gather_clips, parse_old, simulate
 from s3prl_stream.plan.planner import EpochPlanner
+from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.stream import ShardStream
 
 
@@ -107,6 +109,14 @@ def test_clips_are_those_of_the_stream(sample_set: Path) -> None:
     assert cores is not None
     assert cores.clips == 16
     assert min(cores.here, cores.whole_by_libsndfile) > 0
+
+
+def test_an_index_without_its_tars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_synthetic_index(tmp_path / "set", 2)
+    assert main(["plan", str(tmp_path / "set"), "--old", "batch_size=16"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^decode cores +- +-$", shown, re.MULTILINE)
+    assert re.search(r"^decode cores: not measured: .*No such file", shown, re.MULTILINE)
 
 
 def test_settings_have_the_names_of_the_old_loader() -> None:
