@@ -11,7 +11,7 @@ import s3prl_stream as ss
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
-from peers import clips, compare
+from peers import clips, compare, tables
 from peers.loaders import PEERS
 
 
@@ -26,16 +26,25 @@ def test_clips_are_those_of_the_set(sample_set: Path) -> None:
         assert clip.speaker == row["speaker"]
 
 
-@pytest.mark.parametrize("decoder", compare.DECODERS)
-def test_both_decoders_give_the_same_waveform(sample_set: Path, decoder: str) -> None:
+@pytest.mark.parametrize("decoder", compare.FLOORS)
+def test_all_decoders_give_the_same_waveform(sample_set: Path, decoder: str) -> None:
     clip = next(clips.read_clips(sample_set))
     wav = clips.decode(clip.flac, decoder)
     assert len(wav) == round(clip.seconds * clips.SAMPLE_RATE)
-    assert (wav == clips.decode(clip.flac, "dr_flac")).all()
+    scale = 32768 if decoder == clips.INT16 else 1
+    assert (wav == scale * clips.decode(clip.flac, "dr_flac")).all()
+
+
+def test_each_loader_has_the_floor_of_what_it_gives() -> None:
+    names = [*compare.OURS, "webdataset"]
+    cases = {(n, d, w) for n in names for d in compare.FLOORS for w in (0, 2) if compare.is_measured(n, d, w)}
+    ours = {("s3prl_stream", "dr_flac", w) for w in (0, 2)} | {("s3prl_stream, int16", clips.INT16, w) for w in (0, 2)}
+    peer = {("webdataset", "dr_flac", 0), ("webdataset", "dr_flac", 2), ("webdataset", "soundfile", 0)}
+    assert cases == ours | peer
 
 
 def test_figures_of_known_batches() -> None:
-    about = {key: (1.0, key[0], 0) for key in ("a1", "a2", "b1", "b2")}
+    about = {key: (1.0, key[0], 0, 100) for key in ("a1", "a2", "b1", "b2")}
     first = [(["a1", "b1"], [1.0, 3.0]), (["a2", "b2"], [2.0, 2.0])]
     second = [(["a1", "b1"], [1.0, 3.0]), (["a2"], [2.0]), (["b2"], [2.0])]
     found = compare.quality([first, second], about)
@@ -47,3 +56,49 @@ def test_figures_of_known_batches() -> None:
 
 def test_every_loader_of_the_table_is_there() -> None:
     assert [*compare.OURS, *compare.PEERS] == list(PEERS)
+
+
+def spread(median: float) -> dict[str, float]:
+    return {"median": median, "min": median - 0.01, "max": median + 0.01}
+
+
+def measured(overhead: float, store: dict[str, object] | None, **more: object) -> dict[str, object]:
+    cost = {"overhead_cpu_s_per_hour": spread(overhead)}
+    speed = {f"hours_per_second_{workers}_workers": spread(1.0 / overhead) for workers in (0, 2)}
+    waste = {"padding": 0.1, "filled": 0.9, "repeated_pairs": 0.2, "speakers_of_uniform": 1.0}
+    two_workers = {"twice": 1, "lost": 2}
+    times = {"first_batch_s": spread(2.0), "peak_mb": spread(500.0), **speed, **waste, "two_workers": two_workers}
+    return {"dr_flac": cost, **times, **({} if store is None else {"store": store}), **more}
+
+
+def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> None:
+    resumed = {share: {"requests": 10 * place, "mb_read_again": 0.5 * place} for place, share in enumerate("abc")}
+    asked = {"requests_per_hour": 84.0, "mb_per_hour": 64.0, "mb_per_hour_of_audio": 63.0, "resumed": resumed}
+    loaders = {
+        "s3prl_stream": measured(0.1, asked, padding=0.02, resumed_0_workers={"twice": 0, "lost": 0}),
+        "s3prl_stream, int16": measured(0.09, None),
+        "files + DataLoader": measured(0.2, {"why_not": "reads no store"}),
+        "webdataset": measured(0.05, {**asked, "requests_per_hour": 5.0, "resumed": {}}),
+    }
+    bare = {decoder: spread(0.3) for decoder in compare.FLOORS}
+    found = {
+        "loaders": loaders,
+        "bare_decode_cpu_s_per_hour": bare,
+        "versions": {"torch": "2.11.0"},
+        "date": "2026-11-25",
+    }
+    about = {"commit": "abc1234", "machine": "2 x CPU", "python": "3.11", "clips": 10, "hours": 1.5, "rounds": 5}
+    lines = tables.section({**found, **about}).splitlines()
+    rows = {line.split(" | ")[0].strip("| "): [] for line in lines if line.startswith("| ")}
+    for line in lines:
+        if line.startswith("| "):
+            name, *cells = line.strip("| ").split(" | ")
+            rows[name] += cells
+    assert rows["webdataset"][:3] == ["**0.05 (0.04 to 0.06)**", "-", "**20.00 (19.99 to 20.01)**"]
+    assert rows["s3prl_stream"][6:13] == ["**2.0%**", "**0.90**", "**0.20**", "**1.00**", "1 / 2", "0 / 0", "no resume"]
+    assert rows["s3prl_stream"][13:] == ["84", "**64.0**", "0.0 / 0.5 / 1.0", "0 / 10 / 20"]
+    assert rows["webdataset"][13:] == ["**5**", "**64.0**", "no resume: all of it", "-"]
+    assert rows["files + DataLoader"][13:] == ["reads no store", "-", "-", "-"]
+    text = " ".join(lines)
+    assert "Ours is 2.00 of the smallest peer's (webdataset)" in text
+    assert "2026-11-25, commit abc1234, 2 x CPU: 10 clips, 1.50 h" in text

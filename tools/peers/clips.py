@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 16_000
+INT16 = "dr_flac int16"
 BUDGET_SECONDS = 240.0
 """Of a batch, padded; loaders that only count clips get the number of clips that fills it on average."""
 
@@ -70,21 +71,24 @@ def note(flac: bytes | memoryview) -> None:
         decoded.append(zlib.crc32(flac))
 
 
-def decode(flac: bytes, decoder: str) -> npt.NDArray[np.float32]:
-    """Mono float32 [T] in [-1, 1), by "soundfile" (what users of the peers write) or by "dr_flac" (ours)."""
+def decode(flac: bytes, decoder: str) -> npt.NDArray[np.float32] | npt.NDArray[np.int16]:
+    """Mono float32 [T] in [-1, 1), by "soundfile" (what users of the peers write) or "dr_flac" (ours).
+
+    By "dr_flac int16" int16 [T], as FLAC has it.
+    """
     note(flac)
-    if decoder == "dr_flac":
+    if decoder.startswith("dr_flac"):
         import miniaudio
 
         wav = np.frombuffer(miniaudio.flac_read_s16(flac).samples, dtype=np.int16)
-        return np.multiply(wav, np.float32(1 / 32768), dtype=np.float32)
+        return wav if decoder == INT16 else np.multiply(wav, np.float32(1 / 32768), dtype=np.float32)
     import soundfile
 
     floats: npt.NDArray[np.float32] = soundfile.read(io.BytesIO(flac), dtype="float32")[0]
     return floats
 
 
-def pad(keys: Sequence[str], wavs: Sequence[npt.NDArray[np.float32]]) -> Batch:
+def pad(keys: Sequence[str], wavs: Sequence[npt.NDArray[Any]]) -> Batch:
     """A zero-padded batch of tensors, made the way collate functions are usually written."""
     import torch
 

@@ -21,19 +21,27 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from peers import from_store
+from peers.clips import INT16
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ENVIRONMENT = ROOT / ".peers"
-OURS = ("s3prl_stream", "s3prl_stream, float32")
+OURS = ("s3prl_stream", "s3prl_stream, int16")
 PEERS = ("files + DataLoader", "webdataset", "Lhotse Shar", "LitData", "HF datasets", "Energon", "Mosaic Streaming")
 WITHOUT_RESUME = ("files + DataLoader", "webdataset")
+WITHOUT_STORE = ("files + DataLoader",)
 DECODERS = ("dr_flac", "soundfile")
+FLOORS = (*DECODERS, INT16)
+"""Each loader is held against a bare decode to what it gives: int16 is a pass over the audio less than float32."""
 
 Epoch: TypeAlias = list[tuple[list[str], list[float]]]
 """Keys and seconds of each batch."""
 
 
-def compare(packed: Path, work: Path, rounds: int, peers: Sequence[str]) -> dict[str, Any]:
+def compare(
+    packed: Path, work: Path, rounds: int, peers: Sequence[str], environment: Path = ENVIRONMENT
+) -> dict[str, Any]:
     """All figures of all loaders.
 
     Args:
@@ -41,16 +49,17 @@ def compare(packed: Path, work: Path, rounds: int, peers: Sequence[str]) -> dict
         work: folder for the peers' own formats; what is there is used again.
         rounds: of the speed measurements.
         peers: which of `PEERS`.
+        environment: where they are installed, or will be.
     """
-    python = make_environment()
+    python = make_environment(environment)
     names = [*OURS, *peers]
     for name in names:
         run(python, "prepare", name, work, str(packed), 0)
     speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for number in range(rounds):
-        for decoder in DECODERS:
+        for decoder in FLOORS:
             for name, workers in [("bare decode", 0), *((name, 0) for name in names), *((name, 2) for name in names)]:
-                if (name in OURS or workers) and decoder != "dr_flac":
+                if not is_measured(name, decoder, workers):
                     continue
                 case = "decode" if name == "bare decode" else "speed"
                 folder = packed if name == "bare decode" else work
@@ -58,17 +67,29 @@ def compare(packed: Path, work: Path, rounds: int, peers: Sequence[str]) -> dict
                 speeds.setdefault((name, decoder, workers), []).append(found)
                 print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())
+    loaders = {name: figures(name, speeds, python, work, packed, clips) for name in names}
+    for name, asked in asked_of_store(names, python, work, packed, clips).items():
+        loaders[name]["store"] = asked
     return {
         "clips": len(clips),
-        "hours": sum(seconds for seconds, _, _ in clips.values()) / 3600,
+        "hours": sum(one[0] for one in clips.values()) / 3600,
         "rounds": rounds,
         "bare_decode_cpu_s_per_hour": {
             decoder: spread([found["cpu_s_per_hour"] for found in speeds["bare decode", decoder, 0]])
-            for decoder in DECODERS
+            for decoder in FLOORS
         },
-        "loaders": {name: figures(name, speeds, python, work, packed, clips) for name in names},
+        "loaders": loaders,
         "versions": versions(python),
     }
+
+
+def is_measured(name: str, decoder: str, workers: int) -> bool:
+    """Which of all combinations: each loader with the same decoder, the peers once more with their usual one."""
+    if name == "bare decode":
+        return True
+    if name == OURS[1] or decoder == INT16:
+        return (name, decoder) == (OURS[1], INT16)
+    return decoder == "dr_flac" or (name != OURS[0] and not workers)
 
 
 def figures(
@@ -77,23 +98,24 @@ def figures(
     python: Path,
     work: Path,
     packed: Path,
-    clips: dict[str, tuple[float, str, int]],
+    clips: dict[str, tuple[float, str, int, int]],
 ) -> dict[str, Any]:
     """All figures of one loader."""
     found: dict[str, Any] = {}
-    for decoder in DECODERS:
+    same = INT16 if name == OURS[1] else "dr_flac"
+    for decoder in FLOORS:
         mine, floor = speeds.get((name, decoder, 0), []), speeds["bare decode", decoder, 0]
         if mine:
             pairs = list(zip(mine, floor, strict=True))
-            found[decoder] = {
+            found["soundfile" if decoder == "soundfile" else "dr_flac"] = {
                 "cpu_s_per_hour": spread([one["cpu_s_per_hour"] for one in mine]),
                 "overhead_cpu_s_per_hour": spread([a["cpu_s_per_hour"] - b["cpu_s_per_hour"] for a, b in pairs]),
             }
     for workers in (0, 2):
-        mine = speeds[name, "dr_flac", workers]
+        mine = speeds[name, same, workers]
         found[f"hours_per_second_{workers}_workers"] = spread([one["hours_per_second"] for one in mine])
-    found["first_batch_s"] = spread([one["first_batch_s"] for one in speeds[name, "dr_flac", 0]])
-    found["peak_mb"] = spread([one["peak_mb"] for one in speeds[name, "dr_flac", 0]])
+    found["first_batch_s"] = spread([one["first_batch_s"] for one in speeds[name, same, 0]])
+    found["peak_mb"] = spread([one["peak_mb"] for one in speeds[name, same, 0]])
     epochs = run(python, "order", name, work, "dr_flac", 0, packed=packed)["epochs"]
     found |= quality(epochs, clips)
     with_workers = run(python, "order", name, work, "dr_flac", 2, packed=packed)["epochs"][0]
@@ -111,13 +133,26 @@ def figures(
     return found
 
 
+def asked_of_store(
+    names: Sequence[str], python: Path, work: Path, packed: Path, clips: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What each loader asks of an object store, in an epoch and after a resume."""
+
+    def measured(case: str, name: str, file: Path, told: dict[str, str]) -> dict[str, Any]:
+        return run(python, case, name, work, "dr_flac", 0, str(file), packed=packed, told=told)
+
+    folders = {name: packed if name in OURS else work / name / "data" for name in names if name not in WITHOUT_STORE}
+    # with float32 waveforms the requests are the same
+    return from_store.measure([name for name in names if name != OURS[1]], folders, clips, work, measured)
+
+
 def ledger(keys: Sequence[str], clips: dict[str, Any]) -> dict[str, int]:
     """Clips of an epoch that came twice, and those that did not come."""
     counts = Counter(keys)
     return {"twice": sum(count - 1 for count in counts.values()), "lost": len(clips.keys() - counts.keys())}
 
 
-def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int]]) -> dict[str, float]:
+def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int, int]]) -> dict[str, float]:
     """What batches waste, over one epoch and the next.
 
     "filled" is the mean batch over the largest one, padded seconds: a device must have room for the largest.
@@ -126,7 +161,7 @@ def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int]]) -
     valid = sum(sum(seconds) for _, seconds in epochs[0])
     met = [{pair for keys, _ in epoch for pair in combinations(sorted(keys), 2)} for epoch in epochs]
     rng = np.random.default_rng(0)
-    speakers = np.array([speaker for _, speaker, _ in clips.values()])
+    speakers = np.array([one[1] for one in clips.values()])
     found = [len({clips[key][1] for key in keys}) for keys, _ in epochs[0]]
     uniform = [
         np.mean([len(set(rng.choice(speakers, len(keys), replace=False))) for _ in range(20)]) for keys, _ in epochs[0]
@@ -146,29 +181,42 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def run(
-    python: Path, case: str, name: str, folder: Path, decoder: str, workers: int, *rest: str, packed: Path | None = None
+    python: Path,
+    case: str,
+    name: str,
+    folder: Path,
+    decoder: str,
+    workers: int,
+    *rest: str,
+    packed: Path | None = None,
+    told: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """One measurement in a process of its own."""
+    """One measurement in a process of its own.
+
+    Args:
+        told: more variables of its environment.
+    """
     ours = name in OURS
     where = folder if case == "decode" else folder / name
     command = [str(sys.executable if ours else python), str(HERE / "measure.py"), case, name, str(where), decoder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"PYTHONPATH": str(ROOT), "BENCH_SET": str(packed)} if ours else {}
+    environment |= told or {}
     done = subprocess.run([*command, str(workers), *rest], env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise SystemExit(f"{name}, {case}, {decoder}, {workers} workers: exit {done.returncode}\n{done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def make_environment() -> Path:
+def make_environment(folder: Path = ENVIRONMENT) -> Path:
     """The peers' Python; made where it is not there or its requirements have changed."""
     wanted = hashlib.sha256((HERE / "requirements.txt").read_bytes()).hexdigest()
-    stamp, python = ENVIRONMENT / "installed-for", ENVIRONMENT / "bin" / "python"
+    stamp, python = folder / "installed-for", folder / "bin" / "python"
     if stamp.exists() and stamp.read_text() == wanted:
         return python
-    print("making .peers, the environment of the peers (about 6 GB, once)", file=sys.stderr)
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
+    print(f"making {folder}, the environment of the peers (about 6 GB, once)", file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     uv = shutil.which("uv")
     install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
     subprocess.run([*install, "--quiet", "-r", str(HERE / "requirements.txt")], check=True, stdout=sys.stderr)
@@ -185,52 +233,6 @@ def versions(python: Path) -> dict[str, str]:
     )
     done = subprocess.run([str(python), "-c", ask], check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
-
-
-def table(found: dict[str, Any]) -> str:
-    """The figures as two Markdown tables: what a loader costs, and what its batches waste and lose."""
-    bare = [f"{found['bare_decode_cpu_s_per_hour'][decoder]['median']:.2f}" for decoder in DECODERS]
-    lines = [
-        f"{found['clips']} clips, {found['hours']:.2f} h of FLAC, {found['rounds']} rounds in turns: median (range). "
-        f"Bare decode: {bare[0]} CPU s an hour by dr_flac, {bare[1]} by soundfile.",
-        "",
-        "| loader | CPU s/h over bare dr_flac | over bare soundfile | h/s, 0 workers | h/s, 2 workers | first batch "
-        "| peak memory |",
-        "|---" * 7 + "|",
-    ]
-    for name, one in found["loaders"].items():
-        cells = [name, *(_overhead(one, decoder) for decoder in DECODERS)]
-        cells += [f"{one[f'hours_per_second_{workers}_workers']['median']:.2f}" for workers in (0, 2)]
-        cells += [f"{one['first_batch_s']['median']:.1f} s", f"{one['peak_mb']['median']:.0f} MB"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Clips that came twice / never: in an epoch with 2 workers, and in one resumed at half of it with 0 and 2 "
-        "workers; clips handed over before that were decoded again for the first new batch.",
-        "",
-        "| loader | padding | filled | pairs again | speakers | 2 workers | resumed, 0 | resumed, 2 | decoded again |",
-        "|---" * 9 + "|",
-    ]
-    for name, one in found["loaders"].items():
-        cells = [name, f"{one['padding']:.1%}", f"{one['filled']:.2f}", f"{one['repeated_pairs']:.2f}"]
-        cells += [f"{one['speakers_of_uniform']:.2f}", _ledger(one["two_workers"])]
-        resumed = [one.get(f"resumed_{workers}_workers") for workers in (0, 2)]
-        again = "-" if resumed[0] is None else resumed[0].get("decoded_again")
-        lines.append(f"| {' | '.join([*cells, *map(_ledger, resumed), str(again)])} |")
-    return "\n".join(lines)
-
-
-def _overhead(one: dict[str, Any], decoder: str) -> str:
-    if decoder not in one:
-        return "-"
-    over = one[decoder]["overhead_cpu_s_per_hour"]
-    return f"{over['median']:.2f} ({over['min']:.2f} to {over['max']:.2f})"
-
-
-def _ledger(one: dict[str, Any] | None) -> str:
-    if one is None:
-        return "no resume"
-    return f"{one['twice']} / {one['lost']}"
 
 
 def plot(found: dict[str, Any], path: Path) -> None:

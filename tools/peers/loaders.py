@@ -16,6 +16,7 @@ from typing import Any
 
 from peers import clips
 from peers.clips import BUDGET_SECONDS, SAMPLE_RATE, Batch, Clip, clips_per_batch, decode, pad
+from peers.remote import remote
 
 SEED = 7
 SHARD = 64
@@ -38,6 +39,8 @@ class Peer(abc.ABC):
 
     def __init__(self, folder: Path, decoder: str, num_workers: int) -> None:
         self.folder = folder / "data"
+        self.remote = remote()
+        """Where the same data lies in a store, if it is to be read from there."""
         self.decoder = decoder
         self.num_workers = num_workers
         about = json.loads((folder / "about.json").read_text())
@@ -62,6 +65,11 @@ class Peer(abc.ABC):
     @abc.abstractmethod
     def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
         """One epoch, shuffled, or what is left of it after `state`."""
+
+    def shards(self, pattern: str) -> list[str]:
+        """Paths of its files, or their addresses in the store."""
+        where = self.folder if self.remote is None else self.remote.http
+        return [f"{where}/{path.name}" for path in sorted(self.folder.glob(pattern))]
 
     def state(self) -> Any:
         """Where it stands, after the last batch that was handed over."""
@@ -130,9 +138,7 @@ class WebDataset(Peer):
 
         random.seed(SEED + epoch)
         dataset = (
-            webdataset.WebDataset(
-                sorted(map(str, self.folder.glob("*.tar"))), shardshuffle=1000, seed=SEED + epoch, empty_check=False
-            )
+            webdataset.WebDataset(self.shards("*.tar"), shardshuffle=1000, seed=SEED + epoch, empty_check=False)
             .shuffle(BUFFER)
             .to_tuple("__key__", "flac")
             .map(_Decode(self.decoder))
@@ -160,14 +166,19 @@ class LhotseShar(Peer):
     def write(cls, clips: Sequence[Clip], folder: Path) -> None:
         """SharWriter with the original FLAC bytes, small shards."""
         from lhotse import MonoCut, Recording, SupervisionSegment
+        from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
         from lhotse.shar import SharWriter
 
+        cuts = []
         with SharWriter(folder, fields={"recording": "original"}, shard_size=SHARD) as writer:
             for clip in clips:
                 recording = Recording.from_bytes(clip.flac, recording_id=clip.key)
                 cut = MonoCut(id=clip.key, start=0, duration=recording.duration, channel=0, recording=recording)
                 cut.supervisions = [SupervisionSegment(clip.key, clip.key, 0, recording.duration, speaker=clip.speaker)]
                 writer.write(cut)
+                cuts.append(cut)
+        bins = estimate_duration_buckets(cuts, num_buckets=30)
+        (folder.parent / "bins.json").write_text(json.dumps(list(map(float, bins))))
 
     def _loader(self, epoch: int) -> Any:
         import torch
@@ -175,15 +186,27 @@ class LhotseShar(Peer):
         from lhotse.dataset import DynamicBucketingSampler
         from lhotse.dataset.iterable_dataset import IterableDatasetWrapper
 
-        cuts = CutSet.from_shar(
-            in_dir=self.folder,
+        place: dict[str, Any] = {"in_dir": self.folder}
+        if self.remote is not None:
+            cuts = [f"pipe:curl -s {url} | gunzip -c -" for url in self.shards("cuts.*.jsonl.gz")]
+            recordings = [f"pipe:curl -s {url}" for url in self.shards("recording.*.tar")]
+            place = {"fields": {"cuts": cuts, "recording": recordings}}
+        cut_set = CutSet.from_shar(
+            **place,
             shuffle_shards=True,
             stateful_shuffle=True,
             seed=SEED,
             split_for_dataloading=self.num_workers > 1,
         )
         sampler = DynamicBucketingSampler(
-            cuts, max_duration=BUDGET_SECONDS, shuffle=True, num_buckets=30, seed=SEED, rank=0, world_size=1
+            cut_set,
+            max_duration=BUDGET_SECONDS,
+            shuffle=True,
+            # known beforehand, as for large data: to find them, the sampler would read a small set twice
+            duration_bins=json.loads((self.folder.parent / "bins.json").read_text()),
+            seed=SEED,
+            rank=0,
+            world_size=1,
         )
         sampler.set_epoch(epoch)
         if self.num_workers == 0:
@@ -239,7 +262,13 @@ class LitData(Peer):
         """One epoch."""
         import litdata
 
-        dataset = litdata.StreamingDataset(str(self.folder / "chunks"), shuffle=True, seed=SEED, drop_last=False)
+        place: dict[str, Any] = {"input_dir": str(self.folder / "chunks")}
+        if self.remote is not None:
+            place = {"input_dir": f"{self.remote.s3}/chunks", "cache_dir": self.remote.cache}
+            place["storage_options"] = self.remote.s3_options()
+            # its client has no option for http without TLS, which the store on loopback speaks
+            litdata.streaming.downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+        dataset = litdata.StreamingDataset(**place, shuffle=True, seed=SEED, drop_last=False)
         self._loader = litdata.StreamingDataLoader(
             dataset, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
         )
@@ -283,9 +312,9 @@ class HuggingFace(Peer):
         import datasets
         from torchdata.stateful_dataloader import StatefulDataLoader
 
-        rows = datasets.load_dataset(
-            "parquet", data_files=sorted(map(str, self.folder.glob("*.parquet"))), split="train", streaming=True
-        )
+        more: dict[str, Any] = {"cache_dir": None if self.remote is None else self.remote.cache}
+        files = self.shards("*.parquet")
+        rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True, **more)
         rows = rows.shuffle(seed=SEED, buffer_size=BUFFER)
         rows.set_epoch(epoch)
         self._loader = StatefulDataLoader(
@@ -319,9 +348,11 @@ class Mosaic(Peer):
 
         if not hasattr(self, "_loader"):
             streaming.base.util.clean_stale_shared_memory()
-            dataset = streaming.StreamingDataset(
-                local=str(self.folder / "mds"), shuffle=True, shuffle_seed=SEED, batch_size=self.count
-            )
+            place = {"local": str(self.folder / "mds")}
+            if self.remote is not None:
+                os.environ["S3_ENDPOINT_URL"] = self.remote.endpoint
+                place = {"remote": f"{self.remote.s3}/mds", "local": self.remote.cache}
+            dataset = streaming.StreamingDataset(**place, shuffle=True, shuffle_seed=SEED, batch_size=self.count)
             self._loader = streaming.StreamingDataLoader(
                 dataset, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
             )
@@ -360,7 +391,7 @@ class Energon(Peer):
 
         config = energon.WorkerConfig(rank=0, world_size=1, num_workers=self.num_workers, seed_offset=epoch)
         dataset = energon.get_train_dataset(
-            self.folder,
+            self.folder if self.remote is None else self.remote.msc_path(),
             worker_config=config,
             batch_size=self.count,
             shuffle_buffer_size=BUFFER,
@@ -382,7 +413,7 @@ class Energon(Peer):
 class Ours(Peer):
     """s3prl_stream, on the packed set itself."""
 
-    dtype = "int16"
+    dtype = "float32"
 
     @classmethod
     def write(cls, clips: Sequence[Clip], folder: Path) -> None:
@@ -390,7 +421,7 @@ class Ours(Peer):
 
     def batches(self, epoch: int, state: Any = None) -> Iterator[Batch]:
         """One epoch."""
-        if self.decoder != "dr_flac":
+        if not self.decoder.startswith("dr_flac"):
             raise ValueError("s3prl_stream decodes whole FLAC files with dr_flac")
         if not hasattr(self, "_loader"):
             import s3prl_stream as ss
@@ -398,12 +429,19 @@ class Ours(Peer):
 
             if clips.decoded is not None:
                 decoding.decode_int16 = _noted(decoding.decode_int16)
-            stream = ss.ShardStream(os.environ["BENCH_SET"], seed=SEED, max_batch_seconds=BUDGET_SECONDS)
+            place = os.environ["BENCH_SET"] if self.remote is None else self.remote.s3
+            # an endless stream would read the next epoch's first batches ahead, which the store would count
+            epochs = None if self.remote is None else 1
+            stream = ss.ShardStream(place, seed=SEED, epochs=epochs, max_batch_seconds=BUDGET_SECONDS)
             self._loader = ss.Loader(stream.load_audio(dtype=self.dtype), num_workers=self.num_workers)
             if state is not None:
                 self._loader.load_state_dict(state)
             self._running = iter(self._loader)
             self._ends = [0]
+        if self.remote is not None:
+            for batch in self._running:
+                yield Batch(batch["key"], (batch["wav_len"] / SAMPLE_RATE).tolist(), batch["wav"])
+            return
         while len(self._ends) < epoch + 2:
             self._ends.append(self._ends[-1] + self._loader.batches_in_epoch(len(self._ends) - 1))
         while self._loader.state_dict()["next_batch"] < self._ends[epoch + 1]:
@@ -423,15 +461,15 @@ def _noted(decode_int16: Any) -> Any:
     return decode_and_note
 
 
-class OursFloat(Ours):
-    """The same, with float32 waveforms."""
+class OursInt16(Ours):
+    """The same, with int16 waveforms."""
 
-    dtype = "float32"
+    dtype = "int16"
 
 
 PEERS: dict[str, type[Peer]] = {
     "s3prl_stream": Ours,
-    "s3prl_stream, float32": OursFloat,
+    "s3prl_stream, int16": OursInt16,
     "files + DataLoader": Files,
     "webdataset": WebDataset,
     "Lhotse Shar": LhotseShar,

@@ -19,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from peers import clips
 from peers.loaders import PEERS, Peer
 
+SHARES = (0.1, 0.5, 0.9)
+"""Of an epoch, at which it is interrupted."""
+
 
 def cpu_seconds() -> float:
     """User and system, all threads, and of all processes that have ended."""
@@ -99,6 +102,28 @@ def second_half(peer: Peer, state_file: Path) -> dict[str, Any]:
     return {"keys": handed, "decoded_before_first": decoded or []}
 
 
+def from_store(peer: Peer, states: Path) -> dict[str, Any]:
+    """One epoch, and the state at each of `SHARES` of its clips, in files beside `states`."""
+    handed: list[str] = []
+    due = [share for share in SHARES if peer.resumes]
+    done: dict[str, list[str]] = {}
+    for batch in peer.batches(0):
+        handed += batch.keys
+        while due and len(handed) >= due[0] * peer.num_clips:
+            share = due.pop(0)
+            done[str(share)] = list(handed)
+            states.with_name(f"{states.name}-{share}").write_bytes(pickle.dumps(peer.state()))
+    return {"keys": handed, "done": done}
+
+
+def rest_from_store(peer: Peer, state_file: Path) -> dict[str, Any]:
+    """What a state leaves of the epoch."""
+    handed: list[str] = []
+    for batch in peer.batches(0, pickle.loads(state_file.read_bytes())):
+        handed += batch.keys
+    return {"keys": handed}
+
+
 def main() -> int:
     """One case."""
     case, name, folder, decoder, workers = sys.argv[1:6]
@@ -108,15 +133,14 @@ def main() -> int:
     if case == "prepare":
         all_clips = list(clips.read_clips(Path(decoder)))
         PEERS[name].prepare(all_clips, Path(folder))
-        about = {clip.key: (clip.seconds, clip.speaker, zlib.crc32(clip.flac)) for clip in all_clips}
+        about = {clip.key: (clip.seconds, clip.speaker, zlib.crc32(clip.flac), len(clip.flac)) for clip in all_clips}
         (Path(folder).parent / "clips.json").write_text(json.dumps(about))
         print("{}")
         return 0
     peer = PEERS[name](Path(folder), decoder, int(workers))
-    cases = {"speed": speed, "order": order}
-    found = (
-        cases[case](peer) if case in cases else (first_half if case == "half" else second_half)(peer, Path(sys.argv[6]))
-    )
+    alone = {"speed": speed, "order": order}
+    with_file = {"half": first_half, "rest": second_half, "store": from_store, "store-rest": rest_from_store}
+    found = alone[case](peer) if case in alone else with_file[case](peer, Path(sys.argv[6]))
     print("\n" + json.dumps(found))
     return 0
 

@@ -1,0 +1,131 @@
+"""The figures as a section of README.md, ready to be pasted: what loaders cost, waste, lose, and ask of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from peers.clips import INT16
+
+OURS = "s3prl_stream"
+Loaders = Mapping[str, dict[str, Any]]
+
+
+def section(found: dict[str, Any]) -> str:
+    """Markdown: date, machine and versions, then three tables. The best of each column is bold, whoever it is."""
+    bare = {name: f"{one['median']:.2f}" for name, one in found["bare_decode_cpu_s_per_hour"].items()}
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    loaders: Loaders = found["loaders"]
+    about = f"""\
+`tools/bench peers` on {found["date"]}, commit {found["commit"]}, {found["machine"]}: {found["clips"]} clips,
+{found["hours"]:.2f} h of FLAC, {found["rounds"]} rounds in turns: median (smallest to largest), the best bold.
+Python {found["python"]}, {versions}.
+Batches of 240 s of padded audio, or as many clips as fill them on average; one thread of OpenMP each.
+
+CPU seconds an audio hour over bare decoding to the same type: {bare["dr_flac"]} by dr_flac to float32, which all but
+the int16 row give, {bare[INT16]} to int16, {bare["soundfile"]} by soundfile. {_aim(loaders)}"""
+    waste = """\
+What an epoch wastes: padding; the mean batch over the largest, for which a device must have room; pairs of clips that
+meet again in the next epoch; speakers in a batch over those of a uniform draw. Clips that came twice / never in an
+epoch with 2 workers, and in one that was interrupted at half of it with 0 and 2 workers."""
+    store = f"""\
+From Ceph's S3 gateway, 0 workers, counted by a proxy in front of it; an hour of this audio is {_audio(loaders)} MB.
+Read again: what a process with an empty disk fetches beyond the clips that are left, at 10, 50 and 90 % of an epoch."""
+    parts = ["### Beside other loaders", about, _costs(loaders), waste, _waste(loaders), store, _store(loaders)]
+    return "\n\n".join(parts)
+
+
+def _aim(loaders: Loaders) -> str:
+    """Ours over the best peer's, at the same decoder and type."""
+    over = {name: one["dr_flac"]["overhead_cpu_s_per_hour"]["median"] for name, one in loaders.items()}
+    peers = {name: value for name, value in over.items() if not name.startswith(OURS)}
+    if not peers or OURS not in over:
+        return ""
+    best = min(peers, key=lambda name: peers[name])
+    return f"Ours is {over[OURS] / peers[best]:.2f} of the smallest peer's ({best})."
+
+
+def _audio(loaders: Loaders) -> str:
+    sizes = (one.get("store", {}).get("mb_per_hour_of_audio") for one in loaders.values())
+    return next((f"{size:.1f}" for size in sizes if size is not None), "?")
+
+
+def _costs(loaders: Loaders) -> str:
+    def over(one: dict[str, Any], decoder: str) -> dict[str, float] | None:
+        return one[decoder]["overhead_cpu_s_per_hour"] if decoder in one else None
+
+    columns: list[tuple[str, Any, Any]] = [
+        ("over dr_flac, CPU s/h", lambda one: over(one, "dr_flac"), min),
+        ("over soundfile, CPU s/h", lambda one: over(one, "soundfile"), min),
+        ("h/s, 0 workers", lambda one: one["hours_per_second_0_workers"], max),
+        ("h/s, 2 workers", lambda one: one["hours_per_second_2_workers"], max),
+    ]
+    cells = [_column(title, [*map(value, loaders.values())], best, _range) for title, value, best in columns]
+    for title, name, form in (("first batch", "first_batch_s", "{:.1f} s"), ("peak memory", "peak_mb", "{:.0f} MB")):
+        medians = [one[name]["median"] for one in loaders.values()]
+        cells.append(_column(title, medians, min, form.format))
+    return _rows(list(loaders), cells)
+
+
+def _waste(loaders: Loaders) -> str:
+    columns: list[tuple[str, str, Any, str]] = [
+        ("padding", "padding", min, "{:.1%}"),
+        ("filled", "filled", max, "{:.2f}"),
+        ("pairs again", "repeated_pairs", min, "{:.2f}"),
+        ("speakers", "speakers_of_uniform", max, "{:.2f}"),
+    ]
+    cells = [
+        _column(title, [one[name] for one in loaders.values()], best, form.format)
+        for title, name, best, form in columns
+    ]
+    for title, name in (
+        ("2 workers", "two_workers"),
+        ("resumed, 0", "resumed_0_workers"),
+        ("resumed, 2", "resumed_2_workers"),
+    ):
+        ledgers = (one.get(name) for one in loaders.values())
+        cells.append([title, *("no resume" if one is None else f"{one['twice']} / {one['lost']}" for one in ledgers)])
+    return _rows(list(loaders), cells)
+
+
+def _store(loaders: Loaders) -> str:
+    asked = {name: one["store"] for name, one in loaders.items() if "store" in one}
+    cells = [
+        _column("requests an hour", [one.get("requests_per_hour") for one in asked.values()], min, "{:.0f}".format),
+        _column("MB an hour", [one.get("mb_per_hour") for one in asked.values()], min, "{:.1f}".format),
+    ]
+    for title, name, form in (
+        ("read again, MB", "mb_read_again", "{:.1f}"),
+        ("requests of the resumed", "requests", "{:.0f}"),
+    ):
+        resumed = [one.get("resumed", {}) for one in asked.values()]
+        cells.append([title, *(" / ".join(form.format(at[name]) for at in one.values()) or "-" for one in resumed)])
+    for place, one in enumerate(asked.values(), start=1):
+        if "why_not" in one:
+            cells[0][place] = one["why_not"]
+        elif not one["resumed"]:
+            cells[2][place] = "no resume: all of it"
+    return _rows(list(asked), cells)
+
+
+def _range(one: dict[str, float]) -> str:
+    return f"{one['median']:.2f} ({one['min']:.2f} to {one['max']:.2f})"
+
+
+def _column(
+    title: str, values: Sequence[Any], best: Callable[[Sequence[float]], float], text: Callable[[Any], str]
+) -> list[str]:
+    """The title and a cell for each value; "-" where there is none."""
+    numbers = [one["median"] if isinstance(one, dict) else one for one in values]
+    known = [number for number in numbers if number is not None]
+    cells = [title]
+    for value, number in zip(values, numbers, strict=True):
+        shown = "-" if value is None else text(value)
+        cells.append(f"**{shown}**" if number is not None and number == best(known) else shown)
+    return cells
+
+
+def _rows(names: Sequence[str], columns: Sequence[Sequence[str]]) -> str:
+    head, *rows = zip(["loader", *names], *columns, strict=True)
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
