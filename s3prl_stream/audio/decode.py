@@ -1,8 +1,9 @@
 """Encoded bytes of one clip -> int16 samples.
 
-WAV (16-bit PCM) is a view of the buffer, whole FLACs go through dr_flac (the fastest found), everything else and
-parts of FLACs through libsndfile, which seeks, so only the wanted frames are decoded. Whatever the library, missing
-frames are an error here: dr_flac and libsndfile may both return fewer than the header says without a word.
+WAV (16-bit PCM) is a view of the buffer, a FLAC of which half or more is wanted goes whole through dr_flac (the fastest
+found), everything else through libsndfile, which seeks, so only the wanted frames are decoded. dr_flac could seek too,
+but it goes on behind a damaged block as if nothing were missing, and only the count of all frames shows that. Whatever
+the library, missing frames are an error here: both may return fewer than the header says without a word.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def decode_int16(
         stop = _stop_frame(flac.frames, first_frame, num_frames, clip_frames)
         if (first_frame, stop) == (0, flac.frames):
             return _whole_flac(data, flac, out), flac.sample_rate
+        if 2 * (stop - first_frame) >= flac.frames:
+            return _whole_flac(data, flac, None)[first_frame:stop], flac.sample_rate
     if codec == "mp3" and not mp3_says_its_length(data):
         return _of_unknown_length(data, codec, first_frame, num_frames, clip_frames)
     return _by_libsndfile(data, codec, first_frame, num_frames, clip_frames)

@@ -85,9 +85,10 @@ def test_a_flipped_bit_in_any_flac_frame_is_an_error() -> None:
     for position in np.linspace(len(data) // 10, len(data) - 10, 25, dtype=int):
         damaged = bytearray(data)
         damaged[position] ^= 0x10
-        with pytest.raises(SampleError) as caught:
-            decode_int16(bytes(damaged), "flac")
-        assert caught.value.reason == "decode"
+        for stretch in ({}, {"first_frame": 12_000, "num_frames": 26_000}):
+            with pytest.raises(SampleError) as caught:
+                decode_int16(bytes(damaged), "flac", **stretch)
+            assert caught.value.reason == "decode"
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"this is no audio", b"RIFF\0\0\0\0WAVE", b"fLaC", b"fLaC" + bytes(40)])
