@@ -8,6 +8,9 @@ import socket
 import struct
 import termios
 
+_CLOSED = -1
+"""What a socket that is closed has for a file descriptor."""
+
 
 class Client:
     """One connection from a client."""
@@ -40,7 +43,8 @@ class Client:
         if reset:
             connection = self._writer.get_extra_info("socket")
             await _until_received(connection)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if connection.fileno() != _CLOSED:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()
         else:
             self._writer.write_eof()  # closing alone would say nothing while a forked child still holds the socket
@@ -50,6 +54,8 @@ class Client:
 async def _until_received(connection: socket.socket) -> None:
     """Until the other side's kernel has all bytes: a reset throws away those on the way. At most two seconds."""
     for _ in range(200):
+        if connection.fileno() == _CLOSED:  # the client was killed, for one: nobody receives anything any more
+            return
         (unacknowledged,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
         if unacknowledged == 0:
             return

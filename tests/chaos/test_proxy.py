@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import itertools
 import json
@@ -31,6 +32,7 @@ from s3prl_stream.chaos import (
     Unavailable,
     WholeObject,
 )
+from s3prl_stream.chaos.client import Client
 from s3prl_stream.errors import UsageError
 
 CONTENT = random.Random(0).randbytes(300_000)
@@ -401,3 +403,29 @@ def test_who_goes_on_from_the_byte_reached_has_every_byte_once(
     assert got == CONTENT[first:end]
     assert [one.bytes_sent for one in proxy.requests] == received
     assert len(received) <= len(faults) + 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_is_gone_already_can_be_ended(reset: bool) -> None:
+    """As one that was killed inside its answer: its socket is closed, and there is nothing to wait for."""
+
+    async def scenario() -> bool:
+        ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.transport.abort()
+            await asyncio.sleep(0)  # now the socket is closed
+            assert writer.get_extra_info("socket").fileno() == -1
+            try:
+                ended.set_result(await Client(reader, writer).end(reset=reset))
+            except Exception as error:
+                ended.set_exception(error)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            return await ended
+
+    assert asyncio.run(scenario()) is False
