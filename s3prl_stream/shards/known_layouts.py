@@ -7,6 +7,7 @@ or `sharded_manifests/manifest_0.json`. Anything else is a folder of plain WebDa
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.braces import expand_braces
+from s3prl_stream.shards.braces import MAX_NAMES, expand_braces
 from s3prl_stream.shards.store import Store, is_remote, local_path, open_store
 
 MAX_BYTES = 64 << 20
@@ -89,6 +90,9 @@ def _energon(store: Store, base: str, names: set[str]) -> Layout | None:
     counts = _parsed(store, info).get("shard_counts")
     if not isinstance(counts, Mapping) or not counts:
         raise UsageError(f"{store.url}/{info}: no shard_counts in it. Run `energon prepare` again.")
+    outside = next((tar for tar in counts if not _is_inside(tar)), None)
+    if outside is not None:  # files are written beside the tars that are named here
+        raise UsageError(f"{store.url}/{info}: {outside!a:.100} is no name of a tar in the folder.")
     split = _parsed(store, _SPLITS) if _SPLITS in names else {}
     excluded = set(_names(split.get("exclude"), store))
     inside = sorted(name for name in excluded if name not in counts)
@@ -128,6 +132,11 @@ def _nemo(_store: Store, base: str, names: set[str]) -> Layout | None:
     return Layout("NeMo", base, tars, [_joined(base, name) for name in tables], {}, [])
 
 
+def _is_inside(tar: object) -> bool:
+    """True of the name of a tar in the folder or in one below it."""
+    return isinstance(tar, str) and not tar.startswith("/") and "\\" not in tar and ".." not in tar.split("/")
+
+
 def _joined(base: str, name: str) -> str:
     return f"{base}/{name}" if is_remote(base) else str(Path(base, name))
 
@@ -156,4 +165,8 @@ def _names(patterns: Any, store: Store) -> Iterable[str]:
         return []
     if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
         raise UsageError(f"{store.url}/{_SPLITS}: expected lists of names of tars.")
-    return [name for pattern in patterns for name in expand_braces(pattern)]
+    names = (name for pattern in patterns for name in expand_braces(pattern))
+    found = list(itertools.islice(names, MAX_NAMES + 1))
+    if len(found) > MAX_NAMES:
+        raise UsageError(f"{store.url}/{_SPLITS}: a list stands for more than {MAX_NAMES} names.")
+    return found

@@ -117,7 +117,7 @@ def index_with_split(folder: Path, text: str) -> IndexReport:
     return index_tars(folder)
 
 
-def test_what_energon_excludes(clips: list[Clip], tmp_path: Path) -> None:
+def test_what_energon_excludes(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_energon(tmp_path / "set", clips)
     index_with_split(tmp_path / "set", "split_parts:\n  train: ['part-{0..2}.tar']\nexclude: ['part-1.tar']\n")
     assert {row["shard"] for row in ss.open_shards(tmp_path / "set").table().to_pylist()} == {
@@ -126,9 +126,41 @@ def test_what_energon_excludes(clips: list[Clip], tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match=r"excludes part-1.tar/k, which is no tar"):
         index_with_split(tmp_path / "set", "split_parts: {}\nexclude: ['part-1.tar/k']\n")
-    for text, match in (("[1]", "holds a list"), ("a: [", "not YAML"), ("split_parts: 3", "no mapping")):
+    monkeypatch.setattr("s3prl_stream.shards.known_layouts.MAX_NAMES", 100)
+    for text, match in (
+        ("[1]", "holds a list"),
+        ("a: [", "not YAML"),
+        ("split_parts: 3", "no mapping"),
+        ("split_parts: {train: part-0.tar}", "expected lists of names"),
+        ("split_parts: {train: ['{0..99}', '{0..99}']}", "more than 100 names"),
+        ("!!python/object/apply:os.system ['true']", "not YAML"),
+    ):
         with pytest.raises(UsageError, match=match):
             index_with_split(tmp_path / "set", text)
+
+
+@pytest.mark.parametrize("name", ["../part-0.tar", "/part-0.tar", "a/../../part-0.tar", "..\\part-0.tar"])
+def test_no_name_of_energon_leads_out_of_the_folder(name: str, clips: list[Clip], tmp_path: Path) -> None:
+    write_energon(tmp_path / "set", clips[:3])
+    (tmp_path / "part-0.tar").write_bytes((tmp_path / "set" / "part-0.tar").read_bytes())
+    (tmp_path / "set" / ".nv-meta" / ".info.json").write_text(json.dumps({"shard_counts": {name: 1}}))
+    with pytest.raises(UsageError, match="is no name of a tar in the folder"):
+        index_tars(tmp_path / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-0.tar", "set"]
+
+
+def test_older_metadata_of_energon(clips: list[Clip], tmp_path: Path) -> None:
+    write_energon(tmp_path / "set", clips[:3])
+    meta = tmp_path / "set" / ".nv-meta"
+    (meta / ".info.json").unlink()
+    (meta / "split.yaml").unlink()
+    (meta / ".info.yaml").write_text("shard_counts:\n  part-0.tar: 1\n  part-2.tar: 1\n")
+    shards = ss.index_shards(tmp_path / "set")
+    assert shards.members[0].shard_names == ["part-0.tar", "part-2.tar"]
+    assert "split" not in shards.columns()
+    (meta / ".info.yaml").write_text("energon_version: 7\n")
+    with pytest.raises(UsageError, match="no shard_counts"):
+        index_tars(tmp_path / "set")
 
 
 def test_sharded_manifests_alone(clips: list[Clip], tmp_path: Path) -> None:
