@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 import s3prl_stream as ss
 from s3prl_stream.adapters import UpdateLoss, Updates, limit_gradients, rate_schedule
 from s3prl_stream.trainer.optimizer import build_optimizer
+from s3prl_stream.trainer.settings import TrainSettings
 
 STEPS, SAVED_EVERY = 20, 4
 CLIPS = 13  # three batches in an epoch, of 5, 5 and 3 clips or so: no epoch ends with an update
@@ -43,14 +44,17 @@ def ours(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
 
 
-def own_loop(
-    folder: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None
-) -> list[float]:
-    """The losses of a loop of one's own, from the states of another and left in these; it fetches a bit ahead."""
-    parts, states = ss.training_parts("ks", classes(CLIPS), **SETTINGS), {} if states is None else states
-    loss_of, updates = UpdateLoss(parts.model, parts.settings), Updates(parts.stream, parts.settings)
-    optimizer = build_optimizer(loss_of, parts.settings)
-    rates = rate_schedule(optimizer, parts.settings)
+def own_loop(_: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None) -> list[float]:
+    """The losses of a loop of one's own, see `loop`."""
+    parts = ss.training_parts("ks", classes(CLIPS), **SETTINGS)
+    return loop(parts.model, parts.stream, parts.settings, stop_after or steps, {} if states is None else states)
+
+
+def loop(objective: nn.Module, stream: Any, settings: TrainSettings, steps: int, states: dict[str, Any]) -> list[float]:
+    """The losses of so many updates from the states of another loop; leaves its own there, and fetches a bit ahead."""
+    loss_of, updates = UpdateLoss(objective, settings), Updates(stream, settings)
+    optimizer = build_optimizer(loss_of, settings)
+    rates = rate_schedule(optimizer, settings)
     objects: dict[str, Any] = {"loss": loss_of, "updates": updates, "optimizer": optimizer, "rates": rates}
     for name, state in states.items():
         objects[name].load_state_dict(state)
@@ -59,12 +63,12 @@ def own_loop(
     wrapped = DistributedDataParallel(loss_of) if RANKS > 1 else loss_of
     losses: list[float] = []
     for batches in updates:
-        if len(losses) == (stop_after or steps):
+        if len(losses) == steps:
             break
         optimizer.zero_grad()
         found = wrapped(batches)
         found.mean.backward()
-        limit_gradients(optimizer, parts.settings)
+        limit_gradients(optimizer, settings)
         optimizer.step()
         rates.step()
         updates.done(batches)

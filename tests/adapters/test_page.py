@@ -8,7 +8,7 @@ import pages
 import pytest
 from test_readme import write_recordings
 
-RUN = ["Lightning", "Hugging Face", "SpeechBrain", "A loop of your own"]
+RUN = ["Lightning", "Hugging Face", "SpeechBrain", "Pretraining", "A loop of your own"]
 TEXT_ONLY = {"What is the same, and what is not"}
 
 

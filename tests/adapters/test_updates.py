@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 import torch
 from adapters import one_run
-from adapters.one_run import STEPS, ours, own_loop
+from adapters.one_run import STEPS, loop, ours, own_loop
+from small_recipes import SMALL
 from torch import nn
 
 import s3prl_stream as ss
 from s3prl_stream.adapters import UpdateLoss, Updates, limit_gradients, rate_schedule
 from s3prl_stream.objectives.loss import Loss
+from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.trainer.losslog import read_losses
 from s3prl_stream.trainer.optimizer import build_optimizer, learning_rate
 from s3prl_stream.trainer.settings import TrainSettings
 
@@ -29,6 +32,16 @@ def test_a_loop_of_ones_own_gives_our_losses_and_goes_on_mid_epoch(tmp_path: Pat
     assert losses == pytest.approx(ours(tmp_path), rel=1e-5)
     assert len({round(loss, 4) for loss in losses}) == STEPS
     assert max(losses[:5]) - min(losses[-5:]) > 0.1
+
+
+def test_pretraining_goes_the_same_way(tmp_path: Path, sample_set: Path) -> None:
+    """A recipe's objective, stream and settings, with warm-up and decay of the rate, masks and dropout."""
+    sizes = {**SMALL["tera"], "max_batch_seconds": 6.0, "crop_seconds": 1.0, "update_batches": 2}
+    ss.pretrain("tera", sample_set, steps=6, out=tmp_path, device="cpu", quiet=True, **sizes)
+    recipe = find_recipe("tera").having(sizes)
+    how = {name: value for name, value in recipe.settings()["train"].items() if name != "published_steps"}
+    losses = loop(build_objective(recipe), recipe.stream(sample_set), TrainSettings(num_steps=6, **how), 6, {})
+    assert losses == pytest.approx([line["loss"] for line in read_losses(tmp_path)], rel=1e-5)
 
 
 @pytest.mark.slow
