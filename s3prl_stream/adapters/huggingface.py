@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
 
 from s3prl_stream.adapters.judged import judged_model
 from s3prl_stream.adapters.updates import UpdateLoss, Updates, limit_gradients, rate_schedule
@@ -56,6 +59,19 @@ class StreamTrainer(Trainer):
         self.updates = updates
         self.add_callback(_Between(self))
         self.under_way: Sequence[Batch] = ()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **named: Any) -> Any:
+        """See `Trainer.train`.
+
+        Raises:
+            StateError: the checkpoint has no cursor. A kill while one was written leaves it incomplete.
+        """
+        if resume_from_checkpoint is True:
+            newest: Any = get_last_checkpoint
+            resume_from_checkpoint = newest(self.args.output_dir) or True
+        if isinstance(resume_from_checkpoint, str):
+            self.updates.load_state_dict(_cursor_in(Path(resume_from_checkpoint)))
+        return super().train(resume_from_checkpoint, *args, **named)
 
     def get_train_dataloader(self) -> Any:
         """The updates, which shard themselves by rank."""
@@ -107,19 +123,10 @@ class StreamTrainer(Trainer):
 
 
 class _Between(TrainerCallback):
-    """What is to happen between the pieces of an update, and the cursor's way into the checkpoints and out."""
+    """What is to happen between the pieces of an update, and the cursor's way into the checkpoints."""
 
     def __init__(self, trainer: StreamTrainer) -> None:
         self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        cursor = state.stateful_callbacks.get(CURSOR)
-        if cursor is not None:
-            self.trainer.updates.load_state_dict(cursor)
-        elif state.global_step:
-            raise StateError(
-                f"the checkpoint of step {state.global_step} has no cursor; a StreamTrainer did not write it"
-            )
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         limit_gradients(unwrapped(self.trainer.optimizer), self.trainer.settings)
@@ -127,6 +134,17 @@ class _Between(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         self.trainer.updates.done(self.trainer.under_way)
         state.stateful_callbacks[CURSOR] = self.trainer.updates.state_dict()
+
+
+def _cursor_in(checkpoint: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        cursor: dict[str, Any] = state["stateful_callbacks"][CURSOR]
+    except (OSError, ValueError, KeyError) as error:
+        raise StateError(
+            f"{checkpoint}: trainer_state.json has no cursor ({error!r}). Delete this checkpoint to use an older one."
+        ) from error
+    return cursor
 
 
 def unwrapped(optimizer: Any) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from speechbrain.core import Brain, Stage
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
 
 from s3prl_stream.adapters.judged import Judged, judged_model
@@ -104,7 +105,8 @@ class StreamBrain(Brain):  # type: ignore[misc]
 
 
 def _save_cursor(updates: Updates, path: Path) -> None:
-    Path(path).write_text(json.dumps(updates.state_dict()))
+    if if_main_process():  # it is the same on all
+        Path(path).write_text(json.dumps(updates.state_dict()))
 
 
 def _load_cursor(updates: Updates, path: Path, end_of_epoch: bool) -> None:  # noqa: ARG001

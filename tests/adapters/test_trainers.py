@@ -121,7 +121,10 @@ def test_hugging_face_judges_and_refuses_a_checkpoint_without_cursor(tmp_path: P
     written = json.loads(state.read_text())
     assert written["stateful_callbacks"].pop(CURSOR)["next_batch"] == 8
     state.write_text(json.dumps(written))
-    with pytest.raises(ss.StateError, match="step 4 has no cursor"):
+    with pytest.raises(ss.StateError, match=r"checkpoint-4: trainer_state.json has no cursor \(KeyError"):
+        trained(6).train(resume_from_checkpoint=True)
+    state.unlink()  # as a kill leaves it
+    with pytest.raises(ss.StateError, match=r"checkpoint-4: .* Delete this checkpoint to use an older one"):
         trained(6).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
@@ -151,6 +154,9 @@ def test_speechbrain_has_epochs_and_judges(tmp_path: Path) -> None:
     assert 0 <= fitted(2).figures["accuracy"] <= 1
     fitted(4)
     assert [line["step"] for line in seen(tmp_path)] == list(range(1, 13))
+    max(tmp_path.glob("CKPT*"), key=lambda folder: folder.stat().st_mtime_ns).joinpath("cursor.ckpt").unlink()
+    with pytest.raises(RuntimeError, match="missing a load path for cursor"):
+        fitted(5)  # what a kill has left is refused
 
 
 def test_only_tasks_are_judged(tmp_path: Path) -> None:
