@@ -101,4 +101,8 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
     assert rows["files + DataLoader"][13:] == ["reads no store", "-", "-", "-"]
     text = " ".join(lines)
     assert "Ours is 2.00 of the smallest peer's (webdataset)" in text
+    assert lines[-1] == (
+        "Ahead of us: webdataset in over dr_flac, CPU s/h (it reads without checksums); webdataset in h/s, 0 workers; "
+        "webdataset in h/s, 2 workers; webdataset in requests an hour (one for a shard, so look at what is read again)."
+    )
     assert "2026-11-25, commit abc1234, 2 x CPU: 10 clips, 1.50 h" in text

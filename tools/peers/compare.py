@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,7 +68,11 @@ def compare(
                 speeds.setdefault((name, decoder, workers), []).append(found)
                 print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())
-    loaders = {name: figures(name, speeds, python, work, packed, clips) for name in names}
+    with ThreadPoolExecutor(2) as pool:  # nothing is timed from here on
+        handed = dict(
+            zip(names, pool.map(lambda name: delivered(name, python, work, packed, clips), names), strict=True)
+        )
+    loaders = {name: costs(name, speeds) | handed[name] for name in names}
     for name, asked in asked_of_store(names, python, work, packed, clips).items():
         loaders[name]["store"] = asked
     return {
@@ -92,15 +97,8 @@ def is_measured(name: str, decoder: str, workers: int) -> bool:
     return decoder == "dr_flac" or (name != OURS[0] and not workers)
 
 
-def figures(
-    name: str,
-    speeds: dict[tuple[str, str, int], list[dict[str, Any]]],
-    python: Path,
-    work: Path,
-    packed: Path,
-    clips: dict[str, tuple[float, str, int, int]],
-) -> dict[str, Any]:
-    """All figures of one loader."""
+def costs(name: str, speeds: dict[tuple[str, str, int], list[dict[str, Any]]]) -> dict[str, Any]:
+    """What one loader takes."""
     found: dict[str, Any] = {}
     same = INT16 if name == OURS[1] else "dr_flac"
     for decoder in FLOORS:
@@ -116,6 +114,14 @@ def figures(
         found[f"hours_per_second_{workers}_workers"] = spread([one["hours_per_second"] for one in mine])
     found["first_batch_s"] = spread([one["first_batch_s"] for one in speeds[name, same, 0]])
     found["peak_mb"] = spread([one["peak_mb"] for one in speeds[name, same, 0]])
+    return found
+
+
+def delivered(
+    name: str, python: Path, work: Path, packed: Path, clips: dict[str, tuple[float, str, int, int]]
+) -> dict[str, Any]:
+    """What batches one loader makes, and what of an epoch comes, with workers and after a resume."""
+    found: dict[str, Any] = {}
     epochs = run(python, "order", name, work, "dr_flac", 0, packed=packed)["epochs"]
     found |= quality(epochs, clips)
     with_workers = run(python, "order", name, work, "dr_flac", 2, packed=packed)["epochs"][0]

@@ -312,6 +312,8 @@ class HuggingFace(Peer):
         import datasets
         from torchdata.stateful_dataloader import StatefulDataLoader
 
+        # a pause of 7 s once an epoch, at the end of its threads: much of an hour and a half, nothing of a real epoch
+        datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
         more: dict[str, Any] = {"cache_dir": None if self.remote is None else self.remote.cache}
         files = self.shards("*.parquet")
         rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True, **more)

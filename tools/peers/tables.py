@@ -9,6 +9,19 @@ from peers.clips import INT16
 
 OURS = "s3prl_stream"
 Loaders = Mapping[str, dict[str, Any]]
+Table = tuple[list[str], list[list[str]]]
+"""Names of the rows, and columns with their titles."""
+WHY_AHEAD = {
+    "over dr_flac, CPU s/h": "it reads without checksums",
+    "peak memory": "ours keeps the memory of up to 8 batches to use it again",
+    "padding": "from buckets that are the same each epoch, so look at its pairs again",
+    "filled": "batches by number, so look at the padding",
+    "pairs again": "clips of any length meet, so look at the padding",
+    "speakers": "clips of any length meet, so look at the padding",
+    "requests an hour": "one for a shard, so look at what is read again",
+    "MB an hour": "ours has read manifest and index too",
+}
+"""Column -> why a peer may be ahead of us in it."""
 
 
 def section(found: dict[str, Any]) -> str:
@@ -31,8 +44,22 @@ epoch with 2 workers, and in one that was interrupted at half of it with 0 and 2
     store = f"""\
 From Ceph's S3 gateway, 0 workers, counted by a proxy in front of it; an hour of this audio is {_audio(loaders)} MB.
 Read again: what a process with an empty disk fetches beyond the clips that are left, at 10, 50 and 90 % of an epoch."""
-    parts = ["### Beside other loaders", about, _costs(loaders), waste, _waste(loaders), store, _store(loaders)]
-    return "\n\n".join(parts)
+    tables = [_costs(loaders), _waste(loaders), _store(loaders)]
+    first, second, third = (_rows(*table) for table in tables)
+    ahead = "; ".join(one for table in tables for one in _ahead(*table))
+    parts = ["### Beside other loaders", about, first, waste, second, store, third]
+    return "\n\n".join([*parts, *([f"Ahead of us: {ahead}."] if ahead else [])])
+
+
+def _ahead(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    """In which columns a peer has the best figure, and why."""
+    found = []
+    for title, *cells in columns:
+        best = [name for name, cell in zip(names, cells, strict=True) if cell.startswith("**")]
+        if best and not any(name.startswith(OURS) for name in best):
+            why = f" ({WHY_AHEAD[title]})" if title in WHY_AHEAD else ""
+            found.append(f"{', '.join(best)} in {title}{why}")
+    return found
 
 
 def _aim(loaders: Loaders) -> str:
@@ -50,7 +77,7 @@ def _audio(loaders: Loaders) -> str:
     return next((f"{size:.1f}" for size in sizes if size is not None), "?")
 
 
-def _costs(loaders: Loaders) -> str:
+def _costs(loaders: Loaders) -> Table:
     def over(one: dict[str, Any], decoder: str) -> dict[str, float] | None:
         return one[decoder]["overhead_cpu_s_per_hour"] if decoder in one else None
 
@@ -64,10 +91,10 @@ def _costs(loaders: Loaders) -> str:
     for title, name, form in (("first batch", "first_batch_s", "{:.1f} s"), ("peak memory", "peak_mb", "{:.0f} MB")):
         medians = [one[name]["median"] for one in loaders.values()]
         cells.append(_column(title, medians, min, form.format))
-    return _rows(list(loaders), cells)
+    return list(loaders), cells
 
 
-def _waste(loaders: Loaders) -> str:
+def _waste(loaders: Loaders) -> Table:
     columns: list[tuple[str, str, Any, str]] = [
         ("padding", "padding", min, "{:.1%}"),
         ("filled", "filled", max, "{:.2f}"),
@@ -85,10 +112,10 @@ def _waste(loaders: Loaders) -> str:
     ):
         ledgers = (one.get(name) for one in loaders.values())
         cells.append([title, *("no resume" if one is None else f"{one['twice']} / {one['lost']}" for one in ledgers)])
-    return _rows(list(loaders), cells)
+    return list(loaders), cells
 
 
-def _store(loaders: Loaders) -> str:
+def _store(loaders: Loaders) -> Table:
     asked = {name: one["store"] for name, one in loaders.items() if "store" in one}
     cells = [
         _column("requests an hour", [one.get("requests_per_hour") for one in asked.values()], min, "{:.0f}".format),
@@ -105,7 +132,7 @@ def _store(loaders: Loaders) -> str:
             cells[0][place] = one["why_not"]
         elif not one["resumed"]:
             cells[2][place] = "no resume: all of it"
-    return _rows(list(asked), cells)
+    return list(asked), cells
 
 
 def _range(one: dict[str, float]) -> str:
