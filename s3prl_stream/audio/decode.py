@@ -1,4 +1,4 @@
-"""Encoded bytes of one clip -> int16 samples.
+"""Encoded bytes of one clip -> int16 samples, or float32 where they are wanted so and it costs nothing.
 
 WAV (16-bit PCM) is a view of the buffer, a FLAC of which half or more is wanted goes whole through dr_flac (the fastest
 found), everything else through libsndfile, which seeks, so only the wanted frames are decoded. dr_flac could seek too,
@@ -34,7 +34,6 @@ def decode_int16(
     first_frame: int = 0,
     num_frames: int | None = None,
     clip_frames: int | None = None,
-    out: npt.NDArray[np.int16] | None = None,
 ) -> tuple[npt.NDArray[np.int16], int]:
     """Decode a clip or a stretch of it.
 
@@ -44,8 +43,6 @@ def decode_int16(
         first_frame: where the stretch begins (samples per channel).
         num_frames: its length; None: to the end.
         clip_frames: length of the whole clip, as an index has it; None: unknown.
-        out: [>= frames] contiguous int16; the beginning of it becomes the result where that saves a copy (a whole
-            FLAC of one channel), otherwise it is left alone.
 
     Returns:
         ([frames, channels] int16, sample rate in Hz). The array may be a read-only view of `data`. Deeper integers
@@ -57,6 +54,27 @@ def decode_int16(
         SampleError(reason="differs"): the clip is longer or shorter than `clip_frames`, as far as its header tells; of
             a clip without a length in its header, as far as it is decoded.
         UsageError: a negative stretch.
+    """
+    return decode(data, codec, first_frame=first_frame, num_frames=num_frames, clip_frames=clip_frames)
+
+
+def decode(
+    data: bytes | memoryview,
+    codec: str,
+    *,
+    first_frame: int = 0,
+    num_frames: int | None = None,
+    clip_frames: int | None = None,
+    out: npt.NDArray[Any] | None = None,
+) -> tuple[npt.NDArray[Any], int]:
+    """As `decode_int16`, but into `out` where that saves a pass over the audio: a whole FLAC of one channel.
+
+    Args:
+        out: [>= frames] contiguous int16 or float32; its beginning becomes the result, or it is left alone. Floats (of
+            16 bits or fewer) are what `decode_int16` gives over 32768, to the last bit.
+
+    Returns:
+        ([frames, channels], sample rate in Hz): int16 but for a float32 `out` that was used.
     """
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
         raise UsageError(f"frames {first_frame} + {num_frames} are no stretch of a clip: both must be 0 or more")
@@ -97,24 +115,34 @@ def _wav_frames(data: bytes | memoryview, wav: WavHeader, first_frame: int, stop
     return values.reshape(-1, wav.channels).astype(np.int16, copy=False)
 
 
-def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[np.int16] | None) -> npt.NDArray[np.int16]:
+def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
     """dr_flac writes straight into the result: its own one-call functions would allocate and copy it twice more."""
     import miniaudio
 
-    if out is not None and flac.channels == 1 and len(out) >= flac.frames:
-        frames = out[: flac.frames, None]
-    else:
-        frames = np.empty((flac.frames, flac.channels), dtype=np.int16)
-    decoder = miniaudio.lib.ma_dr_flac_open_memory(miniaudio.ffi.from_buffer(data), len(data), miniaudio.ffi.NULL)
-    if decoder == miniaudio.ffi.NULL:
+    lib, ffi = miniaudio.lib, miniaudio.ffi
+    decoder = lib.ma_dr_flac_open_memory(ffi.from_buffer(data), len(data), ffi.NULL)
+    if decoder == ffi.NULL:
         raise SampleError(f"FLAC of {len(data)} bytes cannot be decoded: no FLAC stream in it", reason="decode")
     try:
         if decoder.channels != flac.channels:
             raise SampleError(f"FLAC has {decoder.channels} channels, its header says {flac.channels}", reason="decode")
-        target = miniaudio.ffi.from_buffer("ma_int16[]", frames, require_writable=True)
-        found = miniaudio.lib.ma_dr_flac_read_pcm_frames_s16(decoder, flac.frames, target)
+        frames: npt.NDArray[Any]
+        if out is None or flac.channels != 1 or len(out) < flac.frames:
+            frames = np.empty((flac.frames, flac.channels), dtype=np.int16)
+        elif out.dtype == np.float32 and decoder.bitsPerSample > 16:  # whose lower bits int16 drops
+            frames = np.empty((flac.frames, 1), dtype=np.int16)
+        else:
+            frames = out[: flac.frames, None]
+        if frames.dtype == np.int16:
+            found = lib.ma_dr_flac_read_pcm_frames_s16(
+                decoder, flac.frames, ffi.from_buffer("ma_int16[]", frames, require_writable=True)
+            )
+        else:
+            found = lib.ma_dr_flac_read_pcm_frames_f32(
+                decoder, flac.frames, ffi.from_buffer("float[]", frames, require_writable=True)
+            )
     finally:
-        miniaudio.lib.ma_dr_flac_close(decoder)
+        lib.ma_dr_flac_close(decoder)
     if found != flac.frames:
         raise SampleError(f"FLAC decodes to {found} of {flac.frames} frames: damaged or cut", reason="decode")
     return frames

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
@@ -123,7 +123,7 @@ class LoadAudio(Stage):
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
         row: Row | None = sample.get("decode_into")
-        into = row.array if row is not None and row.array.dtype == np.int16 else None
+        into = row.array if row is not None and self._sox_effects is None else None  # effects change their input
         wav, rate, stretch = self._frames(sample, into)
         loaded = dict(sample)
         for name in self.removes:
@@ -153,7 +153,7 @@ class LoadAudio(Stage):
         rate = before.sample_rate if self.sample_rate is None else self.sample_rate
         return [Outline(before.sample, int(frames * rate / before.sample_rate + 0.5), rate)]
 
-    def _frames(self, sample: Sample, out: npt.NDArray[np.int16] | None) -> tuple[npt.NDArray[Any], int, Stretch]:
+    def _frames(self, sample: Sample, out: npt.NDArray[Any] | None) -> tuple[npt.NDArray[Any], int, Stretch]:
         """([frames, channels] int16 or float32, sample rate, which part of the recording it is)."""
         stretch = Stretch(sample.get("first_frame", 0), sample.get("num_frames"))
         if self.crop_segment and (stretch.first or stretch.num_frames != sample.get("clip_frames")):
@@ -177,7 +177,7 @@ class LoadAudio(Stage):
         if self.crop_segment:
             frames, rate = _length(data, codec)
             stretch = _segment_of(sample, frames, rate)
-        wav, rate = decode_int16(
+        wav, rate = decode(
             data,
             codec,
             first_frame=stretch.first,

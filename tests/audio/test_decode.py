@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from s3prl_stream.audio.decode import decode_int16, float_to_int16
+from s3prl_stream.audio.decode import decode, decode_int16, float_to_int16
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.errors import SampleError, UsageError
 
@@ -59,6 +59,32 @@ def test_24_bits_lose_the_lower_eight_the_same_way_whole_and_in_part(codec: str)
     part, _ = decode_int16(buffer.getvalue(), codec, first_frame=100, num_frames=5000)
     np.testing.assert_array_equal(whole, wav >> 16)
     np.testing.assert_array_equal(part, whole[100:5100])
+
+
+@pytest.mark.parametrize(
+    ("subtype", "channels", "first", "is_used"),
+    [
+        ("PCM_S8", 1, 0, True),
+        ("PCM_16", 1, 0, True),
+        ("PCM_24", 1, 0, False),
+        ("PCM_16", 2, 0, False),
+        ("PCM_16", 1, 9, False),
+    ],
+)
+def test_floats_decoded_in_place_are_the_integers_over_32768(
+    subtype: str, channels: int, first: int, is_used: bool
+) -> None:
+    wav = np.random.default_rng(1).integers(-(2**31), 2**31, (9000, channels), dtype=np.int64).astype(np.int32)
+    wav[:2] = [[-(2**31)] * channels, [2**31 - 1] * channels]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wav, 16_000, format="FLAC", subtype=subtype)
+    row = np.full(9001, 7.0, dtype=np.float32)
+    found, rate = decode(buffer.getvalue(), "flac", first_frame=first, out=row)
+    integers, _ = decode_int16(buffer.getvalue(), "flac", first_frame=first)
+    assert (rate, found.dtype) == (16_000, np.float32 if is_used else np.int16)
+    assert np.shares_memory(found, row) == is_used
+    np.testing.assert_array_equal(found, integers * np.float32(1 / 32768) if is_used else integers)
+    assert (row[9000 if is_used else 0 :] == 7.0).all()
 
 
 def test_floats_are_scaled_rounded_half_to_even_and_clipped() -> None:

@@ -80,8 +80,9 @@ def decode(flac: bytes, decoder: str) -> npt.NDArray[np.float32] | npt.NDArray[n
     if decoder.startswith("dr_flac"):
         import miniaudio
 
-        wav = np.frombuffer(miniaudio.flac_read_s16(flac).samples, dtype=np.int16)
-        return wav if decoder == INT16 else np.multiply(wav, np.float32(1 / 32768), dtype=np.float32)
+        if decoder == INT16:
+            return np.frombuffer(miniaudio.flac_read_s16(flac).samples, dtype=np.int16)
+        return np.frombuffer(miniaudio.flac_read_f32(flac).samples, dtype=np.float32)
     import soundfile
 
     floats: npt.NDArray[np.float32] = soundfile.read(io.BytesIO(flac), dtype="float32")[0]

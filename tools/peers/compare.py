@@ -223,9 +223,12 @@ def make_environment(folder: Path = ENVIRONMENT) -> Path:
     print(f"making {folder}, the environment of the peers (about 6 GB, once)", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    uv = shutil.which("uv")
-    install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
-    subprocess.run([*install, "--quiet", "-r", str(HERE / "requirements.txt")], check=True, stdout=sys.stderr)
+    # pip alone took minutes more to unpack PyTorch
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", "uv"], check=True, stdout=sys.stderr)
+    install = [str(python), "-m", "uv", "pip", "install", "--python", str(python), "--quiet"]
+    wanted_list = ["-r", str(HERE / "requirements.txt")]
+    if subprocess.run([*install, *wanted_list], stdout=sys.stderr).returncode:  # its settings are not pip's
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted_list], check=True, stdout=sys.stderr)
     stamp.write_text(wanted)
     return python
 

@@ -430,7 +430,7 @@ class Ours(Peer):
             from s3prl_stream.audio import decode as decoding
 
             if clips.decoded is not None:
-                decoding.decode_int16 = _noted(decoding.decode_int16)
+                decoding.decode = _noted(decoding.decode)
             place = os.environ["BENCH_SET"] if self.remote is None else self.remote.s3
             # an endless stream would read the next epoch's first batches ahead, which the store would count
             epochs = None if self.remote is None else 1
@@ -455,10 +455,10 @@ class Ours(Peer):
         return self._loader.state_dict()
 
 
-def _noted(decode_int16: Any) -> Any:
+def _noted(original: Any) -> Any:
     def decode_and_note(data: Any, codec: str, **settings: Any) -> Any:
         clips.note(data)
-        return decode_int16(data, codec, **settings)
+        return original(data, codec, **settings)
 
     return decode_and_note
 
