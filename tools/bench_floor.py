@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 
-def floor(step: Callable[[], None]) -> dict[str, float]:
-    """Of one call of `step`, a forward and backward pass with its update.
+def floor(step: Callable[[], None], dtype: torch.dtype) -> dict[str, float]:
+    """Of one call of `step`, a forward and backward pass with its update whose products are in `dtype`.
 
     Floating-point operations are those of products and convolutions, as torch counts them; bytes are what all other
     operations of torch read and write, one after the other. Both are divided by what a product of 2048 x 2048 and a
@@ -24,7 +24,7 @@ def floor(step: Callable[[], None]) -> dict[str, float]:
     with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counted, _Bytes() as touched:
         step()
     gflop, gbyte = counted.get_total_flops() / 1e9, touched.total / 1e9
-    one = torch.randn(2048, 2048)
+    one = torch.randn(2048, 2048, dtype=dtype)
     per_cpu_s, per_s = _rates(lambda: one @ one, 2 * 2048**3 / 1e9, times=5)
     block = torch.ones(2**26)
     target = torch.empty_like(block)

@@ -51,12 +51,14 @@ def features(num_bins: int, batch: int, frames: int) -> dict[str, Any]:
     }
 
 
-def step_of(name: str, batch: dict[str, Any], teacher: nn.Module | None = None, **changed: Any) -> Callable[[], None]:
+def step_of(
+    name: str, batch: dict[str, Any], teacher: nn.Module | None = None, *, precision: str = "fp32", **changed: Any
+) -> Callable[[], None]:
     """One update on it."""
     objective = build_objective(find_recipe(name).having(changed), teacher=teacher).train()
     if name in ("tera", "mockingjay"):
         batch = {key: value for key, value in batch.items() if key != "target_feat"}
-    settings = TrainSettings(num_steps=1000)
+    settings = TrainSettings(num_steps=1000, precision=precision)
     optimizer = build_optimizer(objective, settings)
 
     def step() -> None:
@@ -92,6 +94,8 @@ def main() -> None:
         "tera 300 without attention dropout": lambda: step_of("tera", features(80, 8, 300), **no_dropout),
         "tera 1500": lambda: step_of("tera", features(80, 8, 1500)),
         "tera 1500 without attention dropout": lambda: step_of("tera", features(80, 8, 1500), **no_dropout),
+        "tera 300 in bf16": lambda: step_of("tera", features(80, 8, 300), precision="bf16"),
+        "tera 1500 in bf16": lambda: step_of("tera", features(80, 8, 1500), precision="bf16"),
         "mockingjay 300": lambda: step_of("mockingjay", features(240, 8, 300)),
         "apc 300": lambda: step_of("apc", features(80, 8, 300)),
         "distilhubert 5 s": lambda: distilhubert(4, 5.0),
@@ -113,7 +117,7 @@ def main() -> None:
         answer: dict[str, Any] = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - began, "hours": hours}
         answer["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         if json.loads(line).get("floor"):
-            answer["floor"] = floor(made[case])
+            answer["floor"] = floor(made[case], torch.bfloat16 if case.endswith("bf16") else torch.float32)
         print(json.dumps(answer), flush=True)
 
 

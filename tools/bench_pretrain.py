@@ -19,19 +19,24 @@ PAIRS = {
     DATA: ("data", "data"),
     DATA_DEVICE: ("data device", "data"),
     **{
-        what: (what, what.removesuffix(" without attention dropout"))
+        what: (what, what.removesuffix(" without attention dropout").removesuffix(" in bf16"))
         for what in (
             "tera 300",
             "tera 300 without attention dropout",
+            "tera 300 in bf16",
             "mockingjay 300",
             "apc 300",
             "distilhubert 5 s",
             "tera 1500",
             "tera 1500 without attention dropout",
+            "tera 1500 in bf16",
         )
     },
 }
-"""What -> (our case, S3PRL's). Batches of 8 and so many frames; of DistilHuBERT 4 waveforms and the student alone."""
+"""What -> (our case, S3PRL's, which is always in float32).
+
+Batches of 8 and so many frames; of DistilHuBERT 4 waveforms and the student alone.
+"""
 
 
 def bench_pretrain(

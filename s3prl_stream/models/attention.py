@@ -34,17 +34,17 @@ def self_attention(mixed_BF3ND: Tensor, bias: Tensor, dropout: float) -> Tensor:
     """softmax(query key' / sqrt(D) + bias) value, with dropout on the softmax.
 
     Args:
-        mixed_BF3ND: queries, keys and values [B, F, 3, N, D].
+        mixed_BF3ND: queries, keys and values [B, F, 3, N, D]; in bfloat16 the products are too, but not the softmax.
         bias: [B, 1, 1, F], added to the scores; it gets no gradient.
         dropout: 0 to below 1; what is drawn follows from torch's generator of the CPU or of the device.
 
     Returns:
         [B, F, N, D].
     """
-    on_cpu = mixed_BF3ND.device.type == "cpu" and mixed_BF3ND.dtype == torch.float32
+    on_cpu = mixed_BF3ND.device.type == "cpu" and mixed_BF3ND.dtype in (torch.float32, torch.bfloat16)
     if dropout and on_cpu and mixed_BF3ND.shape[1] >= WORTH_IT_FRAMES and not torch.compiler.is_compiling():
         seed = int(torch.randint(2**62, ()))
-        attended: Tensor = _ByHeads.apply(mixed_BF3ND, bias, dropout, seed)  # type: ignore[no-untyped-call]
+        attended: Tensor = _ByHeads.apply(mixed_BF3ND, bias.to(mixed_BF3ND.dtype), dropout, seed)  # type: ignore[no-untyped-call]
         return attended
     query, key, value = mixed_BF3ND.permute(2, 0, 3, 1, 4)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout).transpose(1, 2)
@@ -59,7 +59,7 @@ class _ByHeads(torch.autograd.Function):
         _, _, value = mixed.permute(2, 0, 3, 1, 4)
         attended_BFND = mixed.new_empty(batch, frames, heads, size)
         for place, weights, kept in _weights(mixed, bias, dropout, seed):
-            attended_BFND.transpose(1, 2)[place] = torch.bmm(_times(weights, kept), value[place])
+            attended_BFND.transpose(1, 2)[place] = torch.bmm(_times(weights, kept).to(mixed.dtype), value[place])
         return attended_BFND.mul_(_scale_of_kept(dropout))
 
     @staticmethod
@@ -71,9 +71,9 @@ class _ByHeads(torch.autograd.Function):
         grad_attended_BNFD = (grad_attended * _scale_of_kept(ctx.dropout)).transpose(1, 2)
         for place, weights, kept in _weights(mixed, bias, ctx.dropout, ctx.seed):
             grad = grad_attended_BNFD[place]
-            grad_value[place] = torch.bmm(_times(weights, kept).transpose(1, 2), grad)
-            grad_weights = _times(torch.bmm(grad, value[place].transpose(1, 2)), kept)
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32)
+            grad_value[place] = torch.bmm(_times(weights, kept).to(mixed.dtype).transpose(1, 2), grad)
+            grad_weights = _times(torch.bmm(grad, value[place].transpose(1, 2)).float(), kept)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, torch.float32).to(mixed.dtype)
             scale = query.shape[-1] ** -0.5
             grad_query[place] = torch.bmm(grad_scores, key[place]).mul_(scale)
             grad_key[place] = torch.bmm(grad_scores.transpose(1, 2), query[place]).mul_(scale)
@@ -92,7 +92,7 @@ def _weights(
         for first in range(0, heads, at_once):
             place = (row, slice(first, min(first + at_once, heads)))
             scores = torch.baddbmm(bias[row], query[place], key[place].transpose(1, 2), alpha=size**-0.5)
-            yield place, torch.softmax(scores, dim=-1), _kept(dice, tuple(scores.shape), dropout)
+            yield place, torch.softmax(scores.float(), dim=-1), _kept(dice, tuple(scores.shape), dropout)
 
 
 def _kept(dice: np.random.SFC64, shape: tuple[int, ...], dropout: float) -> Bools:

@@ -50,6 +50,16 @@ def test_numbers_are_those_of_the_formula(heads_at_once: int, monkeypatch: pytes
     torch.testing.assert_close(gradient, wanted_gradient, atol=1e-5, rtol=1e-4)
 
 
+def test_in_bfloat16_it_is_the_same_but_for_the_rounding() -> None:
+    mixed, bias = mixed_and_bias()
+    wanted, wanted_gradient = attended_and_gradient(mixed, bias, DROPOUT)
+    with torch.autocast("cpu", torch.bfloat16):
+        attended, gradient = attended_and_gradient(mixed.bfloat16(), bias, DROPOUT)
+    assert attended.dtype == torch.bfloat16
+    torch.testing.assert_close(attended.float(), wanted, atol=0.02, rtol=0.03)
+    torch.testing.assert_close(gradient.float(), wanted_gradient, atol=0.02, rtol=0.1)
+
+
 def test_as_much_is_dropped_as_asked_and_by_the_seed_alone() -> None:
     mixed, bias = mixed_and_bias()
     with torch.no_grad():
