@@ -45,9 +45,9 @@ def test_the_table_has_a_row_for_each_kind_and_the_layer_chosen_by_validation(to
     assert tool.markdown({"digit": answer, "drink": answer}).splitlines() == [
         "| features | digit | drink |",
         "| --- | --- | --- |",
-        "| chance | 10.0% | 10.0% |",
-        "| logmel80 | 50.0% +- 0.0% | 50.0% +- 0.0% |",
-        "| tera | 75.0% +- 1.2% | 75.0% +- 1.2% |",
+        "| chance | 10.0 % | 10.0 % |",
+        "| logmel80 | 50.0 % +- 0.0 % | 50.0 % +- 0.0 % |",
+        "| tera | 75.0 % +- 1.2 % | 75.0 % +- 1.2 % |",
     ]
 
 
