@@ -79,6 +79,7 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
         "s3prl_stream, int16": measured(0.09, None),
         "files + DataLoader": measured(0.2, {"why_not": "reads no store"}),
         "webdataset": measured(0.05, {**asked, "requests_per_hour": 5.0, "resumed": {}}),
+        "HF datasets": measured(0.3, asked, padding=0.2, resumed_2_workers={"twice": 0, "lost": 128}),
     }
     bare = {decoder: spread(0.3) for decoder in compare.FLOORS}
     found = {
@@ -100,6 +101,8 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
     assert rows["webdataset"][13:] == ["**5**", "**64.0**", "no resume: all of it", "-"]
     assert rows["files + DataLoader"][13:] == ["reads no store", "-", "-", "-"]
     text = " ".join(lines)
+    assert "HF datasets: its shuffle buffer is not in its state." in text
+    assert "Lhotse" not in text
     assert "Ours is 2.00 of the smallest peer's (webdataset)" in text
     assert lines[-1] == (
         "Ahead of us: webdataset in over dr_flac, CPU s/h (it reads without checksums); webdataset in h/s, 0 workers; "

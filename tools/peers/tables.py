@@ -22,6 +22,11 @@ WHY_AHEAD = {
     "MB an hour": "ours has read manifest and index too",
 }
 """Column -> why a peer may be ahead of us in it."""
+WHY_NOT_WHOLE = {
+    "Lhotse Shar": "with workers the sampler lives in them, and there is no state to ask for",
+    "HF datasets": "its shuffle buffer is not in its state",
+}
+"""Loader -> why clips are lost or come twice after a resume."""
 
 
 def section(found: dict[str, Any]) -> str:
@@ -47,8 +52,17 @@ Read again: what a process with an empty disk fetches beyond the clips that are 
     tables = [_costs(loaders), _waste(loaders), _store(loaders)]
     first, second, third = (_rows(*table) for table in tables)
     ahead = "; ".join(one for table in tables for one in _ahead(*table))
+    not_whole = "; ".join(
+        f"{name}: {why}" for name, why in WHY_NOT_WHOLE.items() if _is_not_whole(loaders.get(name, {}))
+    )
+    waste += f" {not_whole}." if not_whole else ""
     parts = ["### Beside other loaders", about, first, waste, second, store, third]
     return "\n\n".join([*parts, *([f"Ahead of us: {ahead}."] if ahead else [])])
+
+
+def _is_not_whole(one: dict[str, Any]) -> bool:
+    resumed = [one.get(f"resumed_{workers}_workers", {}) for workers in (0, 2)]
+    return any(ledger.get("twice") or ledger.get("lost") for ledger in resumed)
 
 
 def _ahead(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
