@@ -54,7 +54,7 @@ def _case(what: str, folder: Path, recordings: Path, s3prl_python: str, rounds: 
     tools, (ours, theirs) = Path(__file__).resolve().parent, PAIRS[what]
     sides = [
         _begin([sys.executable, str(tools / "bench_ours.py"), str(folder), str(threads)]),
-        _begin([s3prl_python, str(tools / "bench_s3prl.py"), str(recordings), str(threads)]),
+        _begin([s3prl_python, str(tools / "bench_s3prl.py"), str(recordings.resolve()), str(threads)]),
     ]
     if "data" in ours:  # what is imported at the first clip
         for side, case in zip(sides, (ours, theirs), strict=True):
