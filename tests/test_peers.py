@@ -52,6 +52,10 @@ def test_figures_of_known_batches() -> None:
     assert found["filled"] == pytest.approx(5 / 6)
     assert found["repeated_pairs"] == 0.5
     assert compare.ledger(["a1", "a1", "b1"], about) == {"twice": 1, "lost": 2}
+    two_epochs = ["a1", "b1", "a1", "a2", "b2", "a2", "b1", "b2"]
+    assert compare.ledger(two_epochs, about) == {"twice": 0, "lost": 0}
+    assert compare.ledger([*two_epochs[:-1], "a1"], about) == {"twice": 1, "lost": 1}
+    assert compare.ledger(two_epochs[:-1], about) == {"twice": 3, "lost": 0}
 
 
 def test_every_loader_of_the_table_is_there() -> None:

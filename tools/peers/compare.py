@@ -130,9 +130,9 @@ def delivered(
         state = work / name / f"state-{workers}"
         half = run(python, "half", name, work, "dr_flac", workers, str(state), packed=packed)
         rest = run(python, "rest", name, work, "dr_flac", workers, str(state), packed=packed)
-        # a loader without an end is asked for what is left of the epoch, no more
-        keys = half["keys"] + rest["keys"][: len(clips) - len(half["keys"])]
-        found[f"resumed_{workers}_workers"] = ledger(keys, clips) | {"state_bytes": half["state_bytes"]}
+        found[f"resumed_{workers}_workers"] = ledger(half["keys"] + rest["keys"], clips) | {
+            "state_bytes": half["state_bytes"]
+        }
         if workers == 0:
             before = {clips[key][2] for key in half["keys"]}
             found["resumed_0_workers"]["decoded_again"] = sum(one in before for one in rest["decoded_before_first"])
@@ -153,9 +153,17 @@ def asked_of_store(
 
 
 def ledger(keys: Sequence[str], clips: dict[str, Any]) -> dict[str, int]:
-    """Clips of an epoch that came twice, and those that did not come."""
+    """Clips of an epoch that came twice, and those that did not come.
+
+    Where whole epochs came, each clip is due once in each: Energon goes on with a second one after a resume, and its
+    workers begin that one by one.
+    """
     counts = Counter(keys)
-    return {"twice": sum(count - 1 for count in counts.values()), "lost": len(clips.keys() - counts.keys())}
+    due = len(keys) // len(clips) if keys and len(keys) % len(clips) == 0 else 1
+    return {
+        "twice": sum(max(counts[key] - due, 0) for key in clips),
+        "lost": sum(max(due - counts[key], 0) for key in clips),
+    }
 
 
 def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int, int]]) -> dict[str, float]:

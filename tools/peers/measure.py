@@ -90,12 +90,14 @@ def order(peer: Peer) -> dict[str, Any]:
 def first_half(peer: Peer, state_file: Path) -> dict[str, Any]:
     """Batches until half of the clips are handed over, then the state."""
     handed: list[str] = []
+    state = None
     for batch in peer.batches(0):
         handed += batch.keys
         if len(handed) >= peer.num_clips / 2:
+            state = peer.state()  # here: behind the loop, the loader has been told to end
             break
-    state_file.write_bytes(pickle.dumps(peer.state()))
-    return {"keys": handed, "state_bytes": len(json.dumps(peer.state(), default=str))}
+    state_file.write_bytes(pickle.dumps(state))
+    return {"keys": handed, "state_bytes": len(json.dumps(state, default=str))}
 
 
 def second_half(peer: Peer, state_file: Path) -> dict[str, Any]:

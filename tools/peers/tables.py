@@ -23,7 +23,7 @@ WHY_AHEAD = {
 }
 """Column -> why a peer may be ahead of us in it."""
 WHY_NOT_WHOLE = {
-    "Lhotse Shar": "with workers the sampler lives in them, and there is no state to ask for",
+    "Lhotse Shar": "with workers the sampler lives in them, there is no state to ask for, and the epoch begins anew",
     "HF datasets": "its shuffle buffer is not in its state",
 }
 """Loader -> why clips are lost or come twice after a resume."""
