@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,12 +33,14 @@ WHY_NOT_WHOLE = {
 def section(found: dict[str, Any]) -> str:
     """Markdown: date, machine and versions, then three tables. The best of each column is bold, whoever it is."""
     bare = {name: f"{one['median']:.2f}" for name, one in found["bare_decode_cpu_s_per_hour"].items()}
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in {"Python": found["python"], **found["versions"]}.items()
+    )
     loaders: Loaders = found["loaders"]
     about = f"""\
 `tools/bench peers` on {found["date"]}, commit {found["commit"]}, {found["machine"]}: {found["clips"]} clips,
 {found["hours"]:.2f} h of FLAC, {found["rounds"]} rounds in turns: median (smallest to largest), the best bold.
-Python {found["python"]}, {versions}.
+{textwrap.fill(versions + ".", 120)}
 Batches of 240 s of padded audio, or as many clips as fill them on average; one thread of OpenMP each.
 
 CPU seconds an audio hour over bare decoding to the same type: {bare["dr_flac"]} by dr_flac to float32, which all but
@@ -70,7 +73,8 @@ def _ahead(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
     found = []
     for title, *cells in columns:
         best = [name for name, cell in zip(names, cells, strict=True) if cell.startswith("**")]
-        if best and not any(name.startswith(OURS) for name in best):
+        ours = [cell for name, cell in zip(names, cells, strict=True) if name.startswith(OURS)]
+        if best and set(ours) != {"-"} and not any(name.startswith(OURS) for name in best):
             why = f" ({WHY_AHEAD[title]})" if title in WHY_AHEAD else ""
             found.append(f"{', '.join(best)} in {title}{why}")
     return found
