@@ -63,6 +63,7 @@ def test_second_setup_does_nothing_from_any_folder(checkout: Path, tmp_path: Pat
     assert done.stdout == f"setup: .venv is ready (Python {sys.version.split()[0]})\n"
 
 
+@pytest.mark.slow
 def test_a_changed_setup_py_installs_again(checkout: Path, tmp_path: Path) -> None:
     (checkout / "setup.py").write_text("raise SystemExit('this setup.py cannot be installed')\n")
     done = run(checkout / "tools/setup", cwd=tmp_path, PIP_NO_INDEX="1", UV_OFFLINE="1")

@@ -52,6 +52,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @in_child
 def test_a_web_server_is_verified_like_a_disk(tmp_path: Path) -> None:
     whole = fresh_set(tmp_path)

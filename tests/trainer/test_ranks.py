@@ -40,8 +40,7 @@ def assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_the_losses_of_tera_are_those_of_one_rank(runs: Path, world_size: int) -> None:
+def assert_the_losses_of_tera_are_those_of_one_rank(runs: Path, world_size: int) -> None:
     assert_close(runs / "tera-1", runs / f"tera-{world_size}")
     valid, alone = (
         [line["valid_loss"] for line in read_lines(runs / name / "metrics.jsonl")]
@@ -52,14 +51,13 @@ def test_the_losses_of_tera_are_those_of_one_rank(runs: Path, world_size: int) -
     assert read_settings(runs / f"tera-{world_size}")["ranks"] == world_size
 
 
-def test_another_number_of_ranks_goes_on(runs: Path) -> None:
+def assert_another_number_of_ranks_goes_on(runs: Path) -> None:
     assert_close(runs / "tera-1", runs / "tera-2-then-1")
     (receipt,) = read_lines(runs / "tera-2-then-1" / "resumes.jsonl")
     assert (receipt["before"]["ranks"], receipt["now"]["ranks"]) == (2, 1)
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_an_end_that_does_not_come_out_even(runs: Path, world_size: int) -> None:
+def assert_an_end_that_does_not_come_out_even_is_the_same(runs: Path, world_size: int) -> None:
     """The last update has fewer batches; ranks that have none take part. Batch norms do not see each other, but their
     running means, which only evaluation uses, are averaged."""
     one, other = (read_losses(runs / f"levels-{size}") for size in (1, world_size))
@@ -68,13 +66,18 @@ def test_an_end_that_does_not_come_out_even(runs: Path, world_size: int) -> None
     assert len(one) > 2
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_a_rank_without_memory_costs_the_update_of_all(runs: Path, world_size: int) -> None:
+def assert_a_rank_without_memory_costs_the_update_of_all(runs: Path, world_size: int) -> None:
     left_out = [line.get("left_out") for line in read_losses(runs / f"greedy-{world_size}")]
     assert left_out == ["memory was exhausted", None]
 
 
-def test_the_first_rank_alone_writes(runs: Path) -> None:
+def test_worlds(runs: Path) -> None:
+    """One test, since its runs are made once for all of it, and tests of one file go to several processes."""
+    for world_size in (2, 4):
+        assert_the_losses_of_tera_are_those_of_one_rank(runs, world_size)
+        assert_an_end_that_does_not_come_out_even_is_the_same(runs, world_size)
+    assert_another_number_of_ranks_goes_on(runs)
     for world_size in (1, 2, 4):
+        assert_a_rank_without_memory_costs_the_update_of_all(runs, world_size)
         assert all(line["rank_sum"] == 0 for line in read_lines(runs / f"levels-{world_size}" / "metrics.jsonl"))
-    assert not (runs / "odd").exists()
+    assert not (runs / "odd").exists()  # the first rank alone writes
