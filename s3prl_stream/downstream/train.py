@@ -29,7 +29,7 @@ from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
-from s3prl_stream.trainer.checkpoint import write_json
+from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -143,6 +143,7 @@ def _train(
     hooks = []
     if parts.judged is not None:
         hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
+    before = list_checkpoints(run)
     result = train_loop(
         model,
         loader,
@@ -154,7 +155,7 @@ def _train(
         device=device,
         quiet=quiet,
     )
-    if ranks.is_first:
+    if ranks.is_first and list_checkpoints(run) != before:  # a run that was complete has not been loaded
         write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
     _tell_damaged(loader, quiet=quiet)
     unusable = {(one["set"], one["key"]) for one in loader.damaged}

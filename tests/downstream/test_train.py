@@ -235,6 +235,7 @@ def test_upstreams_are_frozen_unless_they_are_to_be_trained(tera: Path, tmp_path
     found = ss.evaluate(tmp_path / "frozen", classes(), upstream=ss.upstream(tera), device="cpu")
     assert sum(found.layer_weights) == pytest.approx(1.0)
     assert len(set(found.layer_weights)) == 3  # no longer equal
+    ss.train("ks", classes(), upstream=upstream, out=tmp_path / "frozen", **settings)  # complete: nothing to do
     assert json.loads((tmp_path / "frozen/layer_weights.json").read_text()) == pytest.approx(found.layer_weights)
 
     ss.train("ks", classes(), upstream=tera, out=tmp_path / "tuned", finetune=True, **settings)
