@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tool_modules import load_tool
 
 from s3prl_stream.recipes import find_recipe
 from s3prl_stream.settings import tomllib
@@ -17,14 +16,7 @@ from s3prl_stream.settings import tomllib
 
 @pytest.fixture(scope="module")
 def tool(repository: Path) -> Any:
-    loader = SourceFileLoader("probe_table", str(repository / "tools" / "probe_table"))
-    spec = spec_from_loader("probe_table", loader)
-    assert spec is not None
-    module, path, writes = module_from_spec(spec), list(sys.path), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # tools/ has no __pycache__
-    loader.exec_module(module)
-    sys.path[:], sys.dont_write_bytecode = path, writes
-    return module
+    return load_tool(repository, "probe_table")
 
 
 def test_its_settings_are_those_of_the_recipes(repository: Path) -> None:

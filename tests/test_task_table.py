@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from downstream.synthetic import PITCHES, RATE, tone
+from tool_modules import load_tool
 
 import s3prl_stream as ss
 from s3prl_stream.cli import build_parser
@@ -22,14 +21,7 @@ from s3prl_stream.settings import tomllib
 
 @pytest.fixture(scope="module")
 def tool(repository: Path) -> Any:
-    loader = SourceFileLoader("task_table", str(repository / "tools" / "task_table"))
-    spec = spec_from_loader("task_table", loader)
-    assert spec is not None
-    module, path, writes = module_from_spec(spec), list(sys.path), sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # tools/ has no __pycache__
-    loader.exec_module(module)
-    sys.path[:], sys.dont_write_bytecode = path, writes
-    return module
+    return load_tool(repository, "task_table")
 
 
 def test_its_options_are_those_of_sweep(repository: Path) -> None:

@@ -3,7 +3,6 @@ gone on with on one."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -12,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from integration.servers import Rgw
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+
+from elastic.demo import kill_all
 
 from s3prl_stream.recipes.run_folder import read_settings
 from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
@@ -59,18 +61,6 @@ def start(words: list[str], environment: dict[str, str], *, num_ranks: int) -> s
     return subprocess.Popen(
         [sys.executable, *torchrun, "-m", "s3prl_stream", *words], env=environment, start_new_session=True
     )
-
-
-def kill_all(process: subprocess.Popen[bytes]) -> int:
-    """SIGKILL to torchrun, its ranks (each in a session of its own) and their workers; returns how many they were."""
-    parent = psutil.Process(process.pid)
-    doomed = [parent, *parent.children(recursive=True)]
-    for one in doomed:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    psutil.wait_procs(doomed[1:], timeout=20)
-    return len(doomed)
 
 
 @pytest.mark.timeout(900)
