@@ -1,7 +1,7 @@
 """Start-up memory of the plan: bounded, and flat in the number of clips.
 
 The full size (80 000 shards, 100 M clips) takes 7 minutes and 2.6 GB to make: `tools/bench plan` measures it, and
-ARCHITECTURE.md has the numbers.
+docs/measured.md has the numbers.
 """
 
 from __future__ import annotations
