@@ -30,6 +30,7 @@ class BatchMemory:
 
     def __init__(self) -> None:
         self._free: deque[bytearray] = deque(maxlen=MOST_KEPT)
+        self._in_use: set[int] = set()  # addresses
 
     def __reduce__(self) -> tuple[type[BatchMemory], tuple[()]]:
         return BatchMemory, ()
@@ -49,6 +50,10 @@ class BatchMemory:
         sizes = [size for length in lengths for size in (length, longest - length)]
         return list(map(Row, torch.from_numpy(memory).split_with_sizes(sizes)[::2], arrays))
 
+    def owns(self, tensor: torch.Tensor) -> bool:
+        """True of a tensor in memory that this has given."""
+        return tensor.untyped_storage().data_ptr() in self._in_use
+
     def _take(self, num_bytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         try:
             memory = self._free.pop()  # the last one is the most likely to be in a cache
@@ -57,5 +62,11 @@ class BatchMemory:
         if len(memory) < num_bytes:
             memory = bytearray(num_bytes + num_bytes // 8)  # batches are of nearly the same size: the next one fits
         array = np.frombuffer(memory, dtype=np.uint8)  # what all tensors and views will hold on to
-        weakref.finalize(array, self._free.append, memory).atexit = False
+        address = array.ctypes.data
+        self._in_use.add(address)
+        weakref.finalize(array, self._take_back, address, memory).atexit = False
         return array[:num_bytes]
+
+    def _take_back(self, address: int, memory: bytearray) -> None:
+        self._in_use.discard(address)
+        self._free.append(memory)

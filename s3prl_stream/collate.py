@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from s3prl_stream.batch_memory import BatchMemory
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Batch, Sample
 
@@ -30,7 +31,12 @@ _TORCH_TYPES = {
 }
 
 
-def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping[str, str] | None = None) -> Batch:
+def collate(
+    samples: Sequence[Sample],
+    batch_index: int = 0,
+    known_keys: Mapping[str, str] | None = None,
+    memory: BatchMemory | None = None,
+) -> Batch:
     """Pad and stack.
 
     Tensors and arrays [X, ...] become `name` [B, longest, ...], zero-padded, with `name_len` [B] int64. Integers,
@@ -41,6 +47,7 @@ def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping
         samples: of one batch; may be empty.
         batch_index: global number of the batch.
         known_keys: types of the keys, so that an empty batch has its (empty) tensors too.
+        memory: tensors that lie in it as they do in the batch need no copy; of any others, the batch holds copies.
 
     Returns:
         The batch, with `batch_index` (int) and `weight` (float: 1.0, or 0.0 for a batch without samples).
@@ -59,20 +66,22 @@ def collate(samples: Sequence[Sample], batch_index: int = 0, known_keys: Mapping
             batch[name] = _stack(values)
         elif all(isinstance(value, torch.Tensor | np.ndarray) and value.ndim for value in values):
             tensors = [value if isinstance(value, torch.Tensor) else torch.as_tensor(value) for value in values]
-            batch[name], batch[f"{name}_len"] = _pad(name, tensors)
+            batch[name], batch[f"{name}_len"] = _pad(name, tensors, memory)
+            if memory is not None and memory.owns(batch[name]):
+                memory = None  # another key of the same tensors gets a copy
         else:
             batch[name] = _stack(list(map(_plain, values)))
     return batch
 
 
-def _pad(name: str, values: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(name: str, values: list[torch.Tensor], memory: BatchMemory | None) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = [value.shape[0] for value in values]
     shapes = {(value.shape[1:], value.dtype) for value in values}
     if len(shapes) > 1:
         raise UsageError(
             f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}"
         )
-    padded = _in_place(values, lengths)
+    padded = _in_place(values, lengths) if memory is not None and memory.owns(values[0]) else None
     if padded is None:
         rows = [value.numpy() for value in values]
         # numpy takes large arrays in huge pages and copies in this thread; torch.zeros costs five times the CPU here

@@ -43,7 +43,8 @@ _TURN_SECONDS = 5.0
 class Loader:
     """Batches of a chain for one rank.
 
-    Iterating again goes on after the last batch that was handed over; after a finite end it begins anew.
+    Iterating again goes on after the last batch that was handed over; after a finite end it begins anew. An iterator
+    that was begun before the newest one is refused when it is asked for more.
 
     Args:
         stream: a chain on a ShardStream.
@@ -116,12 +117,15 @@ class Loader:
         self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
+        self._newest: object = None  # iteration
 
     # ---- iterating -----------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
+            self._left_out = self._left_out.from_the_beginning()
+        self._newest = this = object()
         asked_at = perf_counter()
         while not self._finished:
             first = self._began_at = self._next_batch
@@ -129,14 +133,19 @@ class Loader:
             self._under_way.clear()
             with closing(self._view(first)) as planned, closing(self._built(planned)) as all_built:
                 for rounds, built in enumerate(all_built, start=1):
-                    self._next_batch = first + rounds * self.world_size
-                    self._count(self._under_way.popleft(), built)
                     self._waiting_seconds += perf_counter() - asked_at
                     batch = self._on_device(built.batch)
+                    self._next_batch = first + rounds * self.world_size
+                    self._count(self._under_way.popleft(), built)
                     handed_at = perf_counter()
                     yield batch
                     asked_at = perf_counter()
                     self._working_seconds += asked_at - handed_at
+                    if self._newest is not this:
+                        raise UsageError(
+                            "another iterator of this loader was begun and goes on from where this one stood; use one "
+                            "at a time, or a Loader for each."
+                        )
                     if self._left_out is not left_out:  # batches built ahead do not know of it: build them again
                         break
                 else:
@@ -292,7 +301,9 @@ class Loader:
         Raises:
             UsageError: no such batch has been handed over.
         """
-        handed = self._next_batch if after is None else after - self.rank + self.world_size
+        handed = self._next_batch
+        if after is not None:  # the first round of this iteration may begin at any rank's batch
+            handed = self._began_at + ((after - self._began_at) // self.world_size + 1) * self.world_size
         if not self._began_at <= handed <= self._next_batch:
             raise UsageError(f"state_dict: batch {after} is none of those handed over since {self._began_at}")
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
@@ -319,6 +330,7 @@ class Loader:
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = sorted({self._planner.start, cursor.anchor})
         self._left_out = cursor.left_out
+        self._end = None  # of a mix: it depends on the weights before, too
         self._finished = False
 
     # ---- leaving out ---------------------------------------------------------------------------
@@ -335,9 +347,9 @@ class Loader:
         if not 0 <= first_batch <= last_batch:
             raise UsageError(f"skip: {first_batch} to {last_batch} is no range of batches")
         begins = self._left_out.first_not_skipped(first_batch)
-        if begins <= last_batch and begins < self._next_batch:
+        if begins <= last_batch and begins < self._coming:
             raise UsageError(
-                f"skip: batch {begins} has been handed over, the next is {self._next_batch}. Skip from there on, or go "
+                f"skip: batch {begins} has been handed over, the next is {self._coming}. Skip from there on, or go "
                 "back to an older state."
             )
         if begins <= last_batch:
@@ -358,9 +370,14 @@ class Loader:
         shards = self._builder.root.shards
         new = [clip for clip in name_clips(shards, clips) if hash_of(*clip) not in self._left_out.excluded]
         if new:
-            left_out = self._left_out.exclude(new, self._next_batch)
+            left_out = self._left_out.exclude(new, self._coming)
             check_clips(shards, new)
             self._left_out = left_out
+
+    @property
+    def _coming(self) -> int:
+        """The batch that is handed over next: after a finite end the first."""
+        return 0 if self._finished else self._next_batch
 
     # ---- telling -------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class ShardStream(Root):
         self.damaged: list[dict[str, Any]] = []
         self._columns = self.shards.columns()
         self._read = ReadItem(shards=self.shards)
-        self._memory = BatchMemory()
+        self.memory = BatchMemory()
 
     def planner(self, stages: Sequence[Stage] = ()) -> Planner:
         """A planner of this stream; where stages stretch time, batches are smaller by as much as they may."""
@@ -240,7 +240,7 @@ class ShardStream(Root):
         """Rows of one array for the waveforms of a batch: decoded in place, they need no copy when collated."""
         if not stages or not isinstance(stages[0], LoadAudio) or not planned.items:
             return ()
-        return self._memory.rows([item.num_frames for item in planned.items], stages[0].dtype)
+        return self.memory.rows([item.num_frames for item in planned.items], stages[0].dtype)
 
     def planned(self, stages: Sequence[Stage] = ()) -> Iterator[PlannedBatch]:
         """Batches in order from the first; in a DataLoader worker, this worker's share of them."""
@@ -301,7 +301,7 @@ class BatchBuilder:
             samples = self.root.samples_of(planned, self.stages, damaged, clock) if planned.items else []
             clock.on_sample(-1)
             clock.enter("collate")
-            batch = collate(samples, planned.number, self.known_keys)
+            batch = collate(samples, planned.number, self.known_keys, self.root.memory)
             clock.leave()
         finally:
             self.place.numbers[BATCH] = -1

@@ -15,6 +15,7 @@ from streams import RATE, memory, row_hashes
 
 from s3prl_stream.batch_memory import MOST_KEPT, BatchMemory, Row
 from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.stage import root_of
 from s3prl_stream.stream import ShardStream
 
 
@@ -57,6 +58,19 @@ def test_memory_is_used_again_only_when_it_is_free(hold: str) -> None:
     assert address(pool.rows([900, 1000], "int16")) == first
 
 
+def test_it_knows_its_own() -> None:
+    pool, other = BatchMemory(), BatchMemory()
+    rows = pool.rows([4, 3], "int16")
+    kept = rows[1].tensor[1:]
+    assert pool.owns(rows[0].tensor)
+    assert pool.owns(kept)
+    assert not other.owns(kept)
+    assert not pool.owns(torch.zeros(4))
+    del rows, kept
+    gc.collect()
+    assert not pool._in_use
+
+
 def test_it_keeps_a_bounded_number_and_pickles_empty() -> None:
     pool = BatchMemory()
     many = [pool.rows([100], "int16") for _ in range(3 * MOST_KEPT)]
@@ -70,5 +84,8 @@ def test_batches_that_are_kept_do_not_change() -> None:
     """A consumer that keeps every batch, and one that lets go of each, are handed the same."""
     stream = ShardStream(memory(np.linspace(0.3, 3.0, 60)), max_batch_seconds=12.0).load_audio(sample_rate=RATE)
     kept = list(itertools.islice(Loader(stream), 60))
+    root = root_of(stream)
+    assert isinstance(root, ShardStream)
+    assert all(root.memory.owns(batch["wav"]) for batch in kept), "decoded in place"
     let_go = [row_hashes(batch) for batch in itertools.islice(Loader(stream), 60)]
     assert [row_hashes(batch) for batch in kept] == let_go

@@ -173,6 +173,20 @@ def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated(
     assert loader.state_dict()["left_out"]["skipped"] == [[3, 5], [7, 11]]
 
 
+def test_what_is_excluded_stays_out_when_a_finite_stream_begins_anew() -> None:
+    loader = ss.Loader(chain(epochs=1))
+    for _ in zip(range(SINCE), loader, strict=False):
+        pass
+    loader.exclude(EXCLUDED[:1])
+    list(loader)
+    loader.exclude(EXCLUDED[1:])
+    loader.skip(0, 1)
+    again = list(loader)
+    assert [batch["weight"] for batch in again[:3]] == [0.0, 0.0, 1.0]
+    assert not set(EXCLUDED) & {key for batch in again for key in batch["key"]}
+    assert [[row["key"] for row in loader.which(number)] for number in range(len(again))] == [b["key"] for b in again]
+
+
 def test_a_clip_that_is_not_there_is_an_error_and_nothing_changes() -> None:
     two = ShardSet([MemoryShards(clips([1.0] * 9), name=name) for name in ("one", "two")])
     loader = ss.Loader(ss.ShardStream(two).load_audio(sample_rate=RATE))

@@ -126,6 +126,18 @@ def test_a_consumer_that_fetches_ahead_says_what_it_has_done(ranks: int) -> None
             ahead.state_dict(after=99)
 
 
+@pytest.mark.parametrize("rank", range(4))
+def test_what_is_done_counts_from_where_the_ranks_began(rank: int) -> None:
+    """Five batches of one rank, then four ranks: the first round is 5 to 8, whoever has them."""
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    _, state = run(stream, 1, 0, rounds=5)
+    loader = ss.Loader(stream, rank=rank, world_size=4)
+    loader.load_state_dict(state)
+    for round_done, batch in enumerate(loader, start=1):
+        assert loader.state_dict(after=batch["batch_index"]) == loader.state_dict()
+        assert loader.state_dict()["next_batch"] == min(5 + 4 * round_done, len(ss.Loader(stream)))
+
+
 def test_the_state_is_small_json_and_the_same_on_every_rank() -> None:
     stream = chain(memory([2.0] * 60), block_samples=16)
     loaders = [ss.Loader(stream, rank=rank, world_size=3) for rank in range(3)]
@@ -153,6 +165,50 @@ def test_iteration_goes_on_and_begins_anew_after_the_end() -> None:
     rest = [delivered(batch) for batch in loader]
     assert first + rest == expected
     assert [delivered(batch) for batch in loader] == expected
+
+
+def test_an_iterator_is_refused_when_a_newer_one_has_begun() -> None:
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    for workers in (0, 1):
+        loader = ss.Loader(stream, num_workers=workers)
+        older, newer = iter(loader), iter(loader)
+        got = [next(older), next(older), next(newer)]
+        with pytest.raises(UsageError, match="another iterator of this loader was begun"):
+            next(older)
+        got += [next(newer)]
+        assert [batch["batch_index"] for batch in got] == [0, 1, 2, 3]
+        assert loader.state_dict()["next_batch"] == 4
+        del newer
+
+
+def test_a_state_that_is_loaded_in_the_middle_holds_from_the_next_batch_on() -> None:
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    expected = run(stream, 1, 0)[0]
+    loader = ss.Loader(stream)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    next(batches)
+    loader.load_state_dict(state)
+    assert [delivered(batch) for batch in batches] == expected[1:]
+
+
+def test_a_batch_that_never_left_the_loader_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    loader = ss.Loader(stream)
+    got = [next(iter(loader))["batch_index"]]
+
+    def out_of_memory(_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loader, "_on_device", out_of_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            next(iter(loader))
+    assert loader.state_dict()["next_batch"] == 1
+    got.append(next(iter(loader))["batch_index"])
+    assert got == [0, 1]
+    assert loader.hours_by_set["memory"] * 3600 == pytest.approx(20.0)
 
 
 def test_an_endless_stream_has_no_length_and_goes_on() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from streams import RATE, clips
 
 import s3prl_stream as ss
+from s3prl_stream.batch_memory import BatchMemory
 from s3prl_stream.collate import collate
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
@@ -74,13 +75,24 @@ def test_resampled_batches_are_padded_with_zeros(sample_rate: int, dtype: str) -
 
 
 def test_a_batch_of_rows_decoded_in_place_is_not_copied() -> None:
-    memory = torch.zeros(2, 8)
-    rows = memory.unbind()
-    rows[0][:] = 1
-    rows[1][:5] = 2
-    batch = collate([{"wav": rows[0]}, {"wav": rows[1][:5]}])
-    assert batch["wav"].data_ptr() == memory.data_ptr()
+    memory = BatchMemory()
+    rows = memory.rows([8, 5], "float32")
+    rows[0].array[:], rows[1].array[:] = 1, 2
+    batch = collate([{"wav": row.tensor, "clean": row.tensor} for row in rows], memory=memory)
+    assert batch["wav"].data_ptr() == rows[0].tensor.data_ptr()
     assert batch["wav_len"].tolist() == [8, 5]
+    batch["wav"] += 1
+    assert batch["clean"].tolist() == [[1.0] * 8, [2.0] * 5 + [0.0] * 3], "another key of the same rows is a copy"
+
+
+def test_what_is_done_to_a_batch_does_not_show_in_the_samples() -> None:
+    """One sample fills its memory as a row of a batch does."""
+    target = torch.arange(5)
+    loader = ss.Loader(ss.ShardStream({"a": {"wav": np.ones(9, np.float32), "target": target}}, epochs=2))
+    for batch in loader:
+        assert batch["target"].tolist() == [[0, 1, 2, 3, 4]]
+        batch["target"] += 1
+    assert target.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_metadata_may_be_called_row() -> None:

@@ -52,6 +52,8 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
         "anchor": {**anchor, "lanes": [list(lane) for lane in lanes]} if lanes else anchor,
         "identity": dict(identity),
     }
+    if (order := _order_that_counts(identity)) is not None:
+        state["order_of_sets"] = order
     known = [change for change in cursor.changes if change.first_batch <= cursor.anchor.batch]
     if known:
         state["mix"] = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
@@ -78,13 +80,15 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         )
     try:
         differences = list(_differences(state["identity"], identity))
+        if not differences:
+            differences = _other_order(state.get("order_of_sets"), identity)
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
         cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out, topology)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if differences:
         raise StateError("the cursor belongs to another stream: " + "; ".join(differences))
@@ -94,6 +98,27 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change when the batches do."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _order_that_counts(identity: Mapping[str, Any]) -> list[int] | None:
+    """The sets by their places in the order of their names; None: one set, or the batches do not depend on it.
+
+    The shards of sets without weights are shuffled together. A mix has a lane for each set, in their order.
+    """
+    names = list(identity["data"])
+    if len(names) < 2 or (identity["settings"]["shuffle"] and not identity["mixed"]):
+        return None
+    by_name = sorted(names)
+    return [by_name.index(name) for name in names]
+
+
+def _other_order(found: Sequence[int] | None, identity: Mapping[str, Any]) -> list[str]:
+    """What differs in the order of the sets, if that counts; older states do not say."""
+    if found is None or list(found) == _order_that_counts(identity):
+        return []
+    by_name = sorted(identity["data"])
+    was = ", ".join(by_name[place] for place in found)
+    return [f"the order of the sets was {was}, is {', '.join(identity['data'])}: give them in the order that was"]
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -51,6 +51,10 @@ class LeftOut(NamedTuple):
         new = {hash_of(set_name, key): since for set_name, key in clips}
         return self._replace(excluded={**new, **self.excluded})._checked()
 
+    def from_the_beginning(self) -> LeftOut:
+        """For a stream that begins anew: what is excluded is so from the first batch on."""
+        return self._replace(excluded=dict.fromkeys(self.excluded, 0))
+
     def first_not_skipped(self, batch: int) -> int:
         """The first batch from `batch` on that is not skipped."""
         for first, last in self.skipped:

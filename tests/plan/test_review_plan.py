@@ -15,6 +15,7 @@ from s3prl_stream.cli import main
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.plan.quality import measure
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import MAX_OPEN_FILES, LocalStore
 
 
@@ -73,6 +74,30 @@ def test_the_order_of_the_stages_belongs_to_the_stream() -> None:
     state = ss.Loader(begin.add_noise().norm_wav()).state_dict()
     with pytest.raises(StateError, match="order was"):
         ss.Loader(begin.norm_wav().add_noise()).load_state_dict(state)
+
+
+@pytest.mark.parametrize("settings", [{"shuffle": False}, {"epochs": None}, {}])
+def test_a_state_is_of_sets_in_their_order_where_that_counts(settings: dict[str, Any]) -> None:
+    members = [MemoryShards(clips([1.0 + n % 3 for n in range(20)], seed), name) for seed, name in enumerate("ba")]
+    weights = (0.5, 0.5) if "epochs" in settings else None
+
+    def loader(order: list[MemoryShards]) -> ss.Loader:
+        return ss.Loader(stream(ShardSet(order, weights), max_batch_seconds=5.0, **settings))
+
+    first = loader(members)
+    begun = iter(first)
+    for _ in range(5):
+        next(begun)
+    state = first.state_dict()
+    swapped = loader(members[::-1])
+    if settings:
+        with pytest.raises(StateError, match="the order of the sets was b, a, is a, b"):
+            swapped.load_state_dict(state)
+        del state["order_of_sets"]  # as of older states
+        loader(members).load_state_dict(state)
+    else:  # shards of all sets are shuffled together
+        swapped.load_state_dict(state)
+        assert [next(iter(swapped))["key"] for _ in range(5)] == [next(begun)["key"] for _ in range(5)]
 
 
 @pytest.mark.parametrize("missing", ["anchor", "next_batch", "identity", "plan_version"])
