@@ -15,7 +15,8 @@ from typing import IO, Any, NoReturn
 from torch.utils.data import get_worker_info
 
 from s3prl_stream.errors import ChainError, SampleError, ShardError, UsageError
-from s3prl_stream.pipes.stage import Root, Source, Stage, run_batch
+from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.pipes.stage import Root, Source, Stage
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.braces import find_tars

@@ -15,7 +15,8 @@ from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
 from s3prl_stream.pipes.load_audio import LoadAudio
-from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, run_batch, stages_of
+from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, stages_of
 from s3prl_stream.pipes.tail import split_at_device
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Planner, view

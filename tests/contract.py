@@ -18,7 +18,8 @@ from torch.utils.data import ChainDataset, DataLoader
 from s3prl_stream.errors import ChainError
 from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.outline import outline_of
-from s3prl_stream.pipes.stage import PlainSource, Stage
+from s3prl_stream.pipes.plain_source import PlainSource
+from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 
 TAGS = {"key", "epoch", "set", "identity"}

@@ -14,7 +14,8 @@ from streams import RATE, memory
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.pipes.stage import Stage, chained
+from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.trainer.losslog import read_losses
 

@@ -16,7 +16,8 @@ from streams import RATE, memory
 import s3prl_stream as ss
 from s3prl_stream.errors import StreamError, StuckLoader, UsageError
 from s3prl_stream.one_thread import OneThread, result_within
-from s3prl_stream.pipes.stage import Source, Stage, chained
+from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.memory import MemoryShards

@@ -12,12 +12,13 @@ import torch
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.load_audio import INT16_SCALE
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import rms
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of, rms_of_rows
 from s3prl_stream.pipes.s3prl_arguments import NOISE_REFUSED
-from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
 

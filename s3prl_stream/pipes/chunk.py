@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import check_rate, identity_of_piece, piece_of
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, stages_of
+from s3prl_stream.pipes.stage import Samples, Source, Stage, stages_of
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
 TAILS = ("keep", "drop", "merge")

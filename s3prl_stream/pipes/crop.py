@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import check_rate, piece_of
 from s3prl_stream.pipes.s3prl_arguments import CROP_REFUSED
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
 

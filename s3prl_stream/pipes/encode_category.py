@@ -9,8 +9,9 @@ import torch
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
+from s3prl_stream.pipes.chained import Alias, chained
 from s3prl_stream.pipes.s3prl_arguments import CATEGORY_REFUSED
-from s3prl_stream.pipes.stage import Alias, Samples, Source, Stage, chained, root_of
+from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
 from s3prl_stream.sample import Sample
 
 FROM_DATA: Alias = ("categories", {True: None})

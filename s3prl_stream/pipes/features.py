@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.kaldi import (
     HOP_SAMPLES,
     NUM_BINS,
@@ -34,7 +35,7 @@ from s3prl_stream.pipes.kaldi import (
     too_short,
 )
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
-from s3prl_stream.pipes.stage import Source, chained, stages_of
+from s3prl_stream.pipes.stage import Source, stages_of
 from s3prl_stream.sample import Batch, Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]

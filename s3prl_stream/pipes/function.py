@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.kinds import as_tensor
+from s3prl_stream.pipes.plain_source import PlainSource
+from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.sequential import SequentialDataPipe
-from s3prl_stream.pipes.stage import PlainSource, Stage, as_tensor, run_batch, stages_of
+from s3prl_stream.pipes.stage import Stage, stages_of
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import Sample
 

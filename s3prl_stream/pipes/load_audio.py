@@ -13,11 +13,12 @@ import torch
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of
+from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
 from s3prl_stream.sample import TEXT_KEYS, Sample
 
 INT16_SCALE = np.float32(1 / 32768)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.layout import FEATURES
 from s3prl_stream.shards.npy import decode_features

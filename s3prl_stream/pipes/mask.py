@@ -20,9 +20,9 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
 from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments
-from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
 Ints: TypeAlias = npt.NDArray[np.int64]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
-from s3prl_stream.pipes.stage import chained
 from s3prl_stream.sample import Batch, Sample
 
 KINDS = {"wav2vec2": 0.65, "hubert": 0.8}

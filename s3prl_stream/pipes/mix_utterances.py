@@ -15,8 +15,9 @@ import torch
 
 from s3prl_stream.hashing import hash64, key_hash
 from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.norm_wav import rms
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]

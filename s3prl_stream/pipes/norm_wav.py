@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, rms_of_rows
 from s3prl_stream.pipes.s3prl_arguments import NORM_REFUSED
-from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.load_audio import INT16_SCALE
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Source, Stage
 from s3prl_stream.sample import Sample
 
 

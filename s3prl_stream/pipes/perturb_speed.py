@@ -11,10 +11,11 @@ import torch
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import change_speed
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.sox_effects import scaled_segments
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample
 
 

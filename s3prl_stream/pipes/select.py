@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
-from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
 ALWAYS = ("key", "set", "epoch", "identity", "batch_index", "slot", "draws")

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, keeps_length, stretch_of
 from s3prl_stream.pipes.segments import Segments, as_segments
-from s3prl_stream.pipes.stage import Samples, Stage, chained
+from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import TEXT_KEYS, Sample
 
 CUTTING = frozenset({"trim", "silence"})

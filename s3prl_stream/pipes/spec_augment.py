@@ -18,8 +18,9 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
-from s3prl_stream.pipes.stage import Samples, chained
+from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
 F32: TypeAlias = npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""The stage contract: what a pipe is, how pipes are bound into a chain, and the one way a chain is run.
+"""The stage contract: what a pipe is, and how pipes are bound into a chain.
 
 A stage is its configuration. `stage(source)` and `source.name(**config)` bind a copy of it to a source, so one
 stage object can serve two chains. Each declares the keys it takes and provides; a chain that does not fit is
@@ -8,34 +8,24 @@ refused when it is built. This is the only file that imports torch's IterDataPip
 from __future__ import annotations
 
 import copy
-import difflib
-import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset, IterDataPipe, get_worker_info
+from torch.utils.data import IterDataPipe
 
-from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.key_names import emit_under_names, renamed
-from s3prl_stream.pipes.outline import Outline, outline_of
-from s3prl_stream.pipes.s3prl_arguments import Translate
-from s3prl_stream.rng import identity, sample_rng
+from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.chained_methods import ChainedMethods
+from s3prl_stream.pipes.key_names import renamed
+from s3prl_stream.pipes.kinds import UNTYPED, fits
+from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.rng import sample_rng
 from s3prl_stream.sample import Sample
-from s3prl_stream.timing import StageClock
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from s3prl_stream.pipes.lexicon import Lexicon
-    from s3prl_stream.pipes.noise_bank import NoiseBank
-    from s3prl_stream.pipes.rooms import RirBank
-    from s3prl_stream.pipes.tokenizers import Tokenizer
-
-_UNTYPED = ("any", "nested")
 
 USUAL_GIVERS = {
     "wav": "load_audio",
@@ -46,18 +36,12 @@ USUAL_GIVERS = {
 }
 """Key -> the stage to think of where it is missing."""
 
-DamageHandler = Callable[[Sample, SampleError], None]
-
 Samples: TypeAlias = Iterable[Sample] | Mapping[str, Sample]
 """What a chain can begin with: a list, another loader's pipe, any iterable of samples, or {key: sample}."""
 
 
-class Source(IterDataPipe[Sample]):
-    """Anything a stage can be bound to. Iterating it yields samples (flat dicts).
-
-    The chained methods below are registered with torch by `@chained` and only declared here, so that type
-    checkers and editors see them; a test compares them with the constructors.
-    """
+class Source(ChainedMethods, IterDataPipe[Sample]):
+    """Anything a stage can be bound to. Iterating it yields samples (flat dicts)."""
 
     splits: bool = False
     """True if samples may come out that are only a piece of an utterance, so that its text no longer fits them."""
@@ -83,58 +67,6 @@ class Source(IterDataPipe[Sample]):
     def collate(self) -> Source:  # type: ignore[override]  # torch's own is a table entry, see `chained`
         """Padded batches for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`."""
         return root_of(self).collated(self)
-
-    if TYPE_CHECKING:
-        # fmt: off
-        def load_audio(self, *, sample_rate: int | None = 16_000, dtype: str = "float32",
-                       channel: str | int = "first", sox_effects: Sequence[Sequence[str | float]] | None = None,
-                       crop_segment: bool = False) -> Stage: ...
-        def load_feat(self, *, layer: int | None = None, dtype: str = "float32") -> Stage: ...
-        def norm_wav(self, *, target_db: float = -25.0) -> Stage: ...
-        def add_noise(self, *, noise: str | NoiseBank = "gaussian", snr: Sequence[float] | float = (3.0, 20.0),
-                      prob: float = 1.0, voices: Sequence[int] | int = 1) -> Stage: ...
-        def reverberate(self, *, rooms: str | RirBank = "simulated", rt60: Sequence[float] | float = (0.2, 0.8),
-                        drr_db: Sequence[float] | float = (0.0, 15.0), max_seconds: float = 2.0,
-                        prob: float = 1.0) -> Stage: ...
-        def random_gain(self, *, gain_db: Sequence[float] | float = (-6.0, 6.0), prob: float = 1.0) -> Stage: ...
-        def perturb_speed(self, *, factors: Sequence[float] = (0.9, 1.0, 1.1), prob: float = 1.0) -> Stage: ...
-        def mix_utterances(self, *, ratio_db: Sequence[float] | float = (-5.0, 5.0), max_share: float = 0.5,
-                           prob: float = 0.2) -> Stage: ...
-        def spec_augment(self, *, freq_width: Sequence[int] = (0, 50), freq_masks: int = 4,
-                         time_width: Sequence[int] = (0, 40), time_masks: int = 2, max_time_share: float = 1.0,
-                         warp_frames: int = 5, fill: str = "zero", prob: float = 1.0) -> Stage: ...
-        def on(self, device: str = "cuda") -> Stage: ...
-        def record_draws(self) -> Stage: ...
-        def sox_effects(self, effects: Sequence[Sequence[Any]], *, prob: float = 1.0) -> Stage: ...
-        def chunk(self, *, min_seconds: float = 2.5, max_seconds: float | None = None,
-                  step_seconds: float | None = None, tail: str = "keep", tokens: str = "drop",
-                  sample_rate: int | None = None) -> Stage: ...
-        def chunk_frames(self, *, min_frames: int = 2000, max_frames: int | None = None,
-                         step_frames: int | None = None, hop_samples: int = 160, tail: str = "keep",
-                         tokens: str = "drop", sample_rate: int | None = None) -> Stage: ...
-        def crop(self, max_seconds: float | None = None, *, sample_rate: int | None = None) -> Stage: ...
-        def tokenize(self, tokenizer: Tokenizer | None = None, *, train_tokenizer: bool = False,
-                     vocab_type: str = "character", vocab_size: int | None = None, text: str | None = None,
-                     tags: str | None = None, eos: bool = True, max_unknown_share: float = 0.5) -> Stage: ...
-        def phonemize(self, lexicon: Lexicon, *, tokenizer: Tokenizer | None = None, text: str | None = None,
-                      eos: bool = True, unknown: str = "refuse") -> Stage: ...
-        def encode_category(self, label: str = "label", *, categories: Iterable[Any] | None = None) -> Stage: ...
-        def encode_categories(self, labels: str | Sequence[str] = "labels", *,
-                              categories: Sequence[Iterable[Any]] | None = None) -> Stage: ...
-        def encode_multilabel(self, labels: str = "labels", *, categories: Iterable[Any] | None = None) -> Stage: ...
-        def tag_frames(self, *, columns: str = "recording", categories: Iterable[Any] | None = None,
-                       num_labels: int | None = None, hop_samples: int = 160, like: str | None = None,
-                       sample_rate: int | None = None) -> Stage: ...
-        def select(self, output_keys: Mapping[str, str] | Sequence[str] = ()) -> Stage: ...
-        def features(self, kind: str = "logmel80", *, norm: str = "utterance", deltas: int = 0,
-                     feat_name: str = "feat") -> Stage: ...
-        def mask(self, kind: str = "tera", *, legacy: bool = False, time_share: float = 0.15,
-                 span_frames: int = 7, band_share: float | None = None, overlap: bool = True,
-                 noise_prob: float = 0.0) -> Stage: ...
-        def mask_spans(self, kind: str = "wav2vec2", *, prob: float | None = None, span_frames: int = 10,
-                       min_spans: int = 2, like: str | None = None) -> Stage: ...
-        def shift(self, n_future: int = 5) -> Stage: ...
-        # fmt: on
 
 
 class Stage(Source):
@@ -233,7 +165,11 @@ class Stage(Source):
             raise ChainError(
                 f"{type(self).__name__}: {source!r} is not a source of samples; settings are given by name.{hint}"
             )
-        self.source = source if isinstance(source, Source) else PlainSource(source)
+        if not isinstance(source, Source):
+            from s3prl_stream.pipes.plain_source import PlainSource  # a root, so it is built on this file
+
+            source = PlainSource(source)
+        self.source = source
         earlier = sum(type(stage) is type(self) for stage in stages_of(self.source))
         self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
         self._check_takes(self.source)
@@ -257,7 +193,7 @@ class Stage(Source):
                     f"{type(source).__name__} gives: {', '.join(sorted(known))}."
                     + (f" Put .{giver_name}() before it?" if giver_name is not None else "")
                 )
-            if not _fits(known[key], wanted):
+            if not fits(known[key], wanted):
                 giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
                 raise ChainError(
                     f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
@@ -334,7 +270,7 @@ class Stage(Source):
         parts = []
         for verb, kinds in (("takes", self.takes), ("gives", self.provides)):
             if kinds:
-                parts.append(f"{verb} {', '.join(k if v in _UNTYPED else f'{k} {v}' for k, v in kinds.items())}")
+                parts.append(f"{verb} {', '.join(k if v in UNTYPED else f'{k} {v}' for k, v in kinds.items())}")
         if self.removes:
             parts.append(f"drops {', '.join(sorted(self.removes))}")
         return "; ".join(parts)
@@ -395,192 +331,6 @@ class Root(Source):
         raise ChainError(f"a {chain!r} has no planned batches: begin the chain with ShardStream(samples)")
 
 
-class PlainSource(Root):
-    """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
-
-    A sample without a key (nor WebDataset's "__key__") gets its position as key. A dict {key: sample} is a list of
-    samples with keys. Numeric numpy arrays become tensors (of the same memory where possible), so stages see no other
-    kind of array.
-
-    The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
-    to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
-    dict is divided among them by position, a torch IterableDataset divides itself, and anything else is refused
-    there, since every worker would yield all of it.
-    """
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-        self.epoch = 0
-        self._fixed_epoch: int | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Fix the epoch of every iteration from now on."""
-        self._fixed_epoch = epoch
-
-    def known_keys(self) -> Mapping[str, str] | None:
-        """Of a list or dict: the keys of its first sample, with the types of its arrays."""
-        if isinstance(self.samples, Mapping):
-            first: Any = next(iter(self.samples.values()), None)
-        else:
-            first = self.samples[0] if isinstance(self.samples, Sequence) and self.samples else None
-        if not isinstance(first, Mapping):
-            return None
-        tags = dict.fromkeys(("key", "epoch", "set", "identity"), "any")
-        return {**tags, **{key: _kind_of(value) for key, value in first.items()}}
-
-    def __iter__(self) -> Iterator[Sample]:
-        return self.run(())
-
-    def __len__(self) -> int:
-        return len(self.samples)  # type: ignore[arg-type]
-
-    def __repr__(self) -> str:
-        return f"{type(self.samples).__name__} of samples"
-
-    def column(self, name: str) -> Iterator[Any]:
-        """Of a list or a dict."""
-        if not isinstance(self.samples, Sequence | Mapping):
-            return super().column(name)
-        return (sample.get(name) for sample in self._with_keys())
-
-    def outlines(self) -> Iterator[Outline]:
-        """Of a list or a dict."""
-        if not isinstance(self.samples, Sequence | Mapping):
-            return super().outlines()
-        epoch = self._next_epoch()
-        return (outline_of(self._tagged(i, sample, epoch)) for i, sample in enumerate(self._with_keys()))
-
-    def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
-        """Samples in the source's own order; a damaged one raises."""
-        epoch = self._next_epoch()
-        self.epoch += 1
-        clock = StageClock()
-        this_worker, num_workers = self._share_of_worker()
-        for position, sample in enumerate(self._with_keys()):
-            if position % num_workers != this_worker:
-                continue
-            if not isinstance(sample, Mapping):
-                raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
-            yield from _through(stages, self._tagged(position, sample, epoch), clock)
-
-    def _next_epoch(self) -> int:
-        return self.epoch if self._fixed_epoch is None else self._fixed_epoch
-
-    def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
-        key = str(sample.get("key", sample.get("__key__", position)))
-        name = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
-        tensors = {key: as_tensor(value) for key, value in sample.items()}
-        return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
-
-    def _share_of_worker(self) -> tuple[int, int]:
-        """Which of how many equal shares of the positions this process yields."""
-        worker = get_worker_info()
-        if worker is None or worker.num_workers == 1 or isinstance(self.samples, IterableDataset):
-            return 0, 1
-        if not isinstance(self.samples, Sequence | Mapping):
-            raise UsageError(
-                f"a {type(self.samples).__name__} cannot be divided among {worker.num_workers} DataLoader workers: "
-                "each would yield all of it. Make it a list or a torch IterableDataset, or use num_workers=0."
-            )
-        return worker.id, worker.num_workers
-
-    def _with_keys(self) -> Iterator[Sample]:
-        if not isinstance(self.samples, Mapping):
-            yield from self.samples
-            return
-        for key, sample in self.samples.items():
-            yield {"key": key, **sample}
-
-
-StageType = TypeVar("StageType", bound=type[Stage])
-
-
-Alias: TypeAlias = str | tuple[str, Mapping[Any, Any]]
-"""Our name of a parameter, or our name and {its value in S3PRL: ours}."""
-
-
-def chained(
-    name: str,
-    *,
-    aliases: Mapping[str, Alias] | None = None,
-    key_names: Mapping[str, str] | None = None,
-    refused: Mapping[str, str] | None = None,
-    translate: Translate = dict,
-) -> Callable[[StageType], StageType]:
-    """Class decorator: makes the stage available as `source.name(**config)`.
-
-    Args:
-        name: the functional name.
-        aliases: S3PRL's name of a parameter -> ours. Both are accepted by the constructor and by the chained call.
-        key_names: a parameter, such as "wav_name", -> the key of this stage that it gives another name to ("wav"), so
-            that the stage works on keys of another name.
-        refused: S3PRL's name of a parameter that has no meaning here -> what to do instead.
-        translate: of arguments that are more than other names; before all the others.
-    """
-
-    def register(cls: StageType) -> StageType:
-        cls.name_parameters = dict(key_names or {})
-        cls.__init__ = _accepting(  # type: ignore[method-assign]
-            cls.__init__, aliases or {}, cls.name_parameters, refused or {}, translate
-        )
-        if IterDataPipe.functions.get(name, cls).__module__ != cls.__module__:
-            raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
-        cls.functional_name = name
-
-        def bind(source: Source, *arguments: Any, **config: Any) -> Stage:
-            if len(arguments) > (cls.positional is not None):
-                raise UsageError(f".{name}(): settings are given by name, as in .{name}({next(iter(config), 'x')}=...)")
-            if arguments and cls.positional is not None:
-                config = {cls.positional: arguments[0], **config}
-            return cls(**config)(source)
-
-        bind.__module__, bind.__doc__ = cls.__module__, cls.__doc__
-        IterDataPipe.register_function(name, bind)
-        return cls
-
-    return register
-
-
-def _accepting(
-    init: Callable[..., None],
-    aliases: Mapping[str, Alias],
-    key_names: Mapping[str, str],
-    refused: Mapping[str, str],
-    translate: Translate,
-) -> Callable[..., None]:
-    """The constructor `init` with more names for its parameters; its signature stays as it is written."""
-    parameters = inspect.signature(init).parameters
-
-    @functools.wraps(init)
-    def init_with_more_names(self: Stage, *arguments: Any, **config: Any) -> None:
-        stage = type(self).__name__
-        settings: dict[str, Any] = {}
-        config = translate(config)
-        for given, value in config.items():
-            if given in refused:
-                raise UsageError(f"{stage}: {given} of S3PRL has no meaning here: {refused[given]}.")
-            alias = aliases.get(given, given)
-            name, values = (alias, None) if isinstance(alias, str) else alias
-            if name in settings or (name != given and name in config):
-                raise UsageError(f"{stage}: {given} is another name of {name}; give one of them")
-            if values is not None and value not in values:
-                raise UsageError(f"{stage}: {given}={value!r} has no meaning here; say it by {name}")
-            if name not in key_names and name not in parameters:
-                near = difflib.get_close_matches(name, [*parameters, *aliases, *key_names], 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                known = ", ".join(p for p in parameters if p not in ("self", "source"))
-                raise UsageError(f"{stage} has no parameter {given!r}{hint} It has: {known or 'none'}.")
-            settings[name] = value if values is None else values[value]
-        names = {key_names[name]: settings.pop(name) for name in list(settings) if name in key_names}
-        self.names = {key: name for key, name in names.items() if key != name}
-        try:
-            init(self, *arguments, **settings)
-        except TypeError as error:  # a setting that is missing, or of a type that cannot be compared
-            raise UsageError(f"{stage}: {str(error).replace(f'{stage}.__init__() ', '')}") from error
-
-    return init_with_more_names
-
-
 def stages_of(source: Source | None) -> list[Stage]:
     """The stages of a chain in the order of the data."""
     stages: list[Stage] = []
@@ -609,88 +359,9 @@ def chain_fingerprint(stages: Sequence[Stage]) -> str:
     return hashlib.blake2b("\n".join(s.describe() for s in stages).encode(), digest_size=8).hexdigest()
 
 
-def run_batch(
-    stages: Sequence[Stage],
-    samples: Iterable[Sample],
-    on_damage: DamageHandler,
-    clock: StageClock | None = None,
-) -> list[Sample]:
-    """Run the samples of one planned batch through bound stages; a damaged sample costs itself alone.
-
-    Args:
-        stages: root first.
-        samples: may raise nothing; reading is a stage's work.
-        on_damage: called with the sample as it came in and the SampleError.
-        clock: told when each stage begins and ends.
-    """
-    clock = StageClock() if clock is None else clock
-    done = list(samples)
-    position = 0
-    while position < len(stages):
-        if stages[position].scope == "batch":
-            clock.on_sample(-1)
-            clock.enter(stages[position].stage_id)
-            done = list(stages[position].emit_batch(done))
-            clock.leave()
-            position += 1
-            continue
-        group = stages[position : _end_of_sample_scope(stages, position)]
-        position += len(group)
-        survivors: list[Sample] = []
-        for sample in done:
-            clock.on_sample(sample.get("slot", -1))
-            try:
-                survivors.extend(_through(group, sample, clock))
-            except SampleError as error:
-                on_damage(sample, error)
-        done = survivors
-    return done
-
-
-def _end_of_sample_scope(stages: Sequence[Stage], start: int) -> int:
-    return next((i for i in range(start, len(stages)) if stages[i].scope == "batch"), len(stages))
-
-
-def _through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list[Sample]:
-    samples = [sample]
-    for stage in stages:
-        if stage.scope == "batch":
-            raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
-        clock.enter(stage.stage_id)
-        if stage.names:
-            samples = [out for one in samples for out in emit_under_names(stage.emit, one, stage.names)]
-        else:
-            samples = [out for one in samples for out in stage.emit(one)]
-        clock.leave()
-    return samples
-
-
 def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
     for before in outlines:
         yield from stage.outline(before)
-
-
-def _fits(given: str, wanted: str) -> bool:
-    if given == "any" or wanted in _UNTYPED:
-        return True
-    given_dtype, _, given_dims = given.partition(" ")
-    wanted_dtypes, _, wanted_dims = wanted.partition(" ")
-    same_rank = given_dims.count(",") == wanted_dims.count(",") and bool(given_dims) == bool(wanted_dims)
-    return given_dtype in wanted_dtypes.split("|") and same_rank
-
-
-def _kind_of(value: Any) -> str:
-    """Of an array: its type as in `takes`, such as "float64 [?, ?]". Of anything else: "any"."""
-    if not hasattr(value, "dtype") or not hasattr(value, "ndim") or value.ndim == 0:
-        return "any"
-    return f"{str(value.dtype).removeprefix('torch.')} [{', '.join('?' * value.ndim)}]"
-
-
-def as_tensor(value: Any) -> Any:
-    """A numeric numpy array as a tensor, of the same memory where possible; anything else as it is."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        return value
-    return torch.from_numpy(np.require(value, requirements=["C", "W"]))
 
 
 def _describe(value: Any) -> str:

@@ -11,10 +11,11 @@ import torch
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.piece import check_rate
 from s3prl_stream.pipes.s3prl_arguments import TAGS_REFUSED
 from s3prl_stream.pipes.segments import Segments, as_segments, labels_of
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of
+from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
 from s3prl_stream.sample import Sample
 
 COLUMNS = ("recording", "all")

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
-from s3prl_stream.pipes.stage import Samples, Source, Stage, chained, root_of, stages_of
+from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of, stages_of
 from s3prl_stream.pipes.tokenizers import UNK_ID, CharacterTokenizer, Tokenizer, train_sentencepiece
 from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 from s3prl_stream.sample import TEXT_KEYS, Sample

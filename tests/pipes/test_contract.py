@@ -18,9 +18,8 @@ import pytest
 import soundfile
 
 from s3prl_stream import pipes
-from s3prl_stream.pipes import NoiseBank, RirBank
-from s3prl_stream.pipes import stage as stage_module
-from s3prl_stream.pipes.stage import Source, Stage
+from s3prl_stream.pipes import NoiseBank, RirBank, chained_methods
+from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.npy import encode_features
 from tests import contract
@@ -322,8 +321,8 @@ def test_promise_fails_on_a_stage_that_breaks_it() -> None:
 
 
 def _declared() -> dict[str, ast.FunctionDef]:
-    source = ast.parse(inspect.getsource(stage_module))
-    body = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == Source.__name__).body
+    source = ast.parse(inspect.getsource(chained_methods))
+    body = next(node for node in source.body if isinstance(node, ast.ClassDef)).body
     block = next(node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     return {node.name: node for node in block.body if isinstance(node, ast.FunctionDef)}
 

@@ -5,7 +5,8 @@ import torch
 
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes import AutoregressivePrediction
-from s3prl_stream.pipes.stage import run_batch, stages_of
+from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.pipes.stage import stages_of
 
 
 @pytest.mark.parametrize("n_future", [1, 5, 11])

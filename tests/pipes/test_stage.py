@@ -11,7 +11,10 @@ import torch
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.stage import PlainSource, Samples, Stage, chain_fingerprint, chained, run_batch, stages_of
+from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.plain_source import PlainSource
+from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.pipes.stage import Samples, Stage, chain_fingerprint, stages_of
 from s3prl_stream.sample import Sample
 
 

@@ -8,7 +8,8 @@ import torch
 import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NormWav, SlotTokenizer, train_sentencepiece
-from s3prl_stream.pipes.stage import run_batch, stages_of
+from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.pipes.stage import stages_of
 
 CHARACTERS = CharacterTokenizer()
 

@@ -1,0 +1,114 @@
+"""The root of a chain that stands alone, without a plan: whatever gives dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.kinds import as_tensor, kind_of
+from s3prl_stream.pipes.outline import Outline, outline_of
+from s3prl_stream.pipes.run_stages import through
+from s3prl_stream.pipes.stage import Root, Samples, Stage
+from s3prl_stream.rng import identity
+from s3prl_stream.sample import Sample
+from s3prl_stream.timing import StageClock
+
+
+class PlainSource(Root):
+    """A list, any iterable or another loader's pipe: samples come in its order, without plan or resume.
+
+    A sample without a key (nor WebDataset's "__key__") gets its position as key. A dict {key: sample} is a list of
+    samples with keys. Numeric numpy arrays become tensors (of the same memory where possible), so stages see no other
+    kind of array.
+
+    The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
+    to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
+    dict is divided among them by position, a torch IterableDataset divides itself, and anything else is refused
+    there, since every worker would yield all of it.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.epoch = 0
+        self._fixed_epoch: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the epoch of every iteration from now on."""
+        self._fixed_epoch = epoch
+
+    def known_keys(self) -> Mapping[str, str] | None:
+        """Of a list or dict: the keys of its first sample, with the types of its arrays."""
+        if isinstance(self.samples, Mapping):
+            first: Any = next(iter(self.samples.values()), None)
+        else:
+            first = self.samples[0] if isinstance(self.samples, Sequence) and self.samples else None
+        if not isinstance(first, Mapping):
+            return None
+        tags = dict.fromkeys(("key", "epoch", "set", "identity"), "any")
+        return {**tags, **{key: kind_of(value) for key, value in first.items()}}
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.run(())
+
+    def __len__(self) -> int:
+        return len(self.samples)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return f"{type(self.samples).__name__} of samples"
+
+    def column(self, name: str) -> Iterator[Any]:
+        """Of a list or a dict."""
+        if not isinstance(self.samples, Sequence | Mapping):
+            return super().column(name)
+        return (sample.get(name) for sample in self._with_keys())
+
+    def outlines(self) -> Iterator[Outline]:
+        """Of a list or a dict."""
+        if not isinstance(self.samples, Sequence | Mapping):
+            return super().outlines()
+        epoch = self._next_epoch()
+        return (outline_of(self._tagged(i, sample, epoch)) for i, sample in enumerate(self._with_keys()))
+
+    def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
+        """Samples in the source's own order; a damaged one raises."""
+        epoch = self._next_epoch()
+        self.epoch += 1
+        clock = StageClock()
+        this_worker, num_workers = self._share_of_worker()
+        for position, sample in enumerate(self._with_keys()):
+            if position % num_workers != this_worker:
+                continue
+            if not isinstance(sample, Mapping):
+                raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
+            yield from through(stages, self._tagged(position, sample, epoch), clock)
+
+    def _next_epoch(self) -> int:
+        return self.epoch if self._fixed_epoch is None else self._fixed_epoch
+
+    def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
+        key = str(sample.get("key", sample.get("__key__", position)))
+        name = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
+        tensors = {key: as_tensor(value) for key, value in sample.items()}
+        return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+
+    def _share_of_worker(self) -> tuple[int, int]:
+        """Which of how many equal shares of the positions this process yields."""
+        worker = get_worker_info()
+        if worker is None or worker.num_workers == 1 or isinstance(self.samples, IterableDataset):
+            return 0, 1
+        if not isinstance(self.samples, Sequence | Mapping):
+            raise UsageError(
+                f"a {type(self.samples).__name__} cannot be divided among {worker.num_workers} DataLoader workers: "
+                "each would yield all of it. Make it a list or a torch IterableDataset, or use num_workers=0."
+            )
+        return worker.id, worker.num_workers
+
+    def _with_keys(self) -> Iterator[Sample]:
+        if not isinstance(self.samples, Mapping):
+            yield from self.samples
+            return
+        for key, sample in self.samples.items():
+            yield {"key": key, **sample}
