@@ -16,7 +16,10 @@ from tool_modules import load_tool
 
 import s3prl_stream as ss
 from s3prl_stream.cli import build_parser
+from s3prl_stream.pipes.tokenizers import CharacterTokenizer
 from s3prl_stream.settings import tomllib
+from s3prl_stream.tasks import KINDS, Best, CtcText
+from s3prl_stream.tasks.ctc import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +33,50 @@ def test_its_options_are_those_of_sweep(repository: Path) -> None:
     for row in settings["rows"]:
         words = ["sweep", row["task"], *shlex.split(row["options"]), *shlex.split(settings["common"])]
         args = parser.parse_args([*words, "--upstream", settings["baseline"][row["features"]], "--out", "x"])
-        assert args.test_where is not None
+        assert (args.where, args.test_where, args.lr) == (None, None, None)  # these are the tool's
         assert (args.subset, args.seeds, args.noise[0]) == (["100%", "10%"], 3, "none")
     named = {row["task"] for row in settings["rows"]}
     assert named == {"ks", "sid", "er", "ic", "asv", "pr", "sd", "asr", "sf"}  # QbE is the tenth
+    assert {"scored_on", "chosen_on", "rates"} <= settings["defaults"].keys()
     assert settings["search"]["chosen_on"] != settings["search"]["scored_on"]
+
+
+def test_of_errors_the_lowest_is_best(tool: Any) -> None:
+    known = [one.best for one in KINDS.values() if isinstance(one.best, Best)]
+    tokenizer = CharacterTokenizer.from_texts(["ab"])
+    known += [CtcText(tokenizer=tokenizer, metrics=[name]).best for name in METRICS if name != "slot_value_cer"]
+    assert {one.name for one in known if one.kind == "lowest"} == tool.ERRORS
+    assert {"accuracy", "slot_type_f1"} <= {one.name for one in known}
+
+
+def test_a_rate_is_chosen_on_clips_that_are_neither_trained_on_nor_scored(
+    tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = []
+    for number in range(24):
+        letter, file = "abcd"[number % 4], tmp_path / f"{number:02d}.wav"
+        soundfile.write(file, 0.3 * tone(PITCHES[letter], 0.2 + 0.01 * number), RATE)
+        clips.append(ss.Utterance(key=file.stem, audio=file, label=letter, number=number))
+    ss.pack(clips, tmp_path / "set", num_workers=0)
+    words = ["ks", "--data", str(tmp_path / "set"), "--device", "cpu", "--steps", "30", "--upstream", "fbank80"]
+    words += ["--seeds", "2", "--subset", "100%", "50%", "--noise", "none", "gaussian"]
+    row = {"name": "tones", "scored_on": "number < 8", "chosen_on": "number < 16", "rates": [1e-7, 3e-2, 1e-1]}
+    assert tool.best_rate(row, words, tmp_path / "out") == 3e-2  # the first of equal ones
+    assert ", 0.03: 1.0000, 0.1: 1.0000" in capsys.readouterr().err
+    for rate in row["rates"]:
+        (cell,) = json.loads((tmp_path / f"out/rate-{rate:g}/sweep.json").read_text("utf-8"))["cells"]
+        assert cell["hours"] * 3600 == pytest.approx(sum(0.2 + 0.01 * number for number in range(16, 24)))
+        (file,) = Path(cell["run"]).glob("scores/*.json")
+        assert json.loads(file.read_text("utf-8"))["utterances"] == 8
+    assert tool.best_rate({**row, "rates": [0.5]}, words, tmp_path / "none") == 0.5  # nothing to choose
+    assert not (tmp_path / "none").exists()
 
 
 SMALL = """
 common = "--device cpu --seeds 2 --subset 100% 10% --noise none gaussian --snr 5 --steps 1 --set balance=False"
+[defaults]
+scored_on = "speaker == 'hugh'"
+chosen_on = "speaker == 'bruno'"
 [baseline]
 frames = "fbank"
 pooled = "fbank80"
@@ -46,7 +84,8 @@ pooled = "fbank80"
 name = "KS, sample"
 task = "ks"
 features = "pooled"
-options = '''--data "{set}" --label digit --test-where "speaker == 'hugh'"'''
+rates = [1e-3, 1e-2]
+options = '''--data "{set}" --label digit'''
 [search]
 name = "QbE"
 features = "pooled"
@@ -93,12 +132,13 @@ def test_the_whole_of_it_and_again(
         *(["KS, sample", "accuracy", name] for name in ("fbank80", "logmel80")),
         *(["QbE", "max_twv", name] for name in ("fbank80", "logmel80")),
     ]
-    rows = json.loads((tmp_path / "out/KS-sample/sweep.json").read_text("utf-8"))["rows"]
-    few = next(row for row in rows if row["settings"]["subset"] == "10%" and row["settings"]["upstream"] == "logmel80")
-    assert lines[3][5] == f"{few['mean']['accuracy']:.1%} +- {few['spread']['accuracy']:.1%}"
-    assert lines[5][3] == "1.000 (state 0)"  # each word is found
-    assert "12 of 12" not in shown.err  # 2 upstreams, 2 amounts, 2 noises, 2 seeds
-    assert "16 of 16" in shown.err
+    rows = json.loads((tmp_path / "out/KS-sample/logmel80/sweep.json").read_text("utf-8"))["rows"]
+    few = next(row for row in rows if row["settings"]["subset"] == "10%")
+    assert lines[3][3] in ("0.001", "0.01")
+    assert lines[3][6] == f"{few['mean']['accuracy']:.1%} +- {few['spread']['accuracy']:.1%}"
+    assert lines[5][4] == "1.000 (state 0)"  # each word is found
+    assert shown.err.count("8 of 8") == 2  # for each upstream: 2 amounts, 2 noises, 2 seeds
+    assert shown.err.count("1 of 1: ") == 4  # 2 upstreams, 2 rates
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("losses.jsonl")}
     assert tool.main() == 0
     assert capsys.readouterr().out == shown.out
