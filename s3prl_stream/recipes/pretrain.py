@@ -27,6 +27,7 @@ from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.losslog import open_lines
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.trainer.validate import mean_loss
 
@@ -263,7 +264,7 @@ class _RunBatches:
     def _keep_receipt(self) -> None:
         receipt = self.loader.receipt
         assert receipt is not None
-        with (self.run / RESUMES).open("a", encoding="utf-8") as file:
+        with open_lines(self.run / RESUMES) as file:
             file.write(json.dumps(receipt.as_dict()) + "\n")
         if not self.quiet:
             tqdm.write(f"{self.run}: {receipt}", file=sys.stderr)

@@ -3,7 +3,9 @@
     RUN/checkpoints/step-00000100/model.pt       weights
                                   training.pt    optimizer
                                   state.json     step, seconds of audio, cursor of the loader, settings of the run
-    RUN/best/step-00000060/                      the same without training.pt: the weights with the best figure so far
+    RUN/best/step-00000060/                      the same without training.pt: the weights with the best figure so far.
+                                                 The best before it stays until the next checkpoint: a run that goes
+                                                 on from the last one may never come to this.
 
 A checkpoint is written to a folder with another name, synced to disk and renamed: under its own name it is complete.
 Everything loads with `weights_only=True`. No generator is kept: each step seeds torch from (seed, step).
@@ -21,10 +23,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import StateError, StreamError, UsageError
 
 FOLDER = "checkpoints"
 BEST = "best"
+_UNFINISHED = ".unfinished-"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -38,25 +41,39 @@ class Checkpoint(NamedTuple):
     """None where nothing is to go on from here."""
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int, folder: str = FOLDER) -> Path:
-    """Write one checkpoint durably, then delete all but the newest `keep`; returns its folder."""
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, folder: str = FOLDER) -> Path:
+    """Write one checkpoint durably, then delete all but the newest `keep` (None: none); returns its folder.
+
+    Raises:
+        StreamError, OSError: it cannot be written; what there is of it is deleted.
+    """
     parent = run / folder
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / f"step-{checkpoint.state['step']:08d}"
-    unfinished = parent / f".unfinished-{final.name}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = parent / f"{_UNFINISHED}{final.name}"
+    _remove_unfinished(parent)
     unfinished.mkdir()
-    torch.save(checkpoint.weights, unfinished / "model.pt")
-    if checkpoint.optimizer is not None:
-        torch.save(checkpoint.optimizer, unfinished / "training.pt")
-    (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
-    for path in [*unfinished.iterdir(), unfinished]:
-        sync(path)
-    unfinished.rename(final)
+    try:
+        _save(checkpoint.weights, unfinished / "model.pt")
+        if checkpoint.optimizer is not None:
+            _save(checkpoint.optimizer, unfinished / "training.pt")
+        (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
+        for path in [*unfinished.iterdir(), unfinished]:
+            sync(path)
+        unfinished.rename(final)
+    except Exception:
+        _remove_unfinished(parent)
+        raise
     sync(parent)
+    if keep is not None:
+        keep_newest(run, keep, folder=folder)
+    return final
+
+
+def keep_newest(run: Path, keep: int, *, folder: str) -> None:
+    """Delete all checkpoints but the newest `keep`."""
     for old in list_checkpoints(run, folder=folder)[:-keep]:
         _remove(old)
-    return final
 
 
 def list_checkpoints(run: Path, *, folder: str = FOLDER) -> list[Path]:
@@ -119,7 +136,7 @@ def newest_checkpoint(run: Path, *, folder: str = FOLDER) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file durably and at once: a reader sees the old one or the new one."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
     unfinished.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
     sync(unfinished)
     unfinished.rename(path)
@@ -137,10 +154,24 @@ def sync(path: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Delete a checkpoint; a kill in the middle must not leave half of one under its name."""
-    doomed = folder.with_name(f".unfinished-{folder.name}")
+    doomed = folder.with_name(f"{_UNFINISHED}{folder.name}")
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """What a kill left half written or half deleted."""
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _save(value: Any, path: Path) -> None:
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # what torch makes of a write that fails
+        reason = str(error).splitlines()[0]
+        raise StreamError(f"{path}: cannot be written ({reason}). Is the disk full?") from error
 
 
 def _load(path: Path, device: torch.device) -> Any:

@@ -11,6 +11,7 @@ one step later.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +26,12 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
+from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.trainer.checkpoint import (
     BEST,
     Checkpoint,
     forget_after,
+    keep_newest,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
@@ -36,7 +39,7 @@ from s3prl_stream.trainer.checkpoint import (
 )
 from s3prl_stream.trainer.figures import LateFigures
 from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learning_rate, trained_parameters
-from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.ranks import Ranks, kept_buffers
 from s3prl_stream.trainer.record import DivergedError, Record, StepFigures, StepNote, finite
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.to_device import ToDevice
@@ -114,58 +117,64 @@ def train(
 
     Raises:
         DivergedError: `max_bad_steps` updates in a row had to be left out.
-        StateError: the checkpoint or the log of the run cannot be used.
+        StateError: the checkpoint or the log of the run cannot be used, or another process trains in its folder.
         UsageError: the batches end before the last step, or the ranks cannot share `update_batches`.
     """
     device, ranks = torch.device(device), Ranks()
     per_rank = ranks.share_of(settings.update_batches)
     run.mkdir(parents=True, exist_ok=True)
-    objective.to(device).train()
-    ranks.copy_from_first(objective)
-    optimizer = build_optimizer(objective, settings)
-    state = _resume(run, objective, optimizer, batches, settings, ranks, device)
-    first_step = step = int(state.get("step", 0))
-    if step >= settings.num_steps:
-        return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
+    with alone_in(run) if ranks.is_first else contextlib.nullcontext():
+        objective.to(device).train()
+        ranks.copy_from_first(objective)
+        optimizer = build_optimizer(objective, settings)
+        counted = kept_buffers(objective)
+        state = _resume(run, objective, optimizer, batches, settings, ranks, device)
+        first_step = step = int(state.get("step", 0))
+        if step >= settings.num_steps:
+            return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
 
-    late: LateFigures[StepNote] = LateFigures(device)
-    to_device = ToDevice(device)
-    with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
-        source = iter(batches)
-        while step < settings.num_steps:
-            step += 1
-            began = time.perf_counter()
-            update = _next(source, per_rank, step)
-            waited = time.perf_counter() - began
-            sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
-            sums = to_device({"sums": sums})["sums"]
-            rate = learning_rate(step, settings)
-            add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
-            figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
-            last = step == settings.num_steps
-            due = [hook for hook in hooks if last or step % hook.every == 0]
-            keep = last or step % settings.checkpoint_every == 0
-            arrived = late.put(StepNote(step, rate, waited), figures)
-            for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
-                record.take(note, StepFigures.of(numbers))
-            if due or keep:
-                ranks.average_buffers(objective)
-            for hook in due:
-                objective.eval()
-                found = hook.ask(step)
-                objective.train()
-                record.take_metrics(step, found)
-                if record.is_best(found) and ranks.is_first:
-                    best = Checkpoint({"step": step, **(notes or {}), "metrics": found}, objective.state_dict(), None)
-                    save_checkpoint(run, best, keep=1, folder=BEST)
-            if keep and ranks.is_first:
-                kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
-                checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
-                save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
-            if due or keep:
-                record.go_on()
-    hours = record.seconds / 3600
-    return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
+        late: LateFigures[StepNote] = LateFigures(device)
+        to_device = ToDevice(device)
+        with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
+            source = iter(batches)
+            while step < settings.num_steps:
+                step += 1
+                began = time.perf_counter()
+                update = _next(source, per_rank, step)
+                waited = time.perf_counter() - began
+                sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
+                sums = to_device({"sums": sums})["sums"]
+                rate = learning_rate(step, settings)
+                counts_before = [buffer.clone() for buffer in counted]
+                add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
+                figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
+                restore_unless(is_update(figures), counted, counts_before)
+                last = step == settings.num_steps
+                due = [hook for hook in hooks if last or step % hook.every == 0]
+                keep = last or step % settings.checkpoint_every == 0
+                arrived = late.put(StepNote(step, rate, waited), figures)
+                for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
+                    record.take(note, StepFigures.of(numbers))
+                if due or keep:
+                    ranks.average_buffers(objective)
+                for hook in due:
+                    objective.eval()
+                    found = hook.ask(step)
+                    objective.train()
+                    record.take_metrics(step, found)
+                    if record.is_best(found) and ranks.is_first:
+                        metrics = {name: finite(value) for name, value in found.items()}
+                        kept = {"step": step, **(notes or {}), "metrics": metrics}
+                        save_checkpoint(run, Checkpoint(kept, objective.state_dict(), None), keep=None, folder=BEST)
+                if keep and ranks.is_first:
+                    kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
+                    checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
+                    save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
+                    keep_newest(run, 1, folder=BEST)
+                if due or keep:
+                    record.go_on()
+        hours = record.seconds / 3600
+        return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
 
 
 def add_gradients(
@@ -224,11 +233,23 @@ def update_weights(
     num_elements = sums[1].clamp(min=1)
     loss = sums[0] / num_elements
     norm = nn.utils.get_total_norm(gradients).double() / num_elements
-    # momentum and decay would move the weights without any data
-    good = loss.isfinite() & norm.isfinite() & (sums[1] > 0) & (sums[2] == 0)
+    figures = torch.cat([torch.stack([loss, norm]), sums[1:]])
     torch._foreach_mul_(gradients, ((settings.clip_norm / (norm + 1e-6)).clamp(max=1.0) / num_elements).float())
-    apply_update(optimizer, rate=rate, left_out=~good)
-    return torch.cat([torch.stack([loss, norm]), sums[1:]])
+    apply_update(optimizer, rate=rate, left_out=~is_update(figures))
+    return figures
+
+
+def is_update(figures: Tensor) -> Tensor:
+    """Scalar bool on the device: False for an update that had better be left out, by what `update_weights` returns."""
+    # without any data momentum and decay would move the weights
+    return figures[:2].isfinite().all() & (figures[2] > 0) & (figures[3] == 0)
+
+
+def restore_unless(good: Tensor, buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Buffers as they were before, unless the update was good: a value that is not finite would stay in the statistics
+    of a batch norm for good."""
+    for buffer, old in zip(buffers, before, strict=True):
+        buffer.copy_(torch.where(good, buffer, old))
 
 
 def _resume(
@@ -253,6 +274,8 @@ def _resume(
         objective.load_state_dict(checkpoint.weights)
         optimizer.load_state_dict(checkpoint.optimizer or {})
         batches.load_state_dict(checkpoint.state["loader"])
+    if ranks.is_first and not list_checkpoints(run, folder=BEST):
+        return {**checkpoint.state, "best": None}  # nothing is kept of it: the next will be the best
     return checkpoint.state
 
 

@@ -6,9 +6,10 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from s3prl_stream.errors import StateError
+from s3prl_stream.trainer.checkpoint import sync
 
 NAME = "losses.jsonl"
 METRICS = "metrics.jsonl"
@@ -43,6 +44,7 @@ class StepLog:
             )
         unfinished = self.path.with_name(f".unfinished-{name}")
         unfinished.write_bytes(b"".join(kept))
+        sync(unfinished)
         unfinished.rename(self.path)
         self._file = self.path.open("a", encoding="utf-8")
 
@@ -60,6 +62,14 @@ class StepLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
+
+
+def open_lines(path: Path) -> TextIO:
+    """A file of lines to go on with; a last one that was cut, by a kill or a full disk, is dropped."""
+    content = path.read_bytes() if path.exists() else b""
+    if not content.endswith(b"\n"):
+        path.write_bytes(content[: content.rfind(b"\n") + 1])
+    return path.open("a", buffering=1, encoding="utf-8")
 
 
 def read_losses(run: Path) -> list[dict[str, Any]]:

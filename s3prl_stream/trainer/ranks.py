@@ -66,13 +66,8 @@ class Ranks:
             self._as_one(gradients, dist.all_reduce)
 
     def average_buffers(self, module: nn.Module) -> None:
-        """Give all ranks the mean of what batch norms have counted.
-
-        Of the buffers that a checkpoint keeps: others, such as positions of the longest clip so far, are each rank's
-        own, and may be of another size on each.
-        """
-        kept = module.state_dict(keep_vars=True)
-        floating = [buffer for name, buffer in module.named_buffers() if name in kept and buffer.is_floating_point()]
+        """Give all ranks the mean of what batch norms have counted."""
+        floating = [buffer for buffer in kept_buffers(module) if buffer.is_floating_point()]
         if self.world_size > 1 and floating:
             self._as_one(floating, dist.all_reduce)
             torch._foreach_div_(floating, float(self.world_size))
@@ -108,6 +103,15 @@ class Ranks:
         )
 
 
+def kept_buffers(module: nn.Module) -> list[Tensor]:
+    """The buffers that a checkpoint keeps: what batch norms have counted.
+
+    Others, such as positions of the longest clip so far, are each rank's own, and may be of another size on each.
+    """
+    kept = module.state_dict(keep_vars=True)
+    return [buffer for name, buffer in module.named_buffers() if name in kept]
+
+
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun has started, if it has; gives the device of this one.
@@ -121,7 +125,9 @@ def joined_ranks(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.index else None)
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield device
     finally:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError
-from s3prl_stream.trainer.losslog import METRICS, NAME, StepLog
+from s3prl_stream.trainer.losslog import METRICS, NAME, StepLog, open_lines
 from s3prl_stream.trainer.progress import Progress
 from s3prl_stream.trainer.settings import TrainSettings
 
@@ -82,7 +82,7 @@ class Record:
         self.best: float | None = state.get("best")
         self.loss = math.nan
         self.metrics: dict[str, float] = {}
-        self._bad_in_a_row = 0
+        self._bad_in_a_row = int(state.get("bad_in_a_row", 0))
         self._writes = writes
         self._quiet = quiet or not writes
         self._arrived_at = time.perf_counter()
@@ -92,7 +92,7 @@ class Record:
         if self._writes:
             self._losses = StepLog(self.run, NAME, last_step=self.step, every_step=True)
             self._metrics = StepLog(self.run, METRICS, last_step=self.step)
-            self._waits = (self.run / WAITS).open("a", buffering=1, encoding="utf-8")
+            self._waits = open_lines(self.run / WAITS)
             self._events = _events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
         self._arrived_at = time.perf_counter()
         return self
@@ -141,7 +141,7 @@ class Record:
             self._waits.write(json.dumps(times) + "\n")
             self._show_events(note.step, {"loss": self.loss, "lr": note.rate, "grad_norm": figures.norm})
             self._show_events(note.step, {"audio_hours_per_second": seconds / 3600 / max(took, 1e-9)})
-        if self._bad_in_a_row >= self.settings.max_bad_steps:
+        if bad and self._bad_in_a_row >= self.settings.max_bad_steps:
             raise DivergedError(
                 f"step {note.step}: {left_out} {self._bad_in_a_row} times in a row (learning rate {note.rate:.2e}, "
                 f"last loss {figures.loss}). {_ADVICE.get(str(left_out))} {self.run} holds the steps until the last "
@@ -176,7 +176,13 @@ class Record:
         if self._writes:
             self._losses.sync()
             self._metrics.sync()
-        return {"step": self.step, "seconds": self.seconds, "skipped": self.skipped, "best": self.best}
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "bad_in_a_row": self._bad_in_a_row,
+            "best": self.best,
+        }
 
     def _show_events(self, step: int, values: Mapping[str, float]) -> None:
         if self._events is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.trainer.checkpoint import (
     Checkpoint,
     list_checkpoints,
@@ -54,6 +56,29 @@ def test_a_failure_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         save_checkpoint(tmp_path, Checkpoint({"step": 2, "seconds": float("nan")}, {}, {}), keep=1)
     assert load_checkpoint(newest_checkpoint(tmp_path)).state["step"] == 1
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it; torch tells of both by a RuntimeError."""
+    big = Checkpoint({"step": 2}, {"w": torch.zeros(100_000)}, {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(StreamError, match=r"model\.pt: cannot be written .* Is the disk full\?"):
+            save_checkpoint(tmp_path, big, keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, was)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_what_a_kill_left_half_deleted_goes_with_the_next(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    (tmp_path / "checkpoints" / "step-00000001").rename(tmp_path / "checkpoints" / ".unfinished-step-00000001")
+    save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:

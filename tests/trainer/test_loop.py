@@ -6,6 +6,8 @@ import dataclasses
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch import nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
 from s3prl_stream.trainer.loop import DivergedError, Hook, TrainResult, TrainSettings, train
 from s3prl_stream.trainer.losslog import read_lines, read_losses
 
@@ -312,6 +314,100 @@ def test_a_best_checkpoint_that_the_run_has_not_come_to_is_forgotten(tmp_path: P
     with pytest.raises(StopHereError):
         with_hook(tmp_path, stop_at=10)  # goes on from 8
     assert list_checkpoints(tmp_path, folder=BEST) == []
+
+
+def test_the_best_before_the_newest_checkpoint_stays_until_there_is_another(tmp_path: Path) -> None:
+    """A run that goes on otherwise than before (batches skipped, more steps) may never do so well again."""
+    values = {5: 3.0, 10: 2.0, 15: 1.0, 20: 4.0}
+
+    def run(stop_at: int) -> None:
+        def ask(step: int) -> dict[str, float]:
+            if step == stop_at:
+                raise StopHereError
+            return {"error": values[step], "share": math.nan}
+
+        settings = dataclasses.replace(SETTINGS, best_by="error", checkpoint_every=10)
+        named = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}}
+        train(Regression(), Counted(), settings, run=tmp_path, hooks=[Hook(5, ask)], quiet=True, **named)
+
+    with pytest.raises(StopHereError):
+        run(20)  # best at 15, newest checkpoint at 10
+    values[15] = 5.0
+    run(0)
+    (best,) = list_checkpoints(tmp_path, folder=BEST)
+    assert (best.name, load_state(best)["metrics"]) == ("step-00000010", {"error": 2.0, "share": None})
+
+
+def test_the_best_is_looked_for_anew_where_none_is_left(tmp_path: Path) -> None:
+    with pytest.raises(StopHereError):
+        with_hook(tmp_path, stop_at=15)
+    shutil.rmtree(tmp_path / BEST)
+    with_hook(tmp_path)
+    assert [folder.name for folder in list_checkpoints(tmp_path, folder=BEST)] == ["step-00000015"]
+
+
+class Normed(Regression):
+    """With a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+
+
+def test_what_batch_norms_count_is_left_out_with_the_update(tmp_path: Path) -> None:
+    """Else a single value that is not finite would stay in the statistics for good."""
+    settings = dataclasses.replace(SETTINGS, num_steps=2, update_batches=2, max_bad_steps=2)
+    named = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}, "quiet": True}
+    bad, good = Normed(), Normed()
+    batches = Counted(sizes=(4,))
+    batches.batch = lambda number, draw=batches.batch: (  # type: ignore[method-assign]
+        {**draw(number), "x": draw(number)["x"] * float("inf")} if number == 3 else draw(number)
+    )
+    assert train(bad, batches, settings, run=tmp_path / "bad", **named).skipped_steps == 1
+    train(good, Counted(sizes=(4,)), dataclasses.replace(settings, num_steps=1), run=tmp_path / "good", **named)
+    kept = dict(bad.named_buffers())
+    assert {name: one.tolist() for name, one in good.named_buffers()} == {
+        name: one.tolist() for name, one in kept.items()
+    }
+    assert int(kept["net.0.num_batches_tracked"]) == 2
+
+
+def test_bad_steps_in_a_row_are_counted_across_a_resume(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, max_bad_steps=6, num_steps=30)
+    for _ in range(2):
+        with pytest.raises(DivergedError, match=r"step 9: .* 6 times in a row"):
+            run_once(tmp_path, settings, Counted(sizes=(4,), bad=tuple(range(3, 30))))
+
+
+def test_lines_go_on_behind_one_that_was_cut(tmp_path: Path) -> None:
+    run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=4))
+    with (tmp_path / "waits.jsonl").open("a") as file:
+        file.write('{"step": 5, "wai')
+    run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=6))
+    assert [line["step"] for line in read_lines(tmp_path / "waits.jsonl")] == [1, 2, 3, 4, 5, 6]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from s3prl_stream.trainer.alone import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
+    """Two would mix their logs, and neither could go on."""
+    run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=4))
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StateError, match=f"process {other.pid} .* works in this folder"):
+            run_once(tmp_path)
+        other.kill()
+    assert run_once(tmp_path).first_step == 4
 
 
 def test_events_for_tensorboard(tmp_path: Path) -> None:

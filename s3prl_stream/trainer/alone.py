@@ -1,0 +1,41 @@
+"""One process at a time in a folder: two would write into each other's files, and both runs were lost."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3prl_stream.errors import StateError
+
+_LOCK = ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is there.
+
+    The lock (of POSIX: it belongs to the process, not to those that it forks) ends with the process, however that ends.
+    Where a file system has no locks, nobody is kept out.
+
+    Raises:
+        StateError: another process holds it.
+    """
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise StateError(
+                f"{folder}: {file.read().strip() or 'another process'} works in this folder. Wait for it, end it, or "
+                "give another folder."
+            ) from None
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}")
+        file.flush()
+        yield
