@@ -15,6 +15,15 @@ def identity(*, seed: int, set_name: str, epoch: int, key: str, first_frame: int
     return f"{seed}/{epoch}/{first_frame}/{draw}/{set_name}/{key}"
 
 
+def is_identity(value: object) -> bool:
+    """Whether this is what `identity` made, with or without what stages have added for a piece."""
+    return (
+        isinstance(value, str)
+        and all(part.lstrip("-").isdigit() for part in value.split("/", 4)[:4])
+        and value.count("/") >= 5
+    )
+
+
 def sample_rng(sample_identity: str, stage: str) -> np.random.Generator:
     """A Philox generator for one sample in one stage.
 

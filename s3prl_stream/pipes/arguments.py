@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
 
 from s3prl_stream.errors import UsageError
 
 
 def probability(stage: str, prob: float) -> float:
     """A share, 0 to 1."""
-    if not isinstance(prob, int | float) or not 0.0 <= prob <= 1.0:
+    if not isinstance(prob, Real) or not 0.0 <= prob <= 1.0:
         raise UsageError(f"{stage}: prob={prob!r} is not between 0 and 1.")
     return float(prob)
 
@@ -19,8 +21,11 @@ def number_range(
     stage: str, name: str, value: Sequence[float] | float, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """One number, or (lowest, highest), each from `least` to `most`, as a pair."""
-    bounds = (value, value) if isinstance(value, int | float) else tuple(value)
-    numbers = len(bounds) == 2 and all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds)
+    # those of numpy are numbers too
+    bounds: tuple[Any, ...] = (
+        (value, value) if isinstance(value, Real) else tuple(value) if isinstance(value, Iterable) else ()
+    )
+    numbers = len(bounds) == 2 and all(isinstance(bound, Real) and math.isfinite(bound) for bound in bounds)
     if not numbers or not least <= bounds[0] <= bounds[1] <= most:
         limits = "" if (least, most) == (-math.inf, math.inf) else f" from {least:g} to {most:g}"
         raise UsageError(f"{stage}: {name}={value!r} is neither a number{limits} nor (lowest, highest) of such.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from s3prl_stream.errors import ChainError, UsageError
@@ -44,6 +44,10 @@ def chained(
         )
         if Source.functions.get(name, cls).__module__ != cls.__module__:
             raise ChainError(f"the functional name {name!r} is already taken in torch's table of pipes")
+        if hasattr(Stage, name):
+            raise ChainError(
+                f"the functional name {name!r} is already taken: every stage has an attribute of that name"
+            )
         cls.functional_name = name
 
         def bind(source: Source, *arguments: Any, **config: Any) -> Stage:
@@ -82,16 +86,17 @@ def _accepting(
             name, values = (alias, None) if isinstance(alias, str) else alias
             if name in settings or (name != given and name in config):
                 raise UsageError(f"{stage}: {given} is another name of {name}; give one of them")
-            if values is not None and value not in values:
+            if values is not None and not (isinstance(value, Hashable) and value in values):
                 raise UsageError(f"{stage}: {given}={value!r} has no meaning here; say it by {name}")
             if name not in key_names and name not in parameters:
                 near = difflib.get_close_matches(name, [*parameters, *aliases, *key_names], 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = f"; did you mean {near[0]!r}?" if near else "."
                 known = ", ".join(p for p in parameters if p not in ("self", "source"))
                 raise UsageError(f"{stage} has no parameter {given!r}{hint} It has: {known or 'none'}.")
             settings[name] = value if values is None else values[value]
         names = {key_names[name]: settings.pop(name) for name in list(settings) if name in key_names}
-        self.names = {key: name for key, name in names.items() if key != name}
+        # those of a subclass that calls this constructor of its parent are there already
+        self.names = {**self.names, **{key: name for key, name in names.items() if key != name}}
         try:
             init(self, *arguments, **settings)
         except TypeError as error:  # a setting that is missing, or of a type that cannot be compared

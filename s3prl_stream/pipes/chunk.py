@@ -7,6 +7,7 @@ chunks and to decode only what each needs, use the stream's own `chunk_seconds`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -165,10 +166,12 @@ class UnfoldChunkBySec(_Unfold):
         tokens: str = "drop",
         sample_rate: int | None = None,
     ) -> None:
-        if not min_seconds > 0.0:
-            raise UsageError(f"UnfoldChunkBySec: min_seconds={min_seconds!r} is not greater than 0.")
-        if max_seconds is not None and not max_seconds >= min_seconds:
-            raise UsageError(f"UnfoldChunkBySec: max_seconds={max_seconds!r} is less than min_seconds={min_seconds!r}.")
+        if not 0.0 < min_seconds < math.inf:
+            raise UsageError(f"UnfoldChunkBySec: min_seconds={min_seconds!r} is not a finite number greater than 0.")
+        if max_seconds is not None and not min_seconds <= max_seconds < math.inf:
+            raise UsageError(
+                f"UnfoldChunkBySec: max_seconds={max_seconds!r} is not from min_seconds={min_seconds!r} on."
+            )
         if step_seconds is not None and not 0.0 < step_seconds <= min_seconds:
             raise UsageError(
                 f"UnfoldChunkBySec: step_seconds={step_seconds!r} is not in (0, min_seconds={min_seconds!r}]: a longer "

@@ -6,6 +6,7 @@ A stage for decoded audio: to plan by the length of crops and to decode only wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from s3prl_stream.errors import UsageError
@@ -51,8 +52,10 @@ class RandomCrop(Stage):
     def __init__(
         self, source: Samples | None = None, *, max_seconds: float | None = None, sample_rate: int | None = None
     ) -> None:
-        if max_seconds is not None and not max_seconds > 0.0:
-            raise UsageError(f"RandomCrop: max_seconds={max_seconds!r} is not greater than 0.")
+        if max_seconds is not None and not 0.0 < max_seconds < math.inf:
+            raise UsageError(
+                f"RandomCrop: max_seconds={max_seconds!r} is neither seconds above 0 nor None (all of it)."
+            )
         check_rate("RandomCrop", sample_rate)
         self.max_seconds = None if max_seconds is None else float(max_seconds)
         self.sample_rate = sample_rate

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
 
-from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.kinds import as_tensor
-from s3prl_stream.pipes.plain_source import PlainSource
-from s3prl_stream.pipes.run_stages import run_batch
+from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.plain_source import PlainSource, tagged
+from s3prl_stream.pipes.run_stages import through
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.stage import Stage, stages_of
-from s3prl_stream.rng import identity
 from s3prl_stream.sample import Sample
+from s3prl_stream.timing import StageClock
 
 
 class SampleFunction:
@@ -27,12 +25,13 @@ class SampleFunction:
 
     Raises:
         ChainError: a stage may make several samples of one, or none, or looks at whole batches.
-        UsageError: when called with a sample that has neither "key" nor WebDataset's "__key__".
+        UsageError: a stage would learn from the data (give it categories= or tokenizer=); when called, a sample that
+            has neither "key" nor WebDataset's "__key__", or not what a stage takes.
         SampleError: when called with a sample that a stage cannot use.
     """
 
     def __init__(self, *stages: Stage | SequentialDataPipe, seed: int = 0, epoch: int = 0) -> None:
-        self.stages = stages_of(SequentialDataPipe(*stages)(PlainSource([])))
+        self.stages = stages_of(SequentialDataPipe(*stages)(PlainSource(iter(()))))
         self.seed = seed
         self.epoch = epoch
         for stage in self.stages:
@@ -50,13 +49,10 @@ class SampleFunction:
                 'a sample without "key": what is drawn for it must follow from a name of its own. Give it one, such as '
                 "its file's name. It has: " + ", ".join(map(str, sample))
             )
-        name = identity(seed=self.seed, set_name="", epoch=self.epoch, key=str(key), first_frame=0, draw=0)
-        tags = {"key": str(key), "epoch": self.epoch, "set": "", "identity": name}
-        (after,) = run_batch(
-            self.stages, [{**tags, **{key: as_tensor(value) for key, value in sample.items()}}], _raise
-        )
-        return after
-
-
-def _raise(_: Sample, error: SampleError) -> NoReturn:
-    raise error
+        made = through(self.stages, tagged(sample, str(key), seed=self.seed, epoch=self.epoch), StageClock())
+        if len(made) != 1:
+            raise ChainError(
+                f"{' > '.join(stage.stage_id for stage in self.stages)} made {len(made)} samples of {str(key)!r}, and "
+                "a function must make one: a stage that does not says keeps_count = False."
+            )
+        return made[0]

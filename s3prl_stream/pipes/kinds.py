@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,29 @@ def fits(given: str, wanted: str) -> bool:
     wanted_dtypes, _, wanted_dims = wanted.partition(" ")
     same_rank = given_dims.count(",") == wanted_dims.count(",") and bool(given_dims) == bool(wanted_dims)
     return given_dtype in wanted_dtypes.split("|") and same_rank
+
+
+def holds(value: Any, wanted: str) -> bool:
+    """Whether a value, as stages get it, is of this kind."""
+    if wanted in UNTYPED:
+        return True
+    dtypes, ndim = _parsed(wanted)
+    return isinstance(value, torch.Tensor) and value.dtype in dtypes and value.ndim == ndim
+
+
+@cache
+def _parsed(wanted: str) -> tuple[frozenset[torch.dtype], int]:
+    """(the types of an array of this kind, its number of dimensions)."""
+    dtypes, _, dims = wanted.partition(" ")
+    return frozenset(getattr(torch, name) for name in dtypes.split("|")), dims.count(",") + bool(dims)
+
+
+def told(value: Any) -> str:
+    """A value in an error: type and shape of an array, such as "float64 [2, 16000]", or what else it is."""
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        return f"a {type(value).__name__}"
+    array = "an array of numpy, " if isinstance(value, np.ndarray) else ""
+    return f"{array}{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
 def kind_of(value: Any) -> str:

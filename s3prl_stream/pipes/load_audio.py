@@ -15,6 +15,7 @@ from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
+from s3prl_stream.pipes.kinds import told
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
@@ -50,8 +51,8 @@ class Stretch(NamedTuple):
 class LoadAudio(Stage):
     """Decode each sample's audio: only the frames of its stretch.
 
-    In:     audio (bytes) with codec, first_frame, num_frames; or wav_path; or wav [T] (int16 or float) as it is;
-            start_sec, end_sec if crop_segment; segments, if there are.
+    In:     audio (bytes) with codec, first_frame, num_frames; or wav_path; or wav [T] or [T, channels] (int16, or
+            floats in [-1, 1]) as it is; start_sec, end_sec if crop_segment; segments, if there are.
     Out:    wav [T] float32 in [-1, 1) or int16; sample_rate (Hz). 1 -> 1. `audio` and `codec` go; `segments` are
             those of the stretch, from its beginning (`cut_segments`).
     Random: none, but for the effect "dither", by identity.
@@ -67,7 +68,7 @@ class LoadAudio(Stage):
             one that a sample lacks is the beginning or the end. False: all of it, whatever these keys say.
 
     Raises:
-        UsageError: an argument out of range, at construction.
+        UsageError: an argument out of range, at construction; later, a wav of another type or shape.
         ChainError: nothing before provides audio, at construction.
         SampleError: reason "decode", "read", "channel" or "range" (a segment outside of its recording); costs that
             sample alone.
@@ -163,10 +164,7 @@ class LoadAudio(Stage):
                 "crop_segment=True its segment would be loaded several times. Raise max_batch_seconds."
             )
         if "wav" in sample and "audio" not in sample:
-            wav = np.asarray(sample["wav"])
-            wav = wav[:, None] if wav.ndim == 1 else wav
-            if wav.dtype != np.int16:
-                wav = wav.astype(np.float32, copy=False)
+            wav = _array_of(sample)
             rate = int(sample.get("sample_rate", 16_000))
             if self.crop_segment:
                 stretch = _segment_of(sample, len(wav), rate)
@@ -225,6 +223,23 @@ def _read_file(sample: Sample) -> tuple[bytes, str]:
         return path.read_bytes(), path.suffix[1:].lower()
     except OSError as error:
         raise SampleError(f"{path}: cannot be read: {error.strerror}", reason="read") from None
+
+
+def _array_of(sample: Sample) -> npt.NDArray[Any]:
+    """The waveform that a sample has already: [frames, channels] int16 or float32."""
+    wav = np.asarray(sample["wav"])
+    if wav.ndim not in (1, 2) or (wav.dtype != np.int16 and wav.dtype.kind != "f"):
+        raise UsageError(
+            f"load_audio: sample {sample['key']!r} has {told(wav)} as 'wav'; expected int16, or floats in [-1, 1], [T] "
+            "or [T, channels]. Scale other integers to floats."
+        )
+    if wav.ndim == 2 and 0 < wav.shape[0] < wav.shape[1]:
+        raise UsageError(
+            f"load_audio: sample {sample['key']!r} has {told(wav)} as 'wav', which would be {wav.shape[1]} channels of "
+            f"{wav.shape[0]} samples; expected [T] or [T, channels]. Of torchaudio's [channels, T] give wav.T."
+        )
+    wav = wav[:, None] if wav.ndim == 1 else wav
+    return wav if wav.dtype == np.int16 else wav.astype(np.float32, copy=False)
 
 
 def _cut(wav: npt.NDArray[Any], stretch: Stretch) -> npt.NDArray[Any]:

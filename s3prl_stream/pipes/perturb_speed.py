@@ -5,7 +5,7 @@ Ko et al., "Audio augmentation for speech recognition", Interspeech 2015.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -45,7 +45,7 @@ class SpeedPerturbation(Stage):
     def __init__(
         self, source: Samples | None = None, *, factors: Sequence[float] = (0.9, 1.0, 1.1), prob: float = 1.0
     ) -> None:
-        if isinstance(factors, int | float) or not factors:
+        if not isinstance(factors, Iterable) or not len(factors):
             raise UsageError(f"perturb_speed: factors={factors!r} are no list of factors, such as (0.9, 1.0, 1.1)")
         self.factors = tuple(
             number_range("perturb_speed", "factors", factor, least=0.1, most=10)[0] for factor in factors

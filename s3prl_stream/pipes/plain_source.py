@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.kinds import as_tensor, kind_of
 from s3prl_stream.pipes.outline import Outline, outline_of
 from s3prl_stream.pipes.run_stages import through
 from s3prl_stream.pipes.stage import Root, Samples, Stage
-from s3prl_stream.rng import identity
+from s3prl_stream.rng import identity, is_identity
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
 
@@ -31,6 +31,17 @@ class PlainSource(Root):
     """
 
     def __init__(self, samples: Samples) -> None:
+        first = _first(samples)
+        if first is not None and not isinstance(first, Mapping):
+            what = (
+                "it may be one sample: give [sample], or call SampleFunction(stage)(sample)"
+                if isinstance(samples, Mapping)
+                else "settings are given by name"
+            )
+            raise ChainError(
+                f"a {type(samples).__name__} that begins with a {type(first).__name__} is not a source of samples, "
+                f"which are dicts; {what}."
+            )
         self.samples = samples
         self.epoch = 0
         self._fixed_epoch: int | None = None
@@ -41,11 +52,8 @@ class PlainSource(Root):
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Of a list or dict: the keys of its first sample, with the types of its arrays."""
-        if isinstance(self.samples, Mapping):
-            first: Any = next(iter(self.samples.values()), None)
-        else:
-            first = self.samples[0] if isinstance(self.samples, Sequence) and self.samples else None
-        if not isinstance(first, Mapping):
+        first = _first(self.samples)
+        if first is None:
             return None
         tags = dict.fromkeys(("key", "epoch", "set", "identity"), "any")
         return {**tags, **{key: kind_of(value) for key, value in first.items()}}
@@ -81,18 +89,13 @@ class PlainSource(Root):
         for position, sample in enumerate(self._with_keys()):
             if position % num_workers != this_worker:
                 continue
-            if not isinstance(sample, Mapping):
-                raise UsageError(f"item {position} of the source is a {type(sample).__name__}; a sample is a dict")
             yield from through(stages, self._tagged(position, sample, epoch), clock)
 
     def _next_epoch(self) -> int:
         return self.epoch if self._fixed_epoch is None else self._fixed_epoch
 
     def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
-        key = str(sample.get("key", sample.get("__key__", position)))
-        name = identity(seed=0, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
-        tensors = {key: as_tensor(value) for key, value in sample.items()}
-        return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+        return tagged(sample, str(sample.get("key", sample.get("__key__", position))), seed=0, epoch=epoch)
 
     def _share_of_worker(self) -> tuple[int, int]:
         """Which of how many equal shares of the positions this process yields."""
@@ -107,8 +110,33 @@ class PlainSource(Root):
         return worker.id, worker.num_workers
 
     def _with_keys(self) -> Iterator[Sample]:
-        if not isinstance(self.samples, Mapping):
-            yield from self.samples
-            return
-        for key, sample in self.samples.items():
-            yield {"key": key, **sample}
+        is_dict = isinstance(self.samples, Mapping)
+        items: Iterable[Any] = self.samples.items() if isinstance(self.samples, Mapping) else enumerate(self.samples)
+        for key, sample in items:
+            if not isinstance(sample, Mapping):
+                raise UsageError(f"item {key!r} of the source is a {type(sample).__name__}; a sample is a dict")
+            yield {"key": key, **sample} if is_dict else dict(sample)
+
+
+def tagged(sample: Mapping[str, Any], key: str, *, seed: int, epoch: int) -> Sample:
+    """A sample with who it is, so that stages can draw for it, and with arrays as tensors.
+
+    Raises:
+        UsageError: it has an "identity" that is none of a chain's.
+    """
+    given = sample.get("identity")
+    if given is not None and not is_identity(given):
+        raise UsageError(
+            f"sample {key!r} has 'identity': {given!r:.80}. From the value of that name a chain's random draws follow: "
+            "call yours otherwise."
+        )
+    name = identity(seed=seed, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
+    tensors = {key: as_tensor(value) for key, value in sample.items()}
+    return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+
+
+def _first(samples: Samples) -> Any:
+    """The first sample of a list or a dict; None of an empty one, and of anything else."""
+    if isinstance(samples, Mapping):
+        return next(iter(samples.values()), None)
+    return samples[0] if isinstance(samples, Sequence) and samples else None

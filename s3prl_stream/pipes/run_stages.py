@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from s3prl_stream.errors import ChainError, SampleError
+from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.key_names import emit_under_names
+from s3prl_stream.pipes.kinds import holds, told
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
@@ -62,9 +63,38 @@ def through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list[
         if stage.scope == "batch":
             raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
         clock.enter(stage.stage_id)
-        if stage.names:
-            samples = [out for one in samples for out in emit_under_names(stage.emit, one, stage.names)]
-        else:
-            samples = [out for one in samples for out in stage.emit(one)]
+        samples = [out for one in samples for out in _emitted(stage, one)]
         clock.leave()
     return samples
+
+
+def _emitted(stage: Stage, sample: Sample) -> Sequence[Sample]:
+    """What one stage makes of a sample.
+
+    Of a list, a generator or a function nobody knows the kinds of values when the chain is built, or of the first
+    sample only: so they are looked at here, where a wrong one would give wrong numbers.
+
+    Raises:
+        UsageError: the sample lacks what the stage takes, or has it as something else.
+    """
+    for key, wanted in stage.takes.items():
+        if key in sample and not holds(sample[key], wanted):
+            raise UsageError(
+                f"{type(stage).__name__} takes {key!r} as {wanted}, but sample {sample.get('key')!r} has it as "
+                f"{told(sample[key])}." + (" LoadAudio() before it makes it so." if wanted.endswith("[T]") else "")
+            )
+    try:
+        emitted = emit_under_names(stage.emit, sample, stage.names) if stage.names else stage.emit(sample)
+        if emitted is None or isinstance(emitted, Mapping):
+            raise ChainError(
+                f"{type(stage).__name__}.emit() returned {told(emitted)}; it must yield samples: `yield sample`."
+            )
+        return list(emitted)
+    except KeyError as error:
+        key = stage.names.get(error.args[0], error.args[0])
+        if key not in stage.takes or key in sample:
+            raise
+        raise UsageError(
+            f"{type(stage).__name__} takes {key!r} ({stage.takes[key]}), which sample {sample.get('key')!r} does not "
+            f"have. It has: {', '.join(map(str, sample))}."
+        ) from error

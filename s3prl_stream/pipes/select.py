@@ -44,7 +44,7 @@ class SetOutputKeys(OnBatch):
                 f"SetOutputKeys: output_keys={output_keys!r} is neither a list of keys nor {{new name: key}}."
             )
         self.output_keys = {new: old for new, old in named.items() if not _is_length(new, old, named)}
-        self.takes = dict.fromkeys((old for old in self.output_keys.values() if old not in ALWAYS), "any")
+        self.takes = dict.fromkeys(self.output_keys.values(), "any")
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:

@@ -108,7 +108,7 @@ class Stage(Source):
 
     def __init__(self, source: Samples | None = None) -> None:
         self.source: Source | None = None
-        self.stage_id = self.functional_name
+        self.stage_id = self.own_name()
         if self.names:
             self.takes, self.provides = renamed(self.takes, self.names), renamed(self.provides, self.names)
             self.removes = frozenset(self.names.get(key, key) for key in self.removes)
@@ -151,6 +151,10 @@ class Stage(Source):
             return sample
         return {**sample, "draws": {**sample["draws"], self.stage_id: drawn}}
 
+    def own_name(self) -> str:
+        """The functional name; of a class that has none, its own."""
+        return self.functional_name or type(self).__name__
+
     # ---- binding -------------------------------------------------------------------------------
 
     def __call__(self, source: Samples) -> Self:
@@ -162,6 +166,8 @@ class Stage(Source):
     def _bind(self, source: Samples) -> None:
         if isinstance(source, str | bytes) or not isinstance(source, Iterable):
             hint = f" Write {self.positional}=..." if self.positional else ""
+            if not isinstance(source, str | bytes) and hasattr(source, "__getitem__"):
+                hint = " A map-style dataset is none either: call SampleFunction(stage) in its __getitem__."
             raise ChainError(
                 f"{type(self).__name__}: {source!r} is not a source of samples; settings are given by name.{hint}"
             )
@@ -170,8 +176,10 @@ class Stage(Source):
 
             source = PlainSource(source)
         self.source = source
-        earlier = sum(type(stage) is type(self) for stage in stages_of(self.source))
-        self.stage_id = f"{self.functional_name}#{earlier}" if earlier else self.functional_name
+        # by the name: two stages of one identifier would draw the same numbers
+        name = self.own_name()
+        earlier = sum(stage.own_name() == name for stage in stages_of(self.source))
+        self.stage_id = f"{name}#{earlier}" if earlier else name
         self._check_takes(self.source)
         self._check_side(self.source)
         self.check_chain(self.source)
@@ -253,10 +261,15 @@ class Stage(Source):
 
     def config(self) -> dict[str, Any]:
         """The constructor's parameters and their values, and other names of keys where they were given."""
-        parameters = inspect.signature(type(self).__init__).parameters
         # one that is called like a chained method is kept under its name with an underscore
-        kept = {name: f"_{name}" if f"_{name}" in vars(self) else name for name in parameters}
-        own = {name: getattr(self, kept[name]) for name in parameters if name not in ("self", "source")}
+        kept = {name: f"_{name}" if f"_{name}" in vars(self) else name for name in _parameters_of(type(self))}
+        lost = next((name for name, attribute in kept.items() if not hasattr(self, attribute)), None)
+        if lost is not None:
+            raise ChainError(
+                f"{type(self).__name__} does not keep its parameter {lost!r}: a stage is its configuration, so write "
+                f"self.{lost} = {lost} in its constructor."
+            )
+        own = {name: getattr(self, attribute) for name, attribute in kept.items()}
         given = {name: self.names[key] for name, key in self.name_parameters.items() if key in self.names}
         return {**own, **given}
 
@@ -362,6 +375,20 @@ def chain_fingerprint(stages: Sequence[Stage]) -> str:
 def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
     for before in outlines:
         yield from stage.outline(before)
+
+
+def _parameters_of(cls: type[Stage]) -> list[str]:
+    """Names of the settings that its constructor takes, those that **settings hands on to its parents included."""
+    found: dict[str, None] = {}
+    for owner in cls.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        kinds = {name: parameter.kind for name, parameter in inspect.signature(owner.__init__).parameters.items()}  # type: ignore[misc]
+        more = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found |= dict.fromkeys(name for name, kind in kinds.items() if kind not in more)
+        if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+            break
+    return [name for name in found if name not in ("self", "source")]
 
 
 def _describe(value: Any) -> str:

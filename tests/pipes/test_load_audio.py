@@ -167,6 +167,28 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
         LoadAudio(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("wav", "says"),
+    [
+        (np.ones(3, np.int32), r"int32 \[3\].*Scale other integers"),
+        (np.full(3, 128, np.uint8), r"uint8 \[3\].*Scale other integers"),
+        (torch.ones(3, dtype=torch.int64), r"int64 \[3\].*Scale other integers"),
+        (torch.ones(1, 3), r"3 channels of 1 samples.*give wav\.T"),
+        (torch.ones(2, 160), r"160 channels of 2 samples.*give wav\.T"),
+        (torch.tensor(1.0), r"float32 \[\]"),
+    ],
+)
+def test_an_array_that_would_be_misread_is_refused(wav: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=f"load_audio: sample 'a' has .*{says}"):
+        load({"key": "a", "wav": wav})
+
+
+@pytest.mark.parametrize("wav", [np.ones(3), torch.ones(3, 1), np.ones((3, 2), np.float16), [1.0, 1.0, 1.0]])
+def test_arrays_of_floats_become_float32(wav: Any) -> None:
+    loaded = load({"wav": wav})["wav"]
+    assert (loaded.dtype, loaded.tolist()) == (torch.float32, [1.0, 1.0, 1.0])
+
+
 def test_a_sample_without_audio_is_an_error() -> None:
     with pytest.raises(ChainError, match=r"LoadAudio takes 'audio' or .*'wav_path'.*PlainSource gives: .*text"):
         load({"text": "A"})

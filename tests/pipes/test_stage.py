@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.plain_source import PlainSource
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Samples, Stage, chain_fingerprint, stages_of
@@ -159,7 +161,7 @@ def test_misspelt_parameter_is_told_with_the_nearest() -> None:
 def test_settings_of_a_wrong_type_or_missing_name_the_stage() -> None:
     from s3prl_stream.pipes import Phonemize, UnfoldChunkBySec
 
-    with pytest.raises(UsageError, match="UnfoldChunkBySec: '>' not supported between instances of 'str'"):
+    with pytest.raises(UsageError, match="UnfoldChunkBySec: '<' not supported between instances of"):
         UnfoldChunkBySec(min_seconds="2")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Phonemize: missing 1 required keyword-only argument: 'lexicon'"):
         Phonemize()  # type: ignore[call-arg]
@@ -202,6 +204,9 @@ def test_name_taken_by_torch_is_refused() -> None:
     for name in ("batch", "shuffle", "map"):
         with pytest.raises(ChainError, match=f"'{name}' is already taken"):
             chained(name)(Forget)
+    for name in ("describe", "takes", "collate"):
+        with pytest.raises(ChainError, match=f"'{name}' is already taken"):
+            chained(name)(Forget)
 
 
 def test_removed_keys_are_not_known() -> None:
@@ -220,6 +225,139 @@ def test_unbound_stage_cannot_run() -> None:
 def test_item_that_is_no_sample_is_named() -> None:
     with pytest.raises(UsageError, match="item 1 of the source is a int"):
         list(Draw()(item for item in ({}, 3)))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("wav", "found"),
+    [
+        (np.ones(3), "float64 [3]"),
+        (np.ones(3, np.int16), "int16 [3]"),
+        (np.ones((1, 3), np.float32), "float32 [1, 3]"),
+        ([1.0, 2.0], "a list"),
+        (None, "a NoneType"),
+    ],
+)
+def test_values_of_another_kind_are_refused_whatever_the_samples_come_from(wav: object, found: str) -> None:
+    good = {"key": "good", "wav": np.ones(3, np.float32)}
+    bad = {"key": "bad", "speech": np.ones(3, np.float32), "wav": wav}
+    says = re.escape(f"Double takes 'wav' as float32 [T], but sample 'bad' has it as {found}.")
+    for source in ([good, bad], iter([bad])):
+        with pytest.raises(UsageError, match=says):
+            list(Double()(source))
+    with pytest.raises(UsageError, match=says):
+        SampleFunction(Double())(bad)
+    chain = Double(wav_name="speech")(iter([bad]))  # type: ignore[call-arg]
+    assert [sample["double"].tolist() for sample in chain] == [[2.0, 2.0, 2.0]]
+    with pytest.raises(UsageError, match=says.replace("'wav'", "'half'")):
+        list(Double(wav_name="half")(iter([{"key": "bad", "half": wav}])))  # type: ignore[call-arg]
+
+
+def test_a_key_that_a_sample_lacks_is_named() -> None:
+    says = (
+        r"Double takes '{}' \(float32 \[T\]\), which sample 'a' does not have. It has: key, epoch, set, identity, x\."
+    )
+    with pytest.raises(UsageError, match=says.format("wav")):
+        list(Double()(iter([{"key": "a", "x": 1}])))
+    with pytest.raises(UsageError, match=says.format("speech")):
+        SampleFunction(Double(wav_name="speech"))({"key": "a", "x": 1})  # type: ignore[call-arg]
+
+    class Wrong(Double):
+        def emit(self, sample: Sample) -> Iterator[Sample]:
+            yield {**sample, "double": {}["mine"]}
+
+    with pytest.raises(KeyError, match="mine"):  # an error of the stage itself stays what it is
+        list(Wrong()([{"wav": np.ones(3, np.float32)}]))
+
+
+class Drawing(Stage):
+    """Has no functional name."""
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {**sample, type(self).__name__: self.rng(sample).random()}
+
+
+class AlsoDrawing(Drawing):
+    pass
+
+
+class DrawMore(Draw):
+    """Inherits a functional name, and hands settings on."""
+
+    def __init__(self, source: Samples | None = None, *, more: int = 1, **settings: float) -> None:
+        self.more = more
+        super().__init__(source, **settings)
+
+
+def test_stages_without_a_name_of_their_own_are_told_apart() -> None:
+    chain = AlsoDrawing()(Drawing()(Drawing()([{}])))
+    assert [stage.stage_id for stage in stages_of(chain)] == ["Drawing", "Drawing#1", "AlsoDrawing"]
+    (sample,) = chain
+    assert sample["Drawing"] != sample["AlsoDrawing"]
+    inherited = DrawMore(more=2, size=3)(Draw()([{}]))
+    assert [stage.stage_id for stage in stages_of(inherited)] == ["test_draw", "test_draw#1"]
+    assert inherited.config() == {"more": 2, "size": 3}
+
+
+def test_a_setting_that_a_stage_does_not_keep_is_told() -> None:
+    class Forgetful(Stage):
+        def __init__(self, source: Samples | None = None, *, size: int = 1) -> None:
+            self.length = size
+            super().__init__(source)
+
+    with pytest.raises(ChainError, match=r"Forgetful does not keep its parameter 'size'.*self\.size = size"):
+        Forgetful().describe()
+
+
+def test_names_of_keys_reach_the_parent_of_a_chained_stage() -> None:
+    @chained("test_triple", key_names={"wav_name": "wav"})
+    class Triple(Double):
+        def __init__(self, source: Samples | None = None) -> None:
+            super().__init__(source, by=3.0)
+
+    (sample,) = Triple(wav_name="speech")([{"speech": np.ones(1, np.float32)}])  # type: ignore[call-arg]
+    assert sample["double"].tolist() == [3.0]
+
+
+def test_an_emit_that_does_not_yield_is_told() -> None:
+    class Returns(Stage):
+        def emit(self, sample: Sample) -> Sample:  # type: ignore[override]
+            return sample
+
+    with pytest.raises(ChainError, match=r"Returns\.emit\(\) returned a dict; it must yield samples"):
+        list(Returns()([{}]))
+
+
+def test_what_is_one_sample_or_none_is_no_source() -> None:
+    with pytest.raises(ChainError, match=r"give \[sample\], or call SampleFunction\(stage\)\(sample\)"):
+        Draw()({"wav": np.ones(3, np.float32), "key": "a"})  # type: ignore[dict-item]
+    with pytest.raises(ChainError, match=r"a list that begins with a int .* settings are given by name"):
+        Draw([3, 6])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="item 'b' of the source is a int"):
+        list(Draw()({"a": {}, "b": 3}))  # type: ignore[dict-item]
+    with pytest.raises(ChainError, match=r"map-style dataset .* call SampleFunction\(stage\) in its __getitem__"):
+        Draw()(torch.utils.data.Dataset())  # type: ignore[arg-type]
+
+
+def test_an_identity_of_the_data_is_not_taken_for_the_chains() -> None:
+    with pytest.raises(UsageError, match=r"sample 'a' has 'identity': 'speaker 7'\..* call yours otherwise"):
+        list(Draw()([{"key": "a", "identity": "speaker 7"}]))
+    (sample,) = Draw()([{"key": "a"}])
+    assert [one["draw"] for one in Draw()([sample])] == [sample["draw"]]  # that of another chain is
+
+
+def test_a_function_learns_nothing_and_makes_one_of_one() -> None:
+    from s3prl_stream.pipes import EncodeCategory, EncodeText
+
+    for stage, say in ((EncodeCategory(), "categories="), (EncodeText(train_tokenizer=True), "tokenizer=")):
+        with pytest.raises(UsageError, match=f"not known before they are read.*{say}"):
+            SampleFunction(stage)
+
+    class Two(Stage):
+        def emit(self, sample: Sample) -> Iterator[Sample]:
+            yield from (sample, sample)
+
+    with pytest.raises(ChainError, match=r"Two made 2 samples of 'a'.*keeps_count = False"):
+        SampleFunction(Two())({"key": "a"})
 
 
 def test_fingerprint_follows_the_settings() -> None:
