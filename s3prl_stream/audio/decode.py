@@ -18,7 +18,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.headers import FlacHeader, WavHeader, after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError, UsageError
 
-_BLOCK_FRAMES = 1 << 20
+_BLOCK_VALUES = 1 << 20
 _SMALL_BLOCK_FRAMES = 1 << 16
 _MP3_SYNC_BYTES = 4096
 _OPUS_LEAD_SECONDS = 10
@@ -96,7 +96,9 @@ def decode(
 
 def float_to_int16(wav: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int16]:
     """Any shape, floats in [-1, 1) -> int16: scaled by 32768, rounded half to even, clipped. Overwrites nothing."""
-    clipped: npt.NDArray[np.int16] = np.clip(np.rint(wav * 32768.0), -32768, 32767).astype(np.int16)
+    with np.errstate(over="ignore"):  # what is so large is clipped
+        scaled = np.rint(wav * 32768.0)
+    clipped: npt.NDArray[np.int16] = np.clip(scaled, -32768, 32767).astype(np.int16)
     return clipped
 
 
@@ -240,25 +242,27 @@ def _by_libsndfile(
             blocks = list(read_blocks(sound, first_frame - lead, stop, "int16" if is_integer else "float32"))
             wav = np.concatenate(blocks)[lead:] if blocks else np.zeros((0, sound.channels), np.int16)
             # libsndfile itself would round floats in [-1, 1] to -1, 0 or 1.
-            return wav if is_integer else float_to_int16(np.nan_to_num(wav)), int(sound.samplerate)
+            return wav if is_integer else float_to_int16(np.nan_to_num(wav, posinf=1.0, neginf=-1.0)), int(
+                sound.samplerate
+            )
     except (soundfile.SoundFileError, RuntimeError) as error:
         reason = libsndfile_reason(error)
         raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: {reason}", reason="decode") from None
 
 
 def read_blocks(sound: Any, first_frame: int, stop: int, dtype: str) -> Iterator[npt.NDArray[Any]]:
-    """Frames [first_frame, stop) of an open `soundfile.SoundFile` as blocks of [<= 2**20, channels] of `dtype`.
+    """Frames [first_frame, stop) of an open `soundfile.SoundFile` as blocks of [frames, channels] of `dtype`.
 
-    In blocks, so that a header's word alone allocates nothing.
+    In blocks of 2**20 values, so that a header's word alone allocates nothing.
 
     Raises:
         SampleError(reason="decode"): the file ends before `stop`. libsndfile's own errors pass through.
     """
     if first_frame and stop > first_frame:
         sound.seek(first_frame)
-    position = first_frame
+    position, most = first_frame, max(1, _BLOCK_VALUES // sound.channels)
     while position < stop:
-        block = sound.read(min(stop - position, _BLOCK_FRAMES), dtype=dtype, always_2d=True)
+        block = sound.read(min(stop - position, most), dtype=dtype, always_2d=True)
         if not len(block):
             decoded, wanted = position - first_frame, stop - first_frame
             raise SampleError(f"decoded {decoded} of {wanted} frames: damaged or cut", reason="decode")

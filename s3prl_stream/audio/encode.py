@@ -15,6 +15,9 @@ ENCODERS = ("flac", "wav", "opus")
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 """Hz that Opus knows (RFC 6716)."""
 
+_ANY_FLAC_RATE = 65_535
+"""Up to here FLAC knows every rate (Hz), and beyond it multiples of 10 (RFC 9639, 9.1.2)."""
+
 
 def check_codec(codec: str, sample_rate: int | None = None) -> None:
     """Raises UsageError unless `encode` knows the codec, and the codec the rate (Hz)."""
@@ -23,6 +26,11 @@ def check_codec(codec: str, sample_rate: int | None = None) -> None:
     if codec == "opus" and sample_rate not in (None, *OPUS_RATES):
         known = ", ".join(map(str, OPUS_RATES))
         raise UsageError(f"codec 'opus' cannot be written at {sample_rate} Hz: choose one of {known}, or codec='flac'.")
+    if codec == "flac" and sample_rate is not None and sample_rate > _ANY_FLAC_RATE and sample_rate % 10:
+        raise UsageError(
+            f"codec 'flac' cannot be written at {sample_rate} Hz: above {_ANY_FLAC_RATE} Hz choose a multiple of 10, "
+            "or codec='wav'."
+        )
 
 
 def encode(wav: npt.NDArray[np.int16], sample_rate: int, codec: str) -> bytes:
@@ -36,7 +44,7 @@ def encode(wav: npt.NDArray[np.int16], sample_rate: int, codec: str) -> bytes:
             decoders take it off.
 
     Raises:
-        UsageError: unknown codec, or a rate that Opus does not know.
+        UsageError: unknown codec, or a rate that Opus or FLAC does not know.
     """
     check_codec(codec, sample_rate)
     import soundfile

@@ -7,18 +7,17 @@ reference decoder refuses is damage here, and a file read whole must also match 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.audio.decode import float_to_int16, libsndfile_reason, read_blocks
-from s3prl_stream.audio.headers import FlacHeader, flac_header, wav_header
+from s3prl_stream.audio.decode import float_to_int16, read_blocks
+from s3prl_stream.audio.headers import FlacHeader, flac_header
+from s3prl_stream.audio.lengths import ClipLength, checked_length
+from s3prl_stream.audio.open_source import HEADER_BYTES, open_file, opened
 from s3prl_stream.audio.silences import FRAME_SECONDS, levels_db
 from s3prl_stream.errors import SampleError
 
@@ -30,7 +29,6 @@ SNAP_SECONDS = 0.01
 OTHER_MD5 = "decoded sound differs from the MD5 in the FLAC header: damaged"
 
 _AS_INT16 = frozenset({"PCM_S8", "PCM_U8", "PCM_16"})
-_FLAC_HEADER_BYTES = 4096
 _FLAC_KINDS = {8: "FLAC PCM_S8", 16: "FLAC PCM_16", 24: "FLAC PCM_24"}
 _FULL_SCALE = {"int16": 2.0**15, "int32": 2.0**31}
 
@@ -53,15 +51,15 @@ class SourceInfo(NamedTuple):
 
 
 def probe(path: str) -> SourceInfo:
-    """Read the header of a source file; nothing is decoded.
+    """Read the header of a source file; nothing is decoded but an MP3 whose header does not tell its length.
 
     Raises:
-        SampleError: reason "missing", "unreadable", "empty" (no bytes or no frames) or "decode".
+        SampleError: reason "missing", "unreadable", "empty" (no bytes or no frames), "decode" or "too_large".
     """
     plain = _plain_flac(path)
     if plain is not None:
         return plain
-    with _opened(path) as (sound, _):
+    with opened(path) as (sound, _):
         info = SourceInfo(
             int(sound.frames),
             int(sound.samplerate),
@@ -71,15 +69,16 @@ def probe(path: str) -> SourceInfo:
         )
     if info.frames <= 0:
         raise SampleError("the file holds no frames", reason="empty")
+    checked_length(ClipLength(info.frames, info.sample_rate, False), info.num_bytes, info.kind)
     return info
 
 
 def _plain_flac(path: str) -> SourceInfo | None:
     """Of a FLAC with all in its header, without libsndfile: a third of the time. None: that should look at it."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_file(path) as file:
             num_bytes = os.fstat(file.fileno()).st_size
-            flac = flac_header(file.read(_FLAC_HEADER_BYTES), num_bytes)
+            flac = flac_header(file.read(HEADER_BYTES) or b"", num_bytes)
     except (OSError, SampleError):
         return None
     if flac is None or not flac.frames or flac.bits not in _FLAC_KINDS:
@@ -93,8 +92,11 @@ def stretch_frames(info: SourceInfo, start_seconds: float | None, end_seconds: f
     Raises:
         SampleError(reason="range"): the stretch is empty or reaches beyond the file by more than `SNAP_SECONDS`.
     """
-    first = round((start_seconds or 0.0) * info.sample_rate)
-    stop = info.frames if end_seconds is None else round(end_seconds * info.sample_rate)
+    # beyond what any file holds, a time may be too large to become a number of frames
+    most = info.seconds + 1.0
+    start, end = (None if one is None else max(-1.0, min(one, most)) for one in (start_seconds, end_seconds))
+    first = round((start or 0.0) * info.sample_rate)
+    stop = info.frames if end is None else round(end * info.sample_rate)
     if abs(stop - info.frames) <= SNAP_SECONDS * info.sample_rate:
         stop = info.frames
     if not 0 <= first < stop <= info.frames:
@@ -126,7 +128,7 @@ def read_source(
         SampleError: reason "missing", "unreadable", "empty", "decode" (refused, or fewer frames than promised), "md5"
             (a FLAC read whole differs from its encoder's checksum) or "channel" (the file has no such channel).
     """
-    with _opened(path) as (sound, flac):
+    with opened(path) as (sound, flac):
         stop = int(sound.frames) if stop_frame is None else stop_frame
         if not 0 <= first_frame < stop <= sound.frames:
             raise SampleError(
@@ -143,8 +145,6 @@ def read_source(
         return wav
     if wav.dtype == np.int16:
         wav = wav.astype(np.float32) / np.float32(_FULL_SCALE["int16"])
-    if not np.isfinite(wav).all():
-        raise SampleError("the sound holds values that are not finite", reason="decode")
     return float_to_int16(_resampled(wav, source_rate, sample_rate))
 
 
@@ -160,7 +160,7 @@ def read_flac_unchecked(path: str) -> tuple[npt.NDArray[np.int16], bytes | None]
     Raises:
         SampleError: as `read_source`, but for "md5".
     """
-    with _opened(path) as (sound, flac):
+    with opened(path) as (sound, flac):
         wav = np.empty(int(sound.frames), dtype=np.int16)
         found = len(sound.read(out=wav))
     if found != len(wav):
@@ -176,7 +176,7 @@ def levels_of_source(
     Raises:
         SampleError: as `read_source`.
     """
-    with _opened(path) as (sound, flac):
+    with opened(path) as (sound, flac):
         hop = max(1, round(FRAME_SECONDS * int(sound.samplerate)))
         wav = _one_channel(sound, flac, None, first_frame, stop_frame, channel)
     return levels_db(wav if wav.dtype == np.int16 else float_to_int16(wav), hop), hop
@@ -196,6 +196,8 @@ def _one_channel(
             digest.update(_flac_md5_bytes(block, flac.bits))
         wanted = block if channel == "mean" and sound.channels > 1 else block[:, number]
         if dtype != "int16" or wanted.ndim == 2:
+            if dtype == "float32" and not np.isfinite(wanted).all():
+                raise SampleError("the sound holds values that are not finite", reason="decode")
             wanted = wanted.astype(np.float32) / np.float32(_FULL_SCALE.get(dtype, 1.0))
         parts.append(wanted.mean(axis=1, dtype=np.float32) if wanted.ndim == 2 else wanted.copy())
     return np.concatenate(parts)
@@ -214,40 +216,3 @@ def _resampled(wav: npt.NDArray[np.float32], source_rate: int, sample_rate: int)
 
     resampled: npt.NDArray[np.float32] = soxr.resample(wav, source_rate, sample_rate, quality="HQ")
     return resampled
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
-    """An open `soundfile.SoundFile` whose header we have checked ourselves, and STREAMINFO of a FLAC."""
-    import soundfile
-
-    try:
-        flac = _checked_header(path)
-        with soundfile.SoundFile(path) as sound:
-            yield sound, flac
-    except FileNotFoundError:
-        raise SampleError("the file does not exist", reason="missing") from None
-    except OSError as error:
-        raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
-
-
-def _checked_header(path: str) -> FlacHeader | None:
-    with open(path, "rb", buffering=0) as file:
-        num_bytes = os.fstat(file.fileno()).st_size
-        view = memoryview(file.read(_FLAC_HEADER_BYTES))
-        if num_bytes > len(view) and bytes(view[:4]) != b"fLaC":
-            # Not closed by hand: an error on its way out still holds views of it.
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if not num_bytes:
-        raise SampleError("the file has no bytes", reason="empty")
-    wav_header(view, num_bytes)
-    flac = flac_header(view, num_bytes)
-    if flac is not None and not flac.frames:
-        raise SampleError(
-            "the FLAC header does not say how many frames there are (written to a pipe?), so a cut file cannot be told "
-            "from a whole one: encode it again",
-            reason="decode",
-        )
-    return flac

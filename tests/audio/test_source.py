@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from s3prl_stream.audio.source import probe, read_source, stretch_frames
+from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.source import levels_of_source, probe, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
 
 RATE = 16_000
@@ -65,8 +67,13 @@ def test_24_bits_are_rounded_and_clipped(tmp_path: Path) -> None:
 def test_loud_floats_clip_and_do_not_wrap(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", np.array([3.0, -3.0, 0.25]), subtype="FLOAT")
     assert read_source(path, sample_rate=RATE).tolist() == [32767, -32768, 8192]
-    path = write(tmp_path / "b.wav", np.array([np.nan, 0.0]), subtype="FLOAT")
-    assert reason_of(path) == "decode"
+    path = write(tmp_path / "b.wav", np.array([3e38, 0.0]), subtype="FLOAT")
+    assert read_source(path, sample_rate=RATE).tolist() == [32767, 0]
+    for value in (np.nan, np.inf):
+        path = write(tmp_path / "c.wav", np.array([value, 0.0]), subtype="FLOAT")
+        assert reason_of(path) == "decode"
+        with pytest.raises(SampleError, match="not finite"):
+            levels_of_source(path, 0, 2, "first")
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
@@ -117,6 +124,60 @@ def test_files_written_to_a_pipe(tmp_path: Path) -> None:
         probe(str(flac))
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\x47\x10" + bytes(0x47 * 128 + 0x10)])
+def test_an_mp3_without_a_count_of_frames_is_read_to_its_end(tmp_path: Path, tag: bytes) -> None:
+    """Loud, then silent: libsndfile takes the first frame's bit rate for that of all, and finds a quarter."""
+    wav = np.zeros((8 * RATE, 2))
+    wav[:RATE] = np.random.default_rng(0).normal(scale=0.2, size=(RATE, 2))
+    counted = tmp_path / "counted.mp3"
+    soundfile.write(counted, wav, RATE, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5)
+    data = counted.read_bytes()
+    assert probe(str(counted)).frames == len(wav)
+    path = tmp_path / "a.mp3"
+    path.write_bytes(tag + data[data.index(b"\xff", 4) :])  # without its Xing frame
+    whole, _ = decode_int16(path.read_bytes(), "mp3")
+    assert soundfile.info(path).frames < len(whole) / 2
+    info = probe(str(path))
+    assert (info.frames, info.sample_rate, info.channels) == (len(whole), RATE, 2)
+    assert info.kind == probe(str(counted)).kind
+    np.testing.assert_array_equal(read_source(str(path), sample_rate=RATE, channel=1), whole[:, 1])
+    first, stop = RATE - 5, 5 * RATE + 3
+    np.testing.assert_array_equal(
+        read_source(str(path), first_frame=first, stop_frame=stop, sample_rate=RATE), whole[first:stop, 0]
+    )
+    assert reason_of(str(path), stop_frame=len(whole) + 1) == "decode"
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path: Path) -> None:
+    wav = np.arange(100, dtype=np.int16)
+    for suffix in ("wav", "flac"):
+        path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9." + suffix.encode())
+        os.rename(write(tmp_path / f"a.{suffix}", wav), path)
+        assert probe(path).frames == 100
+        np.testing.assert_array_equal(read_source(path, sample_rate=RATE), wav)
+
+
+def test_what_is_no_file_or_has_no_header_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")  # opened as a file it would be waited for
+    (tmp_path / "a.raw").write_bytes(bytes(1000))
+    found = [reason_of(str(tmp_path / name)) for name in ("pipe.wav", "a.raw", "a\0b.wav", "\ud800.wav")]
+    assert found == ["unreadable", "decode", "missing", "missing"]
+    assert reason_of("/dev/null") == "unreadable"
+    with pytest.raises(SampleError, match="named pipe"):
+        probe(str(tmp_path / "pipe.wav"))
+
+
+def test_a_count_of_frames_that_no_such_file_can_hold_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, np.zeros(RATE), RATE, format="MP3")
+    data = bytearray(path.read_bytes())
+    at = next(data.index(name) for name in (b"Xing", b"Info") if name in data)
+    data[at + 8] = 0x7F  # of the count, which stands behind the flags
+    path.write_bytes(data)
+    with pytest.raises(SampleError, match="impossible"):
+        probe(str(path))
+
+
 def test_headers_say_what_is_there(tmp_path: Path) -> None:
     path = write(tmp_path / "a.flac", np.zeros((4000, 2)), 8000)
     info = probe(path)
@@ -138,7 +199,7 @@ def test_stretches_are_frames_at_the_files_own_rate(tmp_path: Path) -> None:
     assert stretch_frames(info, 1.0, 2.5) == (8000, 20_000)
     assert stretch_frames(info, 9.0, 10.009) == (72_000, 80_000)
     assert stretch_frames(info, 9.0, 9.991) == (72_000, 80_000)
-    for start, end in ((9.0, 10.02), (10.0, None), (3.0, 3.0), (4.0, 3.0)):
+    for start, end in ((9.0, 10.02), (10.0, None), (3.0, 3.0), (4.0, 3.0), (-1e308, 1.0), (0.0, 1e308)):
         with pytest.raises(SampleError) as caught:
             stretch_frames(info, start, end)
         assert caught.value.reason == "range"

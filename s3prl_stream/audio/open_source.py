@@ -1,0 +1,87 @@
+"""Source files, opened: what can be known to be wrong with one before any of it is decoded."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+from s3prl_stream.audio.decode import libsndfile_reason
+from s3prl_stream.audio.headers import FlacHeader, flac_header, wav_header
+from s3prl_stream.audio.uncounted_mp3 import UncountedMp3, is_uncounted
+from s3prl_stream.errors import SampleError
+
+HEADER_BYTES = 4096
+"""In which a WAV or a FLAC mostly tells all that is needed of it."""
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
+    """An open `soundfile.SoundFile` (or what stands for one) whose header we have checked ourselves, and STREAMINFO of
+    a FLAC.
+
+    Raises:
+        SampleError: reason "missing", "unreadable", "empty" or "decode"; so do reads inside, where the file fails them.
+    """
+    import soundfile
+
+    try:
+        flac = _checked_header(path)
+        # by its bytes: soundfile would refuse a name that is not UTF-8
+        with _sound(os.fsencode(path)) as sound:
+            if sound.format == "MP3" and is_uncounted(path):
+                yield UncountedMp3(path), flac
+            else:
+                yield sound, flac
+    except FileNotFoundError:
+        raise SampleError("the file does not exist", reason="missing") from None
+    except OSError as error:
+        raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
+
+
+def _sound(path: bytes) -> Any:
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(path)
+    except TypeError:  # it is called .raw, and then soundfile wants to be told what is in it
+        raise SampleError("raw samples without a header: nothing tells their rate and type", reason="decode") from None
+
+
+def open_file(path: str) -> BinaryIO:
+    """Without waiting for anybody to write into a named pipe."""
+    try:
+        return open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _NO_WAITING))
+    except ValueError as error:  # no file can have a zero in its name
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from None
+
+
+def _checked_header(path: str) -> FlacHeader | None:
+    with open_file(path) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise SampleError("a device or a named pipe, not a file", reason="unreadable")
+        num_bytes = found.st_size
+        view = memoryview(file.read(HEADER_BYTES))
+        if num_bytes > len(view) and bytes(view[:4]) != b"fLaC":
+            # Not closed by hand: an error on its way out still holds views of it.
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if not num_bytes:
+        raise SampleError("the file has no bytes", reason="empty")
+    wav_header(view, num_bytes)
+    flac = flac_header(view, num_bytes)
+    if flac is not None and not flac.frames:
+        raise SampleError(
+            "the FLAC header does not say how many frames there are (written to a pipe?), so a cut file cannot be told "
+            "from a whole one: encode it again",
+            reason="decode",
+        )
+    return flac
