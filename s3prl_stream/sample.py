@@ -44,6 +44,7 @@ class Utterance:
 
     def __init__(
         self,
+        /,  # so that metadata may be called "self"
         key: str,
         audio: str | Path,
         start_seconds: float | None = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import needed, read_rows
+from s3prl_stream.corpora.tables import needed, read_rows, whole_number
 from s3prl_stream.sample import Utterance
 
 
@@ -39,7 +39,7 @@ def _clips(root: Path, esc10: bool) -> Iterator[Utterance]:
         of_ten = needed(row, "esc10").lower() == "true"
         if of_ten or not esc10:
             audio = root / "audio" / name
-            yield Utterance(audio.stem, audio, None, None, **about, fold=int(needed(row, "fold")), esc10=of_ten)
+            yield Utterance(audio.stem, audio, None, None, **about, fold=whole_number(row, "fold"), esc10=of_ten)
 
 
 ESC50 = Corpus(

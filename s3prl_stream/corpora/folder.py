@@ -11,7 +11,14 @@ from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import FILE_COLUMNS, check_metadata_names, find_column, read_rows, text_named
+from s3prl_stream.corpora.tables import (
+    FILE_COLUMNS,
+    check_metadata_names,
+    find_column,
+    read_rows,
+    text_named,
+    without_file,
+)
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
@@ -94,7 +101,7 @@ def _rows_by_file(table: Path) -> dict[str, dict[str, Any]]:
     for row in read_rows(table):
         column = find_column(row.values, (*FILE_COLUMNS, "id", "key"))
         if column is None:
-            raise UsageError(f"{row.where}: no column names the file. It is called one of {', '.join(FILE_COLUMNS)}.")
+            raise without_file(row, "the file")
         values = dict(row.values)
         name = str(values.pop(column)).removeprefix("./")
         check_metadata_names(values, row.where)

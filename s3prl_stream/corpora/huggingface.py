@@ -68,7 +68,8 @@ def _audiofolder(root: Path, split: str | Sequence[str] | None) -> Iterator[Utte
 
 
 def _of_split(one: Utterance, split: str) -> Utterance:
-    return Utterance(f"{split}/{one.key}", one.audio, None, None, split=split, **one.metadata) if split else one
+    """With the name of the split, in the key too; a column of that name says it itself."""
+    return Utterance(f"{split}/{one.key}", one.audio, **{"split": split, **one.metadata}) if split else one
 
 
 def _loaded(root: Path) -> dict[str, Any]:

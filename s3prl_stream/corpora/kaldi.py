@@ -46,7 +46,7 @@ def kaldi(
 
     Raises:
         UsageError: no such folder, a pipe, a part of an archive, a line that is none, a recording that is not in
-            wav.scp; text, utt2spk or utt2lang with an utterance too few or too many.
+            wav.scp; text, utt2spk or utt2lang with an utterance too few, too many or twice.
     """
     root = root_folder(root, "wav.scp, or a folder wav")
     audio = _audio(root, Path(audio_root) if audio_root is not None else root, pipes_into is not None)
@@ -135,8 +135,12 @@ def _parts(segments: Path, audio: Collection[str]) -> dict[str, _Part]:
 def _table(path: Path, expected: str) -> dict[str, str]:
     if not path.exists():
         return {}
-    lines = read_lines(path, 1, expected=expected, at_most=2)
-    return {fields[0]: fields[1] if len(fields) > 1 else "" for _, fields in lines}
+    table: dict[str, str] = {}
+    for where, (name, *rest) in read_lines(path, 1, expected=expected, at_most=2):
+        value = rest[0] if rest else ""
+        if table.setdefault(name, value) != value:
+            raise UsageError(f"{where}: {name!r} stands in {path.name} twice, with another value.")
+    return table
 
 
 def _check(path: Path, table: Mapping[str, str], parts: Collection[str]) -> None:

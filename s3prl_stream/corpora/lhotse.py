@@ -5,15 +5,16 @@ P. Zelasko et al., "Lhotse: a speech data representation library for the modern 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.tables import Row, read_rows
+from s3prl_stream.corpora.tables import TAKEN_NAMES, Row, read_rows
 from s3prl_stream.corpora.turns import in_time, segment
 from s3prl_stream.errors import UsageError
-from s3prl_stream.sample import RESERVED_KEYS, Utterance
+from s3prl_stream.sample import Utterance
 
 _FIELDS = ("text", "language", "speaker", "gender")
 
@@ -29,13 +30,13 @@ def lhotse(
     Args:
         root: a manifest of cuts or of recordings, or a folder that holds *cuts*.jsonl(.gz), or *recordings*.jsonl(.gz)
             and *supervisions*.jsonl(.gz).
-        only_channel: what is of this channel alone; None: everything, which must be of one channel. Pack with
-            --channel.
+        only_channel: what is of this channel alone; None: everything, which must be of the first channel of its files.
+            Pack with --channel.
         audio_root: where relative paths start; None: at the manifest's folder.
 
     Raises:
         UsageError: no manifest there, a row that is none, audio that is no file, mixed, padded or transformed cuts,
-            several channels, or a supervision of a recording that is not there.
+            other channels than the first, or a supervision of a recording that is not there.
     """
     root = Path(root)
     kinds = ("cuts", "recordings", "supervisions")
@@ -74,6 +75,11 @@ def _of_one_channel(found: Iterator[_Found], channel: int | None, root: Path) ->
                 f"{root}: {utterance.key!r} is channel {in_file} of its file, others are {seen}. Pack one at a time: "
                 "only_channel= here, and --channel for packing."
             )
+        if channel is None and in_file:
+            raise UsageError(
+                f"{root}: {utterance.key!r} is channel {in_file} of its file. Say so: only_channel={its} here, and "
+                f"--channel {in_file} for packing."
+            )
         seen = in_file
         yield utterance
 
@@ -87,7 +93,10 @@ def _cuts(files: Sequence[Path], start: Path) -> Iterator[_Found]:
         if not isinstance(with_audio, dict):
             raise UsageError(f"{row.where}: the cut has no recording, so there is no audio to pack.")
         first = _number(row, cut, "start")
-        about = {**_about(cut.get("custom")), **_supervisions(row, cut.get("supervisions") or [])}
+        supervisions = cut.get("supervisions") or []
+        if not isinstance(supervisions, list) or not all(isinstance(one, dict) for one in supervisions):
+            raise UsageError(f"{row.where}: its supervisions are {supervisions!r:.60}; not a manifest of Lhotse.")
+        about = {**_about(cut.get("custom")), **_supervisions(row, supervisions)}
         stretch = first, first + _number(row, cut, "duration")
         audio, its, in_file = _audio(with_audio, row, start, cut.get("channel", 0))
         yield Utterance(_text(row, cut, "id"), audio, *stretch, **about), its, in_file
@@ -118,7 +127,10 @@ def _audio(recording: Mapping[str, Any], row: Row, start: Path, channel: Any) ->
     wanted = channel[0] if isinstance(channel, list) and len(channel) == 1 else channel
     if not isinstance(wanted, int):
         raise UsageError(f"{row.where}: channels {channel}; one utterance is of one channel.")
-    for source in recording.get("sources", []):
+    sources = recording.get("sources")
+    if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        raise UsageError(f"{row.where}: the sources of the recording are {sources!r:.60}; not a manifest of Lhotse.")
+    for source in sources:
         if wanted in source.get("channels", [0]):
             if source.get("type") != "file":
                 raise UsageError(f"{row.where}: audio of type {source.get('type')!r}; only files can be packed.")
@@ -146,7 +158,7 @@ def _filled(supervision: Mapping[str, Any]) -> dict[str, Any]:
 def _about(custom: Any) -> dict[str, Any]:
     """Custom fields; what the stream would take for its own gets an underscore."""
     fields = custom if isinstance(custom, dict) else {}
-    return {f"{name}_" if name in RESERVED_KEYS else name: value for name, value in fields.items()}
+    return {f"{name}_" if name in TAKEN_NAMES else name: value for name, value in fields.items()}
 
 
 def _text(row: Row, values: Mapping[str, Any], name: str) -> str:
@@ -157,7 +169,7 @@ def _text(row: Row, values: Mapping[str, Any], name: str) -> str:
 
 def _number(row: Row, values: Mapping[str, Any], name: str) -> float:
     value = values.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise UsageError(f"{row.where}: {name} is {value!r}, expected seconds.")
     return float(value)
 

@@ -16,6 +16,7 @@ from s3prl_stream.corpora.tables import (
     read_rows,
     text_named,
     unfolded,
+    without_file,
 )
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -41,22 +42,36 @@ def manifest(
             `slots_NAME`. Without this they stand in the JSON of a sample and not in the index.
 
     Raises:
-        UsageError: no such file, a row without audio, a stretch that is no number, or a column with a reserved name.
+        UsageError: no such file, a row without audio, a stretch that is no number, a column with a reserved name, or
+            one of `columns_from` that no row has.
     """
     path = Path(path)
     rows = read_rows(path)
     nested = [columns_from] if isinstance(columns_from, str) else list(columns_from)
     folder = path.parent if audio_root is None else root_folder(audio_root, "the manifest's audio")
-    return (_utterance(row, folder, nested) for row in rows)
+    return _utterances(path, rows, folder, nested)
+
+
+def _utterances(path: Path, rows: Iterator[Row], folder: Path, nested: Sequence[str]) -> Iterator[Utterance]:
+    unseen, columns = set(nested), tuple[str, ...]()
+    for row in rows:
+        unseen.difference_update(row.columns)
+        columns = row.columns
+        yield _utterance(row, folder, nested)
+    if unseen:
+        raise UsageError(
+            f"{path}: no row has a column {min(unseen)!r} (columns_from); there are: {', '.join(columns)}."
+        )
 
 
 def _utterance(row: Row, folder: Path, nested: Sequence[str]) -> Utterance:
     values = dict(row.values)
     file_column = find_column(values, FILE_COLUMNS)
     if file_column is None:
-        names = ", ".join(FILE_COLUMNS)
-        raise UsageError(f"{row.where}: no column names the audio. It is called one of {names}.")
-    name = str(values.pop(file_column))
+        raise without_file(row, "the audio")
+    name = values.pop(file_column)
+    if not isinstance(name, str) or Path(name).name in ("", ".."):
+        raise UsageError(f"{row.where}: {file_column} is {name!r:.60}, expected the path of a file.")
     key_column = find_column(values, _KEY_COLUMNS)
     key = None if key_column is None else str(values.pop(key_column))
     start = _taken_seconds(values, _START_COLUMNS, row.where)

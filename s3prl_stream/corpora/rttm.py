@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -89,8 +90,8 @@ def _utterance(key: str, audio: Path, recording: str, turns: Mapping[str, _Turns
 def _by_plain_name(paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
     """File -> its name without suffix and accents, where no other file has that name."""
     plain = {path: _without_accents(path.stem) for path in paths}
-    names = [*plain.values(), *(path.stem for path in paths if path.stem != plain[path])]
-    return {path: name for path, name in plain.items() if names.count(name) == 1}
+    names = Counter([*plain.values(), *(path.stem for path in paths if path.stem != plain[path])])
+    return {path: name for path, name in plain.items() if names[name] == 1}
 
 
 def _without_accents(name: str) -> str:

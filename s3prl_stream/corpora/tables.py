@@ -16,6 +16,9 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import RESERVED_KEYS
 
 FILE_COLUMNS = ("audio_filepath", "audio", "audio_path", "wav_path", "path", "wav", "file", "filename", "file_name")
+TAKEN_NAMES = RESERVED_KEYS | {"start_seconds", "end_seconds"}
+"""What no metadata may be called: names of the stream and of an utterance."""
+
 TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence")
 _HEADERLESS_COLUMNS = ("id", "text", "normalized_text")
 
@@ -43,7 +46,8 @@ def read_rows(path: Path, *, header: bool | None = None) -> Iterator[Row]:
         header: whether a file with | in it has one; None: as said above.
 
     Raises:
-        UsageError: no such file, an unknown suffix, or a row that cannot be read, named by its line.
+        UsageError: no such file, an unknown suffix, a row that cannot be read, named by its line, or two columns of one
+            name.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file.")
@@ -68,6 +72,30 @@ def needed(row: Row, column: str) -> str:
     if column not in row.columns:
         raise UsageError(f"{row.where}: no column {column!r} in the table. It has: {', '.join(row.columns)}.")
     raise UsageError(f"{row.where}: nothing in column {column!r}.")
+
+
+def whole_number(row: Row, column: str) -> int:
+    """The same as an integer.
+
+    Raises:
+        UsageError: also if it is none.
+    """
+    cell = needed(row, column)
+    try:
+        return int(cell)
+    except ValueError:
+        raise UsageError(f"{row.where}: {column} is {cell[:40]!r}, expected a whole number.") from None
+
+
+def without_file(row: Row, what: str) -> UsageError:
+    """The error of a row in which no column names a file; `what` the file is."""
+    there = find_column(row.columns, FILE_COLUMNS)
+    if there is not None:
+        return UsageError(f"{row.where}: nothing in column {there!r}, which names {what}.")
+    names = ", ".join(row.columns)
+    return UsageError(
+        f"{row.where}: no column names {what}. It is called one of {', '.join(FILE_COLUMNS)}; there are: {names[:200]}."
+    )
 
 
 def renamed(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
@@ -109,7 +137,7 @@ def text_named(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def check_metadata_names(names: Collection[str], where: str) -> None:
     """Raises UsageError if a name is one that the stream or an utterance gives to its own values."""
-    taken = sorted((RESERVED_KEYS | {"start_seconds", "end_seconds"}).intersection(names))
+    taken = sorted(TAKEN_NAMES.intersection(names))
     if taken:
         raise UsageError(f"{where}: the stream uses the name {taken[0]!r} itself. Rename that column, or drop it.")
 
@@ -128,7 +156,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
-    with _opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+    # What is not UTF-8 is read as surrogates, and found in its line; decoding is pages ahead of the lines.
+    utf8: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
+    with _opened(path) as raw, io.TextIOWrapper(raw, newline="", **utf8) as file:
         first = file.readline()
         file.seek(0)
         divider = next((mark for mark in "\t|" if mark in first), "\t" if ".tsv" in path.suffixes else ",")
@@ -138,21 +168,40 @@ def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
         columns: list[str] | None = None
         try:
             for values in cells:
+                where = f"{path}, line {cells.line_num}"
+                if not _is_text("".join(values)):
+                    raise UsageError(f"{where}: not UTF-8 text. Save the table as UTF-8.")
                 if columns is None:
                     columns = [value.strip() for value in values]
                     if header is None:
                         header = divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")) is not None
                     if header:
+                        _refuse_twins(columns, where)
                         continue
                     columns = list(_HEADERLESS_COLUMNS[: len(columns)])
-                where = f"{path}, line {cells.line_num}"
                 if len(values) > len(columns):
                     raise UsageError(f"{where}: {len(values)} cells for {len(columns)} columns.")
                 if values:
                     filled = {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""}
                     yield Row(where, filled, tuple(columns))
-        except (csv.Error, UnicodeDecodeError) as error:
+        except csv.Error as error:
             raise UsageError(f"{path}, line {cells.line_num}: not readable as a table: {error}.") from None
+
+
+def _is_text(cells: str) -> bool:
+    if cells.isascii():
+        return True
+    try:
+        cells.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_twins(columns: Sequence[str], where: str) -> None:
+    twice = [name for number, name in enumerate(columns) if name and name in columns[:number]]
+    if twice:
+        raise UsageError(f"{where}: two columns are called {twice[0]!r}. Rename one of them.")
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -181,18 +230,18 @@ def _is_whole_json(path: Path) -> bool:
         first = file.readline().strip()
     try:
         return not isinstance(json.loads(first), dict) or path.read_bytes().strip() == first
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
 
 
 def _parsed(data: bytes, where: str) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON: {error}.") from None
 
 
 def _json_row(where: str, values: Any) -> Row:
     if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected an object, found a {type(values).__name__}.")
+        raise UsageError(f"{where}: expected an object, found {values!r:.40}.")
     return Row(where, {name: value for name, value in values.items() if value is not None}, tuple(values))

@@ -72,11 +72,13 @@ def voxpopuli(
 
 
 def _files(folder: Path, language: str) -> Iterator[Utterance]:
-    for audio in sorted(folder.glob("*/*.ogg")):
-        yield Utterance(audio.stem, audio, **_about(audio.stem, language))
+    for audio in sorted(folder.glob("*/[!.]*.ogg")):  # ._NAME.ogg: what macOS leaves in archives
+        yield Utterance(audio.stem, audio, **_about(audio.stem, language, str(audio)))
 
 
-def _about(name: str, language: str) -> dict[str, Any]:
+def _about(name: str, language: str, where: str) -> dict[str, Any]:
+    if not name[:4].isdecimal():
+        raise UsageError(f"{where}: {name[:40]!r} does not begin with a year, as the sessions of VoxPopuli do.")
     return {"language": language, "session": name.partition(f"_{language}")[0], "year": int(name[:4])}
 
 
@@ -97,7 +99,7 @@ def _segments(base: Path, table: Path, languages: Sequence[str]) -> Iterator[Utt
         if language in languages:
             audio = base / language / event[:4] / f"{event}.ogg"
             stretch = seconds(start, row.where), seconds(end, row.where)
-            yield Utterance(f"{event}_{number}", audio, *stretch, **_about(event, language))
+            yield Utterance(f"{event}_{number}", audio, *stretch, **_about(event, language, row.where))
 
 
 def _tables(folder: Path, split: str | Sequence[str] | None) -> list[Path]:
@@ -111,7 +113,7 @@ def _transcribed(folder: Path, language: str, tables: Sequence[Path]) -> Iterato
     for table in tables:
         for row in read_rows(table):
             key = needed(row, "id")
-            about = {**_about(key, language), "split": table.stem.removeprefix("asr_"), **_text(row)}
+            about = {**_about(key, language, row.where), "split": table.stem.removeprefix("asr_"), **_text(row)}
             yield Utterance(key, folder / key[:4] / f"{key}.ogg", **{**about, "session": key.rpartition("-")[0]})
 
 

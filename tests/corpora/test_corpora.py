@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,11 @@ def test_tables_may_be_compressed(tmp_path: Path) -> None:
     [
         ("audio,start\nx.wav,one\n", "line 2: start is 'one'"),
         ("audio,duration\nx.wav,-1\n", "line 2: duration is '-1'"),
-        ("sound,label\nx.wav,a\n", "line 2: no column names the audio"),
+        ("sound,label\nx.wav,a\n", "line 2: no column names the audio.*there are: sound, label"),
+        ("audio;label\nx.wav;a\n", "line 2: no column names the audio.*there are: audio;label"),
+        ("audio,label\n,a\n", "line 2: nothing in column 'audio', which names the audio"),
+        ("audio,text,text\nx.wav,a,b\n", "line 1: two columns are called 'text'"),
+        ("audio,text\n..,a\n", "line 2: audio is '..', expected the path of a file"),
         ("audio,label\nx.wav,a,b\n", "line 2: 3 cells for 2 columns"),
         ("audio,weight\nx.wav,1\n", "line 2: .*'weight'"),
     ],
@@ -209,6 +214,50 @@ def test_manifest_mistakes_are_named_by_line(tmp_path: Path, content: str, compl
     (tmp_path / "m.csv").write_text(content)
     with pytest.raises(UsageError, match=complaint):
         list(corpora.manifest(tmp_path / "m.csv"))
+
+
+@pytest.mark.parametrize(("line", "content"), [
+    (1, b"audio,t\xe9xt\nx.wav,a\n"),
+    (3001, b"audio,text\n" + b"x.wav,a\n" * 2999 + b"x.wav,caf\xe9\n"),
+    (1, "audio,text\nx.wav,a\n".encode("utf-16")),
+])  # fmt: skip
+def test_a_table_that_is_not_utf8_is_named_by_line(tmp_path: Path, line: int, content: bytes) -> None:
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=rf"m\.csv, line {line}: not UTF-8 text"):
+        list(corpora.manifest(tmp_path / "m.csv"))
+
+
+def test_a_manifest_of_a_spreadsheet(tmp_path: Path) -> None:
+    """A mark of byte order, CRLF, quoted cells over two lines, columns without a name, and one that is called self."""
+    content = '\ufeff,audio,text,self,\r\n0,x.wav,"a, b",1,\r\n1,y.wav,"a\r\nb",2,\r\n'
+    (tmp_path / "m.csv").write_bytes(content.encode())
+    found = [one.metadata for one in corpora.manifest(tmp_path / "m.csv")]
+    assert found == [{"": "0", "text": "a, b", "self": "1"}, {"": "1", "text": "a\r\nb", "self": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ('{"audio": ""}', "audio is '', expected the path"),
+        ('{"audio": {"path": "x.wav"}}', "audio is {'path': 'x.wav'}, expected the path"),
+        ('{"audio": 5}', "audio is 5, expected the path"),
+        ('{"audio": null, "text": "x"}', "nothing in column 'audio'"),
+        ('{"audio": "x.wav", "tree": ' + "[" * 50_000 + "]" * 50_000 + "}", "not JSON"),
+        ("5", "expected an object, found 5"),
+    ],
+)
+def test_rows_of_json_that_cannot_be_understood(tmp_path: Path, row: str, complaint: str) -> None:
+    (tmp_path / "m.jsonl").write_text(f'{{"audio": "a.wav"}}\n{row}\n')
+    with pytest.raises(UsageError, match=re.escape(f"m.jsonl, line 2: {complaint}")):
+        list(corpora.manifest(tmp_path / "m.jsonl"))
+
+
+def test_columns_from_a_column_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"audio": "a.wav", "slots": {"city": "Ulm"}}\n')
+    (found,) = corpora.manifest(tmp_path / "m.jsonl", columns_from="slots")
+    assert found.metadata == {"slots_city": "Ulm"}
+    with pytest.raises(UsageError, match=r"no row has a column 'slot' \(columns_from\); there are: audio, slots"):
+        list(corpora.manifest(tmp_path / "m.jsonl", columns_from="slot"))
 
 
 def test_manifest_files_that_are_none(tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
         ({"recording": None, "features": {}}, "line 2: the cut has no recording"),
         ({"duration": "long"}, "line 2: duration is 'long'"),
         ({"recording": {"id": "a", "sources": [{"type": "command", "channels": [0], "source": "cat a"}]}}, "'command'"),
+        ({"duration": float("nan")}, "line 2: duration is nan"),
+        ({"supervisions": [5]}, "line 2: its supervisions are [5]"),
+        ({"recording": {"id": "a", "sources": "a.wav"}}, "line 2: the sources of the recording are 'a.wav'"),
         ({"recording": {"id": "a", "sources": [], "transforms": [{"name": "Speed"}]}}, "is transformed"),
     ],
 )
@@ -71,6 +74,19 @@ def test_lhotse_rows_that_cannot_be_packed(tmp_path: Path, changes: dict[str, ob
     with pytest.raises(UsageError) as error:
         list(corpora.lhotse(cuts(tmp_path, cut(), cut(**{"id": "x", **changes}))))
     assert complaint in str(error.value)
+
+
+def test_lhotse_of_a_second_channel_alone_is_not_packed_from_the_first(tmp_path: Path) -> None:
+    recording = {"id": "a", "sources": [{"type": "file", "channels": [0, 1], "source": "a.wav"}]}
+    file = cuts(tmp_path, cut(channel=1, recording=recording))
+    with pytest.raises(UsageError, match=r"only_channel=1 here, and --channel 1 for packing"):
+        list(corpora.lhotse(file))
+    assert len(listed(corpora.lhotse(file, only_channel=1))) == 1
+
+
+def test_lhotse_custom_fields_may_be_called_anything(tmp_path: Path) -> None:
+    (found,) = corpora.lhotse(cuts(tmp_path, cut(custom={"start_seconds": 1, "self": 2, "weight": 3})))
+    assert {"start_seconds_": 1, "self": 2, "weight_": 3}.items() <= found.metadata.items()
 
 
 def test_lhotse_without_its_manifests(tmp_path: Path) -> None:
@@ -120,6 +136,8 @@ def test_an_audiofolder_is_read_where_it_lies(tmp_path: Path) -> None:
         tmp_path / "a", {"train/one.wav": "", "train/two.wav": "", "train/metadata.csv": table, "README.md": ""}
     )
     assert column(listed(corpora.huggingface(root)), "text") == {"train/one": "hello", "train/two": "bye"}
+    (root / "train/metadata.csv").write_text("file_name,split\none.wav,a\ntwo.wav,b\n")
+    assert column(listed(corpora.huggingface(root)), "split") == {"train/one": "a", "train/two": "b"}
     classes = tree(tmp_path / "b", "test/dog/1.wav test/cat/1.wav train/dog/2.wav")
     found = listed(corpora.huggingface(classes, "test"))
     assert found["test/dog/1"].metadata == {"label": "dog", "split": "test"}

@@ -65,6 +65,10 @@ def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
     [
         ({"text": "anna-1 x\nben-1 y\n"}, "text has no line for 'anna-2' and 0 more; there are 3 utterances"),
         ({"text": "anna-1 x\nben-1 y\nanna-2 z\nq w\n"}, "text has lines for unknown utterances, 'q'"),
+        (
+            {"text": "anna-1 x\nben-1 y\nanna-2 z\nben-1 q\n"},
+            "text, line 4: 'ben-1' stands in text twice, with another",
+        ),
         ({"utt2spk": "anna-1 anna\n"}, "utt2spk has no line for 'ben-1' and 1 more"),
         ({"segments": "anna-1 rec9 0 1\n"}, "segments, line 1: recording 'rec9' is not in wav.scp"),
         ({"segments": "anna-1 rec1 0\n"}, "segments, line 1: 'anna-1 rec1 0' is not UTTERANCE"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,10 @@ def test_esc50_and_the_ten_classes_in_it(tmp_path: Path) -> None:
     found = listed(corpora.esc50(root))
     assert found["1-100032-A-0"].metadata == {"label": "dog", "fold": 1, "esc10": True, "source": "100032"}
     assert list(listed(corpora.esc50(root, esc10=True))) == ["1-100032-A-0"]
+    table = (root / "meta/esc50.csv").read_text()
+    (root / "meta/esc50.csv").write_text(re.sub(r"(wav,)\d", r"\1one", table, count=1))
+    with pytest.raises(UsageError, match=r"line 2: fold is 'one', expected a whole number"):
+        list(corpora.esc50(root))
     (root / "meta/esc50.csv").write_text("filename,fold\nx.wav,1\n")
     with pytest.raises(UsageError, match="no column 'category'"):
         list(corpora.esc50(root))

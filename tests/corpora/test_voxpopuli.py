@@ -44,6 +44,12 @@ def test_whole_sessions_and_cut_files(tmp_path: Path) -> None:
     ]  # fmt: skip
     (one,) = corpora.voxpopuli(root, "cut")
     assert (one.key, one.metadata["session"]) == ("20090505-0900-PLENARY-10_en_0", "20090505-0900-PLENARY-10")
+    year = Path(one.audio).parent
+    (year / f"._{one.key}.ogg").touch()  # as macOS leaves them in archives
+    assert len(list(corpora.voxpopuli(root, "cut"))) == 1
+    (year / "notes.ogg").touch()
+    with pytest.raises(UsageError, match=r"notes\.ogg: 'notes' does not begin with a year"):
+        list(corpora.voxpopuli(root, "cut"))
 
 
 def test_transcribed(tmp_path: Path) -> None:
