@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.braces import expand_braces
-from s3prl_stream.shards.foreign_sample import key_and_suffix, storable, with_free_names
+from s3prl_stream.shards.foreign_sample import key_and_suffix, with_free_names
+from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import is_remote, open_store
 
 MAX_LINE_BYTES = 16 << 20

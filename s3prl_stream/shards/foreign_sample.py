@@ -228,11 +228,6 @@ def with_free_names(values: Mapping[str, Any]) -> dict[str, Any]:
     return free
 
 
-def storable(value: Any) -> Any:
-    """A value as Parquet can hold it: text that is not Unicode (lone surrogates from JSON) is written with \\udcXX."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
 def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> tuple[memoryview, str, dict[str, Any]]:
     """The bytes of one indexed sample -> (audio bytes, codec, metadata).
 

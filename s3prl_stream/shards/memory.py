@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.member import Rows
+from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class MemoryShards:
         samples_per_shard: how many are planned as if they lay in one shard.
 
     Raises:
-        UsageError: no samples, a sample that is no dict, or a key that stands twice.
+        UsageError: no samples, a sample that is no dict, or a key that stands twice or is no text.
     """
 
     is_remote = False
@@ -46,6 +47,9 @@ class MemoryShards:
     ) -> None:
         self.name = name
         self.samples_per_shard = samples_per_shard
+        stranger = next((one for one in _values(samples) if not isinstance(one, Mapping)), None)
+        if stranger is not None:
+            raise UsageError(f"MemoryShards: {stranger!r:.80} is no dict, so no sample")
         if isinstance(samples, Mapping):
             self._samples = [{"key": str(key), **sample} for key, sample in samples.items()]
         else:
@@ -56,6 +60,11 @@ class MemoryShards:
         if len(set(keys)) != len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             raise UsageError(f"MemoryShards: the key {twice!r} stands twice; keys are identities")
+        half = next((key for key in keys if storable(key) != key), None)
+        if half is not None:
+            raise UsageError(
+                f"MemoryShards: the key {half!r} holds half a character (a lone surrogate), so it is no text"
+            )
         self._damaged: dict[int, SampleError] = {}
         lengths = [self._length(position) for position in range(len(self._samples))]
         self._frames = np.array([frames for frames, _ in lengths], dtype=np.int64)
@@ -101,7 +110,7 @@ class MemoryShards:
         return NOTHING_AHEAD
 
     def columns(self) -> dict[str, str]:
-        """Scalar values of the first sample, and what the plan knows."""
+        """Scalar values of the first sample, and what the plan knows. Half characters stand there as \\udcXX."""
         return {field.name: str(field.type) for field in self._table().schema}
 
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
@@ -118,7 +127,11 @@ class MemoryShards:
 
         plain = (str, int, float, bool)
         first = self._samples[0].items()
-        names = [name for name, value in first if isinstance(value, plain) and name not in ("key", "sample_rate")]
+        names = [
+            name
+            for name, value in first
+            if isinstance(value, plain) and name not in ("key", "sample_rate") and storable(name) == name
+        ]
         table: dict[str, Any] = {
             "key": self._keys,
             "key_hash": pyarrow.array([key_hash(key) for key in self._keys], pyarrow.uint64()),
@@ -128,7 +141,7 @@ class MemoryShards:
             "shard": np.repeat(self.shard_names, self.shard_samples),
         }
         for name in names:
-            values = [sample.get(name) for sample in self._samples]
+            values = [storable(sample.get(name)) for sample in self._samples]
             try:
                 table.setdefault(name, pyarrow.array(values))
             except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):  # of several kinds: as text
@@ -151,3 +164,7 @@ class MemoryShards:
             self._damaged[position] = SampleError(f"{path}: {error}", reason=error.reason)
             return 0, 16_000
         return info.frames, info.sample_rate
+
+
+def _values(samples: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
+    return samples.values() if isinstance(samples, Mapping) else samples

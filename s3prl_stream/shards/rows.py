@@ -77,6 +77,11 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
     return pyarrow.Table.from_arrays(arrays, names=list(kinds))
 
 
+def storable(value: Any) -> Any:
+    """A value as Arrow can hold it: text that is not Unicode (lone surrogates from JSON) is written with \\udcXX."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def _by_column(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> dict[str, list[Any]]:
     fixed = {name: [getattr(row, name) for row in rows] for name in IndexRow._fields if name in INDEX_COLUMNS}
     return {

@@ -21,11 +21,11 @@ from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.durations import Table
-from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, kind_of, metadata_of, parts_of, storable
+from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, kind_of, metadata_of, parts_of
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.rows import metadata_kinds
+from s3prl_stream.shards.rows import metadata_kinds, storable
 from s3prl_stream.shards.store import Ahead, Store, open_store
 from s3prl_stream.shards.table_lengths import LengthsOfTar, TableDiffers, TableLengths
 from s3prl_stream.shards.tarheader import compression_of, is_header
