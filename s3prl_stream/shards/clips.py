@@ -86,7 +86,7 @@ def select_clips(
     """What is packed of some neighbours in the corpus. Each of their files is opened once.
 
     Raises:
-        UsageError: a field of the utterance has the name that pieces need.
+        UsageError: a field of the utterance has the name that pieces need, or its segments cannot be cut.
     """
     infos = _probe_all([one.audio for one in utterances], workers)
     left_out: list[tuple[int, LeftOut]] = []
@@ -185,7 +185,8 @@ def _cut_at_silences(cut: _Cut) -> list[int] | SampleError:
     silences = find_silences(levels, round(SHORTEST_SILENCE_SECONDS / FRAME_SECONDS))
     # the incomplete frame at the end belongs to the last piece, for which it leaves room
     edges = cuts_in_silences(len(levels) + 1, silences, cut.longest_frames // hop)
-    return [*(cut.first_frame + edge * hop for edge in edges[:-1]), cut.stop_frame]
+    starts = [cut.first_frame + edge * hop for edge in edges[:-1]]
+    return [*(start for start in starts if start < cut.stop_frame), cut.stop_frame]  # it may have no frames
 
 
 def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[str, Any]]]:
@@ -198,18 +199,26 @@ def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[st
     for number, (first, stop) in enumerate(itertools.pairwise(edges)):
         start_second, seconds = (first - clip.first_frame) / sample_rate, (stop - first) / sample_rate
         metadata = {**kept, "first_second": start_second}
-        if "segments" in kept:
-            metadata["segments"] = _shifted(kept["segments"], start_second, seconds)
+        if kept.get("segments") is not None:
+            metadata["segments"] = _shifted(kept["segments"], start_second, seconds, clip.key)
         piece = clip._replace(
             key=f"{clip.key}-{number:04d}", first_frame=first, stop_frame=stop, metadata=metadata_json(metadata)
         )
         yield piece, metadata
 
 
-def _shifted(segments: Sequence[Mapping[str, Any]], start_second: float, seconds: float) -> list[dict[str, Any]]:
+def _shifted(
+    segments: Sequence[Mapping[str, Any]], start_second: float, seconds: float, key: str
+) -> list[dict[str, Any]]:
     """The segments that lie in a piece, cut to it, in seconds from its beginning."""
     stop = start_second + seconds
-    inside = [segment for segment in segments if segment["start"] < stop and segment["end"] > start_second]
+    try:
+        inside = [segment for segment in segments if segment["start"] < stop and segment["end"] > start_second]
+    except (TypeError, KeyError):
+        raise UsageError(
+            f"utterance {key!r}: its segments are {segments!r:.80}, expected a list of {{start, end, label}} in "
+            "seconds: they cannot be cut with it. Mend them, or call them another name."
+        ) from None
     return [
         {**one, "start": max(one["start"] - start_second, 0.0), "end": min(one["end"] - start_second, seconds)}
         for one in inside

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -83,8 +84,11 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
     """Write down a corpus, with escaped keys.
 
     Raises:
-        UsageError: no utterance at all, two of one key, reserved names or values that JSON cannot hold in metadata.
+        UsageError: no utterance at all, two of one key, something that is no utterance, no path or no time, reserved
+            names or values that JSON cannot hold in metadata.
     """
+    if isinstance(corpus, str | Path):
+        raise UsageError(f"{str(corpus)!r} is no corpus: give its utterances, such as corpora.folder({str(corpus)!r}).")
     hashes, digest, kinds = array("Q"), hashlib.blake2b(digest_size=16), list[Kinds]()
     with ArrowFile(path, _LISTED) as file:
         for utterances in _chunks(corpus, ROWS_PER_BATCH):
@@ -103,7 +107,7 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """Sorted, compact UTF-8; ValueError or TypeError for what JSON cannot hold."""
+    """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON cannot hold."""
     return _COMPACT.encode(metadata).encode()
 
 
@@ -179,19 +183,28 @@ def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _listed(utterance: Utterance) -> Listed:
+    if not isinstance(utterance, Utterance) or not isinstance(utterance.key, str):
+        raise UsageError(f"the corpus lists {utterance!r:.200}, expected an Utterance whose key is a str.")
     key = escape_key(utterance.key)
     if not key:
         raise UsageError(f"{utterance.audio}: the utterance's key is empty.")
     is_unsafe = key != utterance.key and key != utterance.key.replace("/", "+")
     stretch = (_seconds(utterance, utterance.start_seconds), _seconds(utterance, utterance.end_seconds))
-    return Listed(key, is_unsafe, os.fsencode(utterance.audio), *stretch, _checked_metadata(utterance))
+    try:
+        audio = os.fsencode(utterance.audio)
+    except UnicodeEncodeError:
+        raise UsageError(f"utterance {utterance.key!r}: {utterance.audio!r} can be the path of no file.") from None
+    return Listed(key, is_unsafe, audio, *stretch, _checked_metadata(utterance))
 
 
 def _seconds(utterance: Utterance, value: float | None) -> float | None:
     try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"utterance {utterance.key!r}: {value!r} is no time in seconds.") from None
+        seconds = None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if seconds is not None and not math.isfinite(seconds):
+        raise UsageError(f"utterance {utterance.key!r}: {value!r} is no time in seconds.")
+    return seconds
 
 
 def _checked_metadata(utterance: Utterance) -> bytes:
@@ -202,8 +215,21 @@ def _checked_metadata(utterance: Utterance) -> bytes:
         )
     try:
         return metadata_json(utterance.metadata)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"utterance {utterance.key!r}: its metadata do not fit into JSON: {error}.") from None
+    except (TypeError, ValueError, RecursionError):
+        raise UsageError(f"utterance {utterance.key!r}: {_misfit(utterance.metadata)}.") from None
+
+
+def _misfit(metadata: Mapping[str, Any]) -> str:
+    """Which of the metadata does not fit into JSON, and why."""
+    why = ""
+    for name, value in metadata.items():
+        try:
+            metadata_json({name: value})
+        except UnicodeEncodeError:
+            return f"its field {name!r} holds half a character (a lone surrogate), so it is no text: {value!r:.80}"
+        except (TypeError, ValueError, RecursionError) as error:
+            why = why or f"its field {name!r} does not fit into JSON: {error}"
+    return why
 
 
 def _names(listing: Listing) -> Iterator[tuple[str, str]]:

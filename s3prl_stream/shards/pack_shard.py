@@ -143,7 +143,7 @@ def _packed(clip: Clip, settings: PackSettings) -> _Packed:
     with _explained():
         _check_size(clip, os.stat(clip.audio).st_size)
     rate, encoder = settings.sample_rate, settings.encoder
-    if encoder == "flac" and clip.is_whole_file and _is_plain_flac(clip, rate):
+    if encoder == "flac" and clip.is_whole_file and _is_plain_flac(clip, settings):
         wav, md5 = read_flac_unchecked(clip.audio)
         audio = encode(wav, rate, encoder)
         found = _flac_md5(audio)
@@ -211,9 +211,10 @@ def _check_size(clip: Clip, num_bytes: int) -> None:
         raise SampleError(message, reason="changed")
 
 
-def _is_plain_flac(clip: Clip, sample_rate: int) -> bool:
+def _is_plain_flac(clip: Clip, settings: PackSettings) -> bool:
     source = clip.source
-    return (source.kind, source.channels, source.sample_rate) == ("FLAC PCM_16", 1, sample_rate)
+    found = (source.kind, source.channels, source.sample_rate)
+    return settings.takes_mono and found == ("FLAC PCM_16", 1, settings.sample_rate)
 
 
 def _flac_md5(encoded: bytes) -> bytes:

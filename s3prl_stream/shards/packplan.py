@@ -160,7 +160,7 @@ def original_codec(clip: Clip, settings: PackSettings) -> str | None:
     source = clip.source
     if settings.codec != ORIGINAL or not clip.is_whole_file:
         return None
-    if (source.channels, source.sample_rate) != (1, settings.sample_rate):
+    if (source.channels, source.sample_rate) != (1, settings.sample_rate) or not settings.takes_mono:
         return None
     container, _, subtype = source.kind.partition(" ")
     return _CODEC_OF_KIND.get(container) or {"OGG VORBIS": "ogg", "OGG OPUS": "opus"}.get(f"{container} {subtype}")

@@ -84,6 +84,11 @@ class PackSettings:
         return Lengths(self.min_seconds, self.max_seconds, self.split_seconds)
 
     @property
+    def takes_mono(self) -> bool:
+        """The only channel of a file is the one that is asked for."""
+        return self.channel in ("first", "mean", 0)
+
+    @property
     def encoder(self) -> str:
         """The codec of what is encoded."""
         return CODEC_OF_THE_REST if self.codec == ORIGINAL else self.codec

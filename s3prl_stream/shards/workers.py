@@ -63,9 +63,16 @@ class Workers:
         return int(self._counter.value) if self._pool is not None else 0
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
-        """Begin a task in a worker process; only where there are some."""
+        """Begin a task in a worker process; only where there are some.
+
+        Raises:
+            StreamError: a worker process died.
+        """
         assert self._pool is not None
-        return self._pool.submit(function, task)
+        try:
+            return self._pool.submit(function, task)
+        except BrokenProcessPool:
+            raise StreamError(_WORKER_DIED) from None
 
     def wait(self, futures: Iterable[Future[Result]], seconds: float) -> list[Result]:
         """Results of those that are done, after `seconds` at most.

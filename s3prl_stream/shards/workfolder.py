@@ -212,7 +212,7 @@ def remove_unfinished(store: Store, plan: PackPlan | None) -> None:
 
 
 def _of_a_pack(store: Store, name: str) -> Sequence[str]:
-    shards = rf"{re.escape(name)}-\d{{6}}\.tar(\.idx|\.parquet)?"
-    parts = rf"{INDEX_FOLDER}/part-\d{{5}}\.parquet"
+    shards = rf"{re.escape(name)}-\d{{6,}}\.tar(\.idx|\.parquet)?"
+    parts = rf"{INDEX_FOLDER}/part-\d{{5,}}\.parquet"
     ours = re.compile("|".join([shards, parts, *map(re.escape, (LEFT_OUT, REPORT, MANIFEST))]))
     return [file for file, _ in store.list() if ours.fullmatch(file)]
