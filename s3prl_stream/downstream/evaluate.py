@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,16 +91,15 @@ def evaluate(
         if name not in judged.columns():
             raise UsageError(f"evaluate: {judged.name} has no column {name!r}; it has {', '.join(judged.columns())}")
     stream = judged_stream(judged, where=where, columns=model.task.columns, noise=added, texts=run_texts(Path(run)))
-    kept = None
-    if cache is not None:
-        if model.finetune:
-            raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
-        kept = FeatureCache(cache, fingerprint_of(model.upstream), max_gigabytes=cache_gigabytes)
-        model.use_cache(kept, {one.name: cached_as(one.fingerprint, added) for one in judged.members})
     loader = Loader(stream, rank=0, world_size=1)
-    answers = answers_to(model, loader, pick_device(device))
-    if kept is not None:
-        kept.close()
+    with contextlib.ExitStack() as stack:
+        if cache is not None:
+            if model.finetune:
+                raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
+            kept = FeatureCache(cache, fingerprint_of(model.upstream), max_gigabytes=cache_gigabytes)
+            stack.callback(kept.close)
+            model.use_cache(kept, {one.name: cached_as(one.fingerprint, added) for one in judged.members})
+        answers = answers_to(model, loader, pick_device(device))
     if not answers:
         raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be read")
     return Evaluation(

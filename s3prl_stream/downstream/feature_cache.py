@@ -5,15 +5,16 @@
 
 The fingerprint is the upstream's: other weights, another set. An entry is found by (fingerprint of the data set, key,
 first frame, samples), so packing a corpus anew cannot give old features. Each process writes a part of its own, and an
-entry counts once its line is complete, so a kill costs at most the utterance being written.
+entry counts once its line is complete, so a kill costs at most the utterance being written. Several processes may write
+at once; none sees what another writes after it has begun, and each keeps to the limit by itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from s3prl_stream.errors import UsageError
 
 _DATA, _LINES = ".bin", ".jsonl"
+_PART = re.compile(r"part-\d{5,}\.(bin|jsonl)")
 
 
 class CacheKey(NamedTuple):
@@ -48,22 +50,24 @@ class FeatureCache:
     """Features of one upstream, kept within a limit.
 
     Args:
-        folder: may be shared by several upstreams and processes.
+        folder: may be shared by several upstreams and processes, and hold other things, which are left alone.
         fingerprint: of the upstream.
-        max_gigabytes: of the whole folder. Features of other upstreams make room, the longest unused first; then what
-            does not fit is not kept.
+        max_gigabytes: of all features in the folder. Those of other upstreams make room, the longest unused first; then
+            what does not fit is not kept.
 
     Attributes:
         hits, misses: utterances that were found and that were not.
 
     Raises:
-        UsageError: the folder is a file.
+        UsageError: the folder is a file, or a limit below 0.
     """
 
     def __init__(self, folder: str | Path, fingerprint: str, *, max_gigabytes: float = 20.0) -> None:
         self.folder = Path(folder) / fingerprint
         if Path(folder).exists() and not Path(folder).is_dir():
             raise UsageError(f"cache {folder}: is a file; give a folder")
+        if not max_gigabytes >= 0:
+            raise UsageError(f"cache {folder}: a limit of {max_gigabytes} GB; give 0 or more")
         self.folder.mkdir(parents=True, exist_ok=True)
         os.utime(self.folder)
         self.hits = self.misses = 0
@@ -71,13 +75,10 @@ class FeatureCache:
         self._files: list[int] = []
         for lines in sorted(self.folder.glob(f"*{_LINES}")):
             self._read_part(lines)
-        self._room = int(max_gigabytes * 1e9) - _size(self.folder)
-        others = sorted(
-            (one for one in Path(folder).iterdir() if one != self.folder), key=lambda one: one.stat().st_mtime
-        )
-        sizes = {one: _size(one) for one in others}
-        self._room -= sum(sizes.values())
-        self._others = [(one, sizes[one]) for one in others]
+        # what is no folder of features is neither counted nor ever deleted
+        others = {one: _size(one) for one in Path(folder).iterdir() if one != self.folder and _holds_features(one)}
+        self._others = sorted(others.items(), key=lambda other: _last_used(other[0]))
+        self._room = int(max_gigabytes * 1e9) - _size(self.folder) - sum(others.values())
         self._writer: int | None = None
         self._lines = -1
 
@@ -96,7 +97,7 @@ class FeatureCache:
         data = states.contiguous().numpy().tobytes()
         while self._room < len(data) and self._others:
             other, size = self._others.pop(0)
-            shutil.rmtree(other, ignore_errors=True)  # who reads there has its files open
+            _delete_features(other)  # who reads there has its files open
             self._room += size
         if key in self._places or self._room < len(data):
             return
@@ -131,14 +132,18 @@ class FeatureCache:
         for text in lines.read_bytes().splitlines(keepends=True):
             if not text.endswith(b"\n"):  # cut by a kill
                 continue
-            line: Mapping[str, object] = json.loads(text)
-            shape = tuple(int(number) for number in line["shape"])  # type: ignore[attr-defined]
-            place = _Place(file, int(line["offset"]), shape, int(line["crc32c"]))  # type: ignore[call-overload]
+            try:
+                line = json.loads(text)
+                key, shape = CacheKey(*(line[name] for name in CacheKey._fields)), tuple(map(int, line["shape"]))
+                place = _Place(file, int(line["offset"]), shape, int(line["crc32c"]))
+            except (ValueError, KeyError, TypeError):  # damaged on disk
+                continue
             if place.offset + 4 * int(np.prod(shape)) <= size:
-                self._places[CacheKey(*(line[name] for name in CacheKey._fields))] = place  # type: ignore[arg-type]
+                self._places[key] = place
 
     def _new_part(self) -> tuple[int, int]:
         number = 0
+        self.folder.mkdir(parents=True, exist_ok=True)  # another process may have made room of it
         while True:
             path = self.folder / f"part-{number:05d}{_DATA}"
             try:
@@ -151,8 +156,37 @@ class FeatureCache:
             return data, lines
 
 
+def _parts(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if _PART.fullmatch(path.name)]
+
+
+def _holds_features(folder: Path) -> bool:
+    """Whether there are parts in a folder, and nothing else."""
+    parts = _parts(folder)
+    return bool(parts) and not folder.is_symlink() and len(parts) == len(list(folder.iterdir()))
+
+
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Bytes of the parts in a folder; another process may be deleting them."""
+    total = 0
+    for path in _parts(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
+def _last_used(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _delete_features(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for path in _parts(folder):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -44,6 +44,7 @@ class DownstreamModel(nn.Module):
         self._upstream = (upstream,)  # in a tuple, so that the module does not take it for a part of itself
         self._cache: FeatureCache | None = None
         self._fingerprint_of_set: Mapping[str, str] = {}
+        self._random_samples: int | None = None
 
     @property
     def upstream(self) -> Upstream:
@@ -57,10 +58,17 @@ class DownstreamModel(nn.Module):
             self.upstream._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def use_cache(self, cache: FeatureCache, fingerprint_of_set: Mapping[str, str]) -> None:
-        """Keep hidden states of utterances of these sets, by the names of the sets in a batch."""
+    def use_cache(
+        self, cache: FeatureCache, fingerprint_of_set: Mapping[str, str], *, random_samples: int | None = None
+    ) -> None:
+        """Keep hidden states of utterances of these sets, by the names of the sets in a batch.
+
+        Waveforms of `random_samples` are taken for stretches that were cut at random: these are not kept, since they
+        never come again.
+        """
         self._cache = cache
         self._fingerprint_of_set = fingerprint_of_set
+        self._random_samples = random_samples
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of a batch with `wav`, `wav_len` and the columns of the task; 0 for an empty one."""
@@ -92,7 +100,9 @@ class DownstreamModel(nn.Module):
         """[states, F, H] of one utterance, on the CPU."""
         length = int(batch["wav_len"][row])
         key = None
-        if self._cache is not None and (data := self._fingerprint_of_set.get(batch["set"][row])) is not None:
+        is_random = self._random_samples is not None and abs(length - self._random_samples) <= 1  # resampling rounds
+        data = self._fingerprint_of_set.get(batch["set"][row])
+        if self._cache is not None and data is not None and not is_random:
             first = int(batch["first_frame"][row]) if "first_frame" in batch else 0
             key = CacheKey(data, batch["key"][row], first, length)
             found = self._cache.get(key)
@@ -106,17 +116,18 @@ class DownstreamModel(nn.Module):
 
 
 def fingerprint_of(upstream: Upstream) -> str:
-    """16 hexadecimal digits that stand for an upstream: its class, settings and weights."""
+    """16 hexadecimal digits that stand for an upstream: class, settings and weights, of upstreams inside it too."""
     digest = hashlib.blake2b(digest_size=8)
-    settings: dict[str, Any] = {
-        name: value
-        for name, value in sorted(vars(upstream).items())
-        if not name.startswith("_")
-        and name != "training"
-        and isinstance(value, str | int | float | bool | tuple | None)
-    }
-    front_end = getattr(upstream, "front_end", None)
-    digest.update(f"{type(upstream).__qualname__} {settings} {front_end!r}".encode())
+    for part in (module for module in upstream.modules() if isinstance(module, Upstream)):
+        settings: dict[str, Any] = {
+            name: value
+            for name, value in sorted(vars(part).items())
+            if not name.startswith("_")
+            and name != "training"
+            and isinstance(value, str | int | float | bool | tuple | None)
+        }
+        front_end = getattr(part, "front_end", None)
+        digest.update(f"{type(part).__qualname__} {settings} {front_end!r}".encode())
     for name, tensor in upstream.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())

@@ -18,7 +18,7 @@ from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import RunSettings
-from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, train_stream
+from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.hashing import hash64
 from s3prl_stream.pipes.lexicon import Lexicon
@@ -82,7 +82,7 @@ def training_parts(
         find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
         device=pick_device(own.device),
     )
-    keep_features(parts.model, own, [train_set] if valid_set is None else [train_set, valid_set])
+    keep_features(parts.model, recipe, own, [train_set] if valid_set is None else [train_set, valid_set])
     return parts
 
 
@@ -150,11 +150,22 @@ def make_parts(
     return TrainingParts(model, stream, settings, judged, texts, noise)
 
 
-def keep_features(model: DownstreamModel, own: RunSettings, sets: Sequence[ShardSet]) -> None:
-    """Have the model keep hidden states of clips of these sets, if the run has a cache."""
-    if own.cache is not None:
-        kept = FeatureCache(own.cache, fingerprint_of(model.upstream), max_gigabytes=own.cache_gigabytes)
-        model.use_cache(kept, {member.name: member.fingerprint for one in sets for member in one.members})
+def keep_features(
+    model: DownstreamModel, recipe: TaskRecipe, own: RunSettings, sets: Sequence[ShardSet]
+) -> FeatureCache | None:
+    """Have the model keep hidden states of clips of these sets, if the run has a cache; close it in the end."""
+    if own.cache is None:
+        return None
+    kept = FeatureCache(own.cache, fingerprint_of(model.upstream), max_gigabytes=own.cache_gigabytes)
+    random_seconds = recipe.crop_seconds
+    if random_seconds is None and recipe.kind in CLIPPED_KINDS:
+        random_seconds = recipe.max_batch_seconds
+    model.use_cache(
+        kept,
+        {member.name: member.fingerprint for one in sets for member in one.members},
+        random_samples=None if random_seconds is None else round(random_seconds * SAMPLE_RATE),
+    )
+    return kept
 
 
 def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judged: bool) -> TrainSettings:

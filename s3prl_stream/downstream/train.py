@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -139,22 +140,23 @@ def _train(
         write_settings(run, written)
         _keep_texts(texts, run)
     ranks.wait_for_all()
-    keep_features(model, own, [shards] if valid is None else [shards, valid])
+    kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
     hooks = []
     if parts.judged is not None:
         hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
     before = list_checkpoints(run)
-    result = train_loop(
-        model,
-        loader,
-        parts.settings,
-        run=run,
-        set_names=[member.name for member in shards.members],
-        seconds_by_set=seconds_by_set,
-        hooks=hooks,
-        device=device,
-        quiet=quiet,
-    )
+    with contextlib.nullcontext() if kept is None else contextlib.closing(kept):
+        result = train_loop(
+            model,
+            loader,
+            parts.settings,
+            run=run,
+            set_names=[member.name for member in shards.members],
+            seconds_by_set=seconds_by_set,
+            hooks=hooks,
+            device=device,
+            quiet=quiet,
+        )
     if ranks.is_first and list_checkpoints(run) != before:  # a run that was complete has not been loaded
         write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
     _tell_damaged(loader, quiet=quiet)

@@ -93,6 +93,43 @@ def test_the_limit_holds_and_other_upstreams_make_room(tmp_path: Path) -> None:
     assert 30_000 < total < 35_000 + 1_000
 
 
+def test_what_is_no_cache_is_never_deleted(tmp_path: Path) -> None:
+    """A folder with other things in it may be named; room is made of features alone, and they alone are counted."""
+    (tmp_path / "corpus/part-00000").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for name in ("corpus/one.wav", "corpus/part-00000.bin", "notes.txt"):
+        (tmp_path / name).write_bytes(bytes(100_000))
+    old = FeatureCache(tmp_path, "old", max_gigabytes=35e-6)
+    old.put(key(0), torch.zeros(1, 100, 25))
+    (tmp_path / "old/kept.txt").write_text("who put this here?")
+    before = sorted(tmp_path.rglob("*"))
+    new = FeatureCache(tmp_path, "new", max_gigabytes=1e-9)
+    new.put(key(0), torch.zeros(1, 100, 25))
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "new"])
+    with pytest.raises(ss.UsageError, match="limit of -1 GB"):
+        FeatureCache(tmp_path, "new", max_gigabytes=-1)
+
+
+def test_a_folder_that_another_process_deletes_is_made_again(tmp_path: Path) -> None:
+    one, other = FeatureCache(tmp_path, "one", max_gigabytes=15e-6), FeatureCache(tmp_path, "other")
+    one.put(key(0), torch.zeros(1, 100, 25))
+    tight = FeatureCache(tmp_path, "tight", max_gigabytes=15e-6)
+    (tmp_path / "other").rmdir()
+    tight.put(key(0), torch.zeros(1, 100, 25))
+    other.put(key(1), torch.ones(1, 2, 3))
+    assert not (tmp_path / "one").exists()
+    assert len(FeatureCache(tmp_path, "other")) == 1
+
+
+def test_runs_close_their_caches_and_keep_no_random_stretches(tmp_path: Path) -> None:
+    """Files that stay open would end a long sweep; a stretch that is cut at random never comes again."""
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    run(tmp_path / "run", Counting(), cache=tmp_path / "cache", crop_seconds=0.22, max_batch_size=5, balance=False)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    kept = FeatureCache(tmp_path / "cache", fingerprint_of(Counting()))
+    assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
+
+
 def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, "abc")
     for number in range(3):
@@ -108,6 +145,9 @@ def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     assert [one is None for one in found] == [False, True, True]
     data.write_bytes(damaged[:40])
     assert len(FeatureCache(tmp_path, "abc")) == 1
+    for garbage in (b"\0\0\0\n", b"{}\n", b"[1]\n", b"\xff\n"):
+        lines.write_bytes(garbage + lines.read_bytes())
+    assert len(FeatureCache(tmp_path, "abc")) == 1
 
 
 def test_the_fingerprint_is_of_weights_and_settings() -> None:
@@ -115,6 +155,9 @@ def test_the_fingerprint_is_of_weights_and_settings() -> None:
     assert fingerprint_of(one) == fingerprint_of(Counting())
     two.scale.data[3] += 1e-6
     assert fingerprint_of(one) != fingerprint_of(two)
+    within = Counting()
+    within.inner = ss.upstream("fbank80")  # as wide, and without weights
+    assert fingerprint_of(one) != fingerprint_of(within)
     names = ("logmel80", "fbank80", "spectrogram")
     assert len({fingerprint_of(ss.upstream(name)) for name in names}) == 3
 
