@@ -51,7 +51,7 @@ class Loader:
         num_workers: worker processes; 0: one thread of this process.
         rank, world_size: of data parallelism; default: torch.distributed's, or 0 of 1.
         prefetch: batches built ahead, for each worker.
-        pin_memory: for fast copies to a GPU.
+        pin_memory: for fast copies to a GPU. Worker processes' batches only: the consumer's own thread does not pin.
         stuck_after_seconds: if no batch comes for so long, print the stacks of all threads and workers and stop; None:
             wait for ever. The time that the consumer takes does not count.
         multiprocessing_context: "fork", "forkserver" or "spawn"; None: "forkserver" where a set lies in an object

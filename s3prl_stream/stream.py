@@ -110,7 +110,12 @@ class ShardStream(Root):
         """A planner of this stream; where stages stretch time, batches are smaller by as much as they may."""
         kind = EpochPlanner if self.shards.weights is None else MixPlanner
         stretch = math.prod(stage.stretch for stage in stages)
-        settings = replace(self.settings, max_batch_seconds=self.settings.max_batch_seconds / stretch)
+        try:
+            settings = replace(self.settings, max_batch_seconds=self.settings.max_batch_seconds / stretch)
+        except UsageError as error:
+            raise UsageError(
+                f"{error}, which is {self.settings.max_batch_seconds} divided by what the stages may stretch time"
+            ) from None
         return kind(self.shards, settings, self.selection)
 
     def known_keys(self) -> Mapping[str, str]:

@@ -195,6 +195,8 @@ def test_a_clip_that_is_not_there_is_an_error_and_nothing_changes() -> None:
         loader.exclude([("one", "clip0008"), ("two", "clip0009")])
     with pytest.raises(UsageError, match="of which set"):
         loader.exclude(["clip0001"])
+    with pytest.raises(UsageError, match=r"given as a list: \['clip0001'\]"):
+        loader.exclude("clip0001")
     with pytest.raises(UsageError, match="no set 'three'"):
         loader.exclude([("three", "clip0001")])
     assert loader.state_dict() == before

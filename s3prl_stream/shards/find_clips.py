@@ -12,10 +12,12 @@ def name_clips(shards: ShardSet, clips: Iterable[str | tuple[str, str]]) -> list
     """(set, key) of each clip that is given as that, or as a key alone where there is one set.
 
     Raises:
-        UsageError: a key alone and several sets, or a set that is not there.
+        UsageError: a key alone and several sets, a set that is not there, or no list.
     """
     names = [member.name for member in shards.members]
     named = []
+    if isinstance(clips, str):
+        raise UsageError(f"clips are given as a list: [{clips!r}]")
     for clip in clips:
         if isinstance(clip, str):
             if len(names) > 1:

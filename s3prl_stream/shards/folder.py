@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -72,15 +73,24 @@ class ShardFolder:
         """Where the shards lie: beside the manifest, unless they were indexed from elsewhere."""
         self._indexed = IndexedSamples(manifest) if "indexed" in manifest else None
         self._columns: dict[str, str] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._parts: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._lock = threading.Lock()
 
+    def _parts_lock(self) -> threading.Lock:
+        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
+            self._begin()
+        return self._lock
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": OrderedDict(), "_lock": None}
+        return {**self.__dict__, "_parts": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._begin()
 
     @property
     def is_remote(self) -> bool:
@@ -159,7 +169,7 @@ class ShardFolder:
         """Index column -> Arrow type."""
         if self._columns is None:
             name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
-            with self._lock, self._reading(name):
+            with self._parts_lock(), self._reading(name):
                 schema = self._remote_rows(name).schema if self.store.is_remote else self._part(0).schema_arrow
             self._columns = {field.name: str(field.type) for field in schema}
         return self._columns
@@ -193,7 +203,7 @@ class ShardFolder:
                 yield from part.to_batches(columns=wanted, use_threads=False)
 
     def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
-        with self._lock:
+        with self._parts_lock():
             part = self._part(shard // SHARDS_PER_PART)
             return part.read_row_group(shard % SHARDS_PER_PART, columns=columns, use_threads=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -51,15 +52,19 @@ class IndexedSamples:
         self._prefix_keys = bool(about.get("prefix_keys"))
         self._last_dot = bool(about.get("last_dot"))
         self._columns = [str(name) for name in about.get("from_table", [])]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._kept: OrderedDict[int, dict[int, Sample]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": OrderedDict(), "_lock": None}
+        return {**self.__dict__, "_kept": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._begin()
 
     def sample(self, data: bytes, item: Item, shard_name: str, where: str, rows_of: RowsOf) -> Sample:
         """The metadata of one sample, its `audio` bytes and `codec`.
@@ -83,6 +88,8 @@ class IndexedSamples:
         return {**metadata, "audio": audio, "codec": codec}
 
     def _from_table(self, item: Item, rows_of: RowsOf) -> Sample:
+        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
+            self._begin()
         with self._lock:
             rows = self._kept.get(item.shard)
             if rows is None:

@@ -79,7 +79,8 @@ def compile_selection(
         subset: "10h", "30min", "90s" or "10%" of the kept audio, optionally "10h by speaker": the same amount of
             each value ("10% by speaker": that share of each).
         balance: draw rows with replacement so that each value of this column is drawn equally often in an epoch
-            of as many draws as there are rows. Exempt from exactly-once.
+            of as many draws as there are rows. Rows without a value are as good as those of one more value: leave
+            them out by `where`. Exempt from exactly-once.
         key_range: keep rows whose hash of (set, key), from 0 to 1, is at least the first number and below the second:
             (0, 0.01) and (0.01, 1) have no clip in common. `subset` is then taken of what is kept.
 
@@ -96,8 +97,9 @@ def compile_selection(
         keep = _subset(shards, subset, keep)
     weights = None if balance is None else _balance(shards, balance, keep)
     if keep is not None and not keep.any():
-        more = "" if key_range is None else f", key_range={key_range}"
-        raise UsageError(f"where={str(where)!r}, subset={subset!r}{more} selects none of the {len(shards)} samples")
+        choices = {"where": None if where is None else str(where), "subset": subset, "key_range": key_range}
+        said = ", ".join(f"{name}={value!r}" for name, value in choices.items() if value is not None)
+        raise UsageError(f"{said} selects none of the {len(shards)} samples")
     return Selection(None if keep is None else np.packbits(keep), weights, shards.shard_samples)
 
 

@@ -88,6 +88,10 @@ class _Compiler:
                 one = ~one if isinstance(operation, ast.IsNot) else one
             else:
                 constants = [self._constant(side) for side in (left, right) if not isinstance(side, ast.Name)]
+                if None in constants:
+                    raise UsageError(
+                        f"where: {self.where!r:.200} compares with None, which no value equals: write is None"
+                    )
                 number = any(isinstance(value, int | float) for value in constants)
                 kind = "uint64" if self._is_hash([left, right], constants) else None
                 values = [

@@ -131,6 +131,14 @@ def test_a_where_that_arrow_cannot_take_is_one_line(where: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_pieces_that_fit_no_batch_once_stages_may_stretch_them_say_why() -> None:
+    chunks = stream(clips([3.0]), chunk_seconds=10.0, max_batch_seconds=10.0).perturb_speed(factors=(0.8, 1.0))
+    with pytest.raises(
+        UsageError, match=r"chunk_seconds=10.0 does not fit max_batch_seconds=8.0, which is 10.0 divided"
+    ):
+        ss.Loader(chunks)
+
+
 def test_a_budget_without_a_limit_is_refused() -> None:
     with pytest.raises(UsageError, match="max_batch_seconds: inf"):
         ss.ShardStream(clips([1.0]), max_batch_seconds=float("inf"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import tarfile
@@ -536,6 +537,24 @@ def test_a_set_goes_to_other_processes_with_its_table(tmp_path: Path) -> None:
 
 
 # ---- the command ------------------------------------------------------------------------------
+
+
+def test_a_worker_forked_while_another_loader_reads_the_index(tmp_path: Path) -> None:
+    """Locks that a thread of this process holds at that moment are not for the child, which has no such thread."""
+    write_tars(tmp_path / "set", num_tars=1, num_clips=2)
+    rows = [{"key": f"part/utt{at:04d}", "text": f"table {at}"} for at in range(2)]
+    (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shards = ss.index_shards(tmp_path / "set", durations=tmp_path / "table.jsonl")
+    folder: Any = shards.members[0]
+    (item, _) = next(ss.ShardStream(shards, shuffle=False).planned()).items
+    context = multiprocessing.get_context("fork")
+    told = context.SimpleQueue()
+    with folder._lock, folder._indexed._lock:
+        child = context.Process(target=lambda: told.put(shards.read(item)["text"]), daemon=True)
+        child.start()
+        child.join(30)
+    assert child.exitcode == 0, "it waits for ever"
+    assert told.get() == shards.read(item)["text"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
