@@ -64,7 +64,7 @@ class Loader:
         seconds_by_set: seconds of audio of each set in the batch that was handed over last; what was damaged is none.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         receipt: what it took to go on from the state loaded last; None: none was.
-        too_long: keys left out by `too_long="skip"`, each once, of the blocks seen so far.
+        too_long: keys left out by `too_long="skip"`, each clip once, of the blocks seen so far.
 
     Raises:
         ChainError: the chain has no ShardStream at its root, or a stage cannot be sent to a worker.
@@ -100,7 +100,7 @@ class Loader:
         self.too_long: list[str] = []
         self.seconds_by_set: dict[str, float] = {}
         self.hours_by_set: dict[str, float] = {}
-        self._known_too_long: set[str] = set()
+        self._known_too_long: set[tuple[int, str]] = set()
         self._builder = BatchBuilder(stream)
         method = self._start_method()
         if num_workers and method in ("forkserver", "spawn"):
@@ -211,9 +211,9 @@ class Loader:
             self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
         if step.following is None:
             self._end = position.batch + step.plan.num_batches
-        new = dict.fromkeys(key for key in step.plan.keys_too_long() if key not in self._known_too_long)
+        new = dict.fromkeys(clip for clip in step.plan.clips_too_long() if clip not in self._known_too_long)
         self._known_too_long.update(new)
-        self.too_long.extend(new)
+        self.too_long.extend(key for _, key in new)
 
     def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
         watchdog = Watchdog(self._builder.place, self.num_workers)

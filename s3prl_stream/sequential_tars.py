@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import stat
 import sys
@@ -24,6 +25,8 @@ from s3prl_stream.shards.foreign_sample import kind_of
 from s3prl_stream.shards.sequential import ForeignSample, Lost, More, samples_in_order
 from s3prl_stream.shards.store import is_remote, local_path, open_store
 from s3prl_stream.stream import Failures
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 1 << 20
 _REMOTE_CHUNK_BYTES = 8 << 20
@@ -161,6 +164,8 @@ class SequentialTars(Root):
     def _list(self, lost: Lost, shard: str, epoch: int) -> None:
         where = {"set": self.name, "shard": shard, "epoch": epoch, "kind": kind_of(lost.reason)}
         self.damaged.append({**where, **lost._asdict()})
+        if where["kind"] != "skipped" and get_worker_info() is not None:  # this list is a copy, which nobody sees
+            _log.warning("left out of %s: %s", shard, lost.message)
 
     def _tars_of_worker(self) -> Sequence[str]:
         worker = get_worker_info()

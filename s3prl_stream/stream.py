@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,6 +33,8 @@ TAGS = ("key", "set", "epoch", "identity", "batch_index", "slot", "first_frame",
         "audio", "codec")  # fmt: skip
 """What every sample has besides its metadata."""
 
+_log = logging.getLogger(__name__)
+
 
 class ShardStream(Root):
     """Samples of a shard set in the order of the plan, endless unless `epochs` is given.
@@ -49,6 +52,10 @@ class ShardStream(Root):
         where, subset, balance, key_range: see `shards.selection.compile_selection`.
         stop: where a mix by weights with `epochs` ends: "first" (as soon as one set has had its epochs) or "all".
         max_consecutive_failures: damaged samples in a row that stop the run.
+
+    Attributes:
+        damaged: a dict for each sample that could not be used while this stream was iterated itself (a `Loader` has a
+            list of its own). The worker processes of a torch DataLoader cannot add to it: they log a warning each.
 
     Raises:
         UsageError: a setting out of range, a malformed selection, nothing selected.
@@ -170,9 +177,16 @@ class ShardStream(Root):
                 damaged: list[dict[str, Any]] = []
                 with ahead.reading(task):
                     samples = self.samples_of(task.planned, stages, damaged)
-                self.damaged.extend(damaged)
+                self.list_damage(damaged)
                 failures.count(len(samples), damaged)
                 yield from samples
+
+    def list_damage(self, damaged: Sequence[dict[str, Any]]) -> None:
+        """Add to `damaged`; where that is the copy of a worker process, say so."""
+        self.damaged.extend(damaged)
+        if get_worker_info() is not None:
+            for row in damaged:
+                _log.warning("left out of batch %d as damaged: %s", row["batch_index"], row["message"])
 
     def samples_of(
         self,
@@ -317,7 +331,8 @@ class BatchBuilder:
 class CollatedStream(Source):
     """The batches of a chain for a plain torch loader: `DataLoader(stream.collate(), batch_size=None)`.
 
-    Each DataLoader worker takes every n-th batch, so nothing is delivered twice. No resume: that is the Loader's.
+    Each DataLoader worker takes every n-th batch, so nothing is delivered twice. No resume and no ranks: those are the
+    Loader's. Each process of torch.distributed would get all of it.
     """
 
     def __init__(self, chain: Source) -> None:
@@ -335,7 +350,7 @@ class CollatedStream(Source):
             for task in with_coming(root.planned(self.builder.all_stages), 1, depth_of(root.shards)):
                 with ahead.reading(task):
                     batch, damaged, _ = self.builder[task.planned]
-                root.damaged.extend(damaged)
+                root.list_damage(damaged)
                 failures.count(len(batch["key"]), damaged)
                 yield batch if tail is None else tail(batch)
 

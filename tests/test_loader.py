@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -296,6 +298,24 @@ def test_the_stream_divides_itself_among_dataloader_workers() -> None:
         assert sorted(sample["key"] for sample in loader) == keys
     plain = DataLoader(stream.collate(), batch_size=None, num_workers=2)
     assert [delivered(batch) for batch in plain] == run(stream, 1, 0)[0]
+
+
+def test_damage_in_a_worker_of_a_plain_loader_is_logged(tmp_path: Path) -> None:
+    """Its list stays in the worker."""
+    data: dict[str, dict[str, Any]] = {key: dict(sample) for key, sample in clips([2.0] * 20).items()}
+    data["clip0003"] |= {"audio": b"not audio at all", "codec": "flac"}
+    stream = ss.ShardStream(data, epochs=1, max_batch_seconds=10.0).load_audio(sample_rate=RATE)
+    handler = logging.FileHandler(tmp_path / "log")
+    logging.getLogger("s3prl_stream").addHandler(handler)
+    try:
+        for source in (stream, stream.collate()):
+            list(DataLoader(source, batch_size=None, num_workers=1))
+    finally:
+        logging.getLogger("s3prl_stream").removeHandler(handler)
+        handler.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert len(lines) == 2
+    assert all("as damaged" in line and "flac" in line for line in lines), lines
 
 
 def test_batches_need_a_plan() -> None:

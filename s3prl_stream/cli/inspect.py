@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,11 +51,14 @@ def inspect_set(folder: str) -> dict[str, Any]:
     The index is read a row group at a time, so memory does not grow with the set.
 
     Raises:
-        UsageError: no set there. ShardError: a manifest or index that cannot be read.
+        UsageError: no set there, or several. ShardError: a manifest or index that cannot be read.
     """
     from s3prl_stream.shards.shardset import open_shards
 
-    member: Any = open_shards(folder).members[0]
+    members: Sequence[Any] = open_shards(folder).members
+    if len(members) > 1:
+        raise UsageError(f"{folder}: {len(members)} sets; inspect them one by one")
+    member = members[0]
     manifest, columns = member.manifest, list(member.columns())
     groups = [name for name in GROUPS if name in columns]
     seconds_by: dict[str, Counter[str]] = {name: Counter() for name in groups}

@@ -113,9 +113,10 @@ class BlockPlan:
         seconds: list[float] = self.seconds[self.stretches_of(batch)].tolist()
         return seconds if places is None else [seconds[place] for place in places]
 
-    def keys_too_long(self) -> list[str]:
-        """Keys of the clips left out by `too_long="skip"`."""
-        return [str(self.shards[self.shard_of_row[row]].rows.key[int(self.row_in_shard[row])]) for row in self.too_long]
+    def clips_too_long(self) -> list[tuple[int, str]]:
+        """(set index, key) of the clips left out by `too_long="skip"`."""
+        places = ((self.shards[self.shard_of_row[row]], int(self.row_in_shard[row])) for row in self.too_long)
+        return [(shard.set_index, str(shard.rows.key[at])) for shard, at in places]
 
 
 class Step(NamedTuple):

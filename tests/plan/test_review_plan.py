@@ -17,6 +17,7 @@ from s3prl_stream.plan.quality import measure
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import MAX_OPEN_FILES, LocalStore
+from s3prl_stream.shards.synthetic import make_synthetic_index
 
 
 def stream(data: Any, **settings: Any) -> Any:
@@ -37,6 +38,13 @@ def test_every_clip_that_is_too_long_is_listed_once_on_every_rank() -> None:
         loader = ss.Loader(stream(data, **settings), rank=rank, world_size=2)
         list(loader)
         assert sorted(loader.too_long) == ["clip0000", "clip0001", "clip0002", "clip0003", "clip0008"]
+
+
+def test_clips_of_one_key_in_two_sets_are_two_that_are_too_long() -> None:
+    two = ShardSet([MemoryShards(clips([9.0, 1.0]), name) for name in ("one", "two")])
+    loader = ss.Loader(stream(two, epochs=2, max_batch_seconds=5.0, too_long="skip"))
+    list(loader)
+    assert loader.too_long == ["clip0000", "clip0000"]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 7])
@@ -153,6 +161,13 @@ def test_the_quality_of_samples_in_memory_can_be_measured() -> None:
     found = measure(ss.ShardStream(memory([1.0 + n % 3 for n in range(100)]), max_batch_seconds=20.0).planner())
     assert found.clips == 100
     assert found.speakers_vs_uniform == pytest.approx(1.0, abs=0.15)
+
+
+def test_several_sets_are_not_inspected_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        make_synthetic_index(tmp_path / name, 1, samples_per_shard=5, name=name)
+    assert main(["inspect", f"{tmp_path}/{{a,b}}"]) == 2
+    assert "2 sets; inspect them one by one" in capsys.readouterr().err
 
 
 def test_no_blocks_to_measure_is_wrong_use(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
