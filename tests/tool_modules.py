@@ -16,6 +16,7 @@ def load_tool(repository: Path, name: str) -> Any:
     assert spec is not None
     module, path, writes = module_from_spec(spec), list(sys.path), sys.dont_write_bytecode
     sys.dont_write_bytecode = True  # tools/ has no __pycache__
+    sys.path.insert(0, str(repository / "tools"))  # as Python does for a script
     loader.exec_module(module)
     sys.path[:], sys.dont_write_bytecode = path, writes
     return module

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
@@ -117,3 +120,35 @@ def test_the_demo(tmp_path: Path) -> None:
     status, text, receipt = demo("--judge", tmp_path)
     assert (status, receipt["lost"]) == (1, 1)
     assert f"FAILED: 1 clips were lost: {clips[0][1]} of epoch 0" in text
+
+
+@pytest.mark.slow
+def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    """Not its store, not torchrun, not a rank."""
+    log = tmp_path / "undisturbed" / "run" / "losses.jsonl"
+    with (tmp_path / "said").open("wb") as said:
+        demo = subprocess.Popen([TOOLS / "demo_elastic", "--out", tmp_path], stdout=said, stderr=said)
+        while demo.poll() is None and not (log.exists() and log.stat().st_size):
+            time.sleep(0.05)
+        if demo.poll() == 2:
+            pytest.skip("no store")
+        assert demo.poll() is None, (tmp_path / "said").read_text()
+        servers = json.loads((tmp_path / "server" / "server.json").read_text())["processes"].values()
+        left = [psutil.Process(one["pid"]) for one in servers]
+        left += psutil.Process(demo.pid).children(recursive=True)
+        assert len(left) >= len(servers) + 5  # torchrun, its ranks
+        demo.send_signal(signal.SIGKILL)
+        demo.wait()
+    end = time.monotonic() + 90
+    while not all(map(is_gone, left)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [one for one in left if not is_gone(one)] == []
+    assert not (tmp_path / "server").exists()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Who reaps the orphans of this machine may take his time."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

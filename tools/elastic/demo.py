@@ -117,7 +117,9 @@ def started(settings: Settings, ranks: int, variables: dict[str, str]) -> Iterat
     path = folder / f"settings-{settings.attempt}.json"
     path.write_text(json.dumps(settings._asdict()), "utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [sys.executable, *torchrun, str(ROOT / "tools" / "elastic" / "rank.py"), str(path)]
+    # Where this process is killed, torchrun is asked to end, and ends its ranks.
+    with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    command = [*with_us, sys.executable, *torchrun, str(ROOT / "tools" / "elastic" / "rank.py"), str(path)]
     environment = {**os.environ, **variables, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with (folder / f"errors-{settings.attempt}").open("wb") as errors:
         process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=errors, stderr=errors)

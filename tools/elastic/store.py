@@ -46,12 +46,16 @@ def choose(wanted: str | None) -> str:
 
 @contextmanager
 def store_with(packed: Path, kind: str, folder: Path) -> Iterator[Store]:
-    """A store that holds a packed set, until the block ends.
+    """A store that holds a packed set, until the block ends or this process does, killed with -9 too.
 
     Raises:
         SystemExit: it cannot be installed or started; the message of `tools/object_store` stands above.
     """
     subprocess.run([TOOL, "down", folder], check=True)  # of an earlier demo that was killed
+    # Its input ends when we do, however that comes about. In a session of its own, for Ctrl-C goes to all of one.
+    at_the_end = ["sh", "-c", 'cat; exec "$0" down "$1"', TOOL, folder]
+    guard = subprocess.Popen(at_the_end, stdin=subprocess.PIPE, start_new_session=True)
+    assert guard.stdin is not None
     done = subprocess.run([TOOL, "up", folder, "--kind", kind], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print(
@@ -71,7 +75,8 @@ def store_with(packed: Path, kind: str, folder: Path) -> Iterator[Store]:
             subprocess.run(command, check=True, env={**os.environ, **variables, "PYTHONPATH": str(TOOL.parent.parent)})
         yield Store(STORES[kind][1], state["endpoint"], url, variables)
     finally:
-        subprocess.run([TOOL, "down", folder], check=True)
+        guard.stdin.close()
+        guard.wait()
 
 
 def upload(packed: Path, url: str) -> None:
