@@ -86,7 +86,7 @@ def test_clips_longer_than_a_batch_follow_the_policy(policy: str, expected: list
     block = planner.plan_block(0, 0)
     found = [item.num_frames // RATE for batch in range(block.num_batches) for item in block.items(batch)]
     assert sorted(found, reverse=True) == expected
-    assert block.keys_too_long() == (["clip0000"] if policy == "skip" else [])
+    assert block.clips_too_long() == ([(0, "clip0000")] if policy == "skip" else [])
 
 
 @given(durations, settings, cuts, st.integers(1, 5))
