@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.probe import probe
+from s3prl_stream.probe import check_question, probe
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.shards.shardset import as_shard_set, open_shards
 from s3prl_stream.trainer.loop import Hook
@@ -39,6 +39,9 @@ class ProbeSettings:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise UsageError(f"probe.every is {self.every}; it must be at least 1")
+        given = [name for name in ("data", "holdout", "test_where", "where") if getattr(self, name) is not None]
+        if self.label is None and given:
+            raise UsageError(f"probe.{given[0]} is given, but no probe.label: there is nothing to ask")
 
 
 def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Module], Hook]:
@@ -51,26 +54,23 @@ def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Mo
         shards: the set, where `settings` names none.
 
     Raises:
-        UsageError: the set has no such label.
+        UsageError: no label, or a question that cannot be asked of the set, see `probe`.
     """
     data = as_shard_set(shards) if settings.data is None else open_shards(settings.data)
-    if settings.label not in data.columns():
-        raise UsageError(f"probe.label: no column {settings.label!r}; the index has {', '.join(data.columns())}")
-    label: str = settings.label
+    if settings.label is None:
+        raise UsageError("probe: give a label")
+    question: dict[str, Any] = {
+        name: getattr(settings, name) for name in ("label", "holdout", "test_where", "where", "seeds")
+    }
+    check_question(data, **question)  # now, and not after so many steps
 
     def make(recipe: Recipe, objective: nn.Module) -> Hook:
+        trained = upstream_of(recipe, objective)
+
         def ask(_step: int) -> dict[str, float]:
             if not Ranks().is_first:
                 return {}
-            result = probe(
-                data,
-                upstream_of(recipe, objective),
-                label=label,
-                holdout=settings.holdout,
-                test_where=settings.test_where,
-                where=settings.where,
-                seeds=settings.seeds,
-            )
+            result = probe(data, trained, **question)
             found = {row.features: row.accuracy for row in result.rows if row.layer != "best"}
             return {"probe_accuracy": found["pretrained"], "probe_logmel80": found["logmel80"]}
 

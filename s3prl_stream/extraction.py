@@ -8,7 +8,6 @@ What a kill leaves is continued: after each shard the loader's cursor is written
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.loader import Loader
@@ -33,7 +31,7 @@ from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.store import LocalStore, is_remote
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import upstream as upstream_named
-from s3prl_stream.upstreams.upstream import Upstream
+from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
 
 WORK = ".extracting"
 STATE = f"{WORK}/state.json"
@@ -111,7 +109,7 @@ def extract(
     identity: dict[str, Any] = {
         "name": set_name(folder.resolve().name, name),
         "data": f"{shard_set.name} {shard_set.fingerprint}",
-        "upstream": f"{type(upstream).__name__ if isinstance(upstream, Upstream) else upstream} {_weights_hash(up)}",
+        "upstream": f"{type(upstream).__name__ if isinstance(upstream, Upstream) else upstream} {fingerprint_of(up)}",
         "layers": list(kept),
         "dtype": dtype,
         "where": where,
@@ -300,14 +298,6 @@ def _report(folder: Path, layers: tuple[int, ...], *, first_sample: int) -> Extr
     return ExtractReport(
         str(folder), counts["samples"], counts["seconds"] / 3600, layers, first_sample, counts["damaged"]
     )
-
-
-def _weights_hash(module: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in module.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
 
 
 def _tell_nobody(step: str, done: int, total: int | None) -> None:

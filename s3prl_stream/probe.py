@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.hashing import hash64, key_hash, uniform
 from s3prl_stream.loader import Loader
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -118,15 +118,10 @@ def probe(
 
     Raises:
         UsageError: an unknown column or value, fewer than two classes, an empty part.
+        StreamError: a hidden state is not finite.
     """
-    if seeds < 1:
-        raise UsageError(f"probe: seeds is {seeds}; it must be at least 1")
-    if holdout is not None and test_where is not None:
-        raise UsageError("probe: give a holdout or test_where, not both")
     shard_set = as_shard_set(shards)
-    _read_table(shard_set, label, holdout)  # mistakes are told before anything is computed
-    if test_where is not None:
-        compile_where(test_where, shard_set.columns())
+    check_question(shard_set, label=label, holdout=holdout, test_where=test_where, where=where, seeds=seeds)
 
     upstreams = {BASELINE: upstream(BASELINE)}
     if isinstance(run, Upstream):
@@ -141,6 +136,24 @@ def probe(
     return probe_pooled(
         shard_set, extracted, label=label, holdout=holdout, test_where=test_where, center=center, seeds=seeds
     )
+
+
+def check_question(
+    shards: ShardSet, *, label: str, holdout: str | None, test_where: str | None, where: str | None, seeds: int
+) -> None:
+    """See that a question can be asked of the clips of a set, before anything is computed; arguments as of `probe`.
+
+    Raises:
+        UsageError: as of `probe`.
+    """
+    if seeds < 1:
+        raise UsageError(f"probe: seeds is {seeds}; it must be at least 1")
+    if holdout is not None and test_where is not None:
+        raise UsageError("probe: give a holdout or test_where, not both")
+    table = _read_table(shards, label, holdout)
+    used = table.keys() if where is None else _selected(shards, where)
+    keys = sorted(key for key in used if table[key][0] is not None)
+    _split(keys, table, label, holdout, None if test_where is None else _selected(shards, test_where), seeds)
 
 
 def probe_pooled(
@@ -171,14 +184,8 @@ def probe_pooled(
     if center is not None:
         group_of = _read_table(shards, label, center)
         pooled = {name: _centered(features, [group_of[key][1] for key in keys]) for name, features in pooled.items()}
-    values = [str(table[key][0]) for key in keys]
-    names = sorted(set(values))
-    if len(names) < 2:
-        raise UsageError(f"probe: label {label!r} has {len(names)} value(s) in this selection; at least 2 are needed")
-    classes = np.array([names.index(value) for value in values])
-    groups = None if holdout is None else [table[key][1] for key in keys]
-
-    folds = {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
+    names, folds = _split(keys, table, label, holdout, in_test, seeds)
+    classes = np.array([names.index(str(table[key][0])) for key in keys])
     used = [fold for some in folds.values() for fold in some]
     with _one_thread():
         rows_of_table = _table(pooled, classes, folds)
@@ -222,6 +229,10 @@ def extract_pooled(
         raise UsageError(f"probe: none of the {len(loader.damaged)} selected utterances could be read")
     order = sorted(range(len(keys)), key=keys.__getitem__)
     pooled = {name: np.concatenate(features, axis=1)[:, order] for name, features in parts.items()}
+    for name, features in pooled.items():
+        if not np.isfinite(features).all():  # no fit would say so
+            layer, row, _ = np.argwhere(~np.isfinite(features))[0]
+            raise StreamError(f"probe: hidden state {layer} of {name} is not finite for {keys[order[row]][1]}")
     return [keys[row] for row in order], pooled, len(loader.damaged)
 
 
@@ -352,6 +363,22 @@ def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, 
 def _selected(shards: ShardSet, expression: str) -> set[Key]:
     rows = shards.table().filter(compile_where(expression, shards.columns())).select(["set", "key"]).to_pylist()
     return {(row["set"], row["key"]) for row in rows}
+
+
+def _split(
+    keys: Sequence[Key],
+    table: dict[Key, tuple[str | None, str | None]],
+    label: str,
+    holdout: str | None,
+    in_test: set[Key] | None,
+    seeds: int,
+) -> tuple[list[str], dict[int, list[_Fold]]]:
+    """Names of the classes, and the folds of each seed."""
+    names = sorted({str(table[key][0]) for key in keys})
+    if len(names) < 2:
+        raise UsageError(f"probe: label {label!r} has {len(names)} value(s) in this selection; at least 2 are needed")
+    groups = None if holdout is None else [table[key][1] for key in keys]
+    return names, {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
 
 
 def _folds(

@@ -16,8 +16,9 @@ import torch
 
 from s3prl_stream.downstream.evaluate import read_layer_weights
 from s3prl_stream.downstream.train import LAYER_WEIGHTS
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.loader import Loader
+from s3prl_stream.objectives.loss import last
 from s3prl_stream.pictures import Curve, draw_curves, draw_layer_weights, draw_reconstruction
 from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
@@ -79,11 +80,11 @@ def _facts(
     took = sum(line.get("seconds", 0.0) for line in times.values())
     waited = sum(line["waited_seconds"] for line in times.values())
     heard = sum(line["seconds"] for line in losses if line["step"] in times) / 3600
-    last = [line["loss"] for line in losses if line["loss"] is not None][-100:]
+    newest = [line["loss"] for line in losses if line["loss"] is not None][-100:]
     facts = {
         "steps": f"{losses[-1]['step']}",
         "audio seen": f"{losses[-1]['hours_seen']:.2f} h",
-        "loss": f"{sum(last) / max(len(last), 1):.4f} (mean of the last {len(last)} steps)",
+        "loss": f"{sum(newest) / max(len(newest), 1):.4f} (mean of the last {len(newest)} steps)",
         "speed": f"{heard / took:.3f} audio hours a second" if took else "not known",
         "waiting for data": f"{waited / took:.1%} of the time" if took else "not known",
         "updates left out": f"{len(left_out)}",
@@ -91,7 +92,8 @@ def _facts(
     }
     names = sorted({name for line in metrics for name in line} - {"step"})
     for name in names:
-        facts[name] = f"{[line[name] for line in metrics if name in line][-1]:.4g}"
+        value = [line[name] for line in metrics if name in line][-1]
+        facts[name] = "not finite" if value is None else f"{value:.4g}"
     for best in list_checkpoints(folder, folder=BEST):
         facts["best checkpoint"] = f"step {load_state(best)['step']}"
     return facts
@@ -160,13 +162,13 @@ def _draw_reconstructions(
         recipe = recipe_of(settings)
         stream = recipe.stream(open_shards(where), seed=1, max_batch_seconds=60.0, where=settings.get("where"))
         batch: Any = next(iter(Loader(stream)))
-    except UsageError as error:
+    except StreamError as error:
         return [], f"none: {error}"
     if "feat" not in batch:
         return [], f"none: {recipe.name} predicts no features"
     given_BFD = batch.get("masked_feat", batch["feat"])
     with torch.inference_mode():
-        predicted_BFD = objective.head(objective.encoder(given_BFD, batch["feat_len"])[-1]).float()
+        predicted_BFD = objective.head(last(objective.encoder(given_BFD, batch["feat_len"]))).float()
     target_BFD = batch.get("target_feat", batch["feat"])
     pictures: list[tuple[str, str]] = []
     for row in batch["feat_len"].argsort(descending=True)[:_NUM_CLIPS].tolist():

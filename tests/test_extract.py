@@ -136,6 +136,17 @@ def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path, up: Any) 
     assert (line["key"], line["reason"], line["kind"]) == (row["key"], "crc", "damaged")
 
 
+def test_of_every_kind_of_upstream_and_told_apart_by_settings(sample_set: Path, tmp_path: Path) -> None:
+    """NPC has numbers of no dimension among its weights; features have no weights at all."""
+    recipe = find_recipe("npc").having({"hidden_size": 8, "num_blocks": 1, "codebook_sizes": (4,)})
+    npc = upstream_of(recipe, build_objective(recipe)).eval()
+    assert ss.extract(sample_set, npc, tmp_path / "npc", **FEW).layers == (0, 1, 2)
+    one, other = (FeatureUpstream(None, FrontEnd(kind), norm="none") for kind in ("logmel80", "fbank80"))
+    assert ss.extract(sample_set, one, tmp_path / "set", **FEW).first_sample == 0
+    with pytest.raises(ss.StateError, match="holds another extraction: upstream was"):
+        ss.extract(sample_set, other, tmp_path / "set", **FEW)
+
+
 def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["extract", "--data", str(sample_set), "--upstream", "fbank80", "--out", str(tmp_path / "set")]
     assert main([*words, "--where", "seconds < 0.7", "--device", "cpu", "--json"]) == 0

@@ -13,7 +13,12 @@ import torch
 import s3prl_stream as ss
 from s3prl_stream import probe as module
 from s3prl_stream.cli import main
+from s3prl_stream.early_probe import ProbeSettings, early_probe
 from s3prl_stream.probe import fit_and_score, probe
+from s3prl_stream.recipes import build_objective, find_recipe
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.upstreams.runs import upstream_of
+from s3prl_stream.upstreams.upstream import FeatureUpstream
 
 RATE = 16_000
 
@@ -147,6 +152,34 @@ def test_mistakes_are_named(options: dict[str, Any], said: str) -> None:
     data = tones(["a", "b"] * 10, ["x", "y"] * 10)
     with pytest.raises(ss.UsageError, match=said):
         probe(data, "logmel80", **options)
+
+
+def test_features_that_are_not_finite_are_no_features() -> None:
+    class Broken(FeatureUpstream):
+        def forward(self, wavs: Any, lengths: Any = None) -> list[torch.Tensor]:
+            return [super().forward(wavs, lengths)[0] * float("nan")]
+
+    data = tones(["a", "b"] * 10, ["x"] * 20)
+    with pytest.raises(ss.StreamError, match="hidden state 0 of pretrained is not finite for clip000"):
+        probe(data, Broken(None, FrontEnd("logmel80"), norm="none"), label="label", seeds=1)
+
+
+def test_the_network_that_is_being_trained_is_asked_where_it_is() -> None:
+    """Its upstream is made before the network is moved to a device; "meta" stands for a GPU."""
+    recipe = find_recipe("tera").having({"hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8})
+    objective = build_objective(recipe)
+    up = upstream_of(recipe, objective)
+    objective.to("meta")
+    assert up([torch.zeros(4000)])[-1].device.type == "meta"
+
+
+def test_a_network_of_ones_own_that_cannot_be_probed_is_refused_at_once() -> None:
+    class Own(torch.nn.Module):
+        hidden_size = 8
+
+    make = early_probe(ProbeSettings(label="label"), tones(["a", "b"] * 10, ["x"] * 20))
+    with pytest.raises(ss.UsageError, match="Own needs an integer attribute `num_layers`"):
+        make(find_recipe("tera"), build_objective("tera", encoder=Own()))
 
 
 def test_threads_are_as_before() -> None:

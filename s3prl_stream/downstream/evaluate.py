@@ -16,7 +16,7 @@ from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
-from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
@@ -33,6 +33,7 @@ from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights
 from s3prl_stream.trainer.to_device import ToDevice
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 
 
 @dataclass(frozen=True)

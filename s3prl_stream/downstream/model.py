@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,22 +111,3 @@ class DownstreamModel(nn.Module):
         if self._cache is not None and key is not None:
             self._cache.put(key, states)
         return states
-
-
-def fingerprint_of(upstream: Upstream) -> str:
-    """16 hexadecimal digits that stand for an upstream: class, settings and weights, of upstreams inside it too."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (module for module in upstream.modules() if isinstance(module, Upstream)):
-        settings: dict[str, Any] = {
-            name: value
-            for name, value in sorted(vars(part).items())
-            if not name.startswith("_")
-            and name != "training"
-            and isinstance(value, str | int | float | bool | tuple | None)
-        }
-        front_end = getattr(part, "front_end", None)
-        digest.update(f"{type(part).__qualname__} {settings} {front_end!r}".encode())
-    for name, tensor in upstream.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

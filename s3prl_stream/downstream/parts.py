@@ -15,7 +15,7 @@ from torch import nn
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
 from s3prl_stream.downstream.columns import rows_without
 from s3prl_stream.downstream.feature_cache import FeatureCache
-from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import RunSettings
 from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
@@ -30,6 +30,7 @@ from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 
 
 @dataclass(frozen=True)

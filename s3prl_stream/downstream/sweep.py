@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from s3prl_stream.downstream.columns import rows_with, rows_without
 from s3prl_stream.downstream.evaluate import evaluate
-from s3prl_stream.downstream.model import fingerprint_of
 from s3prl_stream.downstream.parts import settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
@@ -40,6 +39,7 @@ from s3prl_stream.shards.where import compile_where
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import write_json
 from s3prl_stream.upstreams import upstream as find_upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 
 ALL, CLEAN = "100%", "none"
 """How all of a set, and no noise, are called."""

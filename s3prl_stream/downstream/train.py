@@ -18,7 +18,7 @@ from tqdm import tqdm
 from s3prl_stream import __version__
 from s3prl_stream.downstream.build import texts_of
 from s3prl_stream.downstream.judge import answers_to
-from s3prl_stream.downstream.model import DownstreamModel, fingerprint_of
+from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.parts import keep_features, make_parts, settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
@@ -36,6 +36,7 @@ from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 
 TOKENIZER = "tokenizer"
 LEXICON = "lexicon.txt"

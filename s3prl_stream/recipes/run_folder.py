@@ -133,5 +133,5 @@ def describe_module(module: nn.Module, *, values: bool = False) -> str:
     state = module.state_dict()
     digest.update("\n".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items()).encode())
     for tensor in state.values() if values else ():
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return f"{type(module).__module__}.{type(module).__qualname__} {digest.hexdigest()}"

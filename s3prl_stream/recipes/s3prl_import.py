@@ -35,15 +35,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         UsageError: it cannot be read safely, or holds something else.
     """
     inert: list[Any] = [(_Inert, "argparse.Namespace"), (_Inert, "optimizers.WarmupLinearSchedule")]
-    try:
-        with torch.serialization.safe_globals(inert):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises whatever its reader trips over
-        raise UsageError(
-            f"{path}: not a checkpoint that can be loaded safely ({type(error).__name__}: {str(error).splitlines()[0]})"
-        ) from error
+    with Path(path).open("rb") as file, torch.serialization.safe_globals(inert):
+        try:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever its reader trips over, of a file that is cut an OSError
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise UsageError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
     if not isinstance(checkpoint, dict):
         raise UsageError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint of S3PRL")
     return checkpoint
@@ -73,7 +70,9 @@ def from_s3prl(checkpoint: Mapping[str, Any], path: str, *, legacy: bool = False
         recipe = recipe.having({"legacy": legacy})
         objective = build_objective(recipe)
         objective.load_state_dict(weights)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except UsageError:
+        raise
+    except (KeyError, RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise UsageError(
             f"{path}: holds {key} but not all that belongs to it, or of other sizes: {type(error).__name__} {error}"
         ) from error

@@ -19,13 +19,13 @@ def checkpoint_upstream(path: Path, *, legacy: bool) -> Upstream:
         UsageError: it holds something else, or cannot be read safely.
     """
     checkpoint = read_checkpoint(path)
-    if "factory" in checkpoint:
-        return file_upstream(checkpoint, str(path))
-    if "model_weight" in checkpoint:
-        encoder = load_s3prl_hubert(checkpoint, str(path))
-        encoder.legacy = legacy
-        return WaveUpstream(encoder)
     try:
+        if "factory" in checkpoint:
+            return file_upstream(checkpoint, str(path))
+        if "model_weight" in checkpoint:
+            encoder = load_s3prl_hubert(checkpoint, str(path))
+            encoder.legacy = legacy
+            return WaveUpstream(encoder)
         recipe, objective = from_s3prl(checkpoint, str(path), legacy=legacy)
         cut = legacy and "Transformer" in checkpoint
         max_frames = int(upstream_config(checkpoint)["task"]["sequence_length"]) if cut else 0

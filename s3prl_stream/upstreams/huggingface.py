@@ -17,6 +17,8 @@ from s3prl_stream.models import weight_names
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
 CONFIG = "config.json"
+UNUSED = {"masked_spec_embed"}
+"""Weights that a model may lack: what masked frames are made of in training."""
 KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 
 
@@ -58,7 +60,7 @@ def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:
     Raises:
         UsageError: transformers is not installed, or the model is of another kind or cannot be loaded.
     """
-    kind = json.loads((folder / CONFIG).read_text()).get("model_type")
+    kind = _read_json(folder / CONFIG).get("model_type")
     if kind not in KINDS:
         raise UsageError(f"{folder}: a model of type {kind!r}; there are {', '.join(KINDS)}")
     try:
@@ -66,9 +68,12 @@ def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:
     except ImportError as error:
         raise UsageError(f'{folder}: needs transformers: pip install "s3prl-stream[huggingface]" ({error})') from error
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
+        model, loaded = AutoModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"{folder}: cannot be loaded: {str(error)[:400]}") from error
+    missing = sorted(set(loaded["missing_keys"]) - UNUSED)  # transformers draws them at random, and tells a log
+    if missing:
+        raise UsageError(f"{folder}: {len(missing)} weights of the {kind} are not in it, such as {missing[0]}")
     model.config.layerdrop = 0.0
     model.config.apply_spec_augment = False
     return HuggingFaceUpstream(model, normalize=_wants_normalised(folder, model.config))
@@ -78,5 +83,15 @@ def _wants_normalised(folder: Path, config: Any) -> bool:
     """As the preprocessor beside the model says; where there is none, models with layer norm in the convolutions do."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return bool(json.loads(path.read_text()).get("do_normalize", False))
+        return bool(_read_json(path).get("do_normalize", False))
     return bool(getattr(config, "feat_extract_norm", "group") == "layer")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path}: no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: holds a {type(value).__name__}, not the object that Hugging Face writes")
+    return value

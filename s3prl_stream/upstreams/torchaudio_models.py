@@ -148,12 +148,11 @@ def _built(
 
 
 def _weights(path: str) -> dict[str, Tensor]:
-    try:
-        weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch raises whatever its reader trips over
-        raise UsageError(f"{path}: no file of weights ({type(error).__name__})") from error
+    with Path(path).open("rb") as file:
+        try:
+            weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises whatever its reader trips over, of a file that is cut an OSError
+            raise UsageError(f"{path}: no file of weights ({type(error).__name__})") from error
     return weights
 
 

@@ -5,9 +5,10 @@ B waveforms, T samples at 16 kHz, F frames, D feature bins, H hidden.
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +92,16 @@ class FeatureUpstream(Upstream):
             feats = self.front_end.legacy_features(valid)
         else:
             feats = [self.front_end.features(wav, norm=self.norm) for wav in valid]
-        device = next(self.buffers()).device
+        device = self._device()
         feat_BFD = nn.utils.rnn.pad_sequence(feats, batch_first=True).to(device)
         if self.encoder is None:
             return [feat_BFD]
         return self._encoded(feat_BFD, torch.tensor([len(feat) for feat in feats], device=device))
+
+    def _device(self) -> torch.device:
+        """Where the encoder is: it may have been moved without this module, as one that is being trained is."""
+        of_encoder = None if self.encoder is None else next(self.encoder.parameters(), None)
+        return next(self.buffers()).device if of_encoder is None else of_encoder.device
 
     def _encoded(self, feat_BFD: Tensor, feat_len_B: Tensor) -> list[Tensor]:
         assert self.encoder is not None
@@ -127,3 +133,22 @@ def whole_number(encoder: nn.Module, name: str) -> int:
     if not isinstance(value, int):
         raise UsageError(f"encoder {type(encoder).__name__} needs an integer attribute `{name}`")
     return value
+
+
+def fingerprint_of(upstream: Upstream) -> str:
+    """16 hexadecimal digits that stand for an upstream: class, settings and weights, of upstreams inside it too."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (module for module in upstream.modules() if isinstance(module, Upstream)):
+        settings: dict[str, Any] = {
+            name: value
+            for name, value in sorted(vars(part).items())
+            if not name.startswith("_")
+            and name != "training"
+            and isinstance(value, str | int | float | bool | tuple | None)
+        }
+        front_end = getattr(part, "front_end", None)
+        digest.update(f"{type(part).__qualname__} {settings} {front_end!r}".encode())
+    for name, tensor in upstream.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

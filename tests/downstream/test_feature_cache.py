@@ -13,8 +13,8 @@ from torch import Tensor
 
 import s3prl_stream as ss
 from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
-from s3prl_stream.downstream.model import fingerprint_of
 from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 
 
 class Counting(Upstream):

@@ -16,6 +16,7 @@ from s3prl_stream.models.wave import WaveEncoder
 from s3prl_stream.objectives.distillation import distillation_loss
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.run_folder import describe_module
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.upstreams.upstream import FeatureUpstream
 from s3prl_stream.upstreams.waves import WaveUpstream
@@ -172,3 +173,13 @@ def test_a_run_needs_no_teacher_to_be_used(sample_set: Path, tmp_path: Path) -> 
         other.encoder.get_parameter("project.bias").add_(1.0)
     with pytest.raises(ss.StateError, match="teacher was"):
         ss.pretrain("distilhubert", sample_set, steps=3, out=tmp_path, teacher=other, **few, **STUDENT)
+
+
+def test_a_teacher_is_told_by_all_its_numbers() -> None:
+    """Those without a dimension, such as how many batches a batch norm has seen, among them."""
+    recipe = find_recipe("npc").having({"hidden_size": 8, "num_blocks": 1, "codebook_sizes": (4,)})
+    npc = build_objective(recipe)
+    before = describe_module(npc, values=True)
+    assert describe_module(npc, values=True) == before
+    npc.get_buffer("encoder.blocks.0.conv_norm.num_batches_tracked").add_(1)
+    assert describe_module(npc, values=True) != before

@@ -98,6 +98,20 @@ def test_huggingface(kind: str, changed: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_other_directories_of_hugging_face_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(ss.UsageError, match="type 'bert'"):
+    for text, said in (('{"model_type": "bert"}', "type 'bert'"), ("{", "no JSON"), ("[1]", "holds a list")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ss.UsageError, match=said):
+            ss.upstream(tmp_path)
+
+
+def test_weights_that_are_missing_are_not_drawn_in_silence(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    save_small_huggingface(tmp_path, "hubert")
+    file = tmp_path / "model.safetensors"
+    weights = safetensors.load_file(file)
+    del weights["masked_spec_embed"]  # only training has a use for it
+    safetensors.save_file(weights, file, metadata={"format": "pt"})
+    ss.upstream(tmp_path)
+    safetensors.save_file({f"x.{name}": one for name, one in weights.items()}, file, metadata={"format": "pt"})
+    with pytest.raises(ss.UsageError, match=r"weights of the hubert are not in it, such as encoder\."):
         ss.upstream(tmp_path)

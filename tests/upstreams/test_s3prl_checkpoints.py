@@ -145,6 +145,9 @@ class _Evil:
     [
         ({"Transformer": {}}, "not all that belongs to it"),
         ({"model": {}, "config": {}}, "not all that belongs to it"),
+        ({"Transformer": 1, "Upstream_Config": 2}, "not all that belongs to it"),
+        ({"model": {}, "config": {"model": {"paras": 1}, "data": {"audio": []}}}, "not all that belongs to it"),
+        ({"factory": "wav2vec2_model"}, "no 'params' in it"),
         ({"something": 1}, "Transformer, Distiller, model"),
         ([1, 2], "holds a list"),
     ],
@@ -153,6 +156,16 @@ def test_what_is_no_checkpoint_is_refused(content: Any, said: str, tmp_path: Pat
     torch.save(content, tmp_path / "half.ckpt")
     with pytest.raises(ss.UsageError, match=said):
         ss.upstream(tmp_path / "half.ckpt")
+
+
+def test_a_file_that_was_cut_or_is_empty_is_refused(tmp_path: Path) -> None:
+    for form in (True, False):
+        torch.save({"model": {"w": torch.zeros(1000)}}, tmp_path / "whole", _use_new_zipfile_serialization=form)
+        whole = (tmp_path / "whole").read_bytes()
+        for size in (0, 5, 2000, len(whole) - 1):
+            (tmp_path / "cut.ckpt").write_bytes(whole[:size])
+            with pytest.raises(ss.UsageError, match="loaded safely"):
+                ss.upstream(tmp_path / "cut.ckpt")
 
 
 def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
