@@ -11,7 +11,7 @@ import s3prl_stream as ss
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 
-from peers import clips, compare, tables
+from peers import clips, compare, measure, tables, two_days
 from peers.loaders import PEERS
 
 
@@ -50,6 +50,7 @@ def test_figures_of_known_batches() -> None:
     found = compare.quality([first, second], about)
     assert found["padding"] == pytest.approx(1 - 8 / 10)
     assert found["filled"] == pytest.approx(5 / 6)
+    assert found["used"] == pytest.approx((8 / 2) / 6)
     assert found["repeated_pairs"] == 0.5
     assert compare.ledger(["a1", "a1", "b1"], about) == {"twice": 1, "lost": 2}
     two_epochs = ["a1", "b1", "a1", "a2", "b2", "a2", "b1", "b2"]
@@ -69,7 +70,7 @@ def spread(median: float) -> dict[str, float]:
 def measured(overhead: float, store: dict[str, object] | None, **more: object) -> dict[str, object]:
     cost = {"overhead_cpu_s_per_hour": spread(overhead)}
     speed = {f"hours_per_second_{workers}_workers": spread(1.0 / overhead) for workers in (0, 2)}
-    waste = {"padding": 0.1, "filled": 0.9, "repeated_pairs": 0.2, "speakers_of_uniform": 1.0}
+    waste = {"padding": 0.1, "filled": 0.9, "used": 0.81, "repeated_pairs": 0.2, "speakers_of_uniform": 1.0}
     two_workers = {"twice": 1, "lost": 2}
     times = {"first_batch_s": spread(2.0), "peak_mb": spread(500.0), **speed, **waste, "two_workers": two_workers}
     return {"dr_flac": cost, **times, **({} if store is None else {"store": store}), **more}
@@ -103,16 +104,59 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
             name, *cells = line.strip("| ").split(" | ")
             rows[name] += cells
     assert rows["webdataset"][:3] == ["**0.05 (0.04 to 0.06)**", "-", "**20.00 (19.99 to 20.01)**"]
-    assert rows["s3prl_stream"][6:13] == ["**2.0%**", "**0.90**", "**0.20**", "**1.00**", "1 / 2", "0 / 0", "no resume"]
-    assert rows["s3prl_stream"][13:] == ["84", "**64.0**", "0.0 / 0.5 / 1.0", "0 / 10 / 20"]
-    assert rows["webdataset"][13:] == ["**5**", "**64.0**", "no resume: all of it", "-"]
-    assert rows["files + DataLoader"][13:] == ["reads no store", "-", "-", "-"]
+    waste = ["**2.0%**", "**0.90**", "**0.81**", "**0.20**", "**1.00**", "1 / 2", "0 / 0", "no resume"]
+    assert rows["s3prl_stream"][6:14] == waste
+    assert rows["s3prl_stream"][14:] == ["84", "**64.0**", "0.0 / 0.5 / 1.0", "0 / 10 / 20"]
+    assert rows["webdataset"][14:] == ["**5**", "**64.0**", "no resume: all of it", "-"]
+    assert rows["files + DataLoader"][14:] == ["reads no store", "-", "-", "-"]
     text = " ".join(lines)
     assert "HF datasets: its shuffle buffer is not in its state." in text
     assert "Lhotse" not in text
-    assert "Ours is 2.00 of the smallest peer's (webdataset)" in text
+    assert "Ours is 2.00 of the smallest peer's (webdataset), with both spreads 1.50 to 2.75." in text
     assert lines[-1] == (
         "Ahead of us: webdataset in over dr_flac, CPU s/h (it reads without checksums); webdataset in h/s, 0 workers; "
         "webdataset in h/s, 2 workers; webdataset in requests an hour (one for a shard, so look at what is read again)."
     )
     assert "2026-11-25, commit abc1234, 2 x CPU: 10 clips, 1.50 h" in text
+
+
+def test_a_loader_is_held_against_decoding_in_its_own_process(
+    sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "TIMED_EPOCHS", 1)
+    monkeypatch.setattr(measure, "SETTLING_SECONDS", 0.0)
+    some = [clip._replace(seconds=1.0) for clip in list(clips.read_clips(sample_set))[:3]]
+    decoded: list[bytes] = []
+    monkeypatch.setattr(clips, "read_clips", lambda folder: iter(some))
+    monkeypatch.setattr(clips, "decode", lambda flac, decoder: decoded.append((flac, decoder)))
+
+    class OneBatch:
+        decoder = "dr_flac"
+
+        def batches(self, epoch: int) -> object:
+            yield clips.Batch(["a"], [3600.0], None)
+            yield clips.Batch(["b"], [3600.0], None)
+
+    found = measure.speed(OneBatch(), tmp_path)
+    assert found["cpu_s_per_hour"] >= 0
+    assert found["decode_cpu_s_per_hour"] >= 0
+    assert decoded == 2 * [(clip.flac, "dr_flac") for clip in some]  # once to warm up
+    assert "decode_cpu_s_per_hour" not in measure.speed(OneBatch(), None)
+
+
+def test_two_days_agree_where_the_later_ratio_is_within_the_earlier_spread() -> None:
+    def run(ours: float, theirs: float, date: str) -> dict[str, object]:
+        loaders = {"s3prl_stream": measured(ours, None), "webdataset": measured(theirs, None)}
+        for one in loaders.values():
+            one["dr_flac"]["cpu_s_per_hour"] = spread(0.5)
+        return {"loaders": loaders, "date": date, "commit": "abc1234"}
+
+    earlier, later = run(0.10, 0.20, "2026-11-25"), run(0.12, 0.20, "2026-11-26")
+    found = {one.figure: one for one in two_days.agreements(earlier, later)}
+    over = found["over dr_flac"]
+    assert (over.earlier, over.later) == pytest.approx((0.5, 0.6))
+    assert (over.lowest, over.highest) == pytest.approx((0.09 / 0.21, 0.11 / 0.19))
+    assert not over.holds
+    assert found["peak memory"].holds
+    assert "3 of 6 ratios are within" in two_days.report(earlier, later)
+    assert len([line for line in two_days.report(earlier, later).splitlines() if line.endswith("| outside |")]) == 3

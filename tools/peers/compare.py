@@ -1,7 +1,7 @@
 """Streams of the project and of its peers, side by side on the same clips: `tools/bench peers SET`.
 
 Each measurement is a process of its own; the peers run in an environment of their own, made on first use from
-requirements.txt. Rounds are interleaved: one round measures every loader once, beside its own bare decode.
+requirements.txt. Rounds are interleaved: one round measures every loader once, and in its process bare decoding.
 """
 
 from __future__ import annotations
@@ -59,12 +59,11 @@ def compare(
     speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for number in range(rounds):
         for decoder in FLOORS:
-            for name, workers in [("bare decode", 0), *((name, 0) for name in names), *((name, 2) for name in names)]:
+            for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
                 if not is_measured(name, decoder, workers):
                     continue
-                case = "decode" if name == "bare decode" else "speed"
-                folder = packed if name == "bare decode" else work
-                found = run(python, case, name, folder, decoder, workers, packed=packed)
+                floor = [] if workers else [str(packed)]
+                found = run(python, "speed", name, work, decoder, workers, *floor, packed=packed)
                 speeds.setdefault((name, decoder, workers), []).append(found)
                 print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())
@@ -80,7 +79,9 @@ def compare(
         "hours": sum(one[0] for one in clips.values()) / 3600,
         "rounds": rounds,
         "bare_decode_cpu_s_per_hour": {
-            decoder: spread([found["cpu_s_per_hour"] for found in speeds["bare decode", decoder, 0]])
+            decoder: spread(
+                [one["decode_cpu_s_per_hour"] for name in names for one in speeds.get((name, decoder, 0), [])]
+            )
             for decoder in FLOORS
         },
         "loaders": loaders,
@@ -90,8 +91,6 @@ def compare(
 
 def is_measured(name: str, decoder: str, workers: int) -> bool:
     """Which of all combinations: each loader with the same decoder, the peers once more with their usual one."""
-    if name == "bare decode":
-        return True
     if name == OURS[1] or decoder == INT16:
         return (name, decoder) == (OURS[1], INT16)
     return decoder == "dr_flac" or (name != OURS[0] and not workers)
@@ -102,12 +101,12 @@ def costs(name: str, speeds: dict[tuple[str, str, int], list[dict[str, Any]]]) -
     found: dict[str, Any] = {}
     same = INT16 if name == OURS[1] else "dr_flac"
     for decoder in FLOORS:
-        mine, floor = speeds.get((name, decoder, 0), []), speeds["bare decode", decoder, 0]
-        if mine:
-            pairs = list(zip(mine, floor, strict=True))
+        if mine := speeds.get((name, decoder, 0), []):
             found["soundfile" if decoder == "soundfile" else "dr_flac"] = {
                 "cpu_s_per_hour": spread([one["cpu_s_per_hour"] for one in mine]),
-                "overhead_cpu_s_per_hour": spread([a["cpu_s_per_hour"] - b["cpu_s_per_hour"] for a, b in pairs]),
+                "overhead_cpu_s_per_hour": spread(
+                    [one["cpu_s_per_hour"] - one["decode_cpu_s_per_hour"] for one in mine]
+                ),
             }
     for workers in (0, 2):
         mine = speeds[name, same, workers]
@@ -169,7 +168,9 @@ def ledger(keys: Sequence[str], clips: dict[str, Any]) -> dict[str, int]:
 def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int, int]]) -> dict[str, float]:
     """What batches waste, over one epoch and the next.
 
-    "filled" is the mean batch over the largest one, padded seconds: a device must have room for the largest.
+    "filled" is the mean batch over the largest one, padded seconds: a device must have room for the largest. "used" is
+    the audio in the mean batch over that room: what both kinds of waste leave, so loaders that are filled differently
+    can be compared.
     """
     padded = [len(seconds) * max(seconds) for _, seconds in epochs[0]]
     valid = sum(sum(seconds) for _, seconds in epochs[0])
@@ -184,14 +185,15 @@ def quality(epochs: Sequence[Epoch], clips: dict[str, tuple[float, str, int, int
         "batches": len(epochs[0]),
         "padding": 1 - valid / sum(padded),
         "filled": sum(padded) / len(padded) / max(padded),
+        "used": valid / len(padded) / max(padded),
         "repeated_pairs": len(met[0] & met[1]) / max(len(met[0]), 1),
         "speakers_of_uniform": float(np.sum(found) / np.sum(uniform)),
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Median, range, and the values of the rounds."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "each": list(values)}
 
 
 def run(
@@ -211,8 +213,8 @@ def run(
         told: more variables of its environment.
     """
     ours = name in OURS
-    where = folder if case == "decode" else folder / name
-    command = [str(sys.executable if ours else python), str(HERE / "measure.py"), case, name, str(where), decoder]
+    script = [str(sys.executable if ours else python), str(HERE / "measure.py")]
+    command = [*script, case, name, str(folder / name), decoder]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"PYTHONPATH": str(ROOT), "BENCH_SET": str(packed)} if ours else {}
     environment |= told or {}
@@ -260,10 +262,11 @@ def plot(found: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     names = list(found["loaders"])[::-1]
-    floor = found["bare_decode_cpu_s_per_hour"]["dr_flac"]["median"]
+    bare = found["bare_decode_cpu_s_per_hour"]
+    floor = [bare[INT16 if name == OURS[1] else "dr_flac"]["median"] for name in names]
     added = [found["loaders"][name]["dr_flac"]["overhead_cpu_s_per_hour"] for name in names]
     figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    axes.barh(names, [floor] * len(names), color="0.75", label="decoding alone")
+    axes.barh(names, floor, color="0.75", label="decoding alone")
     medians = [one["median"] for one in added]
     error = [[one["median"] - one["min"] for one in added], [one["max"] - one["median"] for one in added]]
     axes.barh(names, medians, left=floor, xerr=error, color="tab:blue", label="what the loader adds")

@@ -1,0 +1,80 @@
+"""Do two runs of `tools/bench peers` agree? Its figures are ours over a peer's, which machines of other speed share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+OURS = "s3prl_stream"
+TIMED = {
+    "over dr_flac": ("dr_flac", "overhead_cpu_s_per_hour"),
+    "CPU by dr_flac": ("dr_flac", "cpu_s_per_hour"),
+    "h/s, 0 workers": ("hours_per_second_0_workers",),
+    "h/s, 2 workers": ("hours_per_second_2_workers",),
+    "first batch": ("first_batch_s",),
+    "peak memory": ("peak_mb",),
+}
+"""Figure -> where it is in what `compare` finds of a loader."""
+
+
+class Agreement(NamedTuple):
+    """Ours over one peer's, in one figure."""
+
+    figure: str
+    peer: str
+    earlier: float
+    lowest: float
+    """Our smallest of the earlier run over the peer's largest."""
+    highest: float
+    later: float
+
+    @property
+    def holds(self) -> bool:
+        """The later ratio is within the spread of the earlier run."""
+        return self.lowest <= self.later <= self.highest
+
+
+def agreements(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Iterator[Agreement]:
+    """All ratios of medians that both runs have.
+
+    Args:
+        earlier, later: `results.json` of each.
+    """
+    both = [name for name in earlier["loaders"] if name in later["loaders"] and name != OURS]
+    for figure, place in TIMED.items():
+        ours, ours_later = (_at(run["loaders"][OURS], place) for run in (earlier, later))
+        for peer in both:
+            his, his_later = (_at(run["loaders"][peer], place) for run in (earlier, later))
+            yield Agreement(
+                figure,
+                peer,
+                ours["median"] / his["median"],
+                ours["min"] / his["max"],
+                ours["max"] / his["min"],
+                ours_later["median"] / his_later["median"],
+            )
+
+
+def report(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> str:
+    """Markdown: every ratio of both runs, those that left the spread marked, and how many did not."""
+    found = list(agreements(earlier, later))
+    inside = sum(one.holds for one in found)
+    lines = [
+        f"Ours over a peer's, {earlier['date']} (commit {earlier['commit']}) and {later['date']} (commit "
+        f"{later['commit']}): {inside} of {len(found)} ratios are within the spread of the earlier run.",
+        "",
+        f"| figure | peer | {earlier['date']} (spread) | {later['date']} | |",
+        "|---|---|---|---|---|",
+    ]
+    for one in found:
+        spread = f"{one.earlier:.3f} ({one.lowest:.3f} to {one.highest:.3f})"
+        mark = "" if one.holds else "outside"
+        lines.append(f"| {one.figure} | {one.peer} | {spread} | {one.later:.3f} | {mark} |")
+    return "\n".join(lines)
+
+
+def _at(loader: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, float]:
+    found: Any = loader
+    for name in place:
+        found = found[name]
+    return dict(found)
