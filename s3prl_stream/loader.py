@@ -20,6 +20,7 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader
 
+from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
 from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
@@ -122,6 +123,9 @@ class Loader:
     # ---- iterating -----------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
+        return closed_at_exit(self._handed_over())
+
+    def _handed_over(self) -> Generator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
             self._left_out = self._left_out.from_the_beginning()

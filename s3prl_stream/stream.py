@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from torch.utils.data import get_worker_info
 
+from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
@@ -171,6 +172,9 @@ class ShardStream(Root):
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""
+        return closed_at_exit(self._run(stages))
+
+    def _run(self, stages: Sequence[Stage]) -> Generator[Sample]:
         failures = Failures(self.max_consecutive_failures)
         with closing(ReadAhead(self.shards)) as ahead:
             for task in with_coming(self.planned(stages), 1, depth_of(self.shards)):
@@ -339,6 +343,9 @@ class CollatedStream(Source):
         self.builder = BatchBuilder(chain)
 
     def __iter__(self) -> Iterator[Batch]:
+        return closed_at_exit(self._batches())
+
+    def _batches(self) -> Generator[Batch]:
         root, tail = self.builder.root, self.builder.tail
         if tail is not None and tail.device.type != "cpu" and get_worker_info() is not None:
             raise ChainError(
