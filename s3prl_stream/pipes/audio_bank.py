@@ -104,7 +104,7 @@ class AudioBank:
 
     def _make(self, clips: list[_Clip], source: Any) -> None:
         """Write the timeline, then what is told of it; each appears whole or not at all."""
-        most = round(self.max_hours * 3600 * self.sample_rate)
+        most = self.max_hours * 3600 * self.sample_rate
         starts, damaged = [0], []
         digest = hashlib.blake2b(digest_size=8)
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
@@ -127,7 +127,11 @@ class AudioBank:
                     digest.update(wav.tobytes())
                     starts.append(starts[-1] + len(wav))
             if len(starts) < 2:
-                why = f" The first: {damaged[0]['message']}." if damaged else ""
+                why = (
+                    f" The first: {damaged[0]['message']}."
+                    if damaged
+                    else f" max_hours={self.max_hours:g} is too little."
+                )
                 raise UsageError(f"{source}: none of {len(clips)} clips can be used.{why}")
             digest.update(np.array(starts).tobytes())
             if damaged:

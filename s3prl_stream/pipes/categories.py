@@ -24,7 +24,7 @@ class Categories:
         if isinstance(labels, str):
             raise UsageError(f"categories: {labels!r} is one string; give a list of labels.")
         try:
-            found = {_plain(label) for label in labels if label is not None}
+            found = {plain_label(label) for label in labels if label is not None}
         except TypeError as error:
             raise UsageError(f"categories must be strings or integers: {error}.") from None
         wrong = next((label for label in found if not isinstance(label, str | int)), None)
@@ -42,7 +42,7 @@ class Categories:
             SampleError: reason "unknown_label".
         """
         try:
-            return self._ids[_plain(label)]
+            return self._ids[plain_label(label)]
         except (KeyError, TypeError):
             raise SampleError(
                 f"{key}: the label {label!r:.80} is none of the {len(self)} categories "
@@ -66,6 +66,9 @@ class Categories:
         return f"<Categories {len(self)}, {self.fingerprint}>"
 
 
-def _plain(label: Any) -> Any:
-    """A number of numpy's or torch's as one of Python's."""
-    return label.item() if hasattr(label, "item") else label
+def plain_label(label: Any) -> Any:
+    """A value of numpy's or torch's as one of Python's; an array of several as it is."""
+    try:
+        return label.item() if hasattr(label, "item") else label
+    except (ValueError, RuntimeError):
+        return label

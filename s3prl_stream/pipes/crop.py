@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.piece import check_rate, piece_of
+from s3prl_stream.pipes.piece import check_rate, identity_of_piece, piece_of
 from s3prl_stream.pipes.s3prl_arguments import CROP_REFUSED
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
@@ -65,13 +65,19 @@ class RandomCrop(Stage):
         rate, num_samples = int(sample["sample_rate"]), len(sample["wav"])
         if self.sample_rate not in (None, rate):
             raise UsageError(f"RandomCrop: sample {sample['key']!r} is at {rate} Hz, expected {self.sample_rate} Hz")
-        length = self._length(num_samples, rate)
-        start = int(self.rng(sample).integers(0, num_samples - length + 1)) if length < num_samples else 0
+        start, length = self._stretch(sample, num_samples, rate)
         yield {**piece_of(sample, start, start + length, self.stage_id), "crop_start_seconds": start / rate}
 
     def outline(self, before: Outline) -> list[Outline]:
-        """At most so long."""
-        return [before._replace(num_frames=self._length(before.num_frames, before.sample_rate))]
+        """The stretch; what later stages draw follows from where it begins."""
+        start, length = self._stretch(before.sample, before.num_frames, before.sample_rate)
+        sample = {**before.sample, "identity": identity_of_piece(before.sample, start, self.stage_id)}
+        return [Outline(sample, length, before.sample_rate)]
 
-    def _length(self, num_samples: int, rate: int) -> int:
-        return num_samples if self.max_seconds is None else min(num_samples, max(1, round(self.max_seconds * rate)))
+    def _stretch(self, sample: Sample, num_samples: int, rate: int) -> tuple[int, int]:
+        """(first, number) of the samples that are kept."""
+        length = num_samples
+        if self.max_seconds is not None:
+            length = min(num_samples, max(1, round(self.max_seconds * rate)))
+        start = int(self.rng(sample).integers(0, num_samples - length + 1)) if length < num_samples else 0
+        return start, length

@@ -56,7 +56,7 @@ class EncodeCategory(Stage):
     def prepare(self, source: Source) -> None:
         """Find the categories, if none were given."""
         if self.categories is None:
-            self.categories = Categories(root_of(source).column(self.label))
+            self.categories = learned(self, self.label, root_of(source).column(self.label))
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         assert self.categories is not None
@@ -106,11 +106,18 @@ class EncodeMultipleCategory(Stage):
         if self.categories is not None:
             return
         root = root_of(source)
-        if isinstance(self.labels, str):
-            columns: list[Iterable[Any]] = list(zip(*_lists(root.column(self.labels), self), strict=False))
-        else:
-            columns = [root.column(name) for name in self.labels]
-        self.categories = [Categories(column) for column in columns]
+        if not isinstance(self.labels, str):
+            self.categories = [learned(self, name, root.column(name)) for name in self.labels]
+            return
+        rows = list(_lists(root.column(self.labels), self))
+        numbers = sorted(set(map(len, rows)))
+        if len(numbers) != 1:
+            found = " or ".join(map(str, numbers)) or "no"
+            raise UsageError(
+                f"EncodeMultipleCategory: the samples have {found} labels under {self.labels!r}; expected the same "
+                "number in all of them. Give categories=, a list for each label, and the others are left out."
+            )
+        self.categories = [learned(self, self.labels, column) for column in zip(*rows, strict=True)]
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         assert self.categories is not None
@@ -163,7 +170,7 @@ class EncodeMultiLabel(Stage):
         """Find the categories, if none were given."""
         if self.categories is None:
             rows = _lists(root_of(source).column(self.labels), self)
-            self.categories = Categories(label for row in rows for label in row)
+            self.categories = learned(self, self.labels, (label for row in rows for label in row))
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         assert self.categories is not None
@@ -171,6 +178,18 @@ class EncodeMultiLabel(Stage):
         for label in _label_list(sample, self.labels):
             binary_C[self.categories.encode(label, str(sample["key"]))] = 1.0
         yield {**sample, "binary_labels": binary_C}
+
+
+def learned(stage: Stage, name: str, labels: Iterable[Any]) -> Categories:
+    """The categories of all labels that the data have under this name.
+
+    Raises:
+        UsageError: they have none, or some that are neither texts nor integers.
+    """
+    try:
+        return Categories(labels)
+    except UsageError as error:
+        raise UsageError(f"{type(stage).__name__}, learning from {name!r} of all samples: {error}") from None
 
 
 def _as_categories(labels: Iterable[Any]) -> Categories:

@@ -35,6 +35,7 @@ from s3prl_stream.pipes.kaldi import (
     too_short,
 )
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
+from s3prl_stream.pipes.s3prl_arguments import FEATURES_REFUSED
 from s3prl_stream.pipes.stage import Source, stages_of
 from s3prl_stream.sample import Batch, Sample
 
@@ -190,7 +191,12 @@ def normalised(feat: Tensor, norm: str, deltas: int = 0) -> Tensor:
     return cmvn(feat) if norm == "utterance" else fixed_scale(feat, deltas) if norm == "fixed" else feat
 
 
-@chained("features", key_names={"wav_name": "wav"})
+@chained(
+    "features",
+    aliases={"cmvn": ("norm", {True: "utterance", False: "none"})},
+    key_names={"wav_name": "wav"},
+    refused=FEATURES_REFUSED,
+)
 class ExtractFeat(OnBatch):
     """Compute spectral features of each waveform.
 
@@ -205,7 +211,8 @@ class ExtractFeat(OnBatch):
             "fbank80" (Kaldi's, Hamming window: APC, VQ-APC, NPC), "fbank80_povey" (Kaldi's own window: Mockingjay) or
             "mfcc13" (Kaldi's, of 23 filters).
         norm: "utterance": mean 0 and deviation 1 of each bin over the utterance (`cmvn`, as S3PRL does); "fixed": one
-            scale for all utterances (`fixed_scale`, of `FIXED_KINDS`), which keeps the mean spectrum; "none".
+            scale for all utterances (`fixed_scale`, of `FIXED_KINDS`), which keeps the mean spectrum; "none". (S3PRL:
+            cmvn)
         deltas: how many orders of slopes over 5 frames are appended (`with_deltas`); Mockingjay has 2.
         feat_name: the key of the result, for a second kind beside the first: "target_feat", for example.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,13 +130,13 @@ class LoadAudio(Stage):
         loaded = dict(sample)
         for name in self.removes:
             loaded.pop(name, None)
-        if "segments" in sample and (stretch.first or stretch.num_frames is not None):
+        if sample.get("segments") is not None and (stretch.first or stretch.num_frames is not None):
             loaded.update(cut_segments(sample, stretch.first / rate, (stretch.first + len(wav)) / rate))
         mono = _one_channel(wav, self.channel, str(sample["key"]))
         if self._sox_effects is not None:
             rng = self.rng(sample) if needs_rng(self._sox_effects) else None
             mono, rate = apply_effects(_as_floats(mono), rate, self._sox_effects, rng)
-            if "segments" in loaded:
+            if loaded.get("segments") is not None:
                 loaded["segments"] = scaled_segments(loaded, stretch_of(self._sox_effects))
         if self.sample_rate is not None and rate != self.sample_rate:
             mono, rate = _resample(mono, rate, self.sample_rate), self.sample_rate
@@ -163,14 +163,13 @@ class LoadAudio(Stage):
                 f"load_audio: {sample['key']!r} is longer than a batch, and the plan has split it: with "
                 "crop_segment=True its segment would be loaded several times. Raise max_batch_seconds."
             )
-        if "wav" in sample and "audio" not in sample:
-            wav = _array_of(sample)
-            rate = int(sample.get("sample_rate", 16_000))
+        if sample.get("wav") is not None and "audio" not in sample:
+            wav, rate = _array_of(sample), _rate_of(sample)
             if self.crop_segment:
                 stretch = _segment_of(sample, len(wav), rate)
             return _cut(wav, stretch), rate, stretch
         if "audio" in sample:
-            data, codec = sample["audio"], sample["codec"]
+            data, codec = _bytes_of(sample)
         else:
             data, codec = _read_file(sample)
         if self.crop_segment:
@@ -194,8 +193,13 @@ def _segment_of(sample: Sample, num_frames: int, rate: int) -> Stretch:
     )
     if start is None and end is None:
         return Stretch(0, None)
-    first = 0 if start is None else round(float(start) * rate)
-    stop = num_frames if end is None else round(float(end) * rate)
+    try:
+        first = 0 if start is None else round(float(start) * rate)
+        stop = num_frames if end is None else round(float(end) * rate)
+    except (TypeError, ValueError, OverflowError):  # a text, or what is not finite
+        raise SampleError(
+            f"{sample['key']}: the segment from {start!r} to {end!r} is not told in seconds", reason="range"
+        ) from None
     if num_frames < stop <= num_frames + SNAP_SECONDS * rate:
         stop = num_frames
     if not 0 <= first <= stop <= num_frames:
@@ -216,13 +220,40 @@ def _length(data: bytes | memoryview, codec: str) -> tuple[int, int]:
 
 def _read_file(sample: Sample) -> tuple[bytes, str]:
     """(the bytes of a sample's file, its codec)."""
-    path = next((Path(sample[name]) for name in ("wav_path", "audio_path") if name in sample), None)
+    path = next((Path(sample[name]) for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
     if path is None:
         raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
     try:
         return path.read_bytes(), path.suffix[1:].lower()
     except OSError as error:
         raise SampleError(f"{path}: cannot be read: {error.strerror}", reason="read") from None
+
+
+def _bytes_of(sample: Sample) -> tuple[bytes | memoryview, str]:
+    """(the bytes that a sample has, their codec)."""
+    data, codec = sample["audio"], sample.get("codec")
+    data = bytes(data) if isinstance(data, bytearray) else data
+    if not isinstance(data, bytes | memoryview) or not isinstance(codec, str):
+        hint = ""
+        if isinstance(data, Mapping):  # the column of a Hugging Face data set
+            hint = ' Of {"array", "sampling_rate"} give the array as "wav", the other as "sample_rate".'
+        raise UsageError(
+            f"load_audio: sample {sample['key']!r} has {told(data)} as 'audio' and {codec!r} as 'codec'; expected the "
+            f'bytes of a file, and what they are, such as "flac".{hint}'
+        )
+    return data, codec
+
+
+def _rate_of(sample: Sample) -> int:
+    """The sample rate of a waveform that is there already; 16 kHz where none is told."""
+    found = sample.get("sample_rate", 16_000)
+    try:
+        rate = int(found)
+    except (TypeError, ValueError):
+        rate = 0
+    if rate <= 0:
+        raise UsageError(f"load_audio: sample {sample['key']!r} has the sample_rate {found!r}; expected Hz > 0")
+    return rate
 
 
 def _array_of(sample: Sample) -> npt.NDArray[Any]:

@@ -27,7 +27,7 @@ def outline_of(sample: Sample) -> Outline:
         SampleError: the header cannot be read.
     """
     metadata = {key: value for key, value in sample.items() if key not in ("wav", "audio")}
-    if "wav" in sample:
+    if sample.get("wav") is not None:
         return Outline(metadata, len(sample["wav"]), int(sample.get("sample_rate", 16_000)))
     if "audio" in sample:
         from s3prl_stream.audio.lengths import clip_length
@@ -37,7 +37,7 @@ def outline_of(sample: Sample) -> Outline:
         first = int(sample.get("first_frame", 0))
         count = sample.get("num_frames")
         return Outline(metadata, length.frames - first if count is None else int(count), length.sample_rate)
-    path = next((sample[name] for name in ("wav_path", "audio_path") if name in sample), None)
+    path = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
     if path is None:
         raise UsageError(f"sample {sample['key']!r} has neither wav nor audio nor wav_path, so its length is not known")
     from s3prl_stream.audio.source import probe

@@ -58,7 +58,7 @@ class SpeedPerturbation(Stage):
         factor = self._factor(sample)
         if factor != 1.0:
             sample = {**sample, "wav": torch.from_numpy(change_speed(sample["wav"].numpy(), factor))}
-            if "segments" in sample:
+            if sample.get("segments") is not None:
                 sample["segments"] = scaled_segments(sample, 1.0 / factor)
         yield self.noted(sample, factor=factor)
 

@@ -43,6 +43,23 @@ MASK_REFUSED = {
     "pos_enc_name": "position encodings are made by the network; no sample carries any",
     "attn_mask_name": f"networks take lengths in place of attention masks; {_IN_A_BATCH}",
 }
+_WINDOWS = (
+    'windows have 25 ms and begin every 10 ms; what is made of them is a kind=: "logmel80" (of 201 frequencies), '
+    '"linear201", "fbank80", "fbank80_povey" or "mfcc13"'
+)
+_KALDI = 'kind="fbank80_povey" or "mfcc13" are Kaldi\'s with its own window, "fbank80" is with Hamming\'s'
+FEATURES_REFUSED = {
+    **dict.fromkeys(
+        ("win_ms", "hop_ms", "frame_length", "frame_shift", "n_freq", "n_mels", "n_mfcc", "feat_type", "feat_dim"),
+        _WINDOWS,
+    ),
+    **dict.fromkeys(("input", "target"), "a stage makes one kind=; .features(..., feat_name=) again makes another"),
+    "audio_config": _WINDOWS,
+    "kaldi": _KALDI,
+    "delta": "deltas= is how many orders of slopes are appended, over 5 frames",
+    "decode_wav": "waveforms come from LoadAudio",
+}
+"""Of its four extracters: ExtractOnlineFeat, ExtractKaldiFeat, ExtractApcFeat, ExtractNpcFeat."""
 
 _CONSECUTIVE = {"mask_consecutive_min": 7, "mask_consecutive_max": 7}
 _BUCKET_RATIO = 1.5

@@ -6,10 +6,11 @@ A segment is {"start", "end", "label"} in seconds from the beginning of the wave
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from s3prl_stream.errors import SampleError
+from s3prl_stream.pipes.categories import plain_label
 from s3prl_stream.sample import Sample
 
 Segments: TypeAlias = list[dict[str, Any]]
@@ -36,6 +37,10 @@ def as_segments(value: Any, key: str) -> Segments:
     wrong = next((segment for segment in segments if not segment["start"] <= segment["end"]), None)
     if wrong is not None:
         raise SampleError(f"{key}: a segment ends before it begins: {wrong}", reason="segments")
+    if not all(isinstance(segment["label"], Hashable) for segment in segments):
+        raise SampleError(
+            f"{key}: labels of segments must be texts or integers; found {value!r:.100}", reason="segments"
+        )
     return segments
 
 
@@ -45,7 +50,7 @@ def cut_segments(sample: Sample, start_seconds: float, stop_seconds: float) -> S
     `segments` are those that lie in the piece, cut to it and counted from its beginning; `segment_labels` names all
     labels of the whole recording, so that all pieces of it have the same columns (`tag_frames`).
     """
-    if "segments" not in sample:
+    if sample.get("segments") is None:
         return {}
     segments = as_segments(sample["segments"], str(sample.get("key")))
     return {
@@ -63,9 +68,15 @@ def cut_segments(sample: Sample, start_seconds: float, stop_seconds: float) -> S
 
 
 def labels_of(sample: Sample, segments: Segments) -> list[Any]:
-    """All labels of the recording that a sample is, or is a piece of, sorted."""
+    """All labels of the recording that a sample is, or is a piece of, sorted: integers before texts."""
     known = sample.get("segment_labels")
-    return list(known) if known is not None else sorted({segment["label"] for segment in segments})
+    if known is not None:
+        return list(known)
+    return sorted({segment["label"] for segment in segments}, key=_integers_first)
+
+
+def _integers_first(label: Any) -> tuple[bool, int, str]:
+    return (False, label, "") if isinstance(label, int) else (True, 0, str(label))
 
 
 def _listed(value: Any) -> Iterable[Mapping[str, Any]]:
@@ -77,4 +88,4 @@ def _listed(value: Any) -> Iterable[Mapping[str, Any]]:
 
 
 def _segment(*, start: Any, end: Any, label: Any, **more: Any) -> dict[str, Any]:
-    return {"start": float(start), "end": float(end), "label": label, **more}
+    return {"start": float(start), "end": float(end), "label": plain_label(label), **more}

@@ -64,7 +64,7 @@ class SoxEffects(Stage):
         effects = _drawn(self.effects, rng)
         rate, wav = int(sample["sample_rate"]), sample["wav"].numpy()
         changed, new_rate = apply_effects(wav, rate, effects, rng)
-        if "segments" in kept:
+        if kept.get("segments") is not None:
             kept["segments"] = scaled_segments(kept, stretch_of(effects))
         out = {**kept, "wav": torch.from_numpy(np.ascontiguousarray(changed)), "sample_rate": new_rate}
         yield self.noted(out, applied=True, effects=effects)

@@ -18,6 +18,7 @@ from torch.utils.data import IterDataPipe
 
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.chained_methods import ChainedMethods
+from s3prl_stream.pipes.described import described
 from s3prl_stream.pipes.key_names import renamed
 from s3prl_stream.pipes.kinds import UNTYPED, fits
 from s3prl_stream.pipes.outline import Outline
@@ -275,7 +276,7 @@ class Stage(Source):
 
     def describe(self) -> str:
         """One line, the same for the same configuration: name, parameters, fingerprints of resources."""
-        values = ", ".join(f"{name}={_describe(value)}" for name, value in self.config().items())
+        values = ", ".join(f"{name}={described(value)}" for name, value in self.config().items())
         return f"{self.stage_id}({values})"
 
     def keys_line(self) -> str:
@@ -339,9 +340,11 @@ class Root(Source):
             f"the number of pieces of the samples of a {type(self).__name__} cannot be known without running it"
         )
 
-    def collated(self, chain: Source) -> Source:
+    def collated(self, chain: Source) -> Source:  # noqa: ARG002
         """The chain's batches, where a plan says what a batch is."""
-        raise ChainError(f"a {chain!r} has no planned batches: begin the chain with ShardStream(samples)")
+        raise ChainError(
+            f"a chain that begins with a {self!r} has no planned batches: begin it with ShardStream(samples)"
+        )
 
 
 def stages_of(source: Source | None) -> list[Stage]:
@@ -389,8 +392,3 @@ def _parameters_of(cls: type[Stage]) -> list[str]:
         if inspect.Parameter.VAR_KEYWORD not in kinds.values():
             break
     return [name for name in found if name not in ("self", "source")]
-
-
-def _describe(value: Any) -> str:
-    fingerprint = getattr(value, "fingerprint", None)
-    return f"<{type(value).__name__} {fingerprint}>" if fingerprint is not None else repr(value)

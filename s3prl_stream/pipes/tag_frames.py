@@ -12,6 +12,7 @@ import torch
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.encode_category import learned
 from s3prl_stream.pipes.piece import check_rate
 from s3prl_stream.pipes.s3prl_arguments import TAGS_REFUSED
 from s3prl_stream.pipes.segments import Segments, as_segments, labels_of
@@ -100,10 +101,9 @@ class BuildMultiClassTagging(Stage):
     def prepare(self, source: Source) -> None:
         """Find the labels of all recordings, if they are needed and were not given."""
         if self.columns == "all" and self.categories is None:
-            column = root_of(source).column(self.names.get("segments", "segments"))
-            self.categories = Categories(
-                segment["label"] for row in column for segment in as_segments(row, "a sample of the root")
-            )
+            name = self.names.get("segments", "segments")
+            rows = (as_segments(row, "a sample of the root") for row in root_of(source).column(name))
+            self.categories = learned(self, name, (segment["label"] for row in rows for segment in row))
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         key, rate = str(sample["key"]), int(sample["sample_rate"])
@@ -112,6 +112,8 @@ class BuildMultiClassTagging(Stage):
         if sample.get("segments") is None:
             raise SampleError(f"{key}: has no segments", reason="segments")
         segments = as_segments(sample["segments"], key)
+        if not all(isinstance(segment["label"], str | int) for segment in segments):
+            raise SampleError(f"{key}: the label of a segment is neither a text nor an integer", reason="segments")
         num_frames = round(len(sample["wav"]) / self.hop_samples) if self.like is None else len(sample[self.like])
         columns = self.categories if self.categories is not None else self._own_columns(sample, segments, key)
         width = max(len(columns), self.num_labels or 0)
@@ -143,7 +145,6 @@ def frame_tags(
     tags_FC = np.zeros((num_frames, width), dtype=np.float32)
     for segment in segments:
         assert columns
-        first = max(round(segment["start"] * frames_per_second), 0)
-        stop = max(round(segment["end"] * frames_per_second), 0)
+        first, stop = (round(min(max(segment[edge] * frames_per_second, 0), num_frames)) for edge in ("start", "end"))
         tags_FC[first:stop, columns.encode(segment["label"], key)] = 1.0
     return tags_FC

@@ -110,11 +110,15 @@ class CharacterTokenizer(Tokenizer):
     def from_texts(cls, texts: Iterable[str], vocab_size: int | None = None) -> CharacterTokenizer:
         """With the characters of the texts in the order of their code points; the most frequent ones for at most so
         many ids, and of equally frequent ones the first.
+
+        Raises:
+            UsageError: there is no character, or no room for one.
         """
         counts = Counter(character for text in checked_texts(texts) for character in text.rstrip("\r\n"))
         kept = sorted(counts, key=lambda character: (-counts[character], character))
         if vocab_size is not None:
             kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
+        check_learned("CharacterTokenizer", "character", kept, vocab_size)
         return cls(sorted(kept))
 
     def encode(self, text: str, *, eos: bool = True) -> list[int]:
@@ -317,6 +321,13 @@ def checked_texts(texts: Iterable[str]) -> Iterator[str]:
         if len(text.encode()) > _MAX_TEXT_BYTES:
             raise UsageError(f"texts: item {position} has more than {_MAX_TEXT_BYTES} bytes.")
         yield text
+
+
+def check_learned(tokenizer: str, unit: str, kept: Sequence[str], vocab_size: int | None) -> None:
+    """Raise a UsageError if nothing is left to make a vocabulary of."""
+    if not kept:
+        why = "the texts hold none" if vocab_size is None or vocab_size > len(SPECIAL_TOKENS) else f"{vocab_size=}"
+        raise UsageError(f"{tokenizer}.from_texts: there is no {unit} to learn: {why}.")
 
 
 def _processor(model_bytes: bytes) -> Any:

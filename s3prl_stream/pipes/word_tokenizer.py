@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.tokenizers import EOS_ID, SPECIAL_TOKENS, UNK_ID, Tokenizer, checked_texts
+from s3prl_stream.pipes.tokenizers import EOS_ID, SPECIAL_TOKENS, UNK_ID, Tokenizer, check_learned, checked_texts
 
 PHONEMES = (
     "SIL", "SPN", "AA0", "AA1", "AA2", "AE0", "AE1", "AE2", "AH0", "AH1", "AH2", "AO0", "AO1", "AO2", "AW0",
@@ -40,12 +40,17 @@ class WordTokenizer(Tokenizer):
     def from_texts(cls, texts: Iterable[str], vocab_size: int | None = None) -> WordTokenizer:
         """With the words of the texts in alphabetical order; the most frequent ones for at most so many ids.
 
-        Of equally frequent words the alphabetically first ones stay.
+        Of equally frequent words the alphabetically first ones stay. "<unk>" and the like in a text (a word that nobody
+        understood) become no words: they are encoded as what the vocabulary does not hold.
+
+        Raises:
+            UsageError: there is no word, or no room for one.
         """
-        counts = Counter(word for text in checked_texts(texts) for word in text.split())
+        counts = Counter(word for text in checked_texts(texts) for word in text.split() if word not in SPECIAL_TOKENS)
         kept = sorted(counts, key=lambda word: (-counts[word], word))
         if vocab_size is not None:
             kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
+        check_learned("WordTokenizer", "word", kept, vocab_size)
         return cls(sorted(kept))
 
     def encode(self, text: str, *, eos: bool = True) -> list[int]:

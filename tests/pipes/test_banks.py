@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -122,6 +123,9 @@ def test_it_is_bounded_and_says_so(folder: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="only the first 0.001 h"):
         bank = NoiseBank(folder, max_hours=0.001, cache=tmp_path / "cache")
     assert bank.seconds == 3.0
+    assert NoiseBank(folder, max_hours=math.inf, cache=tmp_path / "cache").seconds > 3.0
+    with pytest.warns(UserWarning, match="only the first"), pytest.raises(UsageError, match="1e-06 is too little"):
+        NoiseBank(folder, max_hours=1e-6, cache=tmp_path / "cache")
 
 
 def test_a_packed_set_is_a_source_at_any_rate(sample_set: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes import RandomCrop
+from s3prl_stream.pipes import RandomCrop, UnfoldChunkBySec
 
 RATE = 100
 
@@ -28,6 +28,14 @@ def test_what_is_short_enough_stays_whole_with_its_text() -> None:
     (cut,) = RandomCrop(max_seconds=0.25)([sample])
     assert "text" not in cut
     assert cut["segments"] == [{"start": 0.0, "end": 0.25, "label": "a"}]
+
+
+def test_the_number_of_chunks_of_crops_is_known_beforehand() -> None:
+    clips = [{"key": str(n), "wav": np.zeros(16_000, np.float32), "sample_rate": 16_000} for n in range(8)]
+    chain = UnfoldChunkBySec(min_seconds=0.02, max_seconds=0.2)(RandomCrop(max_seconds=0.5)(clips))
+    for epoch in range(3):
+        chain.set_epoch(epoch)
+        assert len(chain) == sum(1 for _ in chain)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -24,7 +24,7 @@ def test_ids_are_those_of_the_sorted_labels_of_all_samples() -> None:
     assert [sample["y"] for sample in numbers] == [1, 0]
 
 
-@pytest.mark.parametrize("label", ["other", None, ["yes"]])
+@pytest.mark.parametrize("label", ["other", None, ["yes"], np.array(["yes", "no"]), torch.tensor([1, 2])])
 def test_a_label_that_is_none_of_them_is_damage(label: Any) -> None:
     with pytest.raises(SampleError) as caught:
         list(EncodeCategory(categories=["yes", "no"])([{"label": label}]))
@@ -85,8 +85,10 @@ def test_labels_of_a_packed_set(sample_set: Path) -> None:
 def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(UsageError, match="not known before they are read"):
         EncodeCategory()(sample for sample in [{"label": "a"}])
-    with pytest.raises(UsageError, match="there are none"):
-        EncodeCategory()([{"label": None}])
+    with pytest.raises(UsageError, match=r"EncodeCategory, learning from 'speaker' of all samples: .*there are none"):
+        EncodeCategory(label="speaker")([{"speaker": None}])
+    with pytest.raises(UsageError, match="samples have 1 or 2 labels under 'labels'; expected the same number"):
+        EncodeMultipleCategory()([{"labels": ["a", "b"]}, {"labels": ["a"]}])
     for wrong in ("yes", [1.5]):
         with pytest.raises(UsageError, match="categories"):
             EncodeCategory(categories=wrong)

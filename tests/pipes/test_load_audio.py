@@ -183,6 +183,36 @@ def test_an_array_that_would_be_misread_is_refused(wav: Any, says: str) -> None:
         load({"key": "a", "wav": wav})
 
 
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        ({"audio": b"abc"}, "a bytes as 'audio' and None as 'codec'; expected the bytes of a file"),
+        ({"audio": {"array": np.ones(3), "sampling_rate": 8000}}, 'a dict as .* give the array as "wav"'),
+        ({"wav": np.ones(3), "sample_rate": None}, "has the sample_rate None; expected Hz > 0"),
+        ({"wav": np.ones(3), "sample_rate": 0}, "has the sample_rate 0; expected Hz > 0"),
+        ({"wav_path": None}, "neither audio bytes nor wav_path nor wav"),
+    ],
+)
+def test_what_is_no_audio_is_told(sample: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=f"load_audio: sample 'a' .*{says}"):
+        load({"key": "a", **sample})
+
+
+def test_a_value_of_none_is_none_at_all(tmp_path: Path, wav: Any) -> None:
+    soundfile.write(tmp_path / "a.wav", wav, RATE)
+    chain = LoadAudio(dtype="int16")([{"wav": None, "audio_path": None, "wav_path": str(tmp_path / "a.wav")}])
+    assert np.array_equal(next(iter(chain))["wav"].numpy(), wav)
+    (outline,) = chain.source.outlines()  # type: ignore[union-attr]
+    assert outline.num_frames == len(wav)
+
+
+@pytest.mark.parametrize("start", ["soon", float("nan"), float("inf")])
+def test_a_segment_that_is_not_told_in_seconds_is_damage(wav: Any, start: Any) -> None:
+    with pytest.raises(SampleError, match="is not told in seconds") as caught:
+        load({"wav": wav, "start_sec": start}, crop_segment=True)
+    assert caught.value.reason == "range"
+
+
 @pytest.mark.parametrize("wav", [np.ones(3), torch.ones(3, 1), np.ones((3, 2), np.float16), [1.0, 1.0, 1.0]])
 def test_arrays_of_floats_become_float32(wav: Any) -> None:
     loaded = load({"wav": wav})["wav"]

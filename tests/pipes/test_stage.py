@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ import torch
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
+from s3prl_stream.pipes.described import described
 from s3prl_stream.pipes.function import SampleFunction
 from s3prl_stream.pipes.plain_source import PlainSource
 from s3prl_stream.pipes.run_stages import run_batch
@@ -365,6 +370,31 @@ def test_fingerprint_follows_the_settings() -> None:
         return chain_fingerprint(stages_of(Draw(size=size)([{}])))
 
     assert fingerprint(1.0) == fingerprint(1.0) != fingerprint(2.0)
+
+
+@pytest.mark.parametrize(
+    "large", [np.arange(5000.0), torch.arange(5000.0), [np.arange(5000)], {"a": (np.arange(5000),)}]
+)
+def test_fingerprint_follows_all_of_a_large_array(large: Any) -> None:
+    def text(value: Any) -> str:
+        return Draw(size=value).describe()
+
+    changed = copy.deepcopy(large)
+    array = (
+        changed
+        if not isinstance(changed, list | dict)
+        else changed[0]
+        if isinstance(changed, list)
+        else changed["a"][0]
+    )
+    array[2500] = -1
+    assert text(copy.deepcopy(large)) == text(large) != text(changed)
+
+
+def test_settings_are_described_without_addresses() -> None:
+    plain: list[Any] = [1, 2.5, "a", None, True, (1,), (), [], {"a": [1, (2, "b")]}, Path("x"), [Categories(["a"])]]
+    assert [described(value) for value in plain] == [repr(value) for value in plain]
+    assert described(draws) == "<function tests.pipes.test_stage.draws>"
 
 
 def test_damaged_sample_costs_itself_alone() -> None:

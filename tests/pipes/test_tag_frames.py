@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 import s3prl_stream as ss
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes import BuildMultiClassTagging, ExtractFeat, LoadAudio, UnfoldChunkByFrame
+from s3prl_stream.pipes import (
+    BuildMultiClassTagging,
+    ExtractFeat,
+    LoadAudio,
+    RandomCrop,
+    SpeedPerturbation,
+    Stage,
+    UnfoldChunkByFrame,
+)
 
 RATE = 16_000
 
@@ -106,11 +114,29 @@ def test_other_speakers_than_columns() -> None:
         tags_of(recording(0.2, {name: [(0, 0.1)] for name in "abc"}), num_labels=2)
 
 
-@pytest.mark.parametrize("segments", ["ann", [{"start": 0, "label": "a"}], {"a": [(0.3, 0.1)]}, [(0, 1, "a")], 3])
+@pytest.mark.parametrize(
+    "segments",
+    ["ann", [{"start": 0, "label": "a"}], {"a": [(0.3, 0.1)]}, [(0, 1, "a")], 3]
+    + [[{"start": 0, "end": 1, "label": label}] for label in (None, 1.5, ["a"])],
+)
 def test_what_is_no_segment_is_damage(segments: Any) -> None:
     with pytest.raises(SampleError) as caught:
         tags_of(recording(0.2, segments))
     assert caught.value.reason == "segments"
+
+
+def test_labels_of_two_kinds_and_segments_without_an_end() -> None:
+    turns = [{"start": 0.1, "end": float("inf"), "label": "a"}, {"start": 0, "end": 0.1, "label": np.int64(12)}]
+    tagged = tags_of(recording(0.2, turns))
+    assert (tagged["tag_labels"], tagged["tags"].sum(0).tolist()) == ([12, "a"], [10.0, 10.0])
+    cropped = RandomCrop(max_seconds=0.1)([recording(0.2, turns)])
+    assert next(iter(cropped))["segment_labels"] == [12, "a"]
+
+
+@pytest.mark.parametrize("cut", [RandomCrop(max_seconds=0.1), SpeedPerturbation(factors=[0.9])])
+def test_segments_that_are_not_known_stay_unknown(cut: Stage) -> None:
+    with pytest.raises(SampleError, match="has no segments"):
+        list(BuildMultiClassTagging()(cut([recording(0.2, None)])))
 
 
 @pytest.mark.parametrize(

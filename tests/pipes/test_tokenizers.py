@@ -155,6 +155,22 @@ def test_wrong_vocabulary_is_refused(vocabulary: str) -> None:
         CharacterTokenizer(vocabulary)
 
 
+@pytest.mark.parametrize("kind", [CharacterTokenizer, WordTokenizer])
+def test_texts_from_which_nothing_is_learned_are_told(kind: type[CharacterTokenizer | WordTokenizer]) -> None:
+    for texts, size, says in (
+        ([], None, "the texts hold none"),
+        (["", "\n"], 9, "hold none"),
+        (["A"], 3, "vocab_size=3"),
+    ):
+        with pytest.raises(UsageError, match=f"{kind.__name__}.from_texts: there is no .* to learn: .*{says}"):
+            kind.from_texts(texts, size)
+
+
+def test_a_word_that_stands_for_an_unknown_one_is_unknown() -> None:
+    words = WordTokenizer.from_texts(["b <unk> a"])
+    assert (words.words, words.encode("a <unk> b")) == (("a", "b"), [3, UNK_ID, 4, EOS_ID])
+
+
 def test_training_is_reproducible_to_the_byte() -> None:
     assert subwords().model_bytes == train_sentencepiece(iter(TEXTS), 30).model_bytes
     assert subwords().vocab_size == 30
