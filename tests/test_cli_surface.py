@@ -64,7 +64,7 @@ SURFACE = {
         "--set --snr --steps --subset --temperature --tokenizer --update-batches --upstream --valid --valid-where "
         "--weights --where --workers"
     ),
-    "evaluate": "TRAINED --cache --data --device --json --noise --snr --trials --where",
+    "evaluate": "TRAINED --cache --cache-gb --data --device --json --noise --snr --trials --where",
     "sweep": (
         "TASK --batch-seconds --batch-size --cache --cache-gb --checkpoint-every --crop-seconds --data --device "
         "--evaluate-every --finetune --head --json --label --lexicon --lr --noise --noisy-training --normalize --out "

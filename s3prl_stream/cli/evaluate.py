@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_noise_options(parser)
     parser.add_argument("--cache", metavar="DIR", help="keep features there, as `train` does")
+    parser.add_argument("--cache-gb", metavar="GB", type=float, default=20.0, help="its limit (default: 20)")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(run=run)
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         snr=snr_from(args.snr),
         device=args.device,
         cache=args.cache,
+        cache_gigabytes=args.cache_gb,
     )
     if args.json:
         print(json.dumps(asdict(result), allow_nan=False))

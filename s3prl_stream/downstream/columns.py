@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.member import SetMember
+from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
@@ -61,6 +63,11 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
                 for value, on in zip(values, keep, strict=True)
                 if on and value is not None and value == value
             )
+
+
+def contents_of(member: SetMember) -> str:
+    """What stands for all that a set holds; the fingerprint of samples in memory is of their keys and lengths alone."""
+    return f"{member.fingerprint} {member.contents()}" if isinstance(member, MemoryShards) else member.fingerprint
 
 
 def longest_seconds(shards: ShardSet) -> float:

@@ -14,6 +14,7 @@ from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
+from s3prl_stream.downstream.columns import contents_of
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel
@@ -99,7 +100,7 @@ def evaluate(
                 raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
             kept = FeatureCache(cache, fingerprint_of(model.upstream), max_gigabytes=cache_gigabytes)
             stack.callback(kept.close)
-            model.use_cache(kept, {one.name: cached_as(one.fingerprint, added) for one in judged.members})
+            model.use_cache(kept, {one.name: cached_as(contents_of(one), added) for one in judged.members})
         answers = answers_to(model, loader, pick_device(device))
     if not answers:
         raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be read")
@@ -190,9 +191,9 @@ def load_run(
     return model.to(used_device).eval()
 
 
-def cached_as(fingerprint: str, noise: Noise | None) -> str:
+def cached_as(contents: str, noise: Noise | None) -> str:
     """What a set is called in a cache when its clips have noise."""
-    return fingerprint if noise is None else f"{fingerprint} with {noise}"
+    return contents if noise is None else f"{contents} with {noise}"
 
 
 def read_layer_weights(run: Path) -> list[float]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
-from s3prl_stream.downstream.columns import rows_without
+from s3prl_stream.downstream.columns import contents_of, rows_without
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
@@ -163,7 +163,7 @@ def keep_features(
         random_seconds = recipe.max_batch_seconds
     model.use_cache(
         kept,
-        {member.name: member.fingerprint for one in sets for member in one.members},
+        {member.name: contents_of(member) for one in sets for member in one.members},
         random_samples=None if random_seconds is None else round(random_seconds * SAMPLE_RATE),
     )
     return kept

@@ -27,7 +27,14 @@ from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
-from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
+from s3prl_stream.recipes.run_folder import (
+    SETTINGS,
+    check_run,
+    describe_module,
+    pick_device,
+    read_settings,
+    write_settings,
+)
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
@@ -135,7 +142,7 @@ def _train(
     written = {**_written(recipe, shards, own, model.task, valid), **made_of}
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
     # after all that may go wrong: a mistake in the settings leaves nothing behind
-    check_run(run, written)
+    check_run(run, {**written, **_other_name(run, written)})
     ranks.wait_for_all()
     if ranks.is_first:
         write_settings(run, written)
@@ -170,7 +177,7 @@ def _written(
 ) -> dict[str, Any]:
     """What `run.json` holds, but for the networks and the machine."""
     of_recipe = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in _TOLD}
-    of_run = {name: value for name, value in dataclasses.asdict(own).items() if name not in WRITTEN_APART}
+    of_run = {name: value for name, value in vars(own).items() if name not in WRITTEN_APART}
     return {
         "task": recipe.name,
         "kind": recipe.kind,
@@ -188,6 +195,13 @@ def _written(
 
 _TOLD = ("name", "kind", "head", "steps", "evaluate_every")
 """Settings of a recipe that stand in `run.json` under other names, or change nothing that is trained."""
+
+
+def _other_name(run: Path, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The name that a run has for its upstream, if that is the same one under another name, such as a moved folder."""
+    before = read_settings(run) if (run / SETTINGS).is_file() else {}
+    is_same = before.get("upstream_fingerprint") == written["upstream_fingerprint"]
+    return {"upstream": before["upstream"]} if is_same and "upstream" in before else {}
 
 
 class _Judge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,15 @@ class MemoryShards:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def contents(self) -> str:
+        """A hash of all that the samples hold, where the fingerprint is of keys and lengths; of files size and time."""
+        digest = hashlib.blake2b(digest_size=16)
+        for sample in self._samples:
+            for name, value in sorted(sample.items()):
+                digest.update(f"\n{name} ".encode())
+                digest.update(_bytes_of_file(value) if name in PATH_KEYS else _bytes_of(value))
+        return digest.hexdigest()
 
     def rows(self, shard: int) -> Rows:
         """Index rows of one slice of the samples; `offset` is the sample's position."""
@@ -168,3 +178,20 @@ class MemoryShards:
 
 def _values(samples: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
     return samples.values() if isinstance(samples, Mapping) else samples
+
+
+def _bytes_of(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value)
+        return f"{array.dtype} {array.shape}".encode() + array.tobytes()
+    return repr(value).encode()
+
+
+def _bytes_of_file(path: Any) -> bytes:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return f"{path}".encode()
+    return f"{path} {found.st_size} {found.st_mtime_ns}".encode()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from downstream.synthetic import classes
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.downstream.recipe import RECIPES, find_task
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
 from s3prl_stream.downstream.streams import judged_stream
 from s3prl_stream.shards.shardset import as_shard_set
@@ -112,6 +116,44 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     other = ss.sweep("ks", classes(12), **{**grid, "noise": "none", "upstream": "fbank80"})
     assert calls == ["train", "evaluate"]  # other data under the same name
     assert other.scores[0].run != first.scores[0].run
+
+
+def test_a_cell_is_known_by_what_makes_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by how the work is done or a default is spelled; but by a recipe's defaults too, and by what its data say."""
+    grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, "out": tmp_path, **SMALL}
+    first = ss.sweep("ks", classes(), **grid)
+    same = {"head": ["linear", None, "linear"], "subset": ["100%", None], "checkpoint_every": 7, "keep_checkpoints": 1}
+    assert ss.sweep("ks", classes(), **grid, **same, tensorboard=False, max_batch_size=32) == first  # and no row twice
+    recipe = find_task("ks")
+    monkeypatch.setitem(RECIPES, "ks", dataclasses.replace(recipe, clip_norm=2.0))
+    other_defaults = ss.sweep("ks", classes(), **grid)
+    monkeypatch.setitem(RECIPES, "ks", recipe)
+    relabelled = classes()
+    samples = [
+        {**sample, "label": "x" if sample["label"] == "a" else sample["label"]} for sample in relabelled._samples
+    ]
+    other_labels = ss.sweep("ks", ss.MemoryShards(samples), **grid)
+    assert len({one.scores[0].run for one in (first, other_defaults, other_labels)}) == 3
+    assert json.loads(next((tmp_path / "runs").glob("*/scores/*")).read_text())["version"] == ss.__version__
+
+
+def test_two_sweeps_of_one_folder(tmp_path: Path) -> None:
+    grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, "out": tmp_path, **SMALL}
+    holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", holds, tmp_path / ".lock"], stdin=-1, stdout=-1) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(ss.StateError, match="works in this folder"):
+            ss.sweep("ks", classes(), **grid)
+        other.kill()
+    assert len(ss.sweep("ks", classes(), **grid).scores) == 1
+
+
+def test_the_limit_of_the_cache_holds_for_what_is_scored_too(tmp_path: Path) -> None:
+    """A sweep in a larger cache than the usual one deleted the features of others, in a smaller one it filled it."""
+    grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "cache": tmp_path / "cache"}
+    ss.sweep("ks", classes(), out=tmp_path / "sweep", **grid, cache_gigabytes=0.0)
+    assert not list((tmp_path / "cache").rglob("*.bin"))
 
 
 def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,12 @@ def test_upstreams_are_frozen_unless_they_are_to_be_trained(tera: Path, tmp_path
 def test_another_upstream_is_refused_at_evaluation(tera: Path, tmp_path: Path) -> None:
     ss.train("ks", classes(), upstream=tera, out=tmp_path / "run", device="cpu", quiet=True, steps=1)
     assert ss.evaluate(tmp_path / "run", classes(), device="cpu").task == "ks"
+    shutil.copytree(tera, tmp_path / "moved")  # the same network by another name
+    again = ss.train(
+        "ks", classes(), upstream=tmp_path / "moved", out=tmp_path / "run", device="cpu", quiet=True, steps=2
+    )
+    assert again.first_step == 1
+    assert json.loads((tmp_path / "run/run.json").read_text())["upstream"] == str(tmp_path / "moved")
     with pytest.raises(ss.StateError, match="trained on another upstream"):
         ss.evaluate(tmp_path / "run", classes(), upstream=ss.upstream(tera, trained=False, seed=5), device="cpu")
 
