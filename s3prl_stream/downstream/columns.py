@@ -10,9 +10,13 @@ from typing import Any
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.selection import selected_hours
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
+
+SEGMENTS = "segments"
+"""A list, and so no column of an index."""
 
 
 def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> Any:
@@ -68,6 +72,29 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
 def contents_of(member: SetMember) -> str:
     """What stands for all that a set holds; the fingerprint of samples in memory is of their keys and lengths alone."""
     return f"{member.fingerprint} {member.contents()}" if isinstance(member, MemoryShards) else member.fingerprint
+
+
+def need_columns(shards: ShardSet, names: Sequence[str], what: str) -> None:
+    """A UsageError, which begins with `what`, if a set has not got one of these columns."""
+    known = shards.columns()
+    for name in names:
+        if name not in known and name != SEGMENTS:
+            raise UsageError(f"{what}: {shards.name} has no column {name!r}; it has {', '.join(known)}")
+
+
+def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: Any) -> float:
+    """Hours of the clips that are in both of two parts; sets are told apart by their fingerprints.
+
+    Raises:
+        UsageError: a malformed expression.
+    """
+    there = {member.fingerprint for member in one.members}
+    both = [member for member in other.members if member.fingerprint in there]
+    if not both:
+        return 0.0
+    shards = ShardSet(both)
+    parts = [compile_where(part, shards.columns()) for part in (one_where, other_where) if part is not None]
+    return selected_hours(shards, where=functools.reduce(operator.and_, parts) if parts else None)
 
 
 def longest_seconds(shards: ShardSet) -> float:

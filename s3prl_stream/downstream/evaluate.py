@@ -14,7 +14,7 @@ from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
-from s3prl_stream.downstream.columns import contents_of
+from s3prl_stream.downstream.columns import contents_of, need_columns
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel
@@ -71,7 +71,8 @@ def evaluate(
 
     Args:
         run: output folder of `train`.
-        shards: `open_shards(...)`, or what a `ShardStream` accepts. Utterances without a label are left out.
+        shards: `open_shards(...)`, or what a `ShardStream` accepts. Utterances without a label are left out, unless
+            trials say what is true.
         where: which part of it.
         trials: of speaker verification; None: each utterance with each.
         noise, snr: added to each clip, as in `train`.
@@ -89,10 +90,9 @@ def evaluate(
             raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
         model.task.trials = trials
     judged, added = as_shard_set(shards), Noise.of(noise, snr)
-    for name in model.task.optional_columns:
-        if name not in judged.columns():
-            raise UsageError(f"evaluate: {judged.name} has no column {name!r}; it has {', '.join(judged.columns())}")
-    stream = judged_stream(judged, where=where, columns=model.task.columns, noise=added, texts=run_texts(Path(run)))
+    columns = () if trials is not None else model.task.columns
+    need_columns(judged, (*columns, *model.task.optional_columns), "evaluate")
+    stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=run_texts(Path(run)))
     loader = Loader(stream, rank=0, world_size=1)
     with contextlib.ExitStack() as stack:
         if cache is not None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3prl_stream.downstream.columns import contents_of, rows_with, rows_without
+from s3prl_stream.downstream.columns import contents_of, rows_with, rows_without, shared_hours
 from s3prl_stream.downstream.parts import settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.scores import AXES
@@ -27,7 +27,6 @@ from s3prl_stream.heads import KINDS as HEADS
 from s3prl_stream.recipes.run_settings import MAY_CHANGE
 from s3prl_stream.shards.selection import selected_hours
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.shards.where import compile_where
 from s3prl_stream.tasks.verification import Trial
 
 ALL, CLEAN = "100%", "none"
@@ -134,14 +133,9 @@ def cell_data(shards: Any, where: Any, test: Any, test_where: str | None, settin
         where = rows_without(train_set, where, test_where)
     valid, valid_where = settings.get("valid"), settings.get("valid_where")
     chosen = train_set if valid is None else as_shard_set(valid)
-    if (valid is not None or valid_where is not None) and _share_clips(chosen, test_set):
-        known = chosen.columns()
-        parts = [compile_where(part, known) for part in (valid_where, test_where) if part is not None]
-        both = parts[0] if len(parts) == 1 else parts[0] & parts[1] if parts else None
-        if both is None or selected_hours(chosen, where=both):
-            raise UsageError(
-                "sweep: clips that are scored are in the validation part, so weights would be chosen by them"
-            )
+    is_judged = valid is not None or valid_where is not None
+    if is_judged and shared_hours(chosen, valid_where, test_set, test_where):
+        raise UsageError("sweep: clips that are scored are in the validation part, so weights would be chosen by them")
     return CellData(name, train_set, where, test_set, test_where)
 
 

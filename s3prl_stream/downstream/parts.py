@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
-from s3prl_stream.downstream.columns import contents_of, rows_without
+from s3prl_stream.downstream.columns import contents_of, need_columns, rows_without, shared_hours
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import RunSettings
 from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.stage import Stage
@@ -119,6 +120,11 @@ def make_parts(
     """The parts of a run; the upstream is moved to the device, the rest goes there with `model.to`."""
     up = upstream.to(device).eval()
     where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
+    if valid is not None and shared_hours(shards, where, valid, own.valid_where):
+        raise UsageError(
+            "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
+            "(--where) leaves out, or valid_where= (--valid-where) alone"
+        )
     texts = find_texts(recipe, shards, where=where)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
@@ -146,7 +152,9 @@ def make_parts(
     )
     judged = None
     if valid is not None or own.valid_where is not None:
-        judged = judged_stream(valid or shards, where=own.valid_where, columns=task.columns, texts=texts)
+        looked_at = shards if valid is None else valid
+        need_columns(looked_at, (*task.columns, *task.optional_columns), "valid")
+        judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
     settings = _train_settings(recipe, own, task, is_judged=judged is not None)
     return TrainingParts(model, stream, settings, judged, texts, noise)
 

@@ -58,6 +58,10 @@ class TaskRecipe:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UsageError(f"task {self.name}: kind {self.kind!r} is unknown; there are {', '.join(KINDS)}")
+        if self.evaluate_every < 1:
+            raise UsageError(f"task {self.name}: evaluate_every is {self.evaluate_every}; it must be at least 1")
+        if self.kind == "ctc" and self.crop_seconds is not None:
+            raise UsageError(f"task {self.name}: crop_seconds is {self.crop_seconds}, and a text is of a whole clip")
 
     def having(self, settings: Mapping[str, Any]) -> TaskRecipe:
         """With other settings by name; "head.X" and "task.X" set one of `head_settings` and `task_settings`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ class SearchResult:
     layer: int
     """The one asked for, or the best."""
     max_twv: float
-    threshold: float
-    """Of the scores, from which on a query counts as found."""
+    threshold: float | None
+    """Of the scores, from which on a query counts as found; None: it is best to find nothing."""
     max_twv_of_layers: dict[int, float]
     queries: int
     documents: int
@@ -92,7 +93,7 @@ def search_queries(
     return SearchResult(
         layer=best,
         max_twv=found[best].value,
-        threshold=found[best].threshold,
+        threshold=found[best].threshold if math.isfinite(found[best].threshold) else None,
         max_twv_of_layers={number: value.value for number, value in found.items()},
         queries=len(asked.words),
         documents=len(given.words),

@@ -17,7 +17,7 @@ from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.pipes.tokenize import EncodeText
 from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer
 from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
-from s3prl_stream.sample import Sample
+from s3prl_stream.sample import TEXT_KEYS, Sample
 from s3prl_stream.shards.shardset import ShardSet
 
 VOCABULARIES = ("characters", "words", "phonemes", "slots")
@@ -80,6 +80,11 @@ def find_texts(
     names = tuple("transcription" if name == "text" and name not in known else name for name in columns)
     if vocabulary == "slots" and len(names) == 1 and TAGS in known:
         names = (*names, TAGS)
+    if vocabulary == "slots" and names[-1] in TEXT_KEYS:
+        raise UsageError(
+            f"slots: {shards.name} has no column {TAGS!r} beside {names[-1]!r}, with the slot of each word; pack it with "
+            "one, or name a column for each slot by label= (--label)"
+        )
     if vocabulary != "slots" and len(names) != 1:
         raise UsageError(f"vocabulary {vocabulary!r} is of one column, not {', '.join(names)}")
     if tokenizer is None:

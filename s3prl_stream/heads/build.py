@@ -126,7 +126,7 @@ def build_head(
         **settings: of the frame layers, such as `hidden_size`.
 
     Raises:
-        UsageError: an unknown kind, level, pooling or setting, or a pooling for frames.
+        UsageError: an unknown kind, level, pooling or setting, one of a wrong type or size, or a pooling for frames.
     """
     if kind not in KINDS:
         raise UsageError(f"head {kind!r} is unknown; there are {', '.join(KINDS)}")
@@ -140,7 +140,13 @@ def build_head(
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"head {kind!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
-    layers = KINDS[kind].layers(input_size, **settings)
+    try:
+        layers = KINDS[kind].layers(input_size, **settings)
+    except UsageError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        raise UsageError(f"head {kind!r}: {given} cannot be used ({str(error).splitlines()[0]})") from None
     pooling = pooling or KINDS[kind].pooling
     head: nn.Module
     if level == "frame":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rapidfuzz.distance import Levenshtein
+
 from s3prl_stream.metrics.classification import check_pairs
 from s3prl_stream.metrics.edits import cer
 
@@ -56,6 +58,6 @@ def slot_value_cer(answers: Sequence[str], references: Sequence[str]) -> float:
         found = slots_of(answer)
         for kind, value in slots_of(reference):
             candidates = [other for other_kind, other in found if other_kind == kind]
-            nearest.append(min(candidates, key=lambda other: cer([other], [value]), default=""))
+            nearest.append(min(candidates, key=lambda other: Levenshtein.distance(other, value), default=""))
             values.append(value)
     return cer(nearest, values)

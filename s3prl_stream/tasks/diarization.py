@@ -69,8 +69,10 @@ class Diarization(Task):
         """[B, F, S] -> mean over the frames of the mean over the speakers."""
         active_BFS = torch.zeros(outputs.shape)
         for row, (turns, length) in enumerate(zip(turns_of(batch), len_B.tolist(), strict=True)):
-            active = self._active(turns or [], length, batch["key"][row])
-            active_BFS[row, :length] = torch.from_numpy(active)
+            key = batch["key"][row]
+            if turns is None:  # where nobody speaks there is an empty list
+                raise UsageError(f"{key}: has no segments, so nobody knows who speaks; leave it out with --where")
+            active_BFS[row, :length] = torch.from_numpy(self._active(turns, length, key))
         return permutation_free_loss(outputs, active_BFS.to(outputs.device), len_B)
 
     def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:

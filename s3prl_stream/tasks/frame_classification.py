@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.metrics import accuracy
+from s3prl_stream.metrics import Turn, accuracy
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, turns_from, turns_of
@@ -45,7 +45,11 @@ class FrameClassification(Task):
         """[B, F, C] -> mean over the frames with a class."""
         targets_BF = torch.full(outputs.shape[:2], NO_CLASS)
         for row, (turns, length) in enumerate(zip(turns_of(batch), len_B.tolist(), strict=True)):
-            targets_BF[row, :length] = self._targets(turns or [], length, batch["key"][row])
+            targets_BF[row, :length] = targets = self._targets(turns or [], length)
+            if (targets == self.output_size).any():
+                unknown = sorted({turn.speaker for turn in turns or ()} - set(self.categories.names))
+                key, number = batch["key"][row], self.output_size
+                raise UsageError(f"{key}: a segment has the label {unknown[0]!r}, none of the {number} classes")
         targets_BF = targets_BF.to(outputs.device)
         count = (targets_BF != NO_CLASS).sum()
         total = F.cross_entropy(
@@ -63,12 +67,12 @@ class FrameClassification(Task):
         return turns_of(batch)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
-        """`accuracy` of the frames with a class, 0 to 1."""
+        """`accuracy` of the frames with a class, 0 to 1; a reference that is no class counts as missed."""
         given: list[int] = []
         right: list[int] = []
         known(answers)
         for one in answers:
-            targets = self._targets(one.reference, len(one.answer), one.key).tolist()
+            targets = self._targets(one.reference, len(one.answer)).tolist()
             pairs = [(number, target) for number, target in zip(one.answer, targets, strict=True) if target >= 0]
             given.extend(number for number, _ in pairs)
             right.extend(target for _, target in pairs)
@@ -81,13 +85,10 @@ class FrameClassification(Task):
         turns = sorted(turns_from(active, self.categories.names, self.frame_seconds))
         return f"{key}\t" + " ".join(f"{turn.start:.2f} {turn.end:.2f} {turn.speaker}" for turn in turns)
 
-    def _targets(self, turns: Sequence[Any], num_frames: int, key: str) -> Tensor:
-        """int64 [F]; where segments overlap the later class of the list holds."""
-        unknown = sorted({turn.speaker for turn in turns} - set(self.categories.names))
-        if unknown:
-            raise UsageError(
-                f"{key}: a segment has the label {unknown[0]!r}, none of the {len(self.categories)} classes"
-            )
-        active = torch.from_numpy(active_frames(turns, self.categories.names, num_frames, self.frame_seconds))
-        numbers = torch.where(active, torch.arange(len(self.categories)), NO_CLASS)
+    def _targets(self, turns: Sequence[Turn], num_frames: int) -> Tensor:
+        """int64 [F]; where segments overlap the later class of the list holds, and C stands for what is no class."""
+        others = sorted({turn.speaker for turn in turns} - set(self.categories.names))
+        names = [*self.categories.names, *others]
+        active = torch.from_numpy(active_frames(turns, names, num_frames, self.frame_seconds))
+        numbers = torch.where(active, torch.arange(len(names)).clamp(max=self.output_size), NO_CLASS)
         return numbers.max(dim=1).values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,14 +90,14 @@ class SpeakerVerification(Task):
         return list(F.normalize(outputs.float(), dim=1).cpu().numpy())
 
     def references(self, batch: Batch) -> list[Any]:
-        """Names of speakers."""
-        return column(batch, self.label)
+        """Names of speakers; None where trials are given, which say what is true."""
+        return column(batch, self.label) if self.trials is None else [None] * len(batch["key"])
 
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """`equal_error_rate`, `min_dcf` and the number of `trials`.
 
         Raises:
-            UsageError: a trial whose utterance is not here, or too many pairs where no trials are given.
+            UsageError: a trial whose utterance is not here, or in several sets; or too many pairs without trials.
         """
         if self.trials is None:
             is_target, scores = _all_pairs(answers)
@@ -105,6 +106,11 @@ class SpeakerVerification(Task):
             missing = [key for trial in self.trials for key in trial[1:] if key not in by_key]
             if missing:
                 raise UsageError(f"trials: {len(missing)} keys, such as {missing[0]!r}, are not among the utterances")
+            if len(by_key) < len(answers):
+                times = collections.Counter(one.key for one in answers)
+                twice = next((key for trial in self.trials for key in trial[1:] if times[key] > 1), None)
+                if twice is not None:
+                    raise UsageError(f"trials: {twice!r} stands in several sets; score one set at a time")
             is_target = [trial.is_target for trial in self.trials]
             scores = [float(by_key[trial.first] @ by_key[trial.second]) for trial in self.trials]
         return {
@@ -131,6 +137,8 @@ def read_trials(path: str | Path) -> list[Trial]:
     trials = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
+        if not words:
+            continue
         if len(words) != 3 or words[0] not in ("0", "1"):
             raise UsageError(f"trials {path}:{number}: found {line!r:.100}, expected 0 or 1 and two keys")
         trials.append(Trial(words[0] == "1", words[1], words[2]))

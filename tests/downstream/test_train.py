@@ -84,6 +84,14 @@ def test_a_query_is_found_by_example() -> None:
     noise: dict[str, Any] = {"noise": "gaussian", "snr": (-60.0, -60.0)}
     drowned = search_queries(asked, documents, upstream="logmel80", device="cpu", **noise)
     assert drowned.max_twv < 1.0
+    wrong = texts(("abc", "dab"))
+    for sample, said in zip(wrong._samples, ("dab", "abc"), strict=True):
+        sample["text"] = said
+    nothing = search_queries(wrong, documents, upstream="logmel80", device="cpu")
+    assert (nothing.max_twv, nothing.threshold) == (
+        0.0,
+        None,
+    )  # best is to find nothing, at no score that JSON could say
     with pytest.raises(ss.UsageError, match="layer 1: this upstream has hidden states 0 to 0"):
         search_queries(texts(), texts(), upstream="fbank80", layer=1)
     with pytest.raises(ss.UsageError, match="no column 'word'"):
@@ -156,6 +164,24 @@ def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> No
     assert json.loads((tmp_path / "other/run.json").read_text())["valid"].endswith(as_shard_set(classes(4)).fingerprint)
 
 
+def test_a_validation_part_that_cannot_be_is_refused_before_training(tmp_path: Path) -> None:
+    """Not at the first look at it, thousands of steps later."""
+    settings: dict[str, Any] = {**QUIET, "steps": 1, "out": tmp_path / "run"}
+    shards = as_shard_set(classes())
+    for where, valid_where in ((None, None), (None, "part == 'test'"), ("part == 'train'", "label == 'a'")):
+        with pytest.raises(ss.UsageError, match="trained on too"):
+            ss.train("ks", shards, valid=shards, where=where, valid_where=valid_where, **settings)
+    with pytest.raises(ss.UsageError, match=r"valid: memory has no column 'label'"):
+        ss.train("ks", shards, valid=texts(), **settings)
+    silent = [{name: one[name] for name in ("key", "wav", "label")} for one in classes(8)._samples]
+    with pytest.raises(ss.UsageError, match=r"valid: memory has no column 'loud'"):
+        ss.train("ic", shards, label=["label", "loud"], valid=ss.MemoryShards(silent), **settings)
+    with pytest.raises(ss.UsageError, match="selects none"):
+        ss.train("ks", shards, valid_where="part == 'x'", **settings)
+    assert not (tmp_path / "run").exists()
+    ss.train("ks", shards, valid=shards, where="part == 'train'", valid_where="part == 'test'", **settings)
+
+
 def test_a_subset_and_noise_are_one_argument_each(tmp_path: Path) -> None:
     settings: dict[str, Any] = {**QUIET, "steps": 1, "balance": False, "max_batch_size": 40}
     ss.train("ks", classes(40), out=tmp_path / "all", **settings)
@@ -167,7 +193,8 @@ def test_a_subset_and_noise_are_one_argument_each(tmp_path: Path) -> None:
     assert seconds["part"] == pytest.approx(0.3 * sum(row["seconds"] for row in rows_of(classes(40))), rel=0.1)
     clean = ss.evaluate(tmp_path / "all", classes(), device="cpu")
     assert clean == ss.evaluate(tmp_path / "all", classes(), device="cpu")
-    assert ss.evaluate(tmp_path / "all", classes(), noise="gaussian", snr=(-20, -20), device="cpu") is not clean
+    noisy = ss.evaluate(tmp_path / "noisy", classes(), noise="gaussian", snr=(-20, -20), device="cpu")
+    assert noisy.figures != ss.evaluate(tmp_path / "noisy", classes(), device="cpu").figures
 
 
 def test_classes_are_drawn_equally_often(tmp_path: Path) -> None:
@@ -395,12 +422,27 @@ def test_noise_of_a_set(tmp_path: Path) -> None:
         ({"where": "label == 'a' and part == 'x'"}, "too few|selects none"),
         ({"cache": "c", "noise": "gaussian"}, "cache: features with noise"),
         ({"steps": 0}, "num_steps is 0"),
+        ({"evaluate_every": 0}, "evaluate_every is 0"),
+        ({"head.hidden_size": "wide"}, "head 'linear': hidden_size='wide'"),
+        ({"head.hidden_size": -1}, "head 'linear': hidden_size=-1"),
+        ({"head": "hidden", "head.hidden_sizes": 64}, "hidden_sizes=64 cannot be used"),
+        ({"head": "rnn", "head.num_layers": 0}, "num_layers is 0"),
         ({"upstream": "no/such/run"}, "no/such/run"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing_behind(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ss.UsageError, match=said):
         ss.train("ks", classes(), out=tmp_path / "run", **{"steps": 1, **QUIET, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_are_of_whole_clips_and_slots_have_tags(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {**QUIET, **RNN, "steps": 1, "out": tmp_path / "run"}
+    with pytest.raises(ss.UsageError, match=r"task asr: crop_seconds is 1\.0, and a text is of a whole clip"):
+        ss.train("asr", texts(), crop_seconds=1.0, **settings)
+    untagged = ss.MemoryShards([{name: sample[name] for name in ("key", "wav", "text")} for sample in texts()._samples])
+    with pytest.raises(ss.UsageError, match="no column 'iob' beside 'text'"):
+        ss.train("sf", untagged, **settings)
     assert not (tmp_path / "run").exists()
 
 

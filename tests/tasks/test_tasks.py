@@ -151,12 +151,15 @@ def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
     embeddings = torch.tensor([[1.0, 0.1], [2.0, 0.0], [0.0, 1.0], [0.1, 5.0]])
     answers = answered(task, embeddings, torch.ones(4), batch_of(speaker=["a", "a", "b", "b"]))
     assert task.score(answers) == {"equal_error_rate": 0.0, "min_dcf": 0.0, "trials": 6.0}
-    (tmp_path / "trials").write_text("1 clip0 clip1\n0 clip0 clip2\n")
+    (tmp_path / "trials").write_text("1 clip0 clip1\n0 clip0 clip2\n\n")
     task.trials = read_trials(tmp_path / "trials")
     assert task.trials[0] == Trial(True, "clip0", "clip1")
     assert task.score(answers)["trials"] == 2.0
     with pytest.raises(UsageError, match="'clip2', are not among"):
         task.score(answers[:2])
+    with pytest.raises(UsageError, match="'clip0' stands in several sets"):
+        task.score([*answers, answers[0]._replace(set="other", answer=-answers[0].answer)])
+    assert task.references(batch_of(text=["no speakers"])) == [None]  # the trials say what is true
     (tmp_path / "trials").write_text("1 clip0\n")
     with pytest.raises(UsageError, match="trials:1: found '1 clip0'"):
         read_trials(tmp_path / "trials")
@@ -195,6 +198,8 @@ def test_diarization_is_blind_to_names_and_order() -> None:
     assert wrong["diarization_error_rate"] > 0.5
     with pytest.raises(UsageError, match="3 speakers, and the model is for 2"):
         task.loss(logits, lengths, batch_of(segments=[segments((0, 1, "a"), (0, 1, "b"), (0, 1, "c")), []]))
+    with pytest.raises(UsageError, match="clip1: has no segments"):  # which is not the same as silence
+        task.loss(logits, lengths, batch_of(segments=[[], None]))
 
 
 def test_frames_without_a_segment_do_not_count() -> None:
@@ -209,6 +214,8 @@ def test_frames_without_a_segment_do_not_count() -> None:
     answers = answered(task, logits, lengths, batch)
     assert task.score(answers) == {"accuracy": 0.8}
     assert task.show([0, 0, 1], "k") == "k\t0.00 0.20 AH 0.20 0.30 T"
+    unheard = [one._replace(reference=[Turn(0.0, 0.2, "K"), *one.reference[1:]]) for one in answers]
+    assert task.score(unheard) == {"accuracy": pytest.approx(2 / 6)}  # "K" is no class: four frames are missed
     with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
         task.loss(logits, lengths, batch_of(segments=[segments((0, 1, "K")), []]))
 
