@@ -69,7 +69,7 @@ def resolve(given: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, 
     for name, value in given.items():
         section, field = _find(name, fields)
         wanted = typing.get_type_hints(type(sections[section]))[field]
-        resolved[f"{section}.{field}"] = _fitted(f"{section}.{field}", value, wanted)
+        resolved[f"{section}.{field}"] = fitted(f"setting {section}.{field}", value, wanted)
     return resolved
 
 
@@ -103,8 +103,8 @@ def _find(name: str, fields: Mapping[str, list[str]]) -> tuple[str, str]:
     raise UsageError(f"no setting {name!r}; there are {', '.join(f'{one}.{inner}' for one, inner in known)}")
 
 
-def _fitted(name: str, value: Any, wanted: Any) -> Any:
-    """The value as the type that a setting has."""
+def fitted(name: str, value: Any, wanted: Any) -> Any:
+    """The value as the type that a setting has; a UsageError, which begins with `name`, if it does not fit."""
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
     if isinstance(value, Text) and value.lower() in _NOTHING and type(None) in options:
         return None
@@ -115,7 +115,7 @@ def _fitted(name: str, value: Any, wanted: Any) -> Any:
         if fits:
             return fitted
     kinds = " or ".join(_described(option) for option in options)
-    raise UsageError(f"setting {name}: {value!r} is not {kinds}")
+    raise UsageError(f"{name}: {value!r} is not {kinds}")
 
 
 def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:

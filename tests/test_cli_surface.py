@@ -217,6 +217,34 @@ def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> No
     assert "COMMAND" in complaint([], capsys)
 
 
+def test_what_the_system_says_is_one_line(
+    sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file/inside", Path("/proc/none"), tmp_path / ("long" * 100)):
+        assert main(["subset", str(sample_set), str(out), "--subset", "1%", "--workers", "1"]) == 1
+        shown = capsys.readouterr()
+        assert (shown.out, shown.err.count("\n")) == ("", 1)
+        assert str(out) in shown.err
+    monkeypatch.setattr(sys, "stdout", None)  # as of a process that was started without one
+    assert main(["inspect", str(sample_set)]) == 0
+
+
+def test_words_that_no_command_takes(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complaint(["inspect", sample_set, "--bogus"], capsys).endswith(
+        "inspect: unrecognized arguments: --bogus. See `s3prl-stream inspect --help`."
+    )
+    assert "before the options" in complaint(["predict", "run", "--json", "a.wav"], capsys)
+
+
+def test_one_set_is_inspected_at_a_time(
+    sample_set: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", "folder", str(recordings), str(tmp_path / "set"), "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert "one by one" in complaint(["inspect", f"{{{sample_set},{tmp_path / 'set'}}}"], capsys)
+
+
 def test_a_closed_pipe_is_quiet(sample_set: Path) -> None:
     command = f"'{sys.executable}' -m s3prl_stream inspect '{sample_set}' | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

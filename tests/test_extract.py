@@ -63,6 +63,8 @@ def test_the_set_is_one_like_any_other(sample_set: Path, tmp_path: Path, up: Any
     ss.extract(sample_set, up, tmp_path, layers=[2], dtype="float32", **FEW)
     assert ss.verify(tmp_path, full=True).is_sound
     assert main(["inspect", str(tmp_path)]) == 0
+    with pytest.raises(ss.UsageError, match="this set holds features"):
+        ss.ShardStream(tmp_path).load_audio()
     chunks = ss.ShardStream(tmp_path, epochs=1, chunk_seconds=0.2, max_batch_seconds=5.0).load_feat()
     whole = rows_of(tmp_path)
     pieces: dict[str, list[Any]] = {}

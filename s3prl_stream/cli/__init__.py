@@ -42,7 +42,10 @@ COMMANDS = {
 """Command -> the line that `--help` shows. The order is that of a working day."""
 
 _FOUND_A_PROBLEM, _WRONG_USE, _INTERRUPTED, _READER_GONE = 1, 2, 130, 141
-_EXPLAINED_BY_THE_SYSTEM = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_EXPLAINED_BY_THE_SYSTEM = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -79,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
-        args = build_parser(command).parse_args(arguments)
+        args = _parsed(build_parser(command), arguments)
         status = int(args.run(args))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where a process was started without one
+            sys.stdout.flush()
     except UsageError as error:
         return _complain(error, _WRONG_USE)
     except StreamError as error:
@@ -98,6 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _complain(error, _FOUND_A_PROBLEM)
     return status
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """As `parse_args`, but a word too many is a matter of the command."""
+    args, too_many = parser.parse_known_args(arguments)
+    if too_many:
+        parser.prog = f"{parser.prog} {args.command}"
+        hint = "" if all(word.startswith("-") for word in too_many) else "; files and sets stand before the options"
+        parser.error(f"unrecognized arguments: {' '.join(too_many)}{hint}")
+    return args
 
 
 def _complain(error: Exception, status: int) -> int:

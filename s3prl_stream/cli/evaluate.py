@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.train import add_noise_options, snr_from
+from s3prl_stream.cli.train import add_noise_options, noise_settings
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
         open_shards(args.data),
         where=args.where,
         trials=None if args.trials is None else read_trials(args.trials),
-        noise=args.noise,
-        snr=snr_from(args.snr),
         device=args.device,
+        **noise_settings(args),
         cache=args.cache,
         cache_gigabytes=args.cache_gb,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when all is answered."""
+    """0 when all is answered; 1 if some clips of a set could not be read."""
     from s3prl_stream.downstream.evaluate import load_run, predict
     from s3prl_stream.shards.shardset import open_shards
 
@@ -46,7 +47,13 @@ def run(args: argparse.Namespace) -> int:
     answers = predict(model, audio, device=args.device)
     for line in _json_lines(answers) if args.json else _lines(model.task, answers):
         print(line)
-    return 0
+    unread = len(audio) - len(answers)
+    if unread:
+        print(
+            f"{unread} of {len(audio)} clips could not be read; `s3prl-stream verify --full` lists them",
+            file=sys.stderr,
+        )
+    return 1 if unread else 0
 
 
 def _files_in(paths: Sequence[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.train import add_noise_options, snr_from
+from s3prl_stream.cli.train import add_noise_options, noise_settings
 
 
 def add_parser(subparsers: Any) -> None:
@@ -47,9 +47,8 @@ def run(args: argparse.Namespace) -> int:
         where=args.queries_where,
         document_where=args.where,
         layer=args.layer,
-        noise=args.noise,
-        snr=snr_from(args.snr),
         device=args.device,
+        **noise_settings(args),
     )
     if args.json:
         print(json.dumps(asdict(result)))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fitted
 from s3prl_stream.timing import Timing
+
+DEFAULT_SNR = "3,20"
 
 _OPTIONS = {
     "steps": "steps",
@@ -110,13 +114,21 @@ def training_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings["tokenizer"] = load_tokenizer(args.tokenizer)
     if args.lexicon is not None:
         settings["lexicon"] = Lexicon.from_file(args.lexicon)
-    return {**settings, "normalize": args.normalize, "finetune": args.finetune, **dict(map(_setting, args.settings))}
+    given = dict(map(_setting, args.settings))
+    return {**settings, "normalize": args.normalize, "finetune": args.finetune, **given}
 
 
 def add_noise_options(parser: argparse.ArgumentParser) -> None:
     """Noise that is added to every clip."""
     parser.add_argument("--noise", metavar="NOISE", help="add to each clip: gaussian, or a set or folder of noise")
-    parser.add_argument("--snr", metavar="DB[,DB]", default="3,20", help="ratio, or its range (default: %(default)s)")
+    parser.add_argument("--snr", metavar="DB[,DB]", help=f"ratio, or its range (default: {DEFAULT_SNR})")
+
+
+def noise_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_noise_options` was given, by the names it has in Python; UsageError if it makes no sense."""
+    if args.noise is None and args.snr is not None:
+        raise UsageError(f"{args.command} --snr: without --noise there is no ratio; say what is added")
+    return {"noise": args.noise, "snr": snr_from(args.snr or DEFAULT_SNR)}
 
 
 def snr_from(text: str) -> tuple[float, float]:
@@ -133,8 +145,8 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
 
-    settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "noise", "seed")}
-    settings |= {"snr": snr_from(args.snr), **training_settings(args)}
+    settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "seed")}
+    settings |= {**noise_settings(args), **training_settings(args)}
     result = train(args.task, sets_from(args.data, args), out=args.out, **settings)
     weights = read_layer_weights(Path(args.out))
     if args.json:
@@ -158,7 +170,26 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise UsageError(f"--set {text}: give NAME=VALUE, as in head.hidden_size=64")
+    name = name.strip()
     try:
-        return name.strip(), ast.literal_eval(value)
+        parsed = ast.literal_eval(value.strip())
     except (ValueError, SyntaxError):
-        return name.strip(), value
+        parsed = value
+    if "." in name:  # of a head or a task, which know theirs
+        return name, parsed
+    kinds = _kinds_of_settings()
+    if name not in kinds:
+        near = difflib.get_close_matches(name, kinds, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(kinds))}, head.X, task.X"
+        raise UsageError(f"--set {name}: there is no such setting{hint}")
+    return name, fitted(f"--set {name}", parsed, kinds[name])
+
+
+def _kinds_of_settings() -> dict[str, Any]:
+    """Setting of a task or of a run -> its type."""
+    from s3prl_stream.downstream.recipe import TaskRecipe
+    from s3prl_stream.downstream.settings import RunSettings
+
+    fixed = {"name", "kind", "head_settings", "task_settings"}
+    kinds = {**get_type_hints(TaskRecipe), **get_type_hints(RunSettings)}
+    return {name: kind for name, kind in kinds.items() if name not in fixed}

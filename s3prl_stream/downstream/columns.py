@@ -20,7 +20,7 @@ SEGMENTS = "segments"
 
 
 def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> Any:
-    """`where` for a stream of the rows in which these columns say something; None: all rows.
+    """`where` for a stream of the rows in which these columns say something, as text if it was; None: all rows.
 
     Raises:
         UsageError: a malformed expression.
@@ -30,6 +30,8 @@ def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_secon
     parts += [f"{name} is not None" for name in columns if name in known]
     parts += [f"seconds > {min_seconds}"] if min_seconds > 0 else []
     expressions = [compile_where(part, known) for part in parts]
+    if where is None or isinstance(where, str):
+        return " and ".join(f"({part})" for part in parts) or None
     return functools.reduce(operator.and_, expressions) if expressions else None
 
 

@@ -21,12 +21,12 @@ from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import SampleError, StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.tokenizers import load_tokenizer
-from s3prl_stream.recipes.run_folder import pick_device, read_settings
+from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
@@ -131,7 +131,8 @@ def predict(
         upstream, head, device: see `evaluate`.
 
     Returns:
-        An answer for each, without references: a class, a text, turns ... (`Task.answers`).
+        An answer for each, without references: a class, a text, turns ... (`Task.answers`); those of a set by set and
+        key, without the clips of it that cannot be read.
 
     Raises:
         UsageError: no such run.
@@ -143,11 +144,15 @@ def predict(
         loader = Loader(judged_stream(as_shard_set(audio)), rank=0, world_size=1)
         return answers_to(model, loader, used_device, with_references=False)
     answers, to_device = [], ToDevice(used_device)
-    samples = [{"key": str(path), "wav_path": str(path)} for path in audio]
+    load_audio = LoadAudio(sample_rate=SAMPLE_RATE)
     with torch.no_grad():
-        for sample in LoadAudio(sample_rate=SAMPLE_RATE)(samples):
+        for path in map(str, audio):
+            try:
+                sample = next(iter(load_audio([{"key": path, "wav_path": path}])))
+            except SampleError as error:
+                raise SampleError(f"{path}: {error}", reason=error.reason) from None
             given = model.task.answers(*model.outputs(to_device(collate([sample]))))
-            answers.append(Answer("", sample["key"], given[0], None))
+            answers.append(Answer("", path, given[0], None))
     return answers
 
 
@@ -161,9 +166,9 @@ def load_run(
         StateError: the upstream is not the one that the run was trained on.
     """
     folder = Path(run)
-    settings = read_settings(folder)
+    settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
     if "task_config" not in settings:
-        raise UsageError(f"{run}: is no run of `s3prl-stream train`")
+        raise UsageError(f"{run}: no {SETTINGS} of a task in it; give the output folder of `s3prl-stream train`")
     used_device = pick_device(device)
     up = find_upstream(settings["upstream"]) if upstream is None else upstream
     if not settings["finetune"] and fingerprint_of(up) != settings["upstream_fingerprint"]:

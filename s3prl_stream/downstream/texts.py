@@ -82,8 +82,8 @@ def find_texts(
         names = (*names, TAGS)
     if vocabulary == "slots" and names[-1] in TEXT_KEYS:
         raise UsageError(
-            f"slots: {shards.name} has no column {TAGS!r} beside {names[-1]!r}, with the slot of each word; pack it with "
-            "one, or name a column for each slot by label= (--label)"
+            f"slots: {shards.name} has no column {TAGS!r} beside {names[-1]!r}, with the slot of each word; pack it "
+            "with one, or name a column for each slot by label= (--label)"
         )
     if vocabulary != "slots" and len(names) != 1:
         raise UsageError(f"vocabulary {vocabulary!r} is of one column, not {', '.join(names)}")

@@ -21,6 +21,7 @@ from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
 from s3prl_stream.sample import TEXT_KEYS, Sample
+from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 
 INT16_SCALE = np.float32(1 / 32768)
 AUDIO_KEYS = ("audio", "wav", "wav_path", "audio_path")
@@ -111,6 +112,10 @@ class LoadAudio(Stage):
     def check_chain(self, source: Source) -> None:
         known = source.known_keys()
         wanted = [self.names.get(key, key) for key in AUDIO_KEYS]
+        if known is not None and FRAMES_PER_SECOND in known:
+            raise ChainError(
+                "LoadAudio: this set holds features, which .load_feat() reads; give the set of audio that they are of."
+            )
         if known is not None and not any(key in known for key in wanted):
             raise ChainError(
                 f"LoadAudio takes {' or '.join(map(repr, wanted))}, which nothing before it provides. "

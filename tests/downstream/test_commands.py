@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from downstream.synthetic import RATE, tone
 
+import s3prl_stream as ss
 from s3prl_stream.cli import main
 
 USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
@@ -76,6 +77,25 @@ def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest
     assert "no such file" in capsys.readouterr().err
 
 
+def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A damaged clip of a set costs itself, and the exit status says that one is missing; a file is named."""
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
+    clips = [ss.Utterance(key=str(number), audio=tmp_path / f"{number}.wav") for number in range(3)]
+    ss.pack(clips, tmp_path / "set", num_workers=0)
+    shard = next((tmp_path / "set").glob("*.tar"))
+    with shard.open("r+b") as file:
+        file.seek(1024)
+        file.write(bytes(64))
+    assert main(["predict", str(trained), "--data", str(tmp_path / "set"), "--json", "--device", "cpu"]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert "1 of 3 clips could not be read" in shown.err
+    (tmp_path / "notes.wav").write_text("no sound")
+    assert main(["predict", str(trained), str(tmp_path / "notes.wav"), "--device", "cpu"]) == 1
+    assert str(tmp_path / "notes.wav") in capsys.readouterr().err
+
+
 def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(tmp_path / "asv")
     words = ["train", "asv", "--data", str(sample_set), "--upstream", "logmel80", "--device", "cpu", "--steps", "2"]
@@ -111,17 +131,27 @@ def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data", str(sample_set)]
+    train = ["train", "ks", *data, "--upstream", "fbank80", "--label", "digit", "--out", str(trained.parent / "x")]
     cases = {
-        "--snr loud": ["evaluate", str(trained), *data, "--snr", "loud"],
+        "evaluate --snr: without --noise": ["evaluate", str(trained), *data, "--snr", "3"],
+        "train --snr: without --noise": [*train, "--snr", "3"],
+        "--set lr: 'fast' is not a number": [*train, "--set", "lr=fast"],
+        "--set steps: 1.5 is not a whole number": [*train, "--set", "steps=1.5"],
+        "--set out: there is no such setting": [*train, "--set", "out=y"],
+        "--set balanced: there is no such setting; did you mean balance?": [*train, "--set", "balanced=1"],
+        "--set labels: 'digit' is not": [*train, "--set", "labels=digit"],
+        "is a run of `s3prl-stream train`, and no upstream": [*train, "--upstream", str(trained)],
+        "give the output folder of `s3prl-stream train`": ["evaluate", str(sample_set), *data],
+        "--snr loud": ["evaluate", str(trained), *data, "--noise", "gaussian", "--snr", "loud"],
         "trials are for speaker verification": ["evaluate", str(trained), *data, "--trials", __file__],
         "give NAME=VALUE": ["train", "ks", *data, "--upstream", "fbank", "--out", "x", "--set", "balance"],
         "no run.json": ["evaluate", str(trained.parent), *data],
     }
     for said, words in cases.items():
-        assert main([*words, "--device", "cpu"] if "--snr" not in said else words) == 2, said
+        assert main([*words, "--device", "cpu"]) == 2, said
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert said in error or "trials" in said, error
+        assert said in error or "trials are for" in said, error
 
 
 def _rows(sample_set: Path) -> list[dict[str, str]]:
