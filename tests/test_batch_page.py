@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from s3prl_stream.batch_page.page import write_batch_page
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Source
+from s3prl_stream.sample import Sample
 from s3prl_stream.shards.memory import MemoryShards
 
 HOSTILE = "<script>window.hacked = 1</script>'\"&amp;<img src=x onerror=alert(1)>"
@@ -90,6 +92,19 @@ def test_the_page_shows_the_batch(tmp_path: Path) -> None:
 
 def drawn(draws: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else repr(value)) for name, value in draws.items()]
+
+
+class Little(ss.Stage):
+    """Makes new samples of a few values."""
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {"key": sample["key"], "slot": sample["slot"], "wav": sample["wav"]}
+
+
+def test_a_stage_that_hands_on_few_values_is_shown(tmp_path: Path) -> None:
+    few = Little()(ss.ShardStream(speech_like(1), epochs=1).load_audio())
+    page = page_of(ss.Loader(few), 0, tmp_path / "batch.html")
+    assert "sample_rate" in dict(rows_of(page.clips[0]["steps"]["Little"]))["no longer there"]
 
 
 def test_behind_a_device_the_draws_are_the_same(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class _Clip:
         gone = [key for key in before if key not in piece and key not in _ELSEWHERE]
         if gone:
             rows["no longer there"] = ", ".join(gone)
-        drawn = {} if stage is None else piece["draws"].get(stage.stage_id, {})
+        drawn = {} if stage is None else piece.get("draws", {}).get(stage.stage_id, {})
         told = [table(drawn, "Drawn"), table(dict(list(rows.items())[:MOST_VALUES]), "New or changed")]
         if len(rows) > MOST_VALUES:
             told.append(f'<p class="left-out">{len(rows) - MOST_VALUES} more values are not shown.</p>')

@@ -54,6 +54,8 @@ def chained(
             if len(arguments) > (cls.positional is not None):
                 raise UsageError(f".{name}(): settings are given by name, as in .{name}({next(iter(config), 'x')}=...)")
             if arguments and cls.positional is not None:
+                if cls.positional in config:
+                    raise UsageError(f".{name}(): {cls.positional} is given twice, by its place and by its name")
                 config = {cls.positional: arguments[0], **config}
             return cls(**config)(source)
 
@@ -95,6 +97,9 @@ def _accepting(
                 raise UsageError(f"{stage} has no parameter {given!r}{hint} It has: {known or 'none'}.")
             settings[name] = value if values is None else values[value]
         names = {key_names[name]: settings.pop(name) for name in list(settings) if name in key_names}
+        wrong = next((name for name in names.values() if not isinstance(name, str)), None)
+        if wrong is not None:
+            raise UsageError(f"{stage}: {wrong!r} is no name of a key")
         # those of a subclass that calls this constructor of its parent are there already
         self.names = {**self.names, **{key: name for key, name in names.items() if key != name}}
         try:

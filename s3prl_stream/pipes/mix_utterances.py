@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, key_hash
 from s3prl_stream.pipes.arguments import number_range, probability
 from s3prl_stream.pipes.chained import chained
@@ -41,7 +42,7 @@ class MixUtterances(Stage):
         prob: share of the waveforms that are mixed, 0 to 1.
 
     Raises:
-        UsageError: at construction, for a value out of its range.
+        UsageError: at construction, for a value out of its range; later, where rates differ.
     """
 
     scope = "batch"
@@ -62,6 +63,12 @@ class MixUtterances(Stage):
         super().__init__(source)
 
     def emit_batch(self, samples: Sequence[Sample]) -> Iterator[Sample]:
+        rates = {sample["sample_rate"] for sample in samples if "sample_rate" in sample}
+        if len(rates) > 1:
+            raise UsageError(
+                f"mix_utterances: a batch has audio at {' and '.join(map(str, sorted(rates)))} Hz; load it at one "
+                "rate, load_audio(sample_rate=...)"
+            )
         identities = np.array([key_hash(sample["identity"]) for sample in samples], dtype=np.uint64)
         for number, sample in enumerate(samples):
             rng = self.rng(sample)

@@ -11,7 +11,7 @@ from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.kinds import as_tensor, kind_of
 from s3prl_stream.pipes.outline import Outline, outline_of
 from s3prl_stream.pipes.run_stages import through
-from s3prl_stream.pipes.stage import Root, Samples, Stage
+from s3prl_stream.pipes.stage import Root, Samples, Source, Stage
 from s3prl_stream.rng import identity, is_identity
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
@@ -24,8 +24,10 @@ class PlainSource(Root):
     samples with keys. Numeric numpy arrays become tensors (of the same memory where possible), so stages see no other
     kind of array.
 
-    The epoch is the number of the iteration, or what `set_epoch` says. The workers of a torch DataLoader begin
-    to count anew each time they are started: with `num_workers` > 0, call `set_epoch` before each epoch. A list or
+    The epoch is how often the chain has been read before, or what `set_epoch` says. Chains that go out from one stage
+    are counted each by itself, so what they share draws the same for all: a crop, and a noisy copy of it. The workers
+    of a torch DataLoader begin to count anew each time they are started: with `num_workers` > 0, call `set_epoch`
+    before each epoch. A list or
     dict is divided among them by position, a torch IterableDataset divides itself, and anything else is refused
     there, since every worker would yield all of it.
     """
@@ -43,7 +45,6 @@ class PlainSource(Root):
                 f"which are dicts; {what}."
             )
         self.samples = samples
-        self.epoch = 0
         self._fixed_epoch: int | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -73,17 +74,17 @@ class PlainSource(Root):
             return super().column(name)
         return (sample.get(name) for sample in self._with_keys())
 
-    def outlines(self) -> Iterator[Outline]:
+    def outlines(self, stages: Sequence[Stage]) -> Iterator[Outline]:
         """Of a list or a dict."""
         if not isinstance(self.samples, Sequence | Mapping):
-            return super().outlines()
-        epoch = self._next_epoch()
+            return super().outlines(stages)
+        epoch = self._next_epoch(stages)
         return (outline_of(self._tagged(i, sample, epoch)) for i, sample in enumerate(self._with_keys()))
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples in the source's own order; a damaged one raises."""
-        epoch = self._next_epoch()
-        self.epoch += 1
+        epoch = self._next_epoch(stages)
+        _end_of(self, stages).times_read += 1
         clock = StageClock()
         this_worker, num_workers = self._share_of_worker()
         for position, sample in enumerate(self._with_keys()):
@@ -91,8 +92,8 @@ class PlainSource(Root):
                 continue
             yield from through(stages, self._tagged(position, sample, epoch), clock)
 
-    def _next_epoch(self) -> int:
-        return self.epoch if self._fixed_epoch is None else self._fixed_epoch
+    def _next_epoch(self, stages: Sequence[Stage]) -> int:
+        return _end_of(self, stages).times_read if self._fixed_epoch is None else self._fixed_epoch
 
     def _tagged(self, position: int, sample: Sample, epoch: int) -> Sample:
         return tagged(sample, str(sample.get("key", sample.get("__key__", position))), seed=0, epoch=epoch)
@@ -133,6 +134,11 @@ def tagged(sample: Mapping[str, Any], key: str, *, seed: int, epoch: int) -> Sam
     name = identity(seed=seed, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
     tensors = {key: as_tensor(value) for key, value in sample.items()}
     return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+
+
+def _end_of(root: PlainSource, stages: Sequence[Stage]) -> Source:
+    """Where the chain of these stages is read."""
+    return stages[-1] if stages else root
 
 
 def _first(samples: Samples) -> Any:

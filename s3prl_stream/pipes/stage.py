@@ -46,6 +46,8 @@ class Source(ChainedMethods, IterDataPipe[Sample]):
 
     splits: bool = False
     """True if samples may come out that are only a piece of an utterance, so that its text no longer fits them."""
+    times_read: int = 0
+    """How often the chain that ends here has been read; without a plan, that is the next epoch."""
 
     def __str__(self) -> str:
         return repr(self)
@@ -111,6 +113,7 @@ class Stage(Source):
         self.source: Source | None = None
         self.stage_id = self.own_name()
         if self.names:
+            self._check_names()
             self.takes, self.provides = renamed(self.takes, self.names), renamed(self.provides, self.names)
             self.removes = frozenset(self.names.get(key, key) for key in self.removes)
         if source is not None:
@@ -176,7 +179,7 @@ class Stage(Source):
             from s3prl_stream.pipes.plain_source import PlainSource  # a root, so it is built on this file
 
             source = PlainSource(source)
-        self.source = source
+        self.source, self.times_read = source, 0
         # by the name: two stages of one identifier would draw the same numbers
         name = self.own_name()
         earlier = sum(stage.own_name() == name for stage in stages_of(self.source))
@@ -249,7 +252,7 @@ class Stage(Source):
         stages = stages_of(self)
         if all(stage.keeps_count for stage in stages):
             return root_of(self).length(stages)
-        outlines = root_of(self).outlines()
+        outlines = root_of(self).outlines(stages)
         for stage in stages:
             outlines = _outlines_after(stage, outlines)
         return sum(1 for _ in outlines)
@@ -257,6 +260,16 @@ class Stage(Source):
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch from which the stages' random draws follow (used alone; a plan has its own)."""
         root_of(self).set_epoch(epoch)
+
+    def _check_names(self) -> None:
+        """Raise a UsageError if two values of this stage would have one name, and one of them be lost."""
+        given = [self.names.get(key, key) for key in self.provides]
+        for names in (list(self.names.values()), given):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise UsageError(
+                    f"{type(self).__name__}: two of its keys would be called {twice!r}; give each its own name"
+                )
 
     # ---- describing ----------------------------------------------------------------------------
 
@@ -330,8 +343,8 @@ class Root(Source):
             f"from their {name!r}: give what is to be learned (categories=, tokenizer=), or begin with a list or a set."
         )
 
-    def outlines(self) -> Iterator[Outline]:
-        """The samples of the next epoch without their waveforms.
+    def outlines(self, stages: Sequence[Stage]) -> Iterator[Outline]:  # noqa: ARG002
+        """The samples that a chain of these stages begins with the next time, without their waveforms.
 
         Raises:
             TypeError: they cannot be known without running the chain.

@@ -202,7 +202,7 @@ def test_a_value_of_none_is_none_at_all(tmp_path: Path, wav: Any) -> None:
     soundfile.write(tmp_path / "a.wav", wav, RATE)
     chain = LoadAudio(dtype="int16")([{"wav": None, "audio_path": None, "wav_path": str(tmp_path / "a.wav")}])
     assert np.array_equal(next(iter(chain))["wav"].numpy(), wav)
-    (outline,) = chain.source.outlines()  # type: ignore[union-attr]
+    (outline,) = chain.source.outlines([])  # type: ignore[union-attr]
     assert outline.num_frames == len(wav)
 
 

@@ -91,6 +91,14 @@ def test_a_batch_of_one_and_silence_stay_as_they_are() -> None:
     assert len(mix_stretch(wav, np.ones(1, np.float32), 0, 1.0, 1.0, 1.0)) == 10
 
 
+def test_audio_at_two_rates_is_not_mixed() -> None:
+    data = clips(4)
+    data["c01"]["sample_rate"] = 8_000
+    stream = ss.ShardStream(data, epochs=1).load_audio(sample_rate=None).mix_utterances(prob=1.0)
+    with pytest.raises(UsageError, match="mix_utterances: a batch has audio at 8000 and 16000 Hz"):
+        list(stream)
+
+
 def test_a_list_has_no_batches_and_wrong_settings_are_refused() -> None:
     with pytest.raises(ChainError, match="looks at whole batches"):
         list(MixUtterances()([{"wav": np.zeros(3, np.float32)}]))

@@ -93,6 +93,21 @@ def test_epoch_is_the_number_of_the_iteration_unless_it_is_set() -> None:
     assert draws(chain) == second
 
 
+class Mark(Stage):
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield {**sample, "marked": True}
+
+
+def test_chains_that_share_a_stage_draw_the_same_in_it() -> None:
+    clean = Draw()([{}, {}])
+    marked = Mark()(clean)
+    alone = Draw()([{}, {}])
+    for _ in range(2):
+        pairs = [(a["draw"], b["draw"]) for a, b in zip(clean, marked, strict=True)]
+        assert pairs == [(x, x) for x in draws(alone)]
+    assert draws(Mark()(marked)) == draws(Draw()([{}, {}])), "a longer chain begins to count anew"
+
+
 def test_two_of_a_kind_draw_differently_and_are_told_apart() -> None:
     chain = Draw()(Draw()([{}]))
     assert [stage.stage_id for stage in stages_of(chain)] == ["test_draw", "test_draw#1"]
@@ -152,6 +167,10 @@ def test_keys_may_have_other_names() -> None:
     assert "wav_name='speech'" in str(chain)
     assert Double(**chain.config()).describe() == chain.describe()
     assert Double().describe() == Double(wav_name="wav").describe()  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="Double: two of its keys would be called 'x'"):
+        Double(wav_name="x", double_name="x")  # type: ignore[call-arg]
+    with pytest.raises(UsageError, match="Double: 5 is no name of a key"):
+        Double(wav_name=5)  # type: ignore[call-arg]
     twice = chain.test_double(wav_name="two", double_name="four", by=2)
     assert next(iter(twice))["four"].tolist() == [4.0, 4.0, 4.0]
 
@@ -203,6 +222,8 @@ def test_positional_argument_must_be_a_source() -> None:
             Draw(value)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"\.test_draw\(\): settings are given by name"):
         Draw()([{}]).test_draw(3)
+    with pytest.raises(UsageError, match=r"\.features\(\): kind is given twice, by its place and by its name"):
+        Draw()([{"wav": np.ones(3, np.float32)}]).features("logmel80", kind="linear201")
 
 
 def test_name_taken_by_torch_is_refused() -> None:
