@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from s3prl_stream.errors import MissingFile, ShardError, UsageError
-from s3prl_stream.shards.layout import EXTRA_FOLDER
+from s3prl_stream.shards.layout import EXTRA_FOLDER, MANIFEST
 from s3prl_stream.shards.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -61,7 +61,7 @@ def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> byt
         UsageError: the set has no such file.
         ShardError: it is missing, or not as it was packed.
     """
-    entries = {entry["name"].partition("/")[2]: entry for entry in manifest.get("files", [])}
+    entries = {entry["name"].partition("/")[2]: entry for entry in _entries(manifest) if _is_sound(entry)}
     if name not in entries:
         raise UsageError(f"{store.url}: no extra file {name!r}. The set has: {', '.join(entries) or 'none'}.")
     content = store.read_whole(entries[name]["name"], at_most=_MOST_BYTES)
@@ -71,8 +71,11 @@ def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> byt
 
 
 def problems_with(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(file, message) of each extra file that is missing or damaged."""
-    for entry in manifest.get("files", []):
+    """(file, message) of each extra file that is missing or damaged, or whose entry in the manifest is."""
+    for entry in _entries(manifest):
+        if not _is_sound(entry):
+            yield MANIFEST, f"{entry!r:.200} is no entry of an extra file"
+            continue
         try:
             read_extra_file(store, manifest, entry["name"].partition("/")[2])
         except (MissingFile, ShardError) as error:
@@ -82,7 +85,20 @@ def problems_with(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[s
 def copy_extra_files(store: Store, out: Store, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Copy those that are sound; what the manifest of the copy says of them."""
     damaged = {name for name, _ in problems_with(store, manifest)}
-    kept = [entry for entry in manifest.get("files", []) if entry["name"] not in damaged]
+    kept = [entry for entry in _entries(manifest) if _is_sound(entry) and entry["name"] not in damaged]
     for entry in kept:
         out.write(entry["name"], store.read_whole(entry["name"], at_most=_MOST_BYTES))
     return kept
+
+
+def _entries(manifest: Mapping[str, Any]) -> list[Any]:
+    files = manifest.get("files", [])
+    return files if isinstance(files, list) else [files]
+
+
+def _is_sound(entry: Any) -> bool:
+    """It names a file of the folder `files`, and nothing outside of it."""
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(field), str) for field in ("name", "sha256")):
+        return False
+    folder, _, name = entry["name"].partition("/")
+    return folder == EXTRA_FOLDER and _NAME.fullmatch(name) is not None

@@ -271,7 +271,7 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         version = manifest["format_version"]
         if version == FORMAT_VERSION:
             _check_manifest(manifest)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ShardError(f"{path}: not a readable manifest ({error!r}). {MEND_INDEX}") from error
     if version != FORMAT_VERSION:
         raise ShardError(f"{path}: format version {version}; this package reads version {FORMAT_VERSION}.")
@@ -282,8 +282,15 @@ def _read_manifest(store: Store) -> dict[str, Any]:
 
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Look up whatever this class reads: KeyError or TypeError where it is not there."""
-    str(manifest["name"])
+    for name in (manifest["name"], *(shard["name"] for shard in manifest["shards"])):
+        if not isinstance(name, str):
+            raise ValueError(f"the name {name!r:.100} is no text")
+    if not isinstance(manifest.get("packing") or {}, dict):
+        raise ValueError(f"packing is {manifest['packing']!r:.100}")
     for shard in manifest["shards"]:
-        if str(shard["name"]).startswith("/") or ".." in str(shard["name"]).split("/"):
+        if shard["name"].startswith("/") or ".." in shard["name"].split("/"):
             raise ValueError(f"the shard name {shard['name']!r:.100} leads out of the set")
-        int(shard["samples"]), float(shard["seconds"]), int(shard["bytes"]), str(shard["sha256"])
+        for field in ("samples", "bytes"):
+            if not 0 <= int(shard[field]) < 1 << 62:
+                raise ValueError(f"{field} of {shard['name']} is {shard[field]!r:.100}")
+        float(shard["seconds"]), str(shard["sha256"])

@@ -41,7 +41,7 @@ from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import LocalStore, Store, open_store
+from s3prl_stream.shards.store import LocalStore, Store, explaining_writes, open_store
 from s3prl_stream.shards.verify import store_of
 from s3prl_stream.shards.workers import Workers
 
@@ -284,6 +284,7 @@ def begun(out: Store, name: str) -> Iterator[Path]:
 
     Raises:
         UsageError: `out` holds something that no killed repair has left there.
+        ShardError: it cannot be written, by what is done inside, too.
     """
     ours = re.compile(
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
@@ -298,16 +299,17 @@ def begun(out: Store, name: str) -> Iterator[Path]:
         if _MARKER not in there or not ours.fullmatch(file):
             raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
     folder = out.folder if isinstance(out, LocalStore) else None
-    out.write(_MARKER, json.dumps({"name": name}).encode())
-    if folder is not None:
-        for old in folder.glob(f"{_SCRATCH}*"):
-            shutil.rmtree(old)
-    for file in there:
-        if file != _MARKER:
-            out.delete(file)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
-        yield Path(scratch)
-    out.delete(_MARKER)
+    with explaining_writes(out.url, again="give the same command again"):
+        out.write(_MARKER, json.dumps({"name": name}).encode())
+        if folder is not None:
+            for old in folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(old)
+        for file in there:
+            if file != _MARKER:
+                out.delete(file)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+            yield Path(scratch)
+        out.delete(_MARKER)
 
 
 def _json_line(one: Mapping[str, Any]) -> bytes:

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ PARTIAL = ".partial"
 """Every file is written under a name with this at its end, and renamed when it is complete."""
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -217,8 +219,7 @@ class LocalStore:
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; None if there is none of this name."""
-        path = self.folder / name
-        return path.stat().st_size if path.is_file() else None
+        return self._size(self.folder / name, name)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """See `Store.read`; a file that is replaced while it is open is read to its end as it was."""
@@ -248,13 +249,28 @@ class LocalStore:
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
         """See `Store.list`; links to folders are not followed."""
         found = []
-        for folder, _, names in os.walk(self.folder):
+        for folder, _, names in os.walk(self.folder, onerror=self._skip_or_raise):
             for name in names:
                 path = Path(folder, name)
                 relative = path.relative_to(self.folder).as_posix()
-                if relative.startswith(prefix) and not name.endswith(PARTIAL) and path.is_file():
-                    found.append((relative, path.stat().st_size))
+                if relative.startswith(prefix) and not name.endswith(PARTIAL):
+                    size = self._size(path, relative)
+                    if size is not None:
+                        found.append((relative, size))
         return sorted(found)
+
+    def _size(self, path: Path, name: str) -> int | None:
+        """None: no plain file is there (any more: others may remove theirs meanwhile)."""
+        try:
+            found = path.stat()
+        except OSError as error:
+            self._skip_or_raise(error, name)
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+    def _skip_or_raise(self, error: OSError, name: str = "") -> None:
+        if error.errno not in _NOT_THERE:
+            raise self._unreadable(name, error) from error
 
     def write(self, name: str, content: bytes) -> None:
         """See `Store.write`: under another name, flushed to the disk, renamed."""
@@ -354,15 +370,16 @@ class LocalStore:
 
 
 @contextlib.contextmanager
-def explaining_writes(url: str) -> Iterator[None]:
-    """What the system says when a set cannot be written, as a ShardError that tells what to do."""
+def explaining_writes(
+    url: str, *, again: str = "the same command goes on after the shards that are finished"
+) -> Iterator[None]:
+    """What the system says when a set cannot be written, as a ShardError that tells what to do: mend that, and then?"""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise ShardError(
-            f"{url}: cannot be written: {error.strerror or error}{where}. When that is mended, the same command goes "
-            "on after the shards that are finished."
+            f"{url}: cannot be written: {error.strerror or error}{where}. When that is mended, {again}."
         ) from error
 
 

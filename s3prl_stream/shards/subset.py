@@ -111,7 +111,7 @@ def write_subset(
         raise UsageError('say what of the set: an amount (subset="10h") or a condition (where="split == \'train\'").')
     whole = as_shard_set(shards)
     folder = _packed(whole)
-    packing = folder.manifest.get("packing") or {}
+    packing = {name: value for name, value in (folder.manifest.get("packing") or {}).items() if _is_number(value)}
     shard_bytes = float(packing.get("shard_mb") or 512 if shard_mb is None else shard_mb) * _BYTES_PER_MB
     if not shard_bytes > 0:
         raise UsageError(f"shard_mb is {shard_mb}, expected more than 0.")
@@ -147,6 +147,10 @@ def write_subset(
         num_bytes=sum(shard["bytes"] for shard in kept),
         damaged=damaged,
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _packed(whole: ShardSet) -> ShardFolder:

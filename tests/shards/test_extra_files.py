@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -48,6 +49,32 @@ def test_extra_files_go_with_the_set_through_verify_and_repair(audio: Path, tmp_
     ss.repair(out, tmp_path / "without")
     assert ss.verify(tmp_path / "without", full=True).is_sound
     assert not (tmp_path / "without/files").exists()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        5,
+        [5],
+        [{"name": "files/trials.txt"}],
+        [{"name": 5, "sha256": "0"}],
+        [{"name": "files/../../outside", "sha256": hashlib.sha256(TRIALS).hexdigest()}],
+    ],
+)
+def test_an_entry_that_is_none_is_found_and_leads_nowhere(audio: Path, tmp_path: Path, files: object) -> None:
+    out = tmp_path / "a/set"
+    ss.pack(corpus(audio, trials_txt=TRIALS), out)
+    (tmp_path / "a/outside").write_bytes(TRIALS)
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
+    assert [(one.file, one.reason) for one in ss.verify(out, full=True).findings] == [("manifest.json", "extra")]
+    with pytest.raises(UsageError, match="no extra file"):
+        ss.open_shards(out).extra_file("trials.txt")
+    (tmp_path / "b").mkdir()
+    ss.repair(out, tmp_path / "b/set")
+    assert ss.verify(tmp_path / "b/set", full=True).is_sound
+    ss.subset(out, tmp_path / "b/part", where="seconds > 0")
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["part", "set"]
 
 
 def test_a_finished_set_with_other_extra_files_is_not_this_set(audio: Path, tmp_path: Path) -> None:

@@ -125,6 +125,28 @@ def test_a_folder_that_may_not_be_written(recordings: Path, capsys: pytest.Captu
         assert not list((base / "closed").iterdir())
 
 
+@pytest.mark.parametrize("command", [["subset", "--where", "seconds > 0"], ["repair"]])
+def test_a_full_disk_under_a_copy(
+    recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert main(words(recordings, tmp_path / "set")) == 0
+    shard = tmp_path / "set/set-000000.tar"
+    shard.write_bytes(b"\1" + shard.read_bytes()[1:])  # so that repair writes it anew
+    capsys.readouterr()
+    copy = [command[0], str(tmp_path / "set"), str(tmp_path / "copy"), *command[1:], "--workers", "0"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        assert main(copy) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'copy'}: cannot be written: File too large" in line
+    assert line.endswith("When that is mended, give the same command again.")
+    assert main(copy) == 1  # of one sample that is damaged
+    assert main(["verify", str(tmp_path / "copy"), "--full", "--workers", "0"]) == 0
+
+
 @pytest.mark.parametrize("moment", ["before", "during", "behind"])
 def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
     code = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from s3prl_stream.errors import MissingFile, ShardError, UsageError
 from s3prl_stream.shards import store as stores
 from s3prl_stream.shards.store import LocalStore, is_remote, open_store
 
+NOBODY = 65_534
 CONTENT = bytes(range(256)) * 40
 
 
@@ -68,6 +70,31 @@ def test_files_are_written_whole_and_removed(folder: Path) -> None:
     store.delete("new/file")
     assert store.size("new/file") is None
     assert [path.name for path in (folder / "new").iterdir()] == []
+
+
+def test_what_is_no_file_is_not_listed_and_what_may_not_be_looked_at_is_said(folder: Path) -> None:
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
+    store = LocalStore(folder)
+    assert [name for name, _ in store.list()] == ["a.tar", "index/part"]
+    assert [store.size(name) for name in ("gone", "loop", "pipe", "index", "a.tar/x")] == [None] * 5
+    assert LocalStore(folder / "absent").list() == []
+    with tempfile.TemporaryDirectory() as closed:  # where nobody else may look, root would have to be
+        (Path(closed) / "inner").mkdir()
+        (Path(closed) / "inner/file").touch()
+        (Path(closed) / "inner").chmod(0o000)
+        Path(closed).chmod(0o755)
+        was_root = os.geteuid() == 0
+        if was_root:
+            os.seteuid(NOBODY)
+        try:
+            for look in (LocalStore(closed).list, lambda: LocalStore(closed).size("inner/file")):
+                with pytest.raises(ShardError, match=r"cannot be read.*Permission denied"):
+                    look()
+        finally:
+            if was_root:
+                os.seteuid(0)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -291,6 +291,18 @@ def test_a_damaged_name_does_not_hide_a_missing_shard(broken: Path) -> None:
     assert set(found(ss.verify(broken))) == {(MANIFEST, None, "manifest"), ("set-000002.tar", None, "missing")}
 
 
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [("name", True), ("packing", 5), ("samples", 2**70), ("samples", -1), ("samples", "many"), ("bytes", None)],
+)
+def test_a_manifest_with_an_impossible_value_is_not_opened(broken: Path, where: str, value: object) -> None:
+    manifest = json.loads((broken / MANIFEST).read_bytes())
+    (manifest if where == "packing" else manifest["shards"][1])[where] = value
+    (broken / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ShardError, match=r"manifest\.json: not a readable manifest"):
+        ss.open_shards(broken)
+
+
 def test_a_damaged_manifest_and_no_shards(broken: Path) -> None:
     garbage_manifest(broken)
     shutil.rmtree(broken / "index")
