@@ -18,7 +18,7 @@ from s3prl_stream.downstream.evaluate import read_layer_weights
 from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.loader import Loader
-from s3prl_stream.objectives.loss import last
+from s3prl_stream.objectives.loss import last_hidden
 from s3prl_stream.pictures import Curve, draw_curves, draw_layer_weights, draw_reconstruction
 from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
@@ -168,7 +168,8 @@ def _draw_reconstructions(
         return [], f"none: {recipe.name} predicts no features"
     given_BFD = batch.get("masked_feat", batch["feat"])
     with torch.inference_mode():
-        predicted_BFD = objective.head(last(objective.encoder(given_BFD, batch["feat_len"]))).float()
+        hidden_states = objective.encoder(given_BFD, batch["feat_len"])
+        predicted_BFD = objective.head(last_hidden(objective.encoder, hidden_states, len(given_BFD))).float()
     target_BFD = batch.get("target_feat", batch["feat"])
     pictures: list[tuple[str, str]] = []
     for row in batch["feat_len"].argsort(descending=True)[:_NUM_CLIPS].tolist():

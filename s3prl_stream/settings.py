@@ -146,11 +146,17 @@ def _parsed(text: Text) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        pass
+    try:
+        return float(text)  # TOML knows neither .5 nor 1.
+    except ValueError:
         return str(text)
 
 
 def _described(wanted: Any) -> str:
     if typing.get_origin(wanted) is typing.Literal:
         return f"one of {', '.join(map(repr, typing.get_args(wanted)))}"
+    if typing.get_origin(wanted) in (tuple, list):
+        return f"[{', '.join('...' if one is Ellipsis else _described(one) for one in typing.get_args(wanted))}]"
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
     return names.get(wanted, str(wanted))

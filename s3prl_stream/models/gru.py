@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.errors import UsageError
+from s3prl_stream.models.sizes import at_least_one, below_one
 
 
 class GruEncoder(nn.Module):
@@ -39,10 +39,8 @@ class GruEncoder(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
-        if num_gru_layers < 1 or hidden_size < 1:
-            raise UsageError(
-                f"encoder: num_gru_layers is {num_gru_layers}, hidden_size {hidden_size}; both must be at least 1"
-            )
+        at_least_one(feat_dim=feat_dim, hidden_size=hidden_size, num_gru_layers=num_gru_layers)
+        below_one(dropout=dropout)
         self.hidden_size = hidden_size
         self.num_layers = num_gru_layers - 1
         self.residual = residual

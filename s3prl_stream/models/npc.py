@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models.gru import valid_frames
+from s3prl_stream.models.sizes import at_least_one, below_one
 
 
 class NpcEncoder(nn.Module):
@@ -49,8 +50,10 @@ class NpcEncoder(nn.Module):
         legacy: bool = False,
     ) -> None:
         super().__init__()
+        at_least_one(feat_dim=feat_dim, hidden_size=hidden_size, num_blocks=num_blocks, mask_size=mask_size)
+        below_one(dropout=dropout)
         widest = mask_size + 2 * num_blocks
-        if num_blocks < 1 or kernel_size % 2 == 0 or mask_size % 2 == 0 or widest >= kernel_size:
+        if kernel_size % 2 == 0 or mask_size % 2 == 0 or widest >= kernel_size:
             raise UsageError(
                 f"encoder: num_blocks {num_blocks}, kernel_size {kernel_size}, mask_size {mask_size}; the sizes must "
                 f"be odd, and mask_size + 2 * num_blocks below kernel_size"

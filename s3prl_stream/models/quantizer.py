@@ -32,6 +32,11 @@ class GumbelQuantizer(nn.Module):
             raise UsageError(
                 f"quantizer: hidden_size {hidden_size} is not a multiple of {len(codebook_sizes)}, the number of groups"
             )
+        if min(codebook_sizes) < 1 or not temperature > 0:
+            raise UsageError(
+                f"quantizer: codebook_sizes {tuple(codebook_sizes)} must be at least 1, temperature {temperature} "
+                "above 0"
+            )
         self.group_size = hidden_size // len(codebook_sizes)
         self.temperature = temperature
         self.logits = nn.ModuleList(nn.Linear(self.group_size, size) for size in codebook_sizes)
@@ -63,12 +68,17 @@ class PredictionHead(nn.Module):
     Args:
         hidden_size: H.
         feat_dim: D.
-        quantizer: None: the hidden state itself goes in.
+        codebook_sizes: of the quantizer; none: the hidden state itself goes in.
+        temperature: of the quantizer.
     """
 
-    def __init__(self, hidden_size: int, feat_dim: int = 80, quantizer: GumbelQuantizer | None = None) -> None:
+    def __init__(
+        self, hidden_size: int, feat_dim: int, *, codebook_sizes: Sequence[int] = (), temperature: float = 1.0
+    ) -> None:
         super().__init__()
-        self.quantizer = quantizer
+        self.quantizer: GumbelQuantizer | None = None
+        if codebook_sizes:
+            self.quantizer = GumbelQuantizer(hidden_size, codebook_sizes, temperature=temperature)
         self.output = nn.Linear(hidden_size, feat_dim)
 
     def forward(self, hidden_BFH: Tensor) -> Tensor:

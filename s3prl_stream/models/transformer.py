@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models.attention import self_attention
+from s3prl_stream.models.sizes import at_least_one, below_one
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -51,9 +52,10 @@ class TransformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.position_FH: Tensor
-        for name, value in (("hidden_size", hidden_size), ("num_layers", num_layers), ("num_heads", num_heads)):
-            if value < 1:
-                raise UsageError(f"encoder: {name} is {value}; it must be at least 1")
+        at_least_one(
+            feat_dim=feat_dim, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, ffn_size=ffn_size
+        )
+        below_one(dropout=dropout, attention_dropout=attention_dropout)
         if hidden_size % num_heads:
             raise UsageError(f"encoder: hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
         self.feat_dim = feat_dim

@@ -22,6 +22,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models.gru import valid_frames
+from s3prl_stream.models.sizes import at_least_one, below_one
 from s3prl_stream.models.transformer import EncoderLayer, attention_bias, init_like_bert
 
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -71,6 +72,9 @@ class WaveEncoder(nn.Module):
         legacy: bool = False,
     ) -> None:
         super().__init__()
+        at_least_one(conv_size=conv_size, hidden_size=hidden_size, num_heads=num_heads, ffn_size=ffn_size)
+        at_least_one(position_kernel=position_kernel, position_groups=position_groups)
+        below_one(dropout=dropout, attention_dropout=attention_dropout, activation_dropout=activation_dropout)
         if hidden_size % num_heads or hidden_size % position_groups or num_layers < 0:
             raise UsageError(
                 f"encoder: hidden_size {hidden_size} must be a multiple of num_heads {num_heads} and of "

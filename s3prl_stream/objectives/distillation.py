@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, last_hidden, sum_of_zeros
 from s3prl_stream.sample import Batch
 
 
@@ -66,11 +66,11 @@ class DistillationObjective(nn.Module):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
         wav_BT, wav_len_B = batch["wav"], batch["wav_len"]
         student: Any = self.encoder
-        predicted_BNFD = self.head(last(student(wav_BT, wav_len_B)))
+        predicted_BNFD = self.head(last_hidden(student, student(wav_BT, wav_len_B), len(wav_BT)))
         target_BNFD = self.targets(wav_BT, wav_len_B)
         frames = min(predicted_BNFD.shape[2], target_BNFD.shape[2])  # they may differ by one at the end
         predicted_BNFD, target_BNFD = predicted_BNFD[:, :, :frames], target_BNFD[:, :, :frames]
-        counted_BF = torch.arange(frames, device=wav_BT.device) < student.num_frames(wav_len_B)[:, None]
+        counted_BF = torch.arange(frames, device=wav_BT.device) < self._num_frames(wav_len_B)[:, None]
         if self.average_padding:
             counted_BF = torch.ones_like(counted_BF)
         return distillation_loss(predicted_BNFD, target_BNFD, counted_BF, cosine_weight=self.cosine_weight)
@@ -84,14 +84,30 @@ class DistillationObjective(nn.Module):
         teacher.to(wav_BT.device).train(self.train_teacher)
         with torch.autocast(wav_BT.device.type, torch.bfloat16, enabled=self.teacher_bf16):
             hidden_states = teacher(wav_BT, wav_len_B)
+        step = self._step()
+        return torch.stack([hidden_states[layer].float()[:, step // 2 :: step] for layer in self.target_layers], dim=1)
+
+    def _step(self) -> int:
+        """Frames of the teacher from one of the student to the next."""
         student: Any = self.encoder
-        step = student.stride // teacher.stride
-        if step < 1 or student.stride % teacher.stride:
+        teacher: Any = self._teacher[0]
+        if student.stride < teacher.stride or student.stride % teacher.stride:
             raise UsageError(
                 f"distillation: the student has a frame each {student.stride} samples, the teacher each "
                 f"{teacher.stride}; the first must be a multiple of the second"
             )
-        return torch.stack([hidden_states[layer].float()[:, step // 2 :: step] for layer in self.target_layers], dim=1)
+        return int(student.stride // teacher.stride)
+
+    def _num_frames(self, wav_len_B: Tensor) -> Tensor:
+        """Frames that student and teacher both have of each utterance, int64 [B]."""
+        student: Any = self.encoder
+        teacher: Any = self._teacher[0]
+        frames_B: Tensor = student.num_frames(wav_len_B)
+        step = self._step()
+        if step == 1 and hasattr(teacher, "wave_weights"):  # of HuBERT's kind: to ask would be to wait for the device
+            return frames_B
+        of_teacher_B = teacher.num_frames(wav_len_B).to(frames_B.device)
+        return torch.minimum(frames_B, (of_teacher_B - 1 - step // 2) // step + 1)
 
 
 def distillation_loss(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, last_hidden, sum_of_zeros
 from s3prl_stream.sample import Batch
 
 
@@ -35,7 +35,8 @@ class MaskedReconstructionObjective(nn.Module):
         """
         if not len(batch["key"]):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
-        predicted_BFD = self.head(last(self.encoder(batch["masked_feat"], batch["feat_len"])))
+        hidden_states = self.encoder(batch["masked_feat"], batch["feat_len"])
+        predicted_BFD = self.head(last_hidden(self.encoder, hidden_states, *batch["masked_feat"].shape[:2]))
         if "target_feat" in batch:
             frames_BF1 = batch["loss_mask"].any(dim=-1, keepdim=True)
             return masked_l1(predicted_BFD, batch["target_feat"], frames_BF1.expand_as(predicted_BFD))

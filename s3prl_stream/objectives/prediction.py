@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.objectives.loss import Loss, last, sum_of_zeros
+from s3prl_stream.objectives.loss import Loss, last_hidden, sum_of_zeros
 from s3prl_stream.objectives.masked_reconstruction import masked_l1
 from s3prl_stream.sample import Batch
 
@@ -41,7 +41,8 @@ class PredictionObjective(nn.Module):
         if not len(batch["key"]):
             return Loss(sum_of_zeros(self), torch.zeros((), dtype=torch.int64))
         feat_BFD, feat_len_B = batch["feat"], batch["feat_len"]
-        predicted_BFD: Tensor = self.head(last(self.encoder(feat_BFD, feat_len_B)))
+        hidden_BFH = last_hidden(self.encoder, self.encoder(feat_BFD, feat_len_B), *feat_BFD.shape[:2])
+        predicted_BFD: Tensor = self.head(hidden_BFH)
         counted_BF1 = (torch.arange(feat_BFD.shape[1], device=feat_BFD.device) < feat_len_B[:, None])[..., None]
         if self.average_padding:
             counted_BF1 = torch.ones_like(counted_BF1)

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from s3prl_stream.models.gru import GruEncoder
-from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
+from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
@@ -58,11 +58,13 @@ def _encoder(model: GruModel) -> GruEncoder:
 
 def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
     model: GruModel = recipe.model
-    size = int(encoder.hidden_size)  # type: ignore[arg-type]
-    quantizer = (
-        GumbelQuantizer(size, model.codebook_sizes, temperature=model.temperature) if model.codebook_sizes else None
+    head = PredictionHead(
+        int(encoder.hidden_size),  # type: ignore[arg-type]
+        model.feat_dim,
+        codebook_sizes=model.codebook_sizes,
+        temperature=model.temperature,
     )
-    return PredictionObjective(encoder, PredictionHead(size, model.feat_dim, quantizer), average_padding=recipe.legacy)
+    return PredictionObjective(encoder, head, average_padding=recipe.legacy)
 
 
 def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:

@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from s3prl_stream.errors import UsageError
 from s3prl_stream.models.transformer import ReconstructionHead, TransformerEncoder
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective
+from s3prl_stream.pipes.features import dims_of
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.recipe import Recipe, StreamSettings, waveforms
@@ -69,6 +71,12 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     assert recipe.front_end is not None
     loaded = waveforms(settings, shards, **stream)
     features = recipe.front_end.chain(loaded, norm=settings.norm)
+    target_dim = recipe.front_end.feat_dim if settings.target is None else dims_of(settings.target, 0)
+    if recipe.model.target_dim != target_dim:
+        raise UsageError(
+            f"recipe {recipe.name}: target_dim is {recipe.model.target_dim}, but the features that are to come out "
+            f"have {target_dim} dimensions"
+        )
     if settings.target is not None:
         features = features.features(settings.target, norm=settings.norm, feat_name="target_feat")
     return features.mask(settings.mask, noise_prob=settings.noise_prob, legacy=recipe.legacy)

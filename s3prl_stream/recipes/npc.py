@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from s3prl_stream.models.npc import NpcEncoder
-from s3prl_stream.models.quantizer import GumbelQuantizer, PredictionHead
+from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.apc import EPOCHS_100
@@ -49,13 +49,15 @@ def _encoder(model: NpcModel) -> NpcEncoder:
 
 def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
     model: NpcModel = recipe.model
-    size = int(encoder.hidden_size)  # type: ignore[arg-type]
-    quantizer = (
-        GumbelQuantizer(size, model.codebook_sizes, temperature=model.temperature) if model.codebook_sizes else None
-    )
     if recipe.legacy and isinstance(encoder, NpcEncoder):
         encoder.legacy = True
-    return PredictionObjective(encoder, PredictionHead(size, model.feat_dim, quantizer), target="feat")
+    head = PredictionHead(
+        int(encoder.hidden_size),  # type: ignore[arg-type]
+        model.feat_dim,
+        codebook_sizes=model.codebook_sizes,
+        temperature=model.temperature,
+    )
+    return PredictionObjective(encoder, head, target="feat")
 
 
 def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:

@@ -80,8 +80,9 @@ def pretrain(
     """
     of_run = {one.name for one in dataclasses.fields(RunSettings)}
     own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
-    used = find_recipe(recipe).having({name: value for name, value in settings.items() if name not in of_run})
-    held_out = valid if isinstance(valid, ValidSettings) else ValidSettings(**(valid or {}))
+    of_recipe = {name: value for name, value in settings.items() if name not in of_run}
+    used = find_recipe(recipe).having(of_recipe, beside=sorted(of_run))
+    held_out = valid if isinstance(valid, ValidSettings) else ValidSettings.of(valid or {})
     with joined_ranks(pick_device(own.device)) as device:
         return _pretrain(
             used,

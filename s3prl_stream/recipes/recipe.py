@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,10 +90,14 @@ class Recipe:
         parts = {"model": self.model, "stream": self.stream_settings, "train": self.train}
         return {name: dataclasses.asdict(part) for name, part in parts.items()}
 
-    def having(self, settings: Mapping[str, Any]) -> Recipe:
+    def having(self, settings: Mapping[str, Any], *, beside: Iterable[str] = ()) -> Recipe:
         """The recipe with some settings changed, by name.
 
         `legacy=True` brings S3PRL's AdamW with it where AdamW is used; with a teacher it decays norms as well.
+
+        Args:
+            settings: name -> value.
+            beside: names that the caller knows, for the message.
 
         Raises:
             UsageError: no setting of that name.
@@ -105,17 +109,24 @@ class Recipe:
             names = [one.name for one in dataclasses.fields(part)]
             parts.append(dataclasses.replace(part, **{name: rest.pop(name) for name in names if name in rest}))
         if rest:
-            known = [name for part in self.settings().values() for name in part]
-            raise UsageError(f"recipe {self.name}: no setting {', '.join(map(repr, rest))}; {_meant(rest, known)}")
+            known = [*(name for part in self.settings().values() for name in part), *beside]
+            raise UsageError(f"recipe {self.name}: no setting {', '.join(map(repr, rest))}; {meant(rest, known)}")
         train: TrainDefaults = parts[2]
         if legacy and not self.legacy and train.optimizer == "adamw" and "optimizer" not in settings:
-            train = dataclasses.replace(train, optimizer="legacy", decay_norms=self.has_teacher)
+            decay_norms = settings.get("decay_norms", self.has_teacher)
+            train = dataclasses.replace(train, optimizer="legacy", decay_norms=decay_norms)
         return dataclasses.replace(self, model=parts[0], stream_settings=parts[1], train=train, legacy=legacy)
 
     def stream(self, shards: Any, **stream: Any) -> Stage:
         """The stream of this recipe; settings by name: its own, `device` (see `waveforms`), those of `ShardStream`."""
         own = {name: stream.pop(name) for name in dataclasses.asdict(self.stream_settings) if name in stream}
         recipe = self.having(own)
+        feat_dim = getattr(self.model, "feat_dim", None)
+        if self.front_end is not None and feat_dim not in (None, self.front_end.feat_dim):
+            raise UsageError(
+                f"recipe {self.name}: feat_dim is {feat_dim}, but the features ({self.front_end.kind}) have "
+                f"{self.front_end.feat_dim} dimensions"
+            )
         return recipe.build_stream(recipe, shards, **stream)
 
 
@@ -143,6 +154,7 @@ def cuts(settings: StreamSettings) -> dict[str, Any]:
     }
 
 
-def _meant(given: Mapping[str, Any], known: list[str]) -> str:
+def meant(given: Iterable[str], known: Sequence[str]) -> str:
+    """What an error says of names that are not known."""
     close = [match for name in given for match in difflib.get_close_matches(name, known, n=1)]
     return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,18 +87,22 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         raise UsageError(f"{run}: is a file; the output of a run is a folder")
     path = run / SETTINGS
     if path.exists():
-        before = read_settings(run)
-        differences = [
-            f"{name} was {before.get(name)!r}, is {settings.get(name)!r}"
-            for name in sorted(before.keys() | settings.keys())
-            if name not in MAY_CHANGE and before.get(name) != settings.get(name)
-        ]
+        differences = list(_differences(read_settings(run), settings))
         if differences:
             raise StateError(
                 f"{run}: holds another run: {'; '.join(differences)}. Give the same settings, or another output folder."
             )
     elif run.exists() and any(not entry.name.startswith(".unfinished-") for entry in run.iterdir()):
         raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{within}{name}.")
+        elif one != other and f"{within}{name}" not in MAY_CHANGE:
+            yield f"{within}{name} was {one!r}, is {other!r}"
 
 
 def write_settings(run: Path, settings: dict[str, Any]) -> None:

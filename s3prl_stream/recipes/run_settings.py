@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
 
@@ -61,6 +63,15 @@ class ValidSettings:
     """How much of them is used, such as "0.5h"; the rest is held out all the same."""
     every: int = 500
     """Steps."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> ValidSettings:
+        """By name; UsageError for one that there is not."""
+        known = [one.name for one in dataclasses.fields(cls)]
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            raise UsageError(f"valid: no setting {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
+        return cls(**settings)
 
     def __post_init__(self) -> None:
         given = [self.where is not None, self.share > 0, self.data is not None]

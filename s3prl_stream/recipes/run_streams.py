@@ -27,7 +27,7 @@ def streams_of(
         data = open_shards(valid.data)
         return (
             recipe.stream(shards, **common, subset=own.subset),
-            recipe.stream(data, seed=own.seed, subset=valid.subset, device=device, epochs=1),
+            _part("valid", recipe, data, seed=own.seed, subset=valid.subset, device=device, epochs=1),
         )
     if not valid.holds_out:
         return recipe.stream(shards, **common, subset=own.subset), None
@@ -41,7 +41,17 @@ def streams_of(
         is_held_out = pyarrow.compute.coalesce(compile_where(valid.where, columns), False)
         used = pyarrow.compute.scalar(True) if own.where is None else compile_where(own.where, columns)
         held_out["where"], common["where"] = used & is_held_out, used & ~is_held_out
-    return recipe.stream(shards, **common, subset=own.subset), recipe.stream(unmixed, **held_out)
+    return (
+        _part("what valid leaves to train on", recipe, shards, **common, subset=own.subset),
+        _part("valid", recipe, unmixed, **held_out),
+    )
+
+
+def _part(what: str, recipe: Recipe, shards: ShardSet, **stream: Any) -> Any:
+    try:
+        return recipe.stream(shards, **stream)
+    except UsageError as error:  # such as a selection of nothing
+        raise type(error)(f"{what}: {error}") from error
 
 
 def loader_of_run(run: str | Path, sets: Sequence[str | Path] = ()) -> Loader:

@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
 from s3prl_stream.pipes.features import NUM_FREQUENCIES
+from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.masked import FBANK, LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import load_objective, read_settings, recipe_of, run_of
 
@@ -44,8 +47,10 @@ def to_s3prl(recipe: Recipe, objective: nn.Module) -> dict[str, Any]:
 
 
 def save_s3prl(recipe: Recipe, objective: nn.Module, path: str | Path) -> None:
-    """Write `to_s3prl` to a file, tensors on the CPU."""
-    torch.save(to_s3prl(recipe, objective.cpu()), path)
+    """Write `to_s3prl` to a file, tensors on the CPU; its folder is made if there is none."""
+    content = to_s3prl(recipe, objective.cpu())
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
 
 
 def export_s3prl(run: str | Path, path: str | Path) -> None:
@@ -63,18 +68,20 @@ def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[s
     assert front_end is not None
     names = weight_names.s3prl_transformer(model.num_layers, share_layers=model.share_layers)
     audio: dict[str, Any]
-    if front_end.kind == "logmel80":
+    if replace(front_end, deltas=0) == LOGMEL:
         channel = {"feat_type": "mel", "channel": 0, "log": True, "delta": front_end.deltas, "cmvn": True}
         audio = {"target_level": -25, "win_ms": 25, "hop_ms": 10, "n_freq": 201, "n_mels": 80, "n_mfcc": 13}
         linear = {**channel, "feat_type": "linear", "channel": 1}
         audio |= {"input": channel, "target": linear if model.target_dim == NUM_FREQUENCIES else channel}
-    else:
+    elif replace(front_end, deltas=0) == replace(FBANK, deltas=0):
         window = {"frame_length": 25.0, "frame_shift": 10.0}
         audio = {
             "kaldi": {"feat_type": "fbank", "fbank": {"num_mel_bins": 80, **window, "use_log_fbank": True}},
             "delta": {"order": front_end.deltas, "win_length": 5},
             "cmvn": {"use_cmvn": True},
         }
+    else:
+        raise _other_features(recipe)
     transformer = {
         "input_dim": -1,
         "hidden_size": model.hidden_size,
@@ -128,6 +135,8 @@ def _export_npc(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]
 def _predictive(recipe: Recipe, weights: dict[str, Tensor], paras: dict[str, Any], n_future: int) -> dict[str, Any]:
     """The frame that APC and NPC have in common."""
     model = recipe.model
+    if recipe.front_end != FrontEnd("fbank80"):
+        raise _other_features(recipe)
     paras |= {"hidden_size": model.hidden_size, "dropout": model.dropout}
     if model.codebook_sizes:
         size = model.hidden_size // len(model.codebook_sizes)
@@ -205,6 +214,10 @@ _EXPORTS: dict[str, Callable[[Recipe, Mapping[str, Tensor]], dict[str, Any]]] = 
     "NpcModel": _export_npc,
     "StudentModel": _export_student,
 }
+
+
+def _other_features(recipe: Recipe) -> UsageError:
+    return UsageError(f"recipe {recipe.name}: features {recipe.front_end}; S3PRL has none such for its network")
 
 
 def _part(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ def test_the_command_again_says_that_nothing_is_left(
         ({"seed": 1}, "seed was 0, is 1"),
         ({"where": "seconds > 1"}, "where was None, is 'seconds > 1'"),
         ({"max_batch_seconds": 11.0}, "max_batch_seconds was 10.0, is 11.0"),
-        ({"hidden_size": 8}, "'hidden_size': 16"),
+        ({"hidden_size": 8}, "holds another run: encoder.hidden_size was 16, is 8. Give"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(

@@ -70,6 +70,11 @@ def test_a_file_and_assignments_are_resolved_into_the_run(
         (["--init", "no/such/run"], "no/such/run: no checkpoint"),
         (["--config", "no.toml"], "no.toml: cannot be read"),
         (["--set", "lr=-1"], "lr is -1"),
+        (["--set", "model.feat_dim=40"], "feat_dim is 40, but the features (logmel80) have 80 dimensions"),
+        (["--set", "target_dim=201"], "target_dim is 201, but the features that are to come out have 80"),
+        (["--dropout", "2"], "dropout is 2.0; it must be at least 0 and below 1"),
+        (["--valid-share", "1e-9"], "valid: "),
+        (["--valid-where", "seconds >= 0"], "what valid leaves to train on: "),
     ],
 )
 def test_slips_leave_nothing_behind(
@@ -125,6 +130,16 @@ def test_other_weights_to_begin_with(sample_set: Path, tmp_path: Path) -> None:
         ss.pretrain(
             "tera", sample_set, steps=1, out=tmp_path / "three", init=str(tmp_path / "one"), **{**SIZES, "ffn_size": 4}
         )
+
+
+def test_slips_in_python_are_told(sample_set: Path, tmp_path: Path) -> None:
+    for slip, said in (
+        ({"num_worker": 1}, "no setting 'num_worker'; did you mean num_workers"),
+        ({"valid": {"shar": 0.1}}, "valid: no setting 'shar'; there are where, share"),
+    ):
+        with pytest.raises(ss.UsageError, match=said):
+            ss.pretrain("tera", sample_set, steps=1, out=tmp_path / "run", **{**SIZES, **slip})
+    assert not (tmp_path / "run").exists()
 
 
 def test_bf16_and_a_compiled_encoder_are_named_in_the_run(sample_set: Path, tmp_path: Path) -> None:

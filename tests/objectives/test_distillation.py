@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from upstreams.small_models import save_small_huggingface, save_small_torchaudio
 
 import s3prl_stream as ss
+from s3prl_stream.models.gru import GruEncoder
 from s3prl_stream.models.wave import WaveEncoder
 from s3prl_stream.objectives.distillation import distillation_loss
 from s3prl_stream.recipes import build_objective, find_recipe
@@ -122,6 +123,16 @@ def test_a_teacher_with_closer_frames() -> None:
     targets = objective.targets(batch()["wav"], batch()["wav_len"])
     assert targets[0, 0, :4, 0].tolist() == [1.0, 3.0, 5.0, 7.0]
     assert torch.isfinite(objective(batch()).mean)
+
+
+def test_frames_that_the_teacher_does_not_have_do_not_count() -> None:
+    """Kaldi's features have a frame less at the end than the convolutions, for some lengths."""
+    torch.manual_seed(0)
+    teacher = FeatureUpstream(GruEncoder(hidden_size=24, num_gru_layers=1), FrontEnd("fbank80")).eval()
+    objective = student_of(teacher, init_from_teacher=False, target_layers=(0,)).eval()
+    both, *each = (objective(batch(lengths)) for lengths in ((16_000, 8180), (16_000,), (8180,)))
+    assert [int(loss.num_elements) for loss in each] == [49, 24]
+    assert int(both.num_elements) == 49 + 24
 
 
 @pytest.mark.parametrize(

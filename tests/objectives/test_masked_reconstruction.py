@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import s3prl_stream as ss
+from s3prl_stream.errors import UsageError
 from s3prl_stream.models.transformer import ReconstructionHead
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective, masked_l1
+from s3prl_stream.recipes import build_objective
 from s3prl_stream.sample import Batch
 
 
@@ -66,6 +70,31 @@ def test_an_empty_batch_gives_zero_gradients_not_none(with_tensors: bool) -> Non
     for parameter in net.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda hidden: [hidden[:, ::2]], r"hidden state is \[2, 5, 4\], expected is \[2, 10, 4\]"),
+        (lambda hidden: hidden[..., :3], r"is \[2, 10, 3\]"),
+        (lambda hidden: [], "is list"),
+        (lambda hidden: None, "is NoneType"),
+        (lambda hidden: {"last": hidden}, "is dict"),
+    ],
+)
+def test_what_an_encoder_of_ones_own_gives_is_looked_at(given: Any, said: str) -> None:
+    class Own(nn.Module):
+        hidden_size = 4
+
+        def forward(self, feat: Tensor, feat_len: Tensor) -> Any:
+            return given(torch.zeros(2, 10, 4))
+
+    feat = torch.zeros(2, 10, 80)
+    batch = {"key": ["a", "b"], "feat": feat, "masked_feat": feat, "target_feat": feat, "loss_mask": feat > 0}
+    batch["feat_len"] = torch.tensor([10, 8])
+    for recipe in ("tera", "apc"):
+        with pytest.raises(UsageError, match=f"encoder Own: its last .*{said}"):
+            build_objective(recipe, encoder=Own())(batch)
 
 
 def test_any_module_with_the_same_signature_serves_as_encoder() -> None:

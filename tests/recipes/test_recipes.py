@@ -76,6 +76,7 @@ def test_legacy_brings_s3prls_optimizer_with_it() -> None:
     assert find_recipe("distilhubert").having({"legacy": True}).train.decay_norms
     assert not find_recipe("tera").having({"legacy": True}).train.decay_norms
     assert find_recipe("tera").having({"legacy": True, "optimizer": "adamw"}).train.optimizer == "adamw"
+    assert find_recipe("tera").having({"legacy": True, "decay_norms": True}).train.decay_norms
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,11 @@ def test_legacy_brings_s3prls_optimizer_with_it() -> None:
         (lambda: ss.build_encoder("npc", num_heads=3), "no size num_heads"),
         (lambda: ss.build_encoder("npc", num_blocks=5), "mask_size"),
         (lambda: ss.build_encoder("apc", num_layers=0), "at least 1"),
+        (lambda: ss.build_encoder("tera", dropout=1.0), "dropout is 1.0; it must be at least 0 and below 1"),
+        (lambda: ss.build_encoder("distilhubert", attention_dropout=-0.1), "attention_dropout is -0.1"),
+        (lambda: ss.build_encoder("distilhubert", num_heads=0), "num_heads is 0; it must be at least 1"),
+        (lambda: ss.build_encoder("npc", hidden_size=0), "hidden_size is 0"),
+        (lambda: build_objective(find_recipe("npc").having({"codebook_sizes": (0,)})), "codebook_sizes"),
         (lambda: ss.build_encoder("distilhubert", num_heads=7), "multiple of num_heads"),
         (lambda: build_objective(find_recipe("npc").having({"hidden_size": 63})), "not a multiple of 4"),
         (lambda: build_objective("tera", teacher=nn.Linear(1, 1)), "has no teacher"),

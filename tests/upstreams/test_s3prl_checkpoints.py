@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from upstreams.test_upstream import assert_interface
 
 import s3prl_stream as ss
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
+from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.s3prl_export import save_s3prl, to_s3prl
 from s3prl_stream.recipes.s3prl_import import conv_channels, load_s3prl
 
@@ -126,6 +128,11 @@ def test_what_s3prl_does_not_have_is_not_written() -> None:
     fixed = RECIPES["tera"].having({**SIZES["tera"], "norm": "fixed"})
     with pytest.raises(ss.UsageError, match="norm 'fixed'"):
         to_s3prl(fixed, build_objective(fixed))
+
+    for name, front_end in (("tera", FrontEnd("fbank80")), ("apc", FrontEnd("logmel80"))):
+        other = dataclasses.replace(RECIPES[name].having(SIZES[name]), front_end=front_end)
+        with pytest.raises(ss.UsageError, match=f"features FrontEnd.kind='{front_end.kind}'"):
+            to_s3prl(other, build_objective(other))
 
     class Own(torch.nn.Module):
         hidden_size = 8
