@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.progress import Progress, duration, usable_cores
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.foreign import IndexReport
@@ -86,7 +86,7 @@ def _as_json(report: IndexReport) -> dict[str, Any]:
 def _lines(report: IndexReport) -> list[str]:
     facts, table = _as_json(report), report.table
     lines = [
-        f"{report.url}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
+        f"{report.url}: {facts['samples']} samples, {duration(facts['hours'])} in {facts['shards']} "
         f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB; "
         f"neighbours read together from a store: {facts['run']}"
     ]

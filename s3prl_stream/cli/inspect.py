@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.progress import duration
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _histogram(batch: pa.RecordBatch) -> list[int]:
 def _lines(facts: dict[str, Any], top: int) -> list[str]:
     codecs, rates = (", ".join(facts[name]) for name in ("codecs", "sample_rates"))
     lines = [
-        f"{facts['name']}: {facts['samples']} samples, {facts['hours']:.2f} h in {facts['shards']} "
+        f"{facts['name']}: {facts['samples']} samples, {duration(facts['hours'])} in {facts['shards']} "
         f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB ({codecs}, {rates} Hz)"
     ]
     lines += [f"{name}: {facts[name]}" for name in ("corpus", "licence") if facts[name]]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.progress import Progress, duration, usable_cores
 
 _SHOWN = 20
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return 1 if report.damaged else 0
     shards = "shard" if report.shards == 1 else "shards"
     print(
-        f"{report.out}: {report.samples} samples, {report.hours:.2f} h in {report.shards} {shards}, "
+        f"{report.out}: {report.samples} samples, {duration(report.hours)} in {report.shards} {shards}, "
         f"{report.num_bytes / 1e6:.1f} MB"
     )
     if report.damaged:

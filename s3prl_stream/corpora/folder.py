@@ -66,7 +66,8 @@ def folder(
     if table is not None:
         file = root / table if (root / table).exists() else Path(table)
         rows = _rows_by_file(file)
-        _describe(paths, metadata, lambda path: _row_of(path, rows, taken), f"{file} must have a row for every file")
+        demand = f"{file} must have a row for every file (the corpus `manifest` takes what has one)"
+        _describe(paths, metadata, lambda path: _row_of(path, rows, taken), demand)
     there = (
         Utterance(str(path.with_suffix("")), root / path, **found) for path, found in zip(paths, metadata, strict=True)
     )

@@ -93,8 +93,11 @@ def without_file(row: Row, what: str) -> UsageError:
     if there is not None:
         return UsageError(f"{row.where}: nothing in column {there!r}, which names {what}.")
     names = ", ".join(row.columns)
+    divided = len(row.columns) == 1 and (";" in names or "\t" in names)
+    hint = " Divide the cells of a .csv by commas, those of a .tsv by tabs." if divided else ""
     return UsageError(
         f"{row.where}: no column names {what}. It is called one of {', '.join(FILE_COLUMNS)}; there are: {names[:200]}."
+        f"{hint}"
     )
 
 

@@ -266,7 +266,8 @@ def nothing_packed(plan: PackPlan, damaged: Sequence[tuple[int, LeftOut]]) -> st
     else:
         first = damaged[0][1]
         path, message, reason = first.audio, first.message, first.reason
-    return f"none of {plan.utterances} utterances could be packed. The first is {path}: {message} ({reason})."
+    hint = " Do paths begin where they should (of a manifest: --audio-root)?" if reason == "missing" else ""
+    return f"none of {plan.utterances} utterances could be packed. The first is {path}: {message} ({reason}).{hint}"
 
 
 def read_left_out(store: Store) -> Iterator[LeftOut]:

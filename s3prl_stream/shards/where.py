@@ -47,7 +47,9 @@ def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
         raise
     except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         reason = " ".join(str(getattr(error, "msg", error)).split())
-        raise UsageError(f"where: {where!r:.200} is not an expression ({reason})") from None
+        raise UsageError(
+            f"where: {where!r:.200} is not an expression ({reason}). Write it as in: language == 'en' and seconds > 2"
+        ) from None
 
 
 class _Compiler:

@@ -202,7 +202,10 @@ def test_tables_may_be_compressed(tmp_path: Path) -> None:
         ("audio,start\nx.wav,one\n", "line 2: start is 'one'"),
         ("audio,duration\nx.wav,-1\n", "line 2: duration is '-1'"),
         ("sound,label\nx.wav,a\n", "line 2: no column names the audio.*there are: sound, label"),
-        ("audio;label\nx.wav;a\n", "line 2: no column names the audio.*there are: audio;label"),
+        (
+            "audio;label\nx.wav;a\n",
+            "line 2: no column names the audio.*there are: audio;label. Divide the cells of a .csv by commas",
+        ),
         ("audio,label\n,a\n", "line 2: nothing in column 'audio', which names the audio"),
         ("audio,text,text\nx.wav,a,b\n", "line 1: two columns are called 'text'"),
         ("audio,text\n..,a\n", "line 2: audio is '..', expected the path of a file"),

@@ -39,7 +39,7 @@ def test_pack_ends_with_a_summary_and_reports_steps_in_plain_lines(
     options = ["--workers", "0", "--codec", "wav", "--sample-rate", "8000", "--split-seconds", "1.0"]
     assert main(["pack", "manifest", str(audio / "m.jsonl"), str(tmp_path / "set"), *options]) == 0
     captured = capsys.readouterr()
-    assert "12 samples, 0.00 h in 1 shard, " in captured.out
+    assert "12 samples, 0.2 min in 1 shard, " in captured.out
     assert "(wav, 8000 Hz)" in captured.out
     assert captured.err.splitlines() == ["packing: 12 of 12"]
 
