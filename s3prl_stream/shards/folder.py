@@ -260,7 +260,7 @@ def _read_manifest(store: Store) -> dict[str, Any]:
     try:
         content = store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
     except MissingFile as error:
-        why = str(error) if store.is_remote else f"{MANIFEST} is missing"
+        why = str(error).rstrip(".") if store.is_remote else f"{MANIFEST} is missing"
         raise UsageError(
             f"{store.url}: no shard set here ({why}). Make one with `s3prl-stream pack`, "
             "or of tars made elsewhere with `s3prl-stream index`."

@@ -90,7 +90,8 @@ class Tries:
             return MissingFile(f"{cannot} (not there: {reason}).")
         if isinstance(error, obstore_errors.PreconditionError):
             return self._changed("the server says so")
-        if isinstance(error, obstore_errors.PermissionDeniedError | obstore_errors.UnauthenticatedError):
+        denied = obstore_errors.PermissionDeniedError | obstore_errors.UnauthenticatedError
+        if isinstance(error, denied) or status in (401, 403):
             return ShardError(
                 f"{cannot}, permission denied ({reason}). Check the credentials in the environment, and the bucket's "
                 "rules."

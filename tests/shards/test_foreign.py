@@ -563,7 +563,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     folder = write_tars(tmp_path / "tars", 2, 3)
     words = ["index", f"{folder}/train-{{000000..000001}}.tar", "--workers", "0"]
     assert main([*words, "--out", str(tmp_path / "out"), "--name", "mine", "--full"]) == 0
-    assert capsys.readouterr().out.startswith(f"{tmp_path}/out: 6 samples, 0.1 min in 2 shards")
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/out: 6 samples, 0.0 min in 2 shards")
     assert ss.open_shards(tmp_path / "out").name == "mine"
     assert None not in ss.open_shards(tmp_path / "out").table().column("crc32c").to_pylist()
     (folder / "bad.tar").write_bytes(tar([*clip("x.1"), *clip("x.2"), *clip("y")]))
