@@ -106,6 +106,8 @@ class ShardStream(Root):
         )
         if stop is not None and self.shards.weights is None:
             raise UsageError(f"stop={stop!r} is about a mix by weights; these sets have none")
+        if not isinstance(max_consecutive_failures, int) or max_consecutive_failures < 0:
+            raise UsageError(f"max_consecutive_failures: {max_consecutive_failures!r} must be a whole number from 0 on")
         self.planner()  # which refuses what it cannot plan
         self.max_consecutive_failures = max_consecutive_failures
         self.splits = chunk_seconds is not None or crop_seconds is not None
@@ -308,6 +310,8 @@ class BatchBuilder:
     """A map from planned batches to collated batches: what a worker of a loader does."""
 
     def __init__(self, chain: Source) -> None:
+        if isinstance(chain, CollatedStream):
+            raise ChainError("these are batches for a plain torch loader already: give the chain before .collate()")
         root = root_of(chain)
         if not isinstance(root, ShardStream):
             raise ChainError(f"batches are planned by a ShardStream; the root of this chain is a {root!r}")

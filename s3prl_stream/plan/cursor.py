@@ -18,7 +18,9 @@ KIND = "s3prl_stream cursor"
 
 
 MOST_CHANGES = 8
-"""Changes of a mix's weights that a cursor remembers, the newest."""
+"""Changes of a mix's weights that a cursor remembers, the newest ..."""
+MOST_CHARACTERS_OF_CHANGES = 1000
+"""... as far as they take no more of its JSON: of 23 sets two. Only the last is needed to go on."""
 
 
 class Cursor(NamedTuple):
@@ -55,8 +57,11 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     if (order := _order_that_counts(identity)) is not None:
         state["order_of_sets"] = order
     known = [change for change in cursor.changes if change.first_batch <= cursor.anchor.batch]
-    if known:
-        state["mix"] = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
+    mix = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
+    while len(mix) > 1 and len(json.dumps(mix)) > MOST_CHARACTERS_OF_CHANGES:
+        del mix[0]
+    if mix:
+        state["mix"] = mix
     if cursor.left_out != LeftOut():
         state["left_out"] = cursor.left_out.as_state()
     if cursor.topology is not None:

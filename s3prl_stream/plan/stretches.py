@@ -37,7 +37,7 @@ def cut_clips(
     draw = _count_up(draws)
     length = frames[row]
     random = hash64("crop", settings.seed, epoch, identities[row], draw)
-    limit = np.floor(settings.max_batch_seconds * sample_rate[row] + 1e-6).astype(np.int64)
+    limit = np.maximum(np.floor(settings.max_batch_seconds * sample_rate[row] + 1e-6).astype(np.int64), 1)
     if settings.crop_seconds is not None:
         want = np.maximum(np.round(settings.crop_seconds * sample_rate[row]).astype(np.int64), 1)
         if settings.crops == "per_seconds":

@@ -162,7 +162,17 @@ class MemoryShards:
         """(frames, sample rate) of a sample; (0, 16000) where there is no audio, or none whose length can be known."""
         sample = self._samples[position]
         if "wav" in sample:
-            return len(sample["wav"]), int(sample.get("sample_rate", 16_000))
+            given = sample.get("sample_rate", 16_000)
+            try:
+                frames, rate = len(sample["wav"]), int(given)
+            except (TypeError, ValueError):
+                frames, rate = 0, 0
+            if rate <= 0:
+                raise UsageError(
+                    f"MemoryShards: {sample['key']!r} has a wav of type {type(sample['wav']).__name__} and sample_rate "
+                    f"{given!r}; expected an array [T], and Hz greater than 0"
+                )
+            return frames, rate
         path = next((sample[name] for name in PATH_KEYS if name in sample), None)
         if path is None:
             return 0, 16_000

@@ -206,8 +206,12 @@ def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
 
 
 def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
-    low, high = key_range
-    if not 0 <= low < high <= 1:
+    try:
+        low, high = key_range
+        is_range = 0 <= low < high <= 1
+    except (TypeError, ValueError):
+        is_range = False
+    if not is_range:
         raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
     inside = np.zeros(len(shards), dtype=np.bool_)
     row = 0

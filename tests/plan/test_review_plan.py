@@ -12,7 +12,7 @@ from streams import RATE, clips, memory
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import ChainError, StateError, UsageError
 from s3prl_stream.plan.quality import measure
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
@@ -150,6 +150,36 @@ def test_pieces_that_fit_no_batch_once_stages_may_stretch_them_say_why() -> None
 def test_a_budget_without_a_limit_is_refused() -> None:
     with pytest.raises(UsageError, match="max_batch_seconds: inf"):
         ss.ShardStream(clips([1.0]), max_batch_seconds=float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"key_range": 0.5}, "key_range: 0.5 is no range"),
+        ({"max_consecutive_failures": -1}, "max_consecutive_failures: -1 must be"),
+    ],
+)
+def test_settings_that_are_none_are_named(settings: dict[str, Any], found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        stream(clips([1.0]), **settings)
+
+
+@pytest.mark.parametrize(
+    "sample", [{"wav": 5}, {"wav": np.zeros(9), "sample_rate": 0}, {"wav": [], "sample_rate": None}]
+)
+def test_a_sample_in_memory_without_a_length_is_named(sample: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"'a' has a wav of type \w+ and sample_rate"):
+        MemoryShards({"a": sample})
+
+
+def test_a_collated_chain_is_no_chain_for_a_loader() -> None:
+    with pytest.raises(ChainError, match=r"give the chain before .collate\(\)"):
+        ss.Loader(stream(clips([1.0])).collate())
+
+
+def test_a_budget_of_less_than_a_frame_gives_single_frames() -> None:
+    found = ss.ShardStream(clips([0.005]), epochs=1, max_batch_seconds=1e-9).load_audio(sample_rate=RATE)
+    assert [len(sample["wav"]) for sample in found] == [1] * 5
 
 
 def test_metadata_of_several_kinds_become_text_in_memory() -> None:
