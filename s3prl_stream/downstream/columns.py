@@ -14,6 +14,7 @@ from s3prl_stream.shards.selection import selected_hours
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
+from s3prl_stream.tasks.task import text_of
 
 SEGMENTS = "segments"
 """A list, and so no column of an index."""
@@ -65,7 +66,7 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
             keep = batch.column("keep").fill_null(False).to_pylist() if expression is not None else [True] * len(batch)
             values = batch.column(column).to_pylist()
             yield from (
-                str(value)
+                text_of(value)
                 for value, on in zip(values, keep, strict=True)
                 if on and value is not None and value == value
             )

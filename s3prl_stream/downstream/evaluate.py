@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +171,7 @@ def load_run(
     if "task_config" not in settings:
         raise UsageError(f"{run}: no {SETTINGS} of a task in it; give the output folder of `s3prl-stream train`")
     used_device = pick_device(device)
-    up = find_upstream(settings["upstream"]) if upstream is None else upstream
+    up = _upstream_of(folder, settings["upstream"]) if upstream is None else upstream
     if not settings["finetune"] and fingerprint_of(up) != settings["upstream_fingerprint"]:
         raise StateError(
             f"{run}: was trained on another upstream than {settings['upstream']} is now. Give the old one by upstream=."
@@ -218,6 +219,19 @@ def run_texts(run: Path) -> TextSource | None:
         load_tokenizer(run / TOKENIZER),
         None if settings["lexicon"] is None else Lexicon.from_file(run / LEXICON),
     )
+
+
+def _upstream_of(run: Path, name: str) -> Upstream:
+    """The upstream of a run by the name that the run has for it."""
+    try:
+        return find_upstream(name)
+    except UsageError as error:
+        if re.fullmatch(r"[\w.]+ [0-9a-f]{16}", name):
+            raise UsageError(f"{run}: was trained on an upstream of your own; pass upstream= ({name})") from None
+        raise UsageError(
+            f"{run}: its upstream is not there: {error}. If it lies elsewhere, give the same `train` command with "
+            "--upstream where it lies now"
+        ) from None
 
 
 def _checkpoint(run: Path) -> Path:

@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3prl_stream.downstream.columns import contents_of, rows_with, rows_without, shared_hours
+from s3prl_stream.downstream.columns import contents_of, need_columns, rows_with, rows_without, shared_hours
 from s3prl_stream.downstream.parts import settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.scores import AXES
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import Noise
+from s3prl_stream.downstream.texts import text_columns
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import KINDS as HEADS
 from s3prl_stream.recipes.run_settings import MAY_CHANGE
@@ -77,6 +78,10 @@ def make_cell(
     recipe, own = settled(task, **{name: value for name, value in training.items() if name not in _OTHERS})
     if recipe.head not in HEADS:
         raise UsageError(f"sweep: head {recipe.head!r} is unknown; there are {', '.join(HEADS)}")
+    for one in (
+        [data.train] if trials is not None else [data.train, data.test]
+    ):  # not hours later, when a cell before this one is done
+        need_columns(one, text_columns(recipe.labels, one.columns()), f"sweep: task {recipe.name}")
     usable = rows_without(data.train, data.where, own.valid_where if settings.get("valid") is None else None)
     labelled = recipe.labels if len(recipe.labels) == 1 else ()
     usable = rows_with(data.train, usable, labelled, min_seconds=recipe.min_seconds)

@@ -114,7 +114,8 @@ def _swept(
         scores.append(score)
         if not quiet:
             said = " ".join([*filter(None, cell.names.values()), f"seed {score.seed}"])
-            tqdm.write(f"{number} of {len(cells)}: {said}: {score.best} {score.figures[score.best]:.4f}", sys.stderr)
+            line = f"{number} of {len(cells)}: {said}: {score.best} {score.figures[score.best]:.4f}"
+            tqdm.write(line + (f"; {found['damaged']} clips could not be scored" * bool(found["damaged"])), sys.stderr)
     result = Sweep(tuple(scores))
     result.write(out)
     try:

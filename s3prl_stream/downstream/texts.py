@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,11 @@ class TextSource:
         return EncodeText(tokenizer=self.tokenizer, text=self.columns[0])
 
 
+def text_columns(columns: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
+    """The columns of a set that has those that are `known`: "text" stands for "transcription" too."""
+    return tuple("transcription" if name == "text" and name not in known else name for name in columns)
+
+
 def find_texts(
     vocabulary: str,
     columns: Sequence[str],
@@ -77,7 +82,7 @@ def find_texts(
     if lexicon is not None and vocabulary != "phonemes":
         raise UsageError(f"a lexicon is for phonemes; this task writes {vocabulary}")
     known = shards.columns()
-    names = tuple("transcription" if name == "text" and name not in known else name for name in columns)
+    names = text_columns(columns, known)
     if vocabulary == "slots" and len(names) == 1 and TAGS in known:
         names = (*names, TAGS)
     if vocabulary == "slots" and names[-1] in TEXT_KEYS:

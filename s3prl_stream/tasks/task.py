@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,7 +95,14 @@ def column(batch: Batch, name: str) -> list[str | None]:
     if name not in batch:
         raise UsageError(f"the set has no column {name!r}; pack it with one, or name another. It has: {_shown(batch)}")
     values = batch[name].tolist() if isinstance(batch[name], Tensor) else batch[name]
-    return [None if value is None or value != value else str(value) for value in values]
+    return [None if value is None or value != value else text_of(value) for value in values]
+
+
+def text_of(value: Any) -> str:
+    """A value of metadata as text: a number the same whether it comes as float64 from an index or as float32."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(np.float32(value))
+    return str(value)
 
 
 class Categories:

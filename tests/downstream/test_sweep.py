@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from downstream.synthetic import classes
+from downstream.synthetic import classes, texts
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -170,11 +170,22 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
         ({"seed": 1}, "give seeds="),
         ({"upstream": ["fbank80", "no/such"]}, "no/such"),
         ({"learning_rate": 1.0}, "no setting 'learning_rate'"),
+        ({"label": "colour"}, "no column 'colour'"),
+        ({"test": texts()}, "no column 'label'"),
     ):
         with pytest.raises(ss.UsageError, match=said):
             ss.sweep("ks", classes(), test_where=TEST, **{**settings, **wrong})
     assert not any(tmp_path.iterdir())  # all of it was said before anything was trained
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
+
+
+def test_clips_that_are_missing_from_a_score_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "no.wav").write_text("no sound")
+    samples = [*classes()._samples, {"key": "no", "wav_path": str(tmp_path / "no.wav"), "label": "a", "part": "test"}]
+    grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "quiet": False}
+    ss.sweep("ks", ss.MemoryShards(samples), out=tmp_path / "out", **grid)
+    assert "accuracy" in (told := capsys.readouterr().err)
+    assert "1 clips could not be scored" in told
 
 
 def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

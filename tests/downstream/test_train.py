@@ -27,6 +27,7 @@ from s3prl_stream.pipes.word_tokenizer import PHONEMES
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks.segments import active_frames, turns_of
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
+from s3prl_stream.upstreams import FeatureUpstream
 
 QUIET: dict[str, Any] = {"device": "cpu", "quiet": True, "upstream": "logmel80"}
 RNN = {
@@ -197,6 +198,16 @@ def test_a_subset_and_noise_are_one_argument_each(tmp_path: Path) -> None:
     assert noisy.figures != ss.evaluate(tmp_path / "noisy", classes(), device="cpu").figures
 
 
+def test_classes_that_are_numbers(tmp_path: Path) -> None:
+    """The index holds them as float64, a batch as float32, or as integers where a small batch has no others."""
+    for values in ((1, 1.5, 2), (0.1, 0.2, 0.3), (False, True)):
+        samples = [{**one, "rate": values[row % len(values)]} for row, one in enumerate(classes()._samples)]
+        run, settings = tmp_path / str(values), {**QUIET, "label": "rate", "steps": 12, "balance": False, "lr": 1e-3}
+        ss.train("ks", ss.MemoryShards(samples), out=run, max_batch_size=1, **settings)
+        assert json.loads((run / "run.json").read_text())["task_config"]["categories"] == list(map(str, values))
+        assert {one.answer for one in ss.predict(run, classes(), device="cpu")} <= set(map(str, values))
+
+
 def test_classes_are_drawn_equally_often(tmp_path: Path) -> None:
     """SUPERB's keyword spotting: of 9 clips of one word and 3 of another, half of the draws each."""
     recipe = find_task("ks")
@@ -282,6 +293,9 @@ def test_another_upstream_is_refused_at_evaluation(tera: Path, tmp_path: Path) -
     )
     assert again.first_step == 1
     assert json.loads((tmp_path / "run/run.json").read_text())["upstream"] == str(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(ss.UsageError, match=r"moved.*the same `train` command with --upstream where it lies now"):
+        ss.evaluate(tmp_path / "run", classes(), device="cpu")
     with pytest.raises(ss.StateError, match="trained on another upstream"):
         ss.evaluate(tmp_path / "run", classes(), upstream=ss.upstream(tera, trained=False, seed=5), device="cpu")
 
@@ -296,6 +310,20 @@ class Maxima(nn.Module):
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
         padded = torch.arange(hidden_BFH.shape[1]) >= len_B[:, None]
         return self.output(hidden_BFH.masked_fill(padded[..., None], -torch.inf).amax(dim=1)), len_B
+
+
+class Louder(FeatureUpstream):
+    """An upstream of one's own."""
+
+    def __init__(self) -> None:
+        super().__init__(None, ss.upstream("logmel80").front_end)
+
+
+def test_an_upstream_of_ones_own(tmp_path: Path) -> None:
+    ss.train("ks", classes(), out=tmp_path / "run", steps=1, **{**QUIET, "upstream": Louder()})
+    with pytest.raises(ss.UsageError, match="upstream of your own; pass upstream="):
+        ss.evaluate(tmp_path / "run", classes(), device="cpu")
+    assert ss.evaluate(tmp_path / "run", classes(), upstream=Louder(), device="cpu").utterances == 12
 
 
 def test_a_head_of_ones_own(tmp_path: Path) -> None:
