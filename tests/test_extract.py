@@ -63,6 +63,10 @@ def test_the_set_is_one_like_any_other(sample_set: Path, tmp_path: Path, up: Any
     ss.extract(sample_set, up, tmp_path, layers=[2], dtype="float32", **FEW)
     assert ss.verify(tmp_path, full=True).is_sound
     assert main(["inspect", str(tmp_path)]) == 0
+    assert main(["which", str(tmp_path), "--batch", "0", "--html", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "read &gt; load_feat" in page
+    assert "cannot be decoded" not in page
     with pytest.raises(ss.UsageError, match="this set holds features"):
         ss.ShardStream(tmp_path).load_audio()
     chunks = ss.ShardStream(tmp_path, epochs=1, chunk_seconds=0.2, max_batch_seconds=5.0).load_feat()

@@ -8,12 +8,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from s3prl_stream.cli import COMMANDS
+
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "chaos-serve",
-        help="a proxy that injects the faults of object stores",
+        help=COMMANDS["chaos-serve"],
         description="Stand between a client and a server on http and injure the answers, by chance with a seed. "
         "Point the client's endpoint (AWS_ENDPOINT_URL) at the address that is printed. Ctrl-C or SIGTERM ends it.",
         epilog="FAULTS is KIND[@GLOB]:PROBABILITY[:NAME=NUMBER...], with commas between, such as "

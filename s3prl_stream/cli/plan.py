@@ -7,6 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_stream_options, stream_from
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    parser = subparsers.add_parser("plan", help="batches, padding, shuffle quality of a stream, from the index alone")
+    parser = subparsers.add_parser(
+        "plan",
+        help=COMMANDS["plan"],
+        description="Batches, padding and shuffle quality of a stream, from the index alone.",
+    )
     add_stream_options(parser)
     parser.add_argument("--blocks", type=int, default=8, help="blocks to measure (default 8)")
     parser.add_argument("--whole-epoch", action="store_true", help="count the batches of a whole epoch")
@@ -28,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
         help="settings of webdataset, Energon, NeMo or Lhotse beside these, simulated on the index, with a few clips "
         "decoded: batch_size=16,shuffle_buffer=1000 or max_duration=240,num_buckets=30; repeat it for several",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the measures as JSON")
     parser.set_defaults(run=run)
 
 

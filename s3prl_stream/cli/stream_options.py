@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
     """The settings of a ShardStream, under the names they have in Python."""
     parser.add_argument("set", nargs="+", metavar="SET", help="folder of a packed set; several are read as one")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the order and of all draws (default: %(default)s)")
     parser.add_argument("--batch-seconds", type=float, default=240.0, help="padded seconds in a batch")
     parser.add_argument("--batch-size", type=int, help="most clips in a batch")
     parser.add_argument(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_stream_options, stream_from
 from s3prl_stream.errors import UsageError
 
@@ -22,14 +23,16 @@ def add_parser(subparsers: Any) -> None:
     """Declare the command."""
     parser = subparsers.add_parser(
         "which",
-        help="the clips of one global batch",
+        help=COMMANDS["which"],
         description="List the clips of one global batch. SET may be the output folder of pretrain: then it is a batch "
         "of that run, as it was or will be trained on, with the run's own settings. (If its sets lie elsewhere now, "
         "name them after it.)",
     )
     add_stream_options(parser)
     parser.add_argument("--batch", type=int, required=True, help="global number of the batch, from 0")
-    parser.add_argument("--html", metavar="FILE", help="write a page that plays the clips, of a run after each stage")
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a page that plays or draws the clips, of a run after each stage"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=run, default_of=parser.get_default)
 
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 def _loader(args: argparse.Namespace) -> Loader:
     from s3prl_stream.loader import Loader
     from s3prl_stream.recipes.run_folder import SETTINGS
+    from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 
     if (Path(args.set[0]) / SETTINGS).is_file():
         from s3prl_stream.recipes.run_streams import loader_of_run
@@ -59,4 +63,7 @@ def _loader(args: argparse.Namespace) -> Loader:
             raise UsageError(f"{args.set[0]}: a run has its own settings; leave out --{option}")
         return loader_of_run(args.set[0], args.set[1:])
     stream = stream_from(args, epochs=None)
-    return Loader(stream if args.html is None else stream.load_audio(sample_rate=None))
+    if args.html is None:
+        return Loader(stream)
+    is_of_features = FRAMES_PER_SECOND in stream.shards.columns()
+    return Loader(stream.load_feat() if is_of_features else stream.load_audio(sample_rate=None))

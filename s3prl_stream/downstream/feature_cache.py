@@ -147,11 +147,11 @@ class FeatureCache:
         while True:
             path = self.folder / f"part-{number:05d}{_DATA}"
             try:
-                data = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                data = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
                 number += 1
                 continue
-            lines = os.open(path.with_suffix(_LINES), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            lines = os.open(path.with_suffix(_LINES), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             self._files += [data, lines]
             return data, lines
 

@@ -26,7 +26,7 @@ def max_twv(
 
     Args:
         scores_QD: of each query in each document, higher for more likely; comparable between queries.
-        is_in_QD: whether the query occurs in the document. Queries that occur nowhere are left out of the mean.
+        is_in_QD: whether the query occurs in the document. Queries of none or of all documents are not in the mean.
 
     Raises:
         UsageError: other shapes, a score that is not finite, no query with both kinds of documents.

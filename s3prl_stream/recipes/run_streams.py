@@ -68,6 +68,8 @@ def loader_of_run(run: str | Path, sets: Sequence[str | Path] = ()) -> Loader:
         StateError: these are other sets.
     """
     settings = read_settings(Path(run))
+    if "recipe" not in settings:
+        raise UsageError(f"{run}: is a run of `s3prl-stream train`; the batches of `pretrain` alone are told again")
     places = list(sets) or settings.get("sets") or [None]
     if any(place is None for place in places):
         raise UsageError(f"{run}: does not tell where its sets are; name them after it")

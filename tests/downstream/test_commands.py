@@ -141,6 +141,7 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
         "--set balanced: there is no such setting; did you mean balance?": [*train, "--set", "balanced=1"],
         "--set labels: 'digit' is not": [*train, "--set", "labels=digit"],
         "is a run of `s3prl-stream train`, and no upstream": [*train, "--upstream", str(trained)],
+        "the batches of `pretrain` alone": ["which", str(trained), str(sample_set), "--batch", "0"],
         "give the output folder of `s3prl-stream train`": ["evaluate", str(sample_set), *data],
         "--snr loud": ["evaluate", str(trained), *data, "--noise", "gaussian", "--snr", "loud"],
         "trials are for speaker verification": ["evaluate", str(trained), *data, "--trials", __file__],
@@ -148,7 +149,7 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
         "no run.json": ["evaluate", str(trained.parent), *data],
     }
     for said, words in cases.items():
-        assert main([*words, "--device", "cpu"]) == 2, said
+        assert main(words if words[0] == "which" else [*words, "--device", "cpu"]) == 2, said
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert said in error or "trials are for" in said, error
