@@ -22,10 +22,14 @@ def emit_under_names(
         names: the stage's key -> the key in the chain.
     """
     hidden = {key: sample[key] for key in names if key in sample and key not in names.values()}
-    shown = {key: value for key, value in sample.items() if key not in names and key not in names.values()}
-    shown.update({key: sample[name] for key, name in names.items() if name in sample})
-    for out in emit(shown):
+    for out in emit(under_own_names(sample, names)):
         yield {**{names.get(key, key): value for key, value in out.items()}, **hidden}
+
+
+def under_own_names(sample: Sample, names: Mapping[str, str]) -> Sample:
+    """The sample as a stage sees it: what the chain calls otherwise stands under the stage's keys."""
+    shown = {key: value for key, value in sample.items() if key not in names and key not in names.values()}
+    return {**shown, **{key: sample[name] for key, name in names.items() if name in sample}}
 
 
 def renamed(kinds: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
-from s3prl_stream.sample import TEXT_KEYS, Sample
+from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 
 INT16_SCALE = np.float32(1 / 32768)
@@ -98,7 +98,7 @@ class LoadAudio(Stage):
         if sox_effects is not None:
             check_effects(sox_effects)
             names = {str(effect[0]) for effect in sox_effects}
-            lost = ("segments", *TEXT_KEYS) if names & CUTTING else ("segments",) if names & REORDERING else ()
+            lost = ("segments", *UNCUTTABLE_KEYS) if names & CUTTING else ("segments",) if names & REORDERING else ()
             self.removes = self.removes | {*lost}
             self.stretch = max(1.0, stretch_of(sox_effects))
         self.sample_rate = sample_rate

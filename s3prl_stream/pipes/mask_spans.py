@@ -32,7 +32,7 @@ def span_mask(
 
     The number of spans is prob * num_frames / span_frames, rounded up or down at random so that this is its mean; each
     begins at another frame. In an utterance of fewer than two spans they are half as long as the utterance, so that
-    something is hidden and (from two frames on) something may be seen.
+    something is hidden and (from three frames on) something may be seen.
 
     Args:
         num_frames: 1 or more.

@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.key_names import under_own_names
 from s3prl_stream.pipes.kinds import as_tensor, kind_of
 from s3prl_stream.pipes.outline import Outline, outline_of
 from s3prl_stream.pipes.run_stages import through
@@ -27,7 +28,7 @@ class PlainSource(Root):
     The epoch is how often the chain has been read before, or what `set_epoch` says. Chains that go out from one stage
     are counted each by itself, so what they share draws the same for all: a crop, and a noisy copy of it. The workers
     of a torch DataLoader begin to count anew each time they are started: with `num_workers` > 0, call `set_epoch`
-    before each epoch. A list or
+    before each epoch; persistent workers count on by themselves, and hear of no `set_epoch`. A list or
     dict is divided among them by position, a torch IterableDataset divides itself, and anything else is refused
     there, since every worker would yield all of it.
     """
@@ -79,7 +80,10 @@ class PlainSource(Root):
         if not isinstance(self.samples, Sequence | Mapping):
             return super().outlines(stages)
         epoch = self._next_epoch(stages)
-        return (outline_of(self._tagged(i, sample, epoch)) for i, sample in enumerate(self._with_keys()))
+        # what the first stage to name it calls the waveform, or its file
+        names = {key: name for stage in reversed(stages) for key, name in stage.names.items()}
+        known = (self._tagged(position, sample, epoch) for position, sample in enumerate(self._with_keys()))
+        return (outline_of(under_own_names(sample, names))._replace(sample=sample) for sample in known)
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples in the source's own order; a damaged one raises."""

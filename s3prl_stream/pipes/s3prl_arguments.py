@@ -32,10 +32,14 @@ CROP_REFUSED = {
 NORM_REFUSED = {
     "norm_wav_name": "what comes out has the name of what came in (wav_name); .select() gives it another one"
 }
-NOISE_REFUSED = dict.fromkeys(
-    ("noise_proportion", "noise_args", "input_feat_name", "output_feat_name"),
-    "this stage adds noise to waveforms; noise on features is .mask(noise_prob=...)",
-)
+NOISE_REFUSED = {
+    **dict.fromkeys(
+        ("noise_proportion", "noise_args", "input_feat_name", "output_feat_name"),
+        "this stage adds noise to waveforms; noise on features is .mask(noise_prob=...)",
+    ),
+    "noise_paths": "give noise=NoiseBank(folder), which opens them once",
+    "repeat": "a stretch of a NoiseBank that is too short goes on at its beginning",
+}
 TAGS_REFUSED = {"tag_len_name": _IN_A_BATCH, "all_category_name": "all labels are in categories= of columns='all'"}
 SHIFT_REFUSED = {"source_feat_len_name": _IN_A_BATCH}
 MASK_REFUSED = {

@@ -13,7 +13,7 @@ from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, keeps_length, stretch_of
 from s3prl_stream.pipes.segments import Segments, as_segments
 from s3prl_stream.pipes.stage import Samples, Stage
-from s3prl_stream.sample import TEXT_KEYS, Sample
+from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
 CUTTING = frozenset({"trim", "silence"})
 REORDERING = CUTTING | {"reverse"}
@@ -25,7 +25,7 @@ class SoxEffects(Stage):
 
     In:     wav float32 [T]; sample_rate (Hz).
     Out:    wav float32 [T'], clipped at full scale, and its sample_rate. Segments follow `speed` and `tempo`; they are
-            left out after effects that cut or reverse, and text too. 1 -> 1.
+            left out after effects that cut or reverse, and after those that cut text and tokens too. 1 -> 1.
     Random: by identity: the coin (uniform), then each range in turn (uniform), then what `dither` needs.
 
     Args:
@@ -50,7 +50,7 @@ class SoxEffects(Stage):
             check_effects(concrete)
         names = {str(effect[0]) for effect in effects}
         if names & REORDERING:
-            self.removes = frozenset({"segments", *(TEXT_KEYS if names & CUTTING else ())})
+            self.removes = frozenset({"segments", *(UNCUTTABLE_KEYS if names & CUTTING else ())})
         self.keeps_length = keeps_length(ends[0])
         self.stretch = max(1.0, stretch_of(ends[0]), stretch_of(ends[1]))
         super().__init__(source)

@@ -19,7 +19,7 @@ from torch.utils.data import IterDataPipe
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.chained_methods import ChainedMethods
 from s3prl_stream.pipes.described import described
-from s3prl_stream.pipes.key_names import renamed
+from s3prl_stream.pipes.key_names import renamed, under_own_names
 from s3prl_stream.pipes.kinds import UNTYPED, fits
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.rng import sample_rng
@@ -36,6 +36,8 @@ USUAL_GIVERS = {
     "tags": "tag_frames",
 }
 """Key -> the stage to think of where it is missing."""
+CALLED_HERE = {"id": "key"}
+"""S3PRL's name of what every sample has -> ours."""
 
 Samples: TypeAlias = Iterable[Sample] | Mapping[str, Sample]
 """What a chain can begin with: a list, another loader's pipe, any iterable of samples, or {key: sample}."""
@@ -204,6 +206,7 @@ class Stage(Source):
                     f"{type(self).__name__} takes {key!r} ({wanted}), which {lost}. "
                     f"{type(source).__name__} gives: {', '.join(sorted(known))}."
                     + (f" Put .{giver_name}() before it?" if giver_name is not None else "")
+                    + (f" What S3PRL calls {key!r} is {CALLED_HERE[key]!r} here." if key in CALLED_HERE else "")
                 )
             if not fits(known[key], wanted):
                 giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
@@ -390,7 +393,11 @@ def chain_fingerprint(stages: Sequence[Stage]) -> str:
 
 def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
     for before in outlines:
-        yield from stage.outline(before)
+        if not stage.names:
+            yield from stage.outline(before)
+            continue
+        for after in stage.outline(before._replace(sample=under_own_names(before.sample, stage.names))):
+            yield after._replace(sample={**before.sample, "identity": after.sample["identity"]})
 
 
 def _parameters_of(cls: type[Stage]) -> list[str]:

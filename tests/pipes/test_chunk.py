@@ -127,6 +127,19 @@ def test_len_is_known_before_anything_is_decoded(
         assert len(list(chain)) == expected > 5
 
 
+def test_len_of_what_has_other_names(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    data = [{"file": str(tmp_path / "a.wav"), "from": 0.25, "wav": "another value"}]
+    names = {"wav_path_name": "file", "wav_name": "speech", "start_sec_name": "from"}
+    loaded = LoadAudio(crop_segment=True, sample_rate=RATE, **names)(data)
+    for min_seconds, count in ((0.25, 3), (0.75, 1)):
+        chain = UnfoldChunkBySec(min_seconds=min_seconds, wav_name="speech")(loaded)  # type: ignore[call-arg]
+        assert len(chain) == len(list(chain)) == count
+    random = UnfoldChunkBySec(min_seconds=0.01, max_seconds=0.2, wav_name="x")  # type: ignore[call-arg]
+    twice = random(random([{"x": np.zeros(RATE, np.float32), "sample_rate": RATE}]))
+    assert len(twice) == sum(1 for _ in twice)
+
+
 def test_len_that_nobody_can_know() -> None:
     with pytest.raises(TypeError, match="pieces of the samples of a PlainSource"):
         len(UnfoldChunkBySec()(sample for sample in [ramp(9)]))

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes import EncodeText, LoadAudio
 from s3prl_stream.pipes import effects as effects_module
 from s3prl_stream.pipes.effects import apply_effects, check_effects, needs_rng, stretch_of
 from s3prl_stream.pipes.sox_effects import SoxEffects
@@ -221,8 +222,9 @@ def test_segments_and_text_follow_what_is_done_to_time() -> None:
     assert slow["segments"] == [{"start": 0.4, "end": 1.0, "label": "x"}]
     assert slow["text"] == "A"
     assert sample["segments"][0]["start"] == 0.2
-    (cut,) = SoxEffects(effects=[["trim", "0.5"]])([sample])
-    assert not {"text", "segments"} & set(cut)
+    for cutting in (SoxEffects(effects=[["trim", "0.5"]]), LoadAudio(sox_effects=[["trim", "0.5"]])):
+        (cut,) = cutting(EncodeText(train_tokenizer=True)([sample]))
+        assert not {"text", "tokens", "segments"} & set(cut)
     (reversed_,) = SoxEffects(effects=[["reverse"]])([sample])
     assert "segments" not in reversed_
     assert reversed_["text"] == "A"

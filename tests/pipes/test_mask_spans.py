@@ -41,7 +41,7 @@ def test_share_of_hidden_frames_is_the_formulas(prob: float, num_frames: int) ->
 
 
 @given(num_frames=st.integers(1, 400), prob=st.floats(0, 1), span=st.integers(1, 30), seed=st.integers(0, 2**32))
-def test_never_empty_and_never_all_of_what_can_be_seen(num_frames: int, prob: float, span: int, seed: int) -> None:
+def test_never_empty_and_spans_are_whole(num_frames: int, prob: float, span: int, seed: int) -> None:
     hidden_F = span_mask(num_frames, np.random.default_rng(seed), prob=prob, span_frames=span)
     assert (len(hidden_F), hidden_F.dtype) == (num_frames, np.bool_)
     assert hidden_F.any()

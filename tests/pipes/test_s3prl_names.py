@@ -99,6 +99,7 @@ REFUSED: list[tuple[type[Stage], dict[str, Any], str]] = [
     (pipes.RandomCrop, {"max_secs": 8, "crop_name": "wav_crop"}, r"wav_name.*\.select\(\)"),
     (pipes.NormWav, {"norm_wav_name": "y"}, r"wav_name.*\.select\(\)"),
     (pipes.NoiseAugmentation, {"noise_proportion": 0.1}, r"\.mask\(noise_prob="),
+    (pipes.NoiseAugmentation, {"noise_paths": ["a.wav"], "snrs": (3, 9)}, r"noise=NoiseBank"),
     (pipes.ExtractFeat, {"n_mels": 80}, r"n_mels of S3PRL .*kind=: \"logmel80\""),
     (pipes.ExtractFeat, {"frame_shift": 10}, "every 10 ms"),
     (pipes.ExtractFeat, {"target": {"feat_type": "mel"}}, "feat_name="),
@@ -125,6 +126,12 @@ def test_what_has_no_meaning_here_is_refused_by_the_name_of_ours(
 ) -> None:
     with pytest.raises(UsageError, match=says):
         pipe(**given)
+
+
+def test_the_name_of_a_sample_is_called_key_here() -> None:
+    outputs = {"x": "wav", "unique_name": "id"}
+    with pytest.raises(UsageError, match=r"takes 'id' .* What S3PRL calls 'id' is 'key' here"):
+        pipes.SetOutputKeys(outputs)([{"wav": torch.zeros(3)}])
 
 
 def test_the_mask_in_both_of_its_spellings() -> None:
