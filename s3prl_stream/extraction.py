@@ -30,6 +30,7 @@ from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.store import LocalStore, is_remote
 from s3prl_stream.stream import ShardStream
+from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.upstreams import upstream as upstream_named
 from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
 
@@ -90,7 +91,7 @@ def extract(
 
     Raises:
         UsageError: a wrong setting, several sets, or a folder that holds something else.
-        StateError: the folder holds another extraction; the difference is named.
+        StateError: the folder holds another extraction, the difference is named; or another process works there.
         StreamError: a hidden state is beyond float16.
     """
     shard_set = as_shard_set(shards)
@@ -117,14 +118,15 @@ def extract(
         "batch_seconds": max_batch_seconds,
         "shard_mb": shard_mb,
     }
-    state = _begin(folder, identity)
-    if state is None:
+    if _begin(folder, identity) is None:
         return _report(folder, kept, first_sample=int(_manifest_of(folder)["counts"]["samples"]))
-    loader = Loader(stream, num_workers=num_workers)
-    new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
-    before = new.num_samples
-    job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
-    job.run(loader, state, planned, progress or _tell_nobody)
+    with alone_in(folder / WORK):
+        state = _begin(folder, identity)  # as it is now that nobody else changes it
+        assert state is not None, "the work folder of a finished set is gone"
+        new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
+        before = new.num_samples
+        job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
+        job.run(Loader(stream, num_workers=num_workers), state, planned, progress or _tell_nobody)
     return _report(folder, kept, first_sample=before)
 
 

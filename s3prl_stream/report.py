@@ -152,8 +152,8 @@ def _draw_reconstructions(
     folder: Path, settings: dict[str, Any], data: Any, out: Path
 ) -> tuple[list[tuple[str, str]], str | None]:
     """(pictures, None), or none and why not."""
-    if not settings:
-        return [], f"none: no {SETTINGS}"
+    if "recipe" not in settings:
+        return [], "none: this is no run of pretrain"
     where = data if data is not None else [url for url in settings.get("sets", []) if url]
     if not where:
         return [], "none: the place of the set is not known, give --data"

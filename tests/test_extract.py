@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import SampleError
-from s3prl_stream.extraction import STATE
+from s3prl_stream.extraction import STATE, WORK
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.npy import decode_features, encode_features
@@ -151,6 +153,32 @@ def test_of_every_kind_of_upstream_and_told_apart_by_settings(sample_set: Path, 
     assert ss.extract(sample_set, one, tmp_path / "set", **FEW).first_sample == 0
     with pytest.raises(ss.StateError, match="holds another extraction: upstream was"):
         ss.extract(sample_set, other, tmp_path / "set", **FEW)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from s3prl_stream.trainer.alone import alone_in
+with alone_in(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_process_extracts_is_refused(sample_set: Path, tmp_path: Path) -> None:
+    up = FeatureUpstream(Stops(), FrontEnd("logmel80"), norm="none").eval()
+    Stops.left = 0
+    with pytest.raises(KeyboardInterrupt):
+        ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
+    Stops.left = 10**6
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / WORK)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ss.StateError, match=f"process {other.pid} .* works in this folder"):
+            ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
+        other.kill()
+    assert ss.extract(sample_set, up, tmp_path, name="feats", **FEW).samples
 
 
 def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,9 @@ import pytest
 from small_recipes import pretrain_small
 
 from s3prl_stream.cli import main
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes.run_folder import read_settings
+from s3prl_stream.recipes.s3prl_export import export_s3prl
 from s3prl_stream.report import report
 from s3prl_stream.trainer.losslog import read_lines, read_losses
 
@@ -44,6 +45,19 @@ def test_a_page_with_all_pictures(
     assert all((tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG" for name in names)
     assert ("reconstructions" in facts) is (recipe == "distilhubert")
     assert read_settings(tmp_path)["sets"] == [str(sample_set)]
+
+
+def test_a_run_of_train_has_no_reconstructions(sample_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"task": "ks"}')
+    (tmp_path / "losses.jsonl").write_text(
+        '{"step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "applied": true, "seconds": 1.0, "hours_seen": 0.1}\n'
+    )
+    assert report(tmp_path, data=sample_set).facts["reconstructions"] == "none: this is no run of pretrain"
+    with pytest.raises(UsageError, match="is a run of `s3prl-stream train`"):
+        export_s3prl(tmp_path, tmp_path / "x.ckpt")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(StateError, match=r"run\.json: cannot be read"):
+        report(tmp_path)
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def _encoder(model: StudentModel) -> WaveEncoder:
 
 def _objective(recipe: Recipe, encoder: nn.Module, teacher: nn.Module | None = None) -> DistillationObjective:
     model: StudentModel = recipe.model
+    if not isinstance(getattr(encoder, "stride", None), int) or not hasattr(encoder, "num_frames"):
+        raise UsageError(
+            f"encoder {type(encoder).__name__} needs an integer attribute `stride` (samples from frame to frame) and a "
+            "method `num_frames` (lengths -> frames): distilhubert's takes waveforms"
+        )
     if isinstance(encoder, WaveEncoder):
         encoder.legacy = recipe.legacy
     if teacher is not None:
@@ -107,9 +112,12 @@ def begin_with_teacher(student: WaveEncoder, teacher: nn.Module) -> None:
 
 def _check(model: StudentModel, teacher: nn.Module) -> None:
     size, layers = getattr(teacher, "hidden_size", None), getattr(teacher, "num_layers", None)
-    if not isinstance(size, int) or not isinstance(layers, int) or max(model.target_layers) > layers:
+    if not isinstance(size, int) or not isinstance(layers, int):
+        raise UsageError(f"distilhubert: {teacher!r:.100} is no teacher; give an upstream, such as ss.upstream(...)")
+    if not model.target_layers or not all(0 <= layer <= layers for layer in model.target_layers):
         raise UsageError(
-            f"distilhubert: target_layers {model.target_layers} asks for more than the teacher's {layers} layers"
+            f"distilhubert: target_layers are {model.target_layers}; give one or more from 0 to the teacher's {layers} "
+            "layers"
         )
     if size != model.target_size:
         raise UsageError(f"distilhubert: target_size is {model.target_size}, the teacher's hidden states have {size}")

@@ -33,7 +33,7 @@ def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.M
         UsageError: no run there, or no checkpoint yet, or the encoder is missing.
         StateError: the weights do not fit the encoder.
     """
-    settings = read_settings(run_of(run))
+    settings = read_pretraining(run)
     objective = fresh_objective(run, settings, encoder=encoder, seed=settings["seed"])
     folder = Path(run) if run_of(run) != Path(run) else newest_checkpoint(Path(run))
     try:
@@ -68,11 +68,27 @@ def run_of(path: str | Path) -> Path:
 
 
 def read_settings(run: str | Path) -> dict[str, Any]:
-    """The settings of a run; UsageError if there is no run in that folder."""
+    """The settings of a run, of `pretrain` or of `train`.
+
+    Raises:
+        UsageError: there is no run in that folder.
+        StateError: they cannot be read.
+    """
     path = Path(run) / SETTINGS
     if not path.is_file():
         raise UsageError(f"{run}: no {SETTINGS}; give the output folder of `s3prl-stream pretrain`")
-    settings: dict[str, Any] = json.loads(path.read_text())
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StateError(f"{path}: cannot be read ({error}). Put the file back, or give another folder.") from error
+    return settings
+
+
+def read_pretraining(run: str | Path) -> dict[str, Any]:
+    """The settings of a run of `pretrain`, or of that to which a checkpoint belongs; errors as of `read_settings`."""
+    settings = read_settings(run_of(run))
+    if "recipe" not in settings:
+        raise UsageError(f"{run}: is a run of `s3prl-stream train`; give one of `s3prl-stream pretrain`")
     return settings
 
 

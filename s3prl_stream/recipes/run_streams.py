@@ -10,7 +10,7 @@ from typing import Any
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import read_settings, recipe_of
+from s3prl_stream.recipes.run_folder import read_pretraining, recipe_of
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.shards.shardset import ShardSet, open_shards
 from s3prl_stream.shards.where import compile_where
@@ -67,9 +67,7 @@ def loader_of_run(run: str | Path, sets: Sequence[str | Path] = ()) -> Loader:
         UsageError: no run there, a recipe that is not one of the package's, or its sets are not known by a name.
         StateError: these are other sets.
     """
-    settings = read_settings(Path(run))
-    if "recipe" not in settings:
-        raise UsageError(f"{run}: is a run of `s3prl-stream train`; the batches of `pretrain` alone are told again")
+    settings = read_pretraining(run)
     places = list(sets) or settings.get("sets") or [None]
     if any(place is None for place in places):
         raise UsageError(f"{run}: does not tell where its sets are; name them after it")

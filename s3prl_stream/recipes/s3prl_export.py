@@ -20,7 +20,7 @@ from s3prl_stream.pipes.features import NUM_FREQUENCIES
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import FBANK, LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import load_objective, read_settings, recipe_of, run_of
+from s3prl_stream.recipes.run_folder import load_objective, read_pretraining, recipe_of
 
 SEQUENCE_LENGTH = 1500
 """What S3PRL's configurations say of the longest input (frames); its upstreams cut longer ones."""
@@ -59,7 +59,7 @@ def export_s3prl(run: str | Path, path: str | Path) -> None:
     Raises:
         UsageError: no run there, or a network or features that S3PRL does not have.
     """
-    save_s3prl(recipe_of(read_settings(run_of(run))), load_objective(run), path)
+    save_s3prl(recipe_of(read_pretraining(run)), load_objective(run), path)
 
 
 def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from s3prl_stream.errors import UsageError
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import fresh_objective, load_objective, read_settings, recipe_of, run_of
+from s3prl_stream.recipes.run_folder import fresh_objective, load_objective, read_pretraining, recipe_of
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
 from s3prl_stream.upstreams.waves import WaveUpstream
 
@@ -19,11 +18,7 @@ def run_upstream(path: Path, *, trained: bool, seed: int, encoder: nn.Module | N
     Raises:
         UsageError: no run there, or no checkpoint in it.
     """
-    settings = read_settings(run_of(path))
-    if "recipe" not in settings:
-        raise UsageError(
-            f"{path}: is a run of `s3prl-stream train`, and no upstream; give one of `s3prl-stream pretrain`"
-        )
+    settings = read_pretraining(path)
     if trained:
         objective = load_objective(path, encoder=encoder)
     else:

@@ -139,6 +139,8 @@ def test_frames_that_the_teacher_does_not_have_do_not_count() -> None:
     ("changed", "said"),
     [
         ({"target_layers": (1, 9)}, "3 layers"),
+        ({"target_layers": (-1,)}, "target_layers are \\(-1,\\)"),
+        ({"target_layers": ()}, "give one or more"),
         ({"target_size": 8}, "have 24"),
         ({"num_layers": 4}, "missing"),
         ({"ffn_size": 16}, "layers.0.ffn_in"),
@@ -147,6 +149,17 @@ def test_frames_that_the_teacher_does_not_have_do_not_count() -> None:
 def test_sizes_that_do_not_fit_the_teacher(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ss.UsageError, match=said):
         student_of(own_teacher(), **changed)
+
+
+def test_what_is_no_teacher_or_student_is_told() -> None:
+    with pytest.raises(ss.UsageError, match="'logmel80' is no teacher; give an upstream"):
+        student_of("logmel80")
+
+    class Features(nn.Module):
+        hidden_size = 24
+
+    with pytest.raises(ss.UsageError, match="encoder Features needs an integer attribute `stride`"):
+        build_objective("distilhubert", encoder=Features())
 
 
 def test_without_a_teacher_it_can_be_loaded_only() -> None:
