@@ -91,7 +91,7 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
             description = writer.finish() if writer.rows else None
             table = index_table(writer.rows, {**QUALITY_COLUMNS, **task.columns})
         if store.size(name) is None:  # else another has finished it meanwhile
-            write_finished(store, task.number, table, FinishedShard(description, left_out, reencoded))
+            write_finished(store, task.number, table, FinishedShard(description, left_out, reencoded), scratch)
             if description is not None:
                 publish(writer.path, store, name)
     return len(clips)

@@ -28,6 +28,7 @@ PARTIAL = ".partial"
 """Every file is written under a name with this at its end, and renamed when it is complete."""
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
+_TRIES = 100
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -274,10 +275,14 @@ class LocalStore:
 
     def write(self, name: str, content: bytes) -> None:
         """See `Store.write`: under another name, flushed to the disk, renamed."""
-        with self._being_written(name) as partial, partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+
+        def write() -> None:
+            with self._being_written(name) as partial, partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+
+        again_if_it_vanishes(write, (self.folder / name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """See `Store.create`: a hard link cannot replace a file."""
@@ -367,6 +372,22 @@ class LocalStore:
             f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
             "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
         )
+
+
+def again_if_it_vanishes(write: Callable[[], None], folder: Path) -> None:
+    """Write something into a folder that is made for it, and that another pack may remove as long as it is empty.
+
+    Raises:
+        OSError: time after time.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write()
+            break
+        except (FileNotFoundError, FileExistsError):  # the latter from mkdir, where it vanishes in between
+            if not tries_left:
+                raise
 
 
 @contextlib.contextmanager

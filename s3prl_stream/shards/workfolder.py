@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -26,7 +27,7 @@ from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT,
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
-from s3prl_stream.shards.store import LocalStore, Store
+from s3prl_stream.shards.store import LocalStore, Store, again_if_it_vanishes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,16 +64,32 @@ def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     """Install a plan that was made in `folder`."""
     for name in (CLIPS, LEFT_OUT_BEFORE):
         publish(folder / name, store, f"{WORK_FOLDER}/{name}")
-    store.write(f"{WORK_FOLDER}/{PLAN}", plan.to_json())
+    _publish_bytes(plan.to_json(), folder / PLAN, store, f"{WORK_FOLDER}/{PLAN}")
 
 
 def publish(path: Path, store: Store, name: str) -> None:
-    """A scratch file becomes a file of the set: renamed on a disk, uploaded to a store."""
+    """A scratch file becomes a file of the set: renamed on a disk, uploaded to a store.
+
+    What several packs may write at once goes this way: the half-written file that `Store.write` renames is one for all.
+    """
     if isinstance(store, LocalStore):
-        path.replace(store.folder / name)
+        target = store.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
     else:
         store.upload(path, name)
         path.unlink()
+
+
+def _publish_bytes(content: bytes, path: Path, store: Store, name: str) -> None:
+    if isinstance(store, LocalStore):
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(path, store, name)
+    else:
+        store.write(name, content)
 
 
 def local_clips(store: Store, scratch: Path) -> str:
@@ -110,7 +127,7 @@ def rows_file(number: int, *, nothing: bool = False) -> str:
     return f"{_SHARDS}/{number:06d}{'.nothing' if nothing else ''}.parquet"
 
 
-def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedShard) -> None:
+def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedShard, scratch: Path) -> None:
     """Note what is known of a shard, before its tar is put in its place."""
     import pyarrow
     import pyarrow.parquet
@@ -118,7 +135,8 @@ def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedSh
     sink = pyarrow.BufferOutputStream()
     about = {_ABOUT: json.dumps(shard._asdict()).encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
-    store.write(rows_file(number, nothing=shard.description is None), sink.getvalue().to_pybytes())
+    name = rows_file(number, nothing=shard.description is None)
+    _publish_bytes(sink.getvalue().to_pybytes(), scratch / "rows", store, name)
 
 
 def read_finished(store: Store, number: int) -> tuple[pa.Table, FinishedShard]:
@@ -167,10 +185,9 @@ def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
     is_local = inside and isinstance(store, LocalStore)
     base = store.folder / WORK_FOLDER if is_local and isinstance(store, LocalStore) else Path(tempfile.gettempdir())
     prefix = _SCRATCH if is_local else _TEMPORARY
-    base.mkdir(parents=True, exist_ok=True)
     _remove_scratch_of_the_dead(base, prefix)
     folder = base / f"{prefix}{owner}"
-    folder.mkdir(mode=0o700)
+    again_if_it_vanishes(lambda: folder.mkdir(mode=0o700), base)
     try:
         yield folder
     finally:
@@ -195,12 +212,16 @@ def remove_work(store: Store) -> None:
 
 
 def remove_empty_folders(store: Store) -> None:
-    """Of the work folder, on a disk; the folder of the set too, if nothing is in it."""
+    """Of the work folder, on a disk, and the folder of the set if nothing is in it; none while a pack is alive."""
     if isinstance(store, LocalStore):
         work = store.folder / WORK_FOLDER
-        for folder in (work / "shards", work / "claims", work / "alive", work, store.folder):
-            with contextlib.suppress(OSError):
+        for folder in (work / "alive", work / "shards", work / "claims", work, store.folder):
+            try:
                 folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return
 
 
 def remove_unfinished(store: Store, plan: PackPlan | None) -> None:

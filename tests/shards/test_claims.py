@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,9 @@ from apart import child, in_child  # noqa: F401  # the fixture
 
 from s3prl_stream.shards import claims as claiming
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PackPlan
+from s3prl_stream.shards.store import LocalStore, open_store
+from s3prl_stream.shards.workfolder import read_plan, remove_empty_folders, scratch_folder, write_plan
 
 
 def others_machine(name: str = "elsewhere") -> str:
@@ -98,3 +103,51 @@ def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
         thread.join()
     assert sorted(got) == list(range(40))
     assert len(os.listdir(tmp_path / "claims")) == 40  # and no half-written file is left
+
+
+def at_once(*work: Callable[[], None]) -> None:
+    """Begin all at the same moment; what one raises is raised."""
+    barrier = threading.Barrier(len(work))
+
+    def begin(one: Callable[[], None]) -> None:
+        barrier.wait()
+        one()
+
+    with ThreadPoolExecutor(len(work)) as threads:
+        for future in [threads.submit(begin, one) for one in work]:
+            future.result()
+
+
+def test_packs_that_begin_at_the_same_moment_do_not_rename_each_others_half_written_plans(tmp_path: Path) -> None:
+    plan = PackPlan("set", {}, "", {}, "", 1, [], {}, [1])
+
+    def write(owner: str) -> None:
+        store = LocalStore(tmp_path / "set")
+        for _ in range(20):
+            with scratch_folder(store, owner, inside=True) as scratch:
+                for name in (CLIPS, LEFT_OUT_BEFORE):
+                    (scratch / name).touch()
+                write_plan(store, plan, scratch)
+                assert read_plan(LocalStore(tmp_path / "set")) == plan
+
+    at_once(*(functools.partial(write, f"host.boot.pids.1.{number}") for number in range(3)))
+
+
+def test_a_pack_that_ends_does_not_take_the_folders_of_one_that_begins(tmp_path: Path) -> None:
+    begun = [False]
+
+    def begin() -> None:
+        try:
+            for number in range(100):
+                with scratch_folder(LocalStore(tmp_path / "set"), f"host.boot.pids.1.{number}", inside=True):
+                    pass
+                with Claims(tmp_path / "set", f"owner{number}") as claims:
+                    assert claims.take("000000")
+        finally:
+            begun[0] = True
+
+    def end() -> None:
+        while not begun[0]:
+            remove_empty_folders(LocalStore(tmp_path / "set"))
+
+    at_once(begin, end)
