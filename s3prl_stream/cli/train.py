@@ -6,6 +6,7 @@ import argparse
 import ast
 import difflib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -148,6 +149,8 @@ def run(args: argparse.Namespace) -> int:
     settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "seed")}
     settings |= {**noise_settings(args), **training_settings(args)}
     result = train(args.task, sets_from(args.data, args), out=args.out, **settings)
+    if int(os.environ.get("RANK", "0")):
+        return 0
     weights = read_layer_weights(Path(args.out))
     if args.json:
         print(json.dumps({"run": args.out, **asdict(result), "layer_weights": weights}, allow_nan=False))

@@ -50,13 +50,17 @@ def test_the_report_draws_the_weights_of_layers(trained: Path, capsys: pytest.Ca
 
 
 def test_the_same_command_says_that_it_is_done(
-    trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
     words += ["--where", USED, "--valid-where", "speaker == 'hugh'", "--steps", "30", "--lr", "1e-2", "--normalize"]
     words += ["--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(trained)]
     assert main(words) == 0
     assert "30 steps are done already" in capsys.readouterr().out
+    with monkeypatch.context() as patch:  # the second of torchrun's processes: one summary, whole and once
+        patch.setenv("RANK", "1")
+        assert main([*words, "--json"]) == 0
+    assert capsys.readouterr().out == ""
     assert main([*words, "--subset", "50%"]) == 2
     assert "subset was None, is '50%'" in capsys.readouterr().err
 
