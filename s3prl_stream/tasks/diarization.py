@@ -21,6 +21,8 @@ from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from, turns_of
 from s3prl_stream.tasks.task import Answer, Best, Task, known
 
+_OF_FILES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
+
 
 class Diarization(Task):
     """Binary cross-entropy under the best permutation of the speakers; diarization error rate of turns.
@@ -95,8 +97,10 @@ class Diarization(Task):
         return {"diarization_error_rate": error.rate, **parts}
 
     def show(self, answer: Any, key: str) -> str:
-        """Lines of RTTM; the recording is called by the key without folders and suffix."""
-        return rttm(answer, PurePath(key).stem)
+        """Lines of RTTM; the recording is called by its key, or as a file without folders and suffix."""
+        path = PurePath(key)
+        name = path.stem if path.suffix.lower() in _OF_FILES else key
+        return rttm(answer, "_".join(name.split()))
 
     def _active(self, turns: Sequence[Turn], num_frames: int, key: str) -> Any:
         speakers = list(dict.fromkeys(turn.speaker for turn in sorted(turns)))

@@ -142,11 +142,15 @@ def per_utterance(mean: Tensor, len_B: Tensor) -> Loss:
 
 
 def known(answers: Sequence[Answer]) -> tuple[list[Any], list[Any]]:
-    """Answers and references; UsageError if one of the references is not known."""
+    """Answers and references; UsageError if there are none, or one of the references is not known."""
+    if not answers:
+        raise UsageError("score: nothing was answered: none of the utterances that are selected could be read")
     unknown = [one for one in answers if one.reference is None]
-    if unknown or not answers:
-        what = f"{unknown[0].key} and {len(unknown) - 1} others have" if unknown else "no utterance has"
-        raise UsageError(f"score: {what} no reference to compare with; leave them out with --where")
+    if unknown:
+        raise UsageError(
+            f"score: {unknown[0].key} and {len(unknown) - 1} others have no reference to compare with; leave them out "
+            "with --where"
+        )
     return [one.answer for one in answers], [one.reference for one in answers]
 
 

@@ -194,6 +194,8 @@ def test_diarization_is_blind_to_names_and_order() -> None:
     answers = answered(task, logits, lengths, batch)
     assert task.score(answers)["diarization_error_rate"] == pytest.approx(0.0, abs=1e-9)
     assert task.show(answers[1].answer, "a/b.wav").startswith("SPEAKER b 1 0.200 0.400")
+    assert task.show(answers[1].answer, "a b/c d.1.FLAC").startswith("SPEAKER c_d.1 1 ")
+    assert task.show(answers[1].answer, "a/talk.v1").startswith("SPEAKER a/talk.v1 1 ")  # a key of a set is no file
     wrong = task.score(answered(task, -logits, lengths, batch))
     assert wrong["diarization_error_rate"] > 0.5
     with pytest.raises(UsageError, match="3 speakers, and the model is for 2"):
@@ -270,6 +272,8 @@ def test_mistakes_are_named() -> None:
         task.loss(torch.zeros(2, 2), torch.ones(2), batch_of(word=["a", "c"]))
     with pytest.raises(UsageError, match="clip0: word is None"):
         task.loss(torch.zeros(1, 2), torch.ones(1), batch_of(word=[None]))
+    with pytest.raises(UsageError, match="score: nothing was answered"):
+        task.score([])
     with pytest.raises(UsageError, match="clip0 and 0 others have no reference"):
         task.score([Answer("s", "clip0", "a", None)])
     assert task.references(batch_of(word=torch.tensor([3, 4]))) == ["3", "4"]
