@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when scored; 1 if some clips could not be read."""
+    """0 when scored; 1 if some clips could not be used."""
     from s3prl_stream.downstream.evaluate import evaluate
     from s3prl_stream.shards.shardset import open_shards
     from s3prl_stream.tasks.verification import read_trials
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(result), allow_nan=False))
     else:
         print(f"{args.trained}: {result.task}, {result.checkpoint}, {result.utterances} utterances", end="")
-        print(f", {result.damaged} could not be read" if result.damaged else "")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in result.reasons.items())
+        print(f", {result.damaged} could not be used ({reasons})" if result.damaged else "")
         for name, value in result.figures.items():
             print(f"  {name:24} {value:.4f}")
         print("layer weights " + " ".join(f"{weight:.3f}" for weight in result.layer_weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import re
@@ -49,7 +50,9 @@ class Evaluation:
     """The figure by which a model is chosen."""
     utterances: int
     damaged: int
-    """Utterances that could not be read."""
+    """Utterances that could not be used."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why not -> how many of them."""
     layer_weights: Sequence[float] = field(default_factory=tuple)
     """Of the upstream's hidden states."""
 
@@ -104,7 +107,8 @@ def evaluate(
             model.use_cache(kept, {one.name: cached_as(contents_of(one), added) for one in judged.members})
         answers = answers_to(model, loader, pick_device(device))
     if not answers:
-        raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be read")
+        said = "".join(f"; the first: {one['message']} ({one['reason']})" for one in loader.damaged[:1])
+        raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be used{said}")
     return Evaluation(
         task=str(read_settings(run)["task"]),
         checkpoint=_checkpoint(Path(run)).name,
@@ -112,6 +116,7 @@ def evaluate(
         best=model.task.best.name,
         utterances=len(answers),
         damaged=len(loader.damaged),
+        reasons=dict(collections.Counter(one["reason"] for one in loader.damaged)),
         layer_weights=tuple(model.featurizer.weights()),
     )
 

@@ -409,7 +409,7 @@ def test_words_that_the_lexicon_lacks_cost_their_utterances(tmp_path: Path) -> N
     settings: dict[str, Any] = {**QUIET, **RNN, "steps": 2}
     assert ss.train("pr", texts(), lexicon=lexicon, out=tmp_path / "run", **settings).left_out == 1
     found = ss.evaluate(tmp_path / "run", texts(), device="cpu")
-    assert (found.utterances, found.damaged) == (3, 1)
+    assert (found.utterances, found.damaged, found.reasons) == (3, 1, {"unknown_word": 1})
 
 
 def test_words_with_their_slots_marked() -> None:
