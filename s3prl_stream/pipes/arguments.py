@@ -10,11 +10,11 @@ from typing import Any
 from s3prl_stream.errors import UsageError
 
 
-def probability(stage: str, prob: float) -> float:
+def probability(stage: str, value: float, name: str = "prob") -> float:
     """A share, 0 to 1."""
-    if not isinstance(prob, Real) or not 0.0 <= prob <= 1.0:
-        raise UsageError(f"{stage}: prob={prob!r} is not between 0 and 1.")
-    return float(prob)
+    if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
+        raise UsageError(f"{stage}: {name}={value!r} is not between 0 and 1.")
+    return float(value)
 
 
 def number_range(

@@ -58,7 +58,7 @@ class MixUtterances(Stage):
         prob: float = 0.2,
     ) -> None:
         self.ratio_db = number_range("mix_utterances", "ratio_db", ratio_db)
-        self.max_share = probability("mix_utterances", max_share)
+        self.max_share = probability("mix_utterances", max_share, "max_share")
         self.prob = probability("mix_utterances", prob)
         super().__init__(source)
 

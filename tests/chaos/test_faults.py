@@ -78,9 +78,17 @@ def test_a_wrong_spec_says_what_is_wrong(spec: str, words: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("build", [lambda: Unavailable(200), lambda: Short(0), lambda: Slow(0), lambda: Cut(-1)])
-def test_faults_that_make_no_sense(build: type[Fault]) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: Unavailable(200), "fault 200: an error status is"),
+        (lambda: Short(0), "short: missing_bytes is 1 or more"),
+        (lambda: Slow(0), "slow: bytes_per_second is 1 or more"),
+        (lambda: Cut(-1), "cut: after_bytes is 0 or more"),
+    ],
+)
+def test_faults_that_make_no_sense(build: type[Fault], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
         build()
 
 

@@ -169,8 +169,14 @@ def test_a_folder_with_other_files_is_refused_and_mistakes_leave_nothing(sample_
     (tmp_path / "mine" / "thesis.txt").write_text("keep me")
     with pytest.raises(ss.UsageError, match="holds files but no run"):
         ss.pretrain("tera", sample_set, steps=1, out=tmp_path / "mine", **SIZES)
-    for wrong in ({"steps": 0}, {"where": "len(text) > 3"}, {"device": "abacus"}, {"hidden_size": 7}):
-        with pytest.raises(ss.UsageError):
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"steps": 0}, "num_steps is 0"),
+        ({"where": "len(text) > 3"}, "where: a function call"),
+        ({"device": "abacus"}, "device 'abacus'"),
+        ({"hidden_size": 7}, "hidden_size 7 is not a multiple"),
+    ]
+    for wrong, said in mistakes:
+        with pytest.raises(ss.UsageError, match=said):
             ss.pretrain("tera", sample_set, out=tmp_path / "new", **{"steps": 1, **SIZES, **wrong})
     assert not (tmp_path / "new").exists()
 

@@ -123,7 +123,8 @@ def test_a_balanced_subset_takes_as_much_of_each(shards: ShardSet) -> None:
 
 @pytest.mark.parametrize("wrong", ["10", "ten hours", "-1h", "120%", "10h by", "1h by nothing", ""])
 def test_amounts_that_are_none(shards: ShardSet, wrong: str) -> None:
-    with pytest.raises(UsageError):
+    said = "no column 'nothing'" if "nothing" in wrong else f"subset: '{wrong}' is (no amount|more than everything)"
+    with pytest.raises(UsageError, match=said):
         compile_selection(shards, subset=wrong)
 
 
