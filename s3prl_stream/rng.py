@@ -24,6 +24,11 @@ def is_identity(value: object) -> bool:
     )
 
 
+def in_epoch(given: str, *, seed: int, epoch: int) -> str:
+    """The identity of a sample of another chain, in an epoch of this one."""
+    return given if given.split("/", 2)[:2] == [str(seed), str(epoch)] else f"{given}@{seed}/{epoch}"
+
+
 def sample_rng(sample_identity: str, stage: str) -> np.random.Generator:
     """A Philox generator for one sample in one stage.
 

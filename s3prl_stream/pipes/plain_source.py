@@ -13,7 +13,7 @@ from s3prl_stream.pipes.kinds import as_tensor, kind_of
 from s3prl_stream.pipes.outline import Outline, outline_of
 from s3prl_stream.pipes.run_stages import through
 from s3prl_stream.pipes.stage import Root, Samples, Source, Stage
-from s3prl_stream.rng import identity, is_identity
+from s3prl_stream.rng import identity, in_epoch, is_identity
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
 
@@ -126,18 +126,24 @@ class PlainSource(Root):
 def tagged(sample: Mapping[str, Any], key: str, *, seed: int, epoch: int) -> Sample:
     """A sample with who it is, so that stages can draw for it, and with arrays as tensors.
 
+    One that comes out of another chain stays who it is, and is drawn for anew in each epoch of this one.
+
     Raises:
         UsageError: it has an "identity" that is none of a chain's.
     """
     given = sample.get("identity")
-    if given is not None and not is_identity(given):
+    name = identity(seed=seed, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
+    if given is not None and is_identity(given):
+        name = in_epoch(given, seed=seed, epoch=epoch)
+    elif given is not None:
         raise UsageError(
             f"sample {key!r} has 'identity': {given!r:.80}. From the value of that name a chain's random draws follow: "
             "call yours otherwise."
         )
-    name = identity(seed=seed, set_name="", epoch=epoch, key=key, first_frame=0, draw=0)
     tensors = {key: as_tensor(value) for key, value in sample.items()}
-    return {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+    found = {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
+    found["identity"] = name
+    return found
 
 
 def _end_of(root: PlainSource, stages: Sequence[Stage]) -> Source:

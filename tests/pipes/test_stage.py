@@ -371,6 +371,25 @@ def test_an_identity_of_the_data_is_not_taken_for_the_chains() -> None:
     assert [one["draw"] for one in Draw()([sample])] == [sample["draw"]]  # that of another chain is
 
 
+def test_samples_of_another_chain_draw_anew_in_each_epoch() -> None:
+    """What was decoded once and is kept in a list must not get the same noise for ever."""
+    kept = list(Mark()([{"key": "a"}, {"key": "b"}]))
+    chain, alone = Draw()(kept), Draw()([{"key": "a"}, {"key": "b"}])
+    epochs = [draws(chain) for _ in range(4)]
+    assert len({number for epoch in epochs for number in epoch}) == 8
+    assert epochs[0] == draws(alone)
+    (of_third,) = [list(alone) for _ in range(3)][2:]
+    again = Draw()([{**sample, "draw": 0.0} for sample in of_third])
+    assert len({tuple(draws(again)) for _ in range(5)}) == 5
+
+    function = SampleFunction(Draw())
+    functions = [function(kept[0])["draw"]]
+    for function.epoch in (1, 2):
+        functions.append(function(kept[0])["draw"])
+    functions.append(SampleFunction(Draw(), seed=1)(kept[0])["draw"])
+    assert len(set(functions)) == 4
+
+
 def test_a_function_learns_nothing_and_makes_one_of_one() -> None:
     from s3prl_stream.pipes import EncodeCategory, EncodeText
 
