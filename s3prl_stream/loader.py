@@ -321,7 +321,7 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
 
-        A mix may go on with other weights: they hold from the block after the one that the state stands in.
+        A mix may go on with other weights: they hold from the next block on of which nothing has been handed over.
 
         Raises:
             StateError: the state belongs to other data, settings, stages or another plan version.
@@ -330,7 +330,8 @@ class Loader:
         cursor = read_cursor(state, identity)
         self.receipt = Receipt(cursor.next_batch, fingerprint(identity), cursor.topology, self._topology)
         if isinstance(self._planner, MixPlanner):
-            self._planner.change_weights(cursor.changes, cursor.anchor)
+            # a block may have begun behind the anchor's: a round of several ranks reaches into the next one
+            self._planner.change_weights(cursor.changes, max(cursor.anchor.batch + 1, cursor.next_batch))
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = sorted({self._planner.start, cursor.anchor})
         self._left_out = cursor.left_out

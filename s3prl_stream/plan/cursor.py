@@ -18,9 +18,8 @@ KIND = "s3prl_stream cursor"
 
 
 MOST_CHANGES = 8
-"""Changes of a mix's weights that a cursor remembers, the newest ..."""
-MOST_CHARACTERS_OF_CHANGES = 1000
-"""... as far as they take no more of its JSON: of 23 sets two. Only the last is needed to go on."""
+"""Changes of a mix's weights that a cursor remembers, the newest, as far as they are small: of 23 sets two."""
+_MOST_CHARACTERS = 1000
 
 
 class Cursor(NamedTuple):
@@ -56,12 +55,8 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     }
     if (order := _order_that_counts(identity)) is not None:
         state["order_of_sets"] = order
-    known = [change for change in cursor.changes if change.first_batch <= cursor.anchor.batch]
-    mix = [[change.first_batch, list(change.weights)] for change in known[-MOST_CHANGES:]]
-    while len(mix) > 1 and len(json.dumps(mix)) > MOST_CHARACTERS_OF_CHANGES:
-        del mix[0]
-    if mix:
-        state["mix"] = mix
+    if cursor.changes:
+        state["mix"] = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor)]
     if cursor.left_out != LeftOut():
         state["left_out"] = cursor.left_out.as_state()
     if cursor.topology is not None:
@@ -90,6 +85,8 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
+        if not differences and identity["mixed"] and not changes:
+            raise KeyError("mix")
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
         cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out, topology)
@@ -103,6 +100,19 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change when the batches do."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _to_remember(cursor: Cursor) -> Sequence[Change]:
+    """The weights from the anchor on by which blocks may have been planned, and as many older ones as fit.
+
+    What holds for no block yet of which anything was handed over is given anew by whoever goes on.
+    """
+    begun = max(cursor.anchor.batch, cursor.next_batch - 1)
+    known = [change for change in cursor.changes if change.first_batch <= begun]
+    first = max((place for place, one in enumerate(known) if one.first_batch <= cursor.anchor.batch), default=0)
+    while first and len(known) - first < MOST_CHANGES and len(json.dumps(known[first - 1 :])) < _MOST_CHARACTERS:
+        first -= 1
+    return known[first:]
 
 
 def _order_that_counts(identity: Mapping[str, Any]) -> list[int] | None:

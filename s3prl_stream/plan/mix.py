@@ -89,16 +89,16 @@ class MixPlanner(Planner):
                 return change.weights
         raise UsageError(f"the weights of the mix before batch {self.changes[0].first_batch} are not known any more")
 
-    def change_weights(self, history: Sequence[Change], anchor: Position) -> None:
-        """Follow a run's history of weights; where this set's own weights differ from its last, they follow `anchor`.
+    def change_weights(self, history: Sequence[Change], since: int) -> None:
+        """Follow a run's history of weights; where this set's own weights differ from its last, they hold `since`.
 
-        The block that begins at `anchor` may have been consumed in part, so it keeps its weights.
+        Args:
+            history: all weights by which a block may have been planned of which batches were handed over.
+            since: a global batch; blocks that begin before it keep their weights.
         """
         self.changes = [*history]
         if self.changes[-1].weights != self.shards.weights and self.shards.weights is not None:
-            self.changes = [change for change in self.changes if change.first_batch <= anchor.batch]
-            if self.changes[-1].weights != self.shards.weights:
-                self.changes.append(Change(anchor.batch + 1, self.shards.weights))
+            self.changes.append(Change(since, self.shards.weights))
 
     def step(self, position: Position) -> Step | None:
         """The block at a position.

@@ -174,6 +174,37 @@ def test_new_weights_hold_from_the_block_after_the_state(tmp_path: Path) -> None
     assert all(max(counts.values()) == 1 for counts in epochs.values())
 
 
+def test_new_weights_leave_every_begun_block_alone() -> None:
+    """A round of several ranks may reach into the next block; its clips are not planned a second time."""
+    seconds, settings = [[2.0] * 30, [2.0] * 30], {"block_samples": 12, "max_batch_seconds": 6.0}
+
+    def loaders(weights: list[float], world: int, state: Any = None) -> list[Loader]:
+        stream = ShardStream(mixed(seconds, weights, samples_per_shard=5), **settings).load_audio(sample_rate=RATE)
+        found = [Loader(stream, rank=rank, world_size=world) for rank in range(world)]
+        for loader in found:
+            if state is not None:
+                loader.load_state_dict(json.loads(json.dumps(state)))
+        return found
+
+    ranks = loaders([0.8, 0.2], 3)
+    got: list[Any] = []
+    for together in itertools.islice(zip(*ranks, strict=True), 9):
+        got += together
+        first = ranks[0].state_dict()
+        (second,) = loaders([0.2, 0.8], 1, first)
+        more = list(itertools.islice(second, 4))
+        (third,) = loaders([0.6, 0.4], 1, second.state_dict())
+        more += itertools.islice(third, 1)
+        (third,) = loaders([0.6, 0.4], 1, third.state_dict())
+        more += itertools.islice(third, 45)
+        assert [batch["batch_index"] for batch in got + more] == list(range(len(got) + 50))
+        found = by_set_and_epoch_of_batches(got + more)
+        for (name, epoch), counts in found.items():
+            assert max(counts.values()) == 1, "a clip came twice in an epoch"
+            assert (name, epoch + 2) not in found or len(counts) == 30, "an epoch passed without a clip"
+        assert ("a", 2) in found
+
+
 def by_set_and_epoch_of_batches(batches: list[Any]) -> dict[tuple[str, int], Counter[str]]:
     found: dict[tuple[str, int], Counter[str]] = {}
     for batch in batches:
@@ -206,6 +237,19 @@ def test_cursor_of_23_sets_is_small_however_often_the_weights_changed() -> None:
         assert len(json.dumps(state)) < 4096
     assert state["mix"][-1][1] == list(shards.weights or ())
     assert len(state["mix"]) > 1, "the newest that fit"
+
+
+def test_weights_that_change_at_every_batch_of_a_block() -> None:
+    state: dict[str, Any] = {}
+    for number in range(12):
+        shards = mixed([[1.0] * 40, [1.0] * 40], [1, 1 + number])
+        loader = Loader(ShardStream(shards, max_batch_seconds=3.0).load_audio(sample_rate=RATE))
+        if state:
+            loader.load_state_dict(state)
+        assert next(iter(loader))["batch_index"] == number
+        state = loader.state_dict()
+    with pytest.raises(StateError, match=r"damaged.*mix"):
+        loader.load_state_dict({name: value for name, value in state.items() if name != "mix"})
 
 
 def test_temperature() -> None:
