@@ -84,7 +84,7 @@ def _facts(
     facts = {
         "steps": f"{losses[-1]['step']}",
         "audio seen": f"{losses[-1]['hours_seen']:.2f} h",
-        "loss": f"{sum(newest) / max(len(newest), 1):.4f} (mean of the last {len(newest)} steps)",
+        "loss": f"{sum(newest) / len(newest):.4f} (mean of the last {len(newest)} steps)" if newest else "not finite",
         "speed": f"{heard / took:.3f} audio hours a second" if took else "not known",
         "waiting for data": f"{waited / took:.1%} of the time" if took else "not known",
         "updates left out": f"{len(left_out)}",

@@ -106,7 +106,7 @@ def _find(name: str, fields: Mapping[str, list[str]]) -> tuple[str, str]:
 def fitted(name: str, value: Any, wanted: Any) -> Any:
     """The value as the type that a setting has; a UsageError, which begins with `name`, if it does not fit."""
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    if isinstance(value, Text) and value.lower() in _NOTHING and type(None) in options:
+    if isinstance(value, str) and value.lower() in _NOTHING and type(None) in options:  # TOML has no word for it
         return None
     if isinstance(value, Text) and not any(one is str or typing.get_origin(one) is typing.Literal for one in options):
         value = _parsed(value)

@@ -50,9 +50,10 @@ def test_a_page_with_all_pictures(
 def test_a_run_of_train_has_no_reconstructions(sample_set: Path, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"task": "ks"}')
     (tmp_path / "losses.jsonl").write_text(
-        '{"step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "applied": true, "seconds": 1.0, "hours_seen": 0.1}\n'
+        '{"step": 1, "loss": null, "lr": 0.1, "grad_norm": 1.0, "applied": true, "seconds": 1.0, "hours_seen": 0.1}\n'
     )
-    assert report(tmp_path, data=sample_set).facts["reconstructions"] == "none: this is no run of pretrain"
+    facts = report(tmp_path, data=sample_set).facts
+    assert (facts["reconstructions"], facts["loss"]) == ("none: this is no run of pretrain", "not finite")
     with pytest.raises(UsageError, match="is a run of `s3prl-stream train`"):
         export_s3prl(tmp_path, tmp_path / "x.ckpt")
     (tmp_path / "run.json").write_text("{")

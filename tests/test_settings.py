@@ -82,6 +82,7 @@ def test_a_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('where = "a > 1"\n[model]\nnum_layers = 6\nlayers = [1]\n[train]\nlr = 2e-4\n')
     found = resolve(read_settings_file(file), SECTIONS)
+    assert resolve({"train.crop": "none", "train.where": "None"}, SECTIONS) == {"train.crop": None, "train.where": None}
     assert found == {"train.where": "a > 1", "model.num_layers": 6, "model.layers": (1,), "train.lr": 2e-4}
     file.write_text("[training]\nlr = 1\n")
     with pytest.raises(UsageError, match=r"no setting .training\.lr.; did you mean train\.lr"):

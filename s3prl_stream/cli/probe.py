@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         description="Fit a linear probe on hidden states averaged over time: pretrained, untrained, and log-mel.",
     )
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
-    parser.add_argument("--upstream", metavar="RUN", required=True, help="folder of a pretraining run")
+    parser.add_argument("--upstream", metavar="RUN", required=True, help="a run, a checkpoint, a baseline ...")
     parser.add_argument("--label", metavar="COLUMN", required=True, help="index column to predict")
     split = parser.add_mutually_exclusive_group()
     split.add_argument(

@@ -109,11 +109,10 @@ class FeatureUpstream(Upstream):
             pieces, first = [], 0
             for piece_BFD in feat_BFD.chunk(-(-feat_BFD.shape[1] // self.max_frames), dim=1):
                 valid_B = (feat_len_B - first).clamp(min=0, max=piece_BFD.shape[1])
-                pieces.append(self.encoder(piece_BFD, valid_B))
+                pieces.append(states_of(self.encoder, self.encoder(piece_BFD, valid_B)))
                 first += piece_BFD.shape[1]
             return [torch.cat(layer, dim=1) for layer in zip(*pieces, strict=True)]
-        hidden_states: list[Tensor] | Tensor = self.encoder(feat_BFD, feat_len_B)
-        return [hidden_states] if isinstance(hidden_states, Tensor) else hidden_states
+        return states_of(self.encoder, self.encoder(feat_BFD, feat_len_B))
 
     def num_frames(self, lengths: Lengths) -> Tensor:
         """See `Upstream.num_frames`. With `legacy` the lengths are those of a whole batch."""
@@ -125,6 +124,18 @@ def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:
     if lengths is None:
         return [len(wav) for wav in wavs]
     return lengths.tolist() if isinstance(lengths, Tensor) else [int(length) for length in lengths]
+
+
+def states_of(encoder: nn.Module, given: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """The hidden states that an encoder gave; UsageError if they are not as many as its `num_layers` says."""
+    states = [given] if isinstance(given, Tensor) else list(given)
+    num_layers = whole_number(encoder, "num_layers")
+    if len(states) != num_layers + 1:
+        raise UsageError(
+            f"encoder {type(encoder).__name__} gave {len(states)} hidden states, its num_layers is {num_layers}; it "
+            "must be one less than they are"
+        )
+    return states
 
 
 def whole_number(encoder: nn.Module, name: str) -> int:

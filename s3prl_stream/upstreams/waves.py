@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models.wave import WaveEncoder
-from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, sizes_of, whole_number
+from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, sizes_of, states_of, whole_number
 
 
 class WaveUpstream(Upstream):
     """An encoder of waveforms.
 
     Args:
-        encoder: (wav [B, T], wav_len [B]) -> list of hidden states [B, F, H], with `stride` and `num_frames`.
+        encoder: (wav [B, T], wav_len [B]) -> list of hidden states [B, F, H], or one, with `stride` and `num_frames`.
         head: (last hidden state [B, F, H]) -> [B, N, F, H], N further hidden states: DistilHuBERT's predictions of its
             teacher's layers; None: there are none.
         num_predictions: N.
@@ -33,7 +33,7 @@ class WaveUpstream(Upstream):
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
         """See `Upstream.forward`."""
         wav_BT, len_B = padded(wavs, lengths, next(self.parameters()).device)
-        hidden_states: list[Tensor] = self.encoder(wav_BT, len_B)
+        hidden_states = states_of(self.encoder, self.encoder(wav_BT, len_B))
         if self.head is not None:
             hidden_states = [*hidden_states, *self.head(hidden_states[-1]).unbind(1)]
         return hidden_states

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import s3prl_stream as ss
+from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.trainer.checkpoint import list_checkpoints
-from s3prl_stream.upstreams import BASELINES, Upstream
+from s3prl_stream.upstreams import BASELINES, FeatureUpstream, Upstream
 
 TINY: dict[str, Any] = {
     "hidden_size": 16,
@@ -63,6 +64,19 @@ def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_p
     weights = [up.state_dict()["encoder.project.weight"] for up in (newest, early, late)]
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
+
+
+def test_an_encoder_gives_as_many_hidden_states_as_it_says() -> None:
+    class Own(torch.nn.Module):
+        hidden_size = 80
+        num_layers = 1
+
+        def forward(self, feat: torch.Tensor, feat_len: torch.Tensor) -> Any:
+            return feat
+
+    up = FeatureUpstream(Own(), FrontEnd("logmel80"))
+    with pytest.raises(ss.UsageError, match="encoder Own gave 1 hidden states, its num_layers is 1"):
+        up([torch.zeros(2000)])
 
 
 def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
