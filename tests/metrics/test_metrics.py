@@ -119,6 +119,8 @@ def test_verification_by_hand() -> None:
     assert equal_error_rate([0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1]).value == 1.0
     assert equal_error_rate([1, 0, 1, 0], [4, 3, 2, 1]).value == 0.5
     assert equal_error_rate([1, 1, 0, 0], [1, 1, 1, 1]).value == 0.5
+    between = equal_error_rate([1, 1, 1, 0, 0], [0.8, 0.6, 0.4, 0.7, 0.3])  # one of two false alarms, from 0.7 down;
+    assert between == pytest.approx((0.5, 0.65))  # misses fall from 2 to 1 of 3 at 0.6, so half way they are as many
     perfect = min_dcf([1, 1, 0, 0], [4, 3, 2, 1])
     assert perfect == (0.0, 3.0)
     # one of two targets above all others: miss 0.5 at no false alarm; cost 0.01 * 0.5 over 0.01
@@ -206,6 +208,7 @@ def test_median_filter() -> None:
     blip = np.array([0, 1, 0, 0, 1, 1, 0, 1, 1, 1], dtype=np.bool_)[:, None]
     assert median_filter(blip, 1).tolist() == blip.tolist()
     assert median_filter(blip, 3)[:, 0].astype(int).tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert median_filter(blip, 5)[:, 0].astype(int).tolist() == [0, 0, 0, 1, 0, 1, 1, 1, 1, 1]
     with pytest.raises(UsageError, match="must be odd"):
         median_filter(blip, 4)
 
