@@ -17,6 +17,7 @@ from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.kinds import told
 from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.piece import check_rate
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
@@ -87,8 +88,7 @@ class LoadAudio(Stage):
         sox_effects: Sequence[Sequence[str | float]] | None = None,
         crop_segment: bool = False,
     ) -> None:
-        if sample_rate is not None and (not isinstance(sample_rate, int) or sample_rate <= 0):
-            raise UsageError(f"load_audio: sample_rate {sample_rate!r} must be Hz > 0, or None")
+        check_rate("load_audio", sample_rate)
         if dtype not in ("float32", "int16"):
             raise UsageError(f'load_audio: dtype {dtype!r} must be "float32" or "int16"')
         if channel not in ("first", "mean") and (not isinstance(channel, int) or channel < 0):

@@ -10,12 +10,18 @@ import torch
 
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, rms_of_rows
-from s3prl_stream.pipes.s3prl_arguments import NORM_REFUSED
+from s3prl_stream.pipes.s3prl_arguments import NORM_REFUSED, norm_arguments
 from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
 
-@chained("norm_wav", aliases={"target_level": "target_db"}, key_names={"wav_name": "wav"}, refused=NORM_REFUSED)
+@chained(
+    "norm_wav",
+    aliases={"target_level": "target_db"},
+    key_names={"wav_name": "wav"},
+    refused=NORM_REFUSED,
+    translate=norm_arguments,
+)
 class NormWav(OnBatch):
     """Scale each waveform to one RMS level, as S3PRL's upstreams expect it; nothing is clipped.
 

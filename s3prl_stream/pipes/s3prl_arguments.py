@@ -109,6 +109,16 @@ def _names_of_features(given: Arguments) -> Arguments:
     return {**given, "source_feat_name": masked, **({} if source is None else {"target_feat_name": source})}
 
 
+def norm_arguments(given: Arguments) -> Arguments:
+    """Of `NormWav`: a target_level of 0 has a meaning of its own in S3PRL."""
+    if given.get("target_level") == 0:
+        raise UsageError(
+            "NormWav: target_level=0 of S3PRL leaves waveforms as they are: leave out this stage. (An RMS of full "
+            "scale is target_db=0.)"
+        )
+    return given
+
+
 def vocabulary_arguments(given: Arguments) -> Arguments:
     """Of `EncodeText`: vocab_args, which S3PRL's GenerateTokenizer has."""
     if "vocab_args" not in given:

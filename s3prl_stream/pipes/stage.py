@@ -106,13 +106,17 @@ class Stage(Source):
     removes: frozenset[str] = frozenset()
     """Keys that samples may no longer have after this stage, so that nothing later can rely on them."""
 
+    source: Source | None = None
+    """What it is bound to."""
+    stage_id: str = ""
+    """Its name in a chain: "crop", a second one "crop#1"."""
     names: Mapping[str, str] = {}
     """Key of this stage -> what the chain calls it, where that is another; set by parameters such as `wav_name`."""
     name_parameters: ClassVar[Mapping[str, str]] = {}
     """Parameter -> key of this stage, see `chained`."""
 
     def __init__(self, source: Samples | None = None) -> None:
-        self.source: Source | None = None
+        self.source = None
         self.stage_id = self.own_name()
         if self.names:
             self._check_names()

@@ -98,6 +98,7 @@ REFUSED: list[tuple[type[Stage], dict[str, Any], str]] = [
     (pipes.EncodeMultiLabel, {"category_encoder_name": "category"}, "categories="),
     (pipes.RandomCrop, {"max_secs": 8, "crop_name": "wav_crop"}, r"wav_name.*\.select\(\)"),
     (pipes.NormWav, {"norm_wav_name": "y"}, r"wav_name.*\.select\(\)"),
+    (pipes.NormWav, {"target_level": 0}, "leave out this stage"),
     (pipes.NoiseAugmentation, {"noise_proportion": 0.1}, r"\.mask\(noise_prob="),
     (pipes.NoiseAugmentation, {"noise_paths": ["a.wav"], "snrs": (3, 9)}, r"noise=NoiseBank"),
     (pipes.ExtractFeat, {"n_mels": 80}, r"n_mels of S3PRL .*kind=: \"logmel80\""),

@@ -344,6 +344,15 @@ def test_names_of_keys_reach_the_parent_of_a_chained_stage() -> None:
     assert sample["double"].tolist() == [3.0]
 
 
+def test_a_constructor_that_forgets_its_parents_is_not_bound() -> None:
+    class Orphan(Stage):
+        def __init__(self, source: Samples | None = None) -> None:
+            pass
+
+    with pytest.raises(ChainError, match="not bound"):
+        list(Orphan([{}]))
+
+
 def test_an_emit_that_does_not_yield_is_told() -> None:
     class Returns(Stage):
         def emit(self, sample: Sample) -> Sample:  # type: ignore[override]
