@@ -105,6 +105,11 @@ def extract(
     kept = tuple(range(up.num_layers + 1)) if layers is None else tuple(layers)
     if not kept or not all(0 <= layer <= up.num_layers for layer in kept):
         raise UsageError(f"extract: layers {kept}; there are 0 to {up.num_layers}")
+    if len(set(kept)) < len(kept):
+        raise UsageError(f"extract: layers {kept}; name each once")
+    for name, value in (("max_batch_seconds", max_batch_seconds), ("shard_mb", shard_mb)):
+        if not value > 0:
+            raise UsageError(f"extract: {name} is {value}; it must be above 0")
     stream, planned = _stream(shard_set, where, subset, max_batch_seconds)
     folder = Path(out)
     identity: dict[str, Any] = {

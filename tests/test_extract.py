@@ -188,6 +188,11 @@ def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.Ca
     assert shown["samples"] == len(ss.open_shards(tmp_path / "set"))
     assert main([*words, "--layers", "1", "--device", "cpu"]) == 2
     assert "layers (1,); there are 0 to 0" in capsys.readouterr().err
+    for option, value, said in (
+        ("--layers", "0,0", "name each once"), ("--batch-seconds", "0", "above 0"), ("--shard-mb", "-1", "above 0"),
+    ):  # fmt: skip
+        assert main([*words, option, value, "--device", "cpu"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
