@@ -18,6 +18,7 @@ from s3prl_stream.settings import fitted
 from s3prl_stream.timing import Timing
 
 DEFAULT_SNR = "3,20"
+_WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 _OPTIONS = {
     "steps": "steps",
@@ -174,10 +175,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise UsageError(f"--set {text}: give NAME=VALUE, as in head.hidden_size=64")
     name = name.strip()
-    try:
-        parsed = ast.literal_eval(value.strip())
-    except (ValueError, SyntaxError):
-        parsed = value
+    parsed = _value_of(value.strip())
     if "." in name:  # of a head or a task, which know theirs
         return name, parsed
     kinds = _kinds_of_settings()
@@ -186,6 +184,16 @@ def _setting(text: str) -> tuple[str, Any]:
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(kinds))}, head.X, task.X"
         raise UsageError(f"--set {name}: there is no such setting{hint}")
     return name, fitted(f"--set {name}", parsed, kinds[name])
+
+
+def _value_of(text: str) -> Any:
+    """A value as Python spells it, or as TOML does; anything else is text."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _kinds_of_settings() -> dict[str, Any]:

@@ -104,7 +104,10 @@ def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: p
     run = str(tmp_path / "asv")
     words = ["train", "asv", "--data", str(sample_set), "--upstream", "logmel80", "--device", "cpu", "--steps", "2"]
     words += ["--set", "min_seconds=0.0", "--set", "head.hidden_size=16", "--set", "head.last_size=16", "--out", run]
+    words += ["--set", "crop_seconds=none", "--set", "head.spec_augment=false"]  # as in TOML; Python's words do too
     assert main([*words, "--where", USED, "--set", "head.project_size=16", "--set", "task.embedding_size=8"]) == 0
+    settings = json.loads((tmp_path / "asv/run.json").read_text())
+    assert (settings["recipe_crop_seconds"], settings["recipe_head_settings"]["spec_augment"]) == (None, False)
     for number in range(3):
         noise = np.random.default_rng(number).normal(size=8000) * 0.1
         soundfile.write(tmp_path / f"{number}.wav", noise, RATE)
