@@ -23,11 +23,12 @@ from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.pipes.lexicon import Lexicon
-from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.pipes.stage import Stage, root_of
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import pick_device
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.tasks import Task
+from s3prl_stream.tasks import SpeakerVerification, Task
+from s3prl_stream.tasks.verification import check_pairs
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
@@ -155,6 +156,9 @@ def make_parts(
         looked_at = shards if valid is None else valid
         need_columns(looked_at, (*task.columns, *task.optional_columns), "valid")
         judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
+    if judged is not None and isinstance(task, SpeakerVerification):
+        num_judged = len(root_of(judged).selection)
+        check_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")
     settings = _train_settings(recipe, own, task, is_judged=judged is not None)
     return TrainingParts(model, stream, settings, judged, texts, noise)
 

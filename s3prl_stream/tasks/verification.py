@@ -145,11 +145,18 @@ def read_trials(path: str | Path) -> list[Trial]:
     return trials
 
 
+def check_pairs(num_utterances: int, what: str, advice: str) -> None:
+    """A UsageError, which begins with `what`, if so many utterances are too many to compare each with each."""
+    num_pairs = num_utterances * (num_utterances - 1) // 2
+    if num_pairs > MOST_PAIRS:
+        raise UsageError(
+            f"{what}: {num_utterances} utterances are {num_pairs} pairs; at most {MOST_PAIRS} are compared. {advice}"
+        )
+
+
 def _all_pairs(answers: Sequence[Answer]) -> tuple[Sequence[bool], Sequence[float]]:
     embeddings, speakers = known(answers)
-    num_pairs = len(answers) * (len(answers) - 1) // 2
-    if num_pairs > MOST_PAIRS:
-        raise UsageError(f"{len(answers)} utterances are {num_pairs} pairs; give a list of trials (--trials FILE)")
+    check_pairs(len(answers), "score", "Give a list of trials (--trials FILE)")
     stacked_NC = np.stack(embeddings)
     scores_NN = stacked_NC @ stacked_NC.T
     rows, columns = np.triu_indices(len(answers), k=1)

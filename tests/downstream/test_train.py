@@ -165,10 +165,15 @@ def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> No
     assert json.loads((tmp_path / "other/run.json").read_text())["valid"].endswith(as_shard_set(classes(4)).fingerprint)
 
 
-def test_a_validation_part_that_cannot_be_is_refused_before_training(tmp_path: Path) -> None:
+def test_a_validation_part_that_cannot_be_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not at the first look at it, thousands of steps later."""
     settings: dict[str, Any] = {**QUIET, "steps": 1, "out": tmp_path / "run"}
     shards = as_shard_set(classes())
+    monkeypatch.setattr("s3prl_stream.tasks.verification.MOST_PAIRS", 2)
+    with pytest.raises(ss.UsageError, match="valid: 3 utterances are 3 pairs; at most 2"):
+        ss.train("asv", shards, valid_where="part == 'test'", min_seconds=0.0, **settings)
     for where, valid_where in ((None, None), (None, "part == 'test'"), ("part == 'train'", "label == 'a'")):
         with pytest.raises(ss.UsageError, match="trained on too"):
             ss.train("ks", shards, valid=shards, where=where, valid_where=valid_where, **settings)
