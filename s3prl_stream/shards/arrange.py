@@ -7,17 +7,15 @@ are shuffled. One read of a run brings equal lengths, and a plain sequential rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.hashing import U64, hash64, key_hash
+from s3prl_stream.hashing import U64, hash64
 from s3prl_stream.shards.layout import PACKING_RUN
 
 
 def arrange(
-    keys: Sequence[str],
+    hashes: U64,
     seconds: npt.NDArray[np.float64],
     num_bytes: npt.NDArray[np.float64],
     shard_bytes: float,
@@ -28,24 +26,12 @@ def arrange(
     No shard's estimate exceeds `shard_bytes` by a whole sample, and no shard is empty.
 
     Args:
-        keys: N different keys.
+        hashes: [N] of N different keys, `hashing.key_hash`.
         seconds: [N] durations.
         num_bytes: [N] estimated bytes in the shard.
         shard_bytes: wanted size of a shard.
         seed: of the order.
     """
-    hashes = np.array([key_hash(key) for key in keys], dtype=np.uint64)
-    return arrange_hashed(hashes, seconds, num_bytes, shard_bytes, seed)
-
-
-def arrange_hashed(
-    hashes: U64,
-    seconds: npt.NDArray[np.float64],
-    num_bytes: npt.NDArray[np.float64],
-    shard_bytes: float,
-    seed: int,
-) -> list[npt.NDArray[np.int64]]:
-    """`arrange` of keys of which only the hashes are at hand: [N], `hashing.key_hash`."""
     order = _shuffled(hashes, seed)
     before = np.cumsum(num_bytes[order]) - num_bytes[order]
     num_shards = max(1, int(np.ceil(num_bytes.sum() / shard_bytes)))

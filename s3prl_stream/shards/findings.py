@@ -14,9 +14,6 @@ ADVICE = {
 }
 """What to do, by what repair would do."""
 
-OF_A_SAMPLE = ("crc", "truncated", "unreadable", "tar", "json", "decode", "differs", "duplicate_key")
-"""Reasons of a finding on one sample; repair leaves such a sample out."""
-
 
 class Finding(NamedTuple):
     """One thing that is wrong."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.source import SourceInfo
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.hashing import U64, key_hash
-from s3prl_stream.shards.arrange import arrange_hashed
+from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.listing import (
     ArrowFile,
@@ -242,7 +242,7 @@ def _shards(
 ) -> list[npt.NDArray[np.int64]]:
     if not len(hashes):
         return []
-    return arrange_hashed(hashes, seconds, num_bytes, settings.shard_mb * _BYTES_PER_MB, settings.seed)
+    return arrange(hashes, seconds, num_bytes, settings.shard_mb * _BYTES_PER_MB, settings.seed)
 
 
 def _write_by_shard(unsorted: Path, path: Path, shards: Sequence[npt.NDArray[np.int64]]) -> None:

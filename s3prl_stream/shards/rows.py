@@ -29,15 +29,6 @@ class IndexRow(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-def metadata_columns(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Column -> Arrow type ("bool", "int64", "double", "string") for the metadata of a whole set, sorted by name.
-
-    Integers and floats together become doubles, any other mixture strings (what is no string in it is written as
-    JSON). Names that hold only lists and objects, or nothing, are no columns.
-    """
-    return columns_of([metadata_kinds(all_metadata)])
-
-
 def metadata_kinds(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     """Name -> the kinds of values it has ("bool", "int64", "double", "string", "nested"), nulls not counted."""
     kinds: dict[str, set[str]] = {}
@@ -49,7 +40,11 @@ def metadata_kinds(all_metadata: Iterable[Mapping[str, Any]]) -> dict[str, set[s
 
 
 def columns_of(some_kinds: Iterable[Mapping[str, set[str]]]) -> dict[str, str]:
-    """`metadata_columns` of a set whose shards have these `metadata_kinds`."""
+    """Column -> Arrow type ("bool", "int64", "double", "string") for a set whose parts have these `metadata_kinds`.
+
+    Sorted by name. Integers and floats together become doubles, any other mixture strings (what is no string in it is
+    written as JSON). Names that hold only lists and objects, or nothing, are no columns.
+    """
     kinds: dict[str, set[str]] = {}
     for some in some_kinds:
         for name, found in some.items():
@@ -67,7 +62,7 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
 
     Args:
         rows: in the order of the shard.
-        columns: of the whole set, from `metadata_columns`.
+        columns: of the whole set, from `columns_of`.
     """
     import pyarrow
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.arrange import arrange_hashed
+from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.layout import (
@@ -177,9 +177,7 @@ def _arranged(folder: ShardFolder, selection: Selection, shard_bytes: float, see
         seconds.append(index.frames[chosen] / index.sample_rate[chosen])
         hashes.append(index.key_hash[chosen])
     shard_of, row_of = np.concatenate(shards), np.concatenate(rows)
-    of_new_shards = arrange_hashed(
-        np.concatenate(hashes), np.concatenate(seconds), np.concatenate(sizes), shard_bytes, seed
-    )
+    of_new_shards = arrange(np.concatenate(hashes), np.concatenate(seconds), np.concatenate(sizes), shard_bytes, seed)
     for order in of_new_shards:
         yield shard_of[order], row_of[order]
 

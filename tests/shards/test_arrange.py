@@ -6,8 +6,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3prl_stream.hashing import U64, key_hash
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.layout import PACKING_RUN
+
+
+def hashes_of(keys: list[str]) -> U64:
+    return np.array([key_hash(key) for key in keys], dtype=np.uint64)
 
 
 @given(
@@ -18,7 +23,7 @@ from s3prl_stream.shards.layout import PACKING_RUN
 def test_shards_respect_the_size_target(sizes: list[float], shard_bytes: float, seed: int) -> None:
     num_bytes = np.array(sizes)
     keys = [f"key-{number}" for number in range(len(sizes))]
-    shards = arrange(keys, num_bytes / 1e4, num_bytes, shard_bytes, seed)
+    shards = arrange(hashes_of(keys), num_bytes / 1e4, num_bytes, shard_bytes, seed)
     assert sorted(np.concatenate(shards)) == list(range(len(sizes)))
     assert all(len(shard) for shard in shards)
     for shard in shards:
@@ -31,8 +36,8 @@ def test_shards_respect_the_size_target(sizes: list[float], shard_bytes: float, 
 def test_the_order_of_the_listing_has_no_say(order: list[int], seed: int) -> None:
     seconds = np.random.default_rng(0).uniform(1, 20, 60).round()
     keys = [f"key-{number}" for number in range(60)]
-    shards = arrange(keys, seconds, seconds * 1000, 200_000, seed)
-    permuted = arrange([keys[i] for i in order], seconds[order], seconds[order] * 1000, 200_000, seed)
+    shards = arrange(hashes_of(keys), seconds, seconds * 1000, 200_000, seed)
+    permuted = arrange(hashes_of([keys[i] for i in order]), seconds[order], seconds[order] * 1000, 200_000, seed)
     assert [[keys[i] for i in shard] for shard in shards] == [[keys[order[i]] for i in shard] for shard in permuted]
 
 
@@ -41,7 +46,7 @@ def test_a_shard_is_made_of_shuffled_runs_of_similar_lengths_and_mixed_speakers(
     num = 40 * PACKING_RUN
     seconds = rng.uniform(1.5, 30, num)
     speakers = np.repeat(np.arange(40), PACKING_RUN)  # as a corpus lists them: one after the other
-    (shard,) = arrange([f"{s}-{i}" for i, s in enumerate(speakers)], seconds, seconds, 1e9, seed=0)
+    (shard,) = arrange(hashes_of([f"{s}-{i}" for i, s in enumerate(speakers)]), seconds, seconds, 1e9, seed=0)
     runs = seconds[shard].reshape(-1, PACKING_RUN)
     assert (runs.max(1) - runs.min(1)).mean() < 1.0
     means = runs.mean(1)
@@ -53,5 +58,5 @@ def test_a_shard_is_made_of_shuffled_runs_of_similar_lengths_and_mixed_speakers(
 
 def test_seeds_give_different_orders() -> None:
     keys, ones = [f"{i}" for i in range(100)], np.ones(100)
-    first, second = (np.concatenate(arrange(keys, ones, ones, 10, seed)) for seed in (0, 1))
+    first, second = (np.concatenate(arrange(hashes_of(keys), ones, ones, 10, seed)) for seed in (0, 1))
     assert (first == second).mean() < 0.1

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_COLUMNS
-from s3prl_stream.shards.rows import IndexRow, index_table, metadata_columns
+from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, metadata_kinds
 
 METADATA = [
     {"text": "a", "level": 1, "score": 1, "clean": True, "mixed": 1, "segments": [], "huge": 2**63, "tags": ["x"]},
@@ -15,7 +15,7 @@ METADATA = [
 
 
 def test_columns_take_the_narrowest_type_that_holds_all_values() -> None:
-    assert list(metadata_columns(METADATA).items()) == [
+    assert list(columns_of([metadata_kinds(METADATA)]).items()) == [
         ("clean", "bool"),
         ("huge", "string"),
         ("level", "int64"),
@@ -31,7 +31,7 @@ def test_tables_have_the_fixed_columns_first_and_say_what_the_rows_say() -> None
         IndexRow(f"k{n}", "s-000000.tar", 2048 * n, 2048, 2**32 - 1, "flac", 8000, 4000, m)
         for n, m in enumerate(METADATA)
     ]
-    columns = metadata_columns(METADATA)
+    columns = columns_of([metadata_kinds(METADATA)])
     table = index_table(rows, columns)
     assert table.column_names == [*INDEX_COLUMNS, *columns]
     assert {name: str(table.schema.field(name).type) for name in INDEX_COLUMNS} == INDEX_COLUMNS
