@@ -13,6 +13,8 @@ import numpy.typing as npt
 from s3prl_stream.hashing import U64, hash64
 from s3prl_stream.shards.layout import PACKING_RUN
 
+_MOST_SHARDS = 2.0**53  # below which numbers of shards are exact
+
 
 def arrange(
     hashes: U64,
@@ -34,7 +36,7 @@ def arrange(
     """
     order = _shuffled(hashes, seed)
     before = np.cumsum(num_bytes[order]) - num_bytes[order]
-    num_shards = max(1, int(np.ceil(num_bytes.sum() / shard_bytes)))
+    num_shards = max(1, int(min(np.ceil(num_bytes.sum() / shard_bytes), _MOST_SHARDS)))
     shard = np.floor(before / num_bytes.sum() * num_shards).astype(np.int64)
     edges = np.flatnonzero(np.diff(shard)) + 1
     return [in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]

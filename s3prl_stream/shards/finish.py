@@ -7,7 +7,6 @@ written last, and what is there already is written again with the same bytes.
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +30,7 @@ from s3prl_stream.shards.layout import (
     part_name,
     rows_name,
 )
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.listing import LeftOut, left_out_json
 from s3prl_stream.shards.manifest import write_manifest
 from s3prl_stream.shards.packplan import PackPlan
 from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
@@ -97,7 +96,7 @@ def finish(
     with listing.open("wb") as file:
         for _, one in heapq.merge(left_out_before(store), sorted(damaged), key=lambda pair: (pair[0], pair[1].key)):
             counts[one.kind, one.reason] += 1
-            file.write(json_line(one))
+            file.write(left_out_json(one._asdict()))
     store.upload(listing, LEFT_OUT)
     samples = sum(shard["samples"] for shard in shards)
     store.write(REPORT, report_json(samples, plan.packing["thresholds"], findings.found))
@@ -121,12 +120,6 @@ def finish(
     }
     write_manifest(store, manifest)
     return manifest
-
-
-def json_line(one: LeftOut) -> bytes:
-    """A line of `left_out.jsonl`."""
-    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
-    return json.dumps(one._asdict(), ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class _Findings:

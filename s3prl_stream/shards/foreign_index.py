@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,14 +16,14 @@ from s3prl_stream.shards.choose_run import Neighbours, speaker_of
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
     LEFT_OUT,
-    MANIFEST,
     SHARDS_PER_PART,
     offsets_name,
     parquet_options,
     part_name,
     rows_name,
 )
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.manifest import write_manifest
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
 from s3prl_stream.shards.scan import Scan, scanned_rows
 from s3prl_stream.shards.store import Store
@@ -105,9 +104,7 @@ class ForeignIndexWriter:
             facts: of the manifest: name, corpus, licence and what is about the index.
         """
         self._end_part()
-        # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
-        lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in left_out)
-        self._out.write(LEFT_OUT, "".join(lines).encode("utf-8", "backslashreplace"))
+        self._out.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in left_out))
         others = Counter(one.reason for one in left_out if one.kind != "damaged")
         manifest = {
             "format_version": FORMAT_VERSION,
@@ -123,7 +120,7 @@ class ForeignIndexWriter:
             "parts": [part_name(number) for number in range(-(-len(self.shards) // SHARDS_PER_PART))],
             "shards": self.shards,
         }
-        self._out.write(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+        write_manifest(self._out, manifest)
         return manifest
 
     def close(self) -> None:

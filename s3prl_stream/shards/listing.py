@@ -50,6 +50,12 @@ class LeftOut(NamedTuple):
     message: str
 
 
+def left_out_json(one: Mapping[str, Any]) -> bytes:
+    """A line of `left_out.jsonl`."""
+    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
+    return json.dumps(one, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
 class Listed(NamedTuple):
     """One utterance, checked."""
 

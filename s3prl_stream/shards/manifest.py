@@ -26,7 +26,9 @@ def library_versions() -> dict[str, str]:
 
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
     """Write at once: a reader sees the whole manifest or none."""
-    store.write(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    # The name of a folder that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
+    content = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    store.write(MANIFEST, content.encode("utf-8", "backslashreplace"))
 
 
 def read_manifest(store: Store) -> dict[str, Any] | None:

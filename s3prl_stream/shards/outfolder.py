@@ -7,6 +7,7 @@ else that is in the way is the user's.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
 def name_of_folder(out: str | Path) -> str:
     """The last part of a path or URL."""
     if not is_remote(out):
-        return local_path(out).resolve().name
+        return os.path.basename(os.path.realpath(local_path(out)))
     parts = urlsplit(str(out))
     return parts.path.rstrip("/").rpartition("/")[2] or parts.netloc
 
 
 def refuse_strangers(store: Store) -> None:
     """Raises UsageError if there is no folder to write into, or it holds files that no pack has put there."""
+    refuse_odd_path(store)
     if store.is_remote and urlsplit(store.url).scheme in ("http", "https"):
         raise UsageError(f"{store.url}: a web server takes no files. Give a folder or a bucket.")
     if isinstance(store, LocalStore) and store.folder.exists() and not store.folder.is_dir():
@@ -39,6 +41,12 @@ def refuse_strangers(store: Store) -> None:
     stranger = None if any(name.startswith(WORK_FOLDER) for name in names) else next(iter(names), None)
     if stranger is not None:
         raise UsageError(f"{store.url} holds other files, such as {stranger}: choose a new or an empty folder.")
+
+
+def refuse_odd_path(store: Store) -> None:
+    """Raises UsageError if the set would lie where Arrow cannot open it."""
+    if store.url != store.url.encode("utf-8", "replace").decode():
+        raise UsageError(f"{store.url!r}: a set cannot lie in a folder whose name is not UTF-8. Choose another OUT.")
 
 
 def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -37,7 +37,9 @@ from s3prl_stream.shards.layout import (
     part_name,
     rows_name,
 )
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.outfolder import refuse_odd_path
 from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
@@ -135,7 +137,7 @@ class _Repair:
         outcomes = []
         before, _ = read_left_out(self.store)
         with self.left_out.open("wb") as listing:
-            listing.writelines(map(_json_line, before))
+            listing.writelines(map(left_out_json, before))
             for outcome in self.workers.map(repair_shard, jobs):
                 outcomes.append(self._noted(outcome, listing))
                 self.progress("repairing", len(outcomes), len(entries))
@@ -147,7 +149,7 @@ class _Repair:
         parts = self._write_parts([shard["name"] for shard in kept])
         self.out.upload(self.left_out, LEFT_OUT)
         files = copy_extra_files(self.store, self.out, self.inventory.manifest)
-        self.out.write(MANIFEST, self._manifest(kept, parts, before, files))
+        write_manifest(self.out, self._manifest(kept, parts, before, files))
         return RepairReport(
             url=self.store.url,
             out=self.out.url,
@@ -170,7 +172,7 @@ class _Repair:
     def _noted(self, outcome: Outcome, listing: BinaryIO) -> Outcome:
         """List what is lost; the outcome without it, so that memory does not grow with the damage."""
         for one in outcome.lost:
-            listing.write(_json_line(one._asdict()))
+            listing.write(left_out_json(one._asdict()))
             self.lost[one.reason] += 1
         self.num_lines_lost += len(outcome.lost)
         if outcome.lost:
@@ -215,7 +217,7 @@ class _Repair:
         parts: list[str],
         before: Sequence[Mapping[str, Any]],
         files: list[dict[str, Any]],
-    ) -> bytes:
+    ) -> dict[str, Any]:
         """The old one with what has changed. Of other utterances than were packed there is no `corpus_hash`."""
         old = {
             name: value for name, value in self.inventory.manifest.items() if name not in ("counts", "parts", "files")
@@ -224,7 +226,7 @@ class _Repair:
             old.pop("corpus_hash", None)
         kinds = Counter(str(one["kind"]) for one in before)
         skipped = Counter(str(one["reason"]) for one in before if one["kind"] != "damaged")
-        manifest = {
+        return {
             "format_version": FORMAT_VERSION,
             "name": self.inventory.name,
             **old,
@@ -238,7 +240,6 @@ class _Repair:
             "parts": parts,
             "shards": shards,
         }
-        return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _indexed_kinds(task: tuple[Store, list[Entry]]) -> dict[str, set[str]] | None:
@@ -290,6 +291,7 @@ def begun(out: Store, name: str) -> Iterator[Path]:
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
         rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
     )
+    refuse_odd_path(out)
     if out.url.startswith(("http://", "https://")):
         raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
     there = [file for file, _ in out.list()]
@@ -310,11 +312,6 @@ def begun(out: Store, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
             yield Path(scratch)
         out.delete(_MARKER)
-
-
-def _json_line(one: Mapping[str, Any]) -> bytes:
-    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
-    return json.dumps(one, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _tell_nobody(step: str, done: int, total: int) -> None:

@@ -8,7 +8,6 @@ a hash of their keys, neighbours of like duration together.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,13 +22,13 @@ from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
     LEFT_OUT,
-    MANIFEST,
     SHARDS_PER_PART,
     part_name,
     set_name,
     shard_name,
 )
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.manifest import write_manifest
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.repair import begun, write_part
 from s3prl_stream.shards.selection import Selection, compile_selection
@@ -132,12 +131,11 @@ def write_subset(
         if not kept:
             raise ShardError(f"{folder.store.url}: not one selected sample is sound. {damaged[0].message}")
         parts = _write_parts(target, [shard["name"] for shard in kept], workers)
-        lines = (json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in damaged)
-        target.write(LEFT_OUT, "".join(lines).encode("utf-8", "backslashreplace"))
+        target.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in damaged))
         origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
                   "where": None if where is None else str(where)}  # fmt: skip
         files = copy_extra_files(folder.store, target, folder.manifest)
-        target.write(MANIFEST, _manifest(folder, name, origin, kept, parts, len(damaged), files))
+        write_manifest(target, _manifest(folder, name, origin, kept, parts, len(damaged), files))
     return SubsetReport(
         url=folder.store.url,
         out=target.url,
@@ -198,9 +196,9 @@ def _manifest(
     parts: list[str],
     num_damaged: int,
     files: list[dict[str, Any]],
-) -> bytes:
+) -> dict[str, Any]:
     kept = {name: value for name, value in folder.manifest.items() if name in _KEPT}
-    manifest: dict[str, Any] = {
+    return {
         "format_version": FORMAT_VERSION,
         "name": name,
         "subset_of": origin,
@@ -215,7 +213,6 @@ def _manifest(
         "parts": parts,
         "shards": shards,
     }
-    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _tell_nobody(step: str, done: int, total: int) -> None:

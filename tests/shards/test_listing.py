@@ -116,6 +116,39 @@ def test_a_file_whose_name_is_not_utf8_is_packed_or_listed_like_any_other(
     assert main(["verify", str(tmp_path / "set"), "--full", "--workers", "0"]) == 0
 
 
+def test_folders_whose_names_are_not_utf8(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The corpus is named in manifests; a set cannot lie there, because Arrow opens files by UTF-8."""
+    folder, odd = (os.fsdecode(os.fsencode(tmp_path) + name) for name in (b"/caf\xe9", b"/s\xe9t"))
+    os.mkdir(folder)
+    os.link(clip, f"{folder}/a.wav")
+    out = tmp_path / "set"
+    assert main(["pack", "folder", folder, str(out), "--workers", "0"]) == 0
+    ss.repair(out, tmp_path / "again")
+    ss.subset(out, tmp_path / "part", where="seconds > 0")
+    for one in ("set", "again", "part"):
+        assert ss.open_shards(tmp_path / one).members[0].manifest["corpus"] == "folder caf\udce9"  # type: ignore[attr-defined]
+    capsys.readouterr()
+    for words in (
+        ["pack", "folder", folder, odd],
+        ["repair", str(out), odd],
+        ["subset", str(out), odd, "--subset", "1%"],
+    ):
+        assert main([*words, "--workers", "0"]) == 2
+        assert "a set cannot lie in a folder whose name is not UTF-8" in capsys.readouterr().err
+    assert not Path(odd).exists()
+
+
+def test_a_set_at_a_link_that_leads_nowhere(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(StreamError, match=r"loop: cannot be written"):
+        ss.pack([Utterance("a", clip)], tmp_path / "loop")
+
+
+def test_shards_of_next_to_nothing_hold_a_clip_each(clip: Path, tmp_path: Path) -> None:
+    report = packed([Utterance(f"{n}", clip) for n in range(4)], tmp_path / "set", shard_mb=1e-300)
+    assert [shard["samples"] for shard in report.manifest["shards"]] == [1] * 4
+
+
 def test_what_cannot_be_opened_costs_itself(clip: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "samples.raw").write_bytes(bytes(1000))
