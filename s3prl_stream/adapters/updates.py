@@ -19,9 +19,9 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.loop import seed_draws
+from s3prl_stream.trainer.loop import restore_unless, seed_draws
 from s3prl_stream.trainer.optimizer import learning_rate
-from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.ranks import Ranks, kept_buffers
 from s3prl_stream.trainer.settings import TrainSettings
 
 
@@ -116,6 +116,8 @@ class UpdateLoss(nn.Module):
     def forward(self, batches: Sequence[Batch]) -> Loss:
         """The loss of the batches of an update that are this rank's."""
         losses = []
+        counted = kept_buffers(self.objective) if self.training else []
+        counts_before = [buffer.clone() for buffer in counted]
         for batch in batches:
             step, place = divmod(int(batch["batch_index"]), self.settings.update_batches)
             seed_draws(self.settings, step + 1, place)
@@ -125,6 +127,7 @@ class UpdateLoss(nn.Module):
         ranks = Ranks()
         ranks.sum(num_elements)
         mean = total * ranks.world_size / num_elements.clamp(min=1)
+        restore_unless(mean.detach().isfinite(), counted, counts_before)
         # the gradient of a loss that is not finite may be finite (of |x| at NaN it is 0): not so of this
         return Loss(mean * (mean.detach() * 0 + 1), num_elements)
 

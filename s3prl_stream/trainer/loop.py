@@ -249,7 +249,8 @@ def restore_unless(good: Tensor, buffers: Sequence[Tensor], before: Sequence[Ten
     """Buffers as they were before, unless the update was good: a value that is not finite would stay in the statistics
     of a batch norm for good."""
     for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(torch.where(good, buffer, old))
+        # .data: a batch norm's backward, if it is to come, holds its buffers, though in training it does not use them
+        buffer.data.copy_(torch.where(good, buffer, old))
 
 
 def _resume(

@@ -86,6 +86,7 @@ class FeatureUpstream(Upstream):
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
         """See `Upstream.forward`."""
+        check_wavs(wavs)
         sizes = sizes_of(wavs, lengths)
         valid = [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]
         if self.legacy:
@@ -117,6 +118,17 @@ class FeatureUpstream(Upstream):
     def num_frames(self, lengths: Lengths) -> Tensor:
         """See `Upstream.num_frames`. With `legacy` the lengths are those of a whole batch."""
         return self.front_end.legacy_num_frames(lengths) if self.legacy else self.front_end.num_frames(lengths)
+
+
+def check_wavs(wavs: Wavs) -> None:
+    """UsageError for what is no batch of waveforms: integers, which no network here takes, or other dimensions."""
+    batch_dims = 2 if isinstance(wavs, Tensor) else 1
+    for wav in [wavs] if isinstance(wavs, Tensor) else wavs:
+        if isinstance(wav, Tensor) and (wav.ndim != batch_dims or not wav.is_floating_point()):
+            raise UsageError(
+                f"upstream: a waveform is {wav.dtype} {list(wav.shape)}; give floats in [-1, 1], [T] each in a list or "
+                "[B, T] together"
+            )
 
 
 def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models.wave import WaveEncoder
-from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, sizes_of, states_of, whole_number
+from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, check_wavs, sizes_of, states_of, whole_number
 
 
 class WaveUpstream(Upstream):
@@ -53,6 +53,7 @@ def padded(wavs: Wavs, lengths: Lengths | None, device: torch.device) -> tuple[T
 
     A batch that lies there already, with its lengths, is not waited for.
     """
+    check_wavs(wavs)
     if isinstance(wavs, Tensor):
         wav_BT = wavs.to(device, torch.float32)
         valid = [wavs.shape[1]] * len(wavs) if lengths is None else lengths

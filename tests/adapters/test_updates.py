@@ -154,6 +154,26 @@ def test_what_is_no_update_changes_nothing(factor: float) -> None:
     assert step([(1.0, 0)])[0] == [0.0, 0.0]
 
 
+def test_batch_norms_count_nothing_of_what_is_no_update() -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+        def forward(self, batch: dict[str, Any]) -> Loss:
+            return Loss(self.norm(batch["x"]).abs().mean(), torch.tensor(len(batch["x"])))
+
+    def counted(factor: float) -> list[list[float]]:
+        model = Normed()
+        x = torch.arange(8.0).view(4, 2)
+        batches = [{"batch_index": 0, "x": x}, {"batch_index": 1, "x": x * factor}]
+        UpdateLoss(model, TrainSettings(num_steps=9, update_batches=2))(batches).mean.backward()
+        return [buffer.flatten().tolist() for buffer in model.buffers()]
+
+    assert counted(float("nan")) == [[0.0, 0.0], [1.0, 1.0], [0.0]]
+    assert counted(2.0)[2] == [2.0]
+
+
 def test_clipping_is_that_of_all_groups_together() -> None:
     settings = TrainSettings(num_steps=9, clip_norm=1.0)
     module = nn.Linear(1, 1)  # a matrix and a bias: two groups

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 import s3prl_stream as ss
+from s3prl_stream.models.wave import WaveEncoder
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.trainer.checkpoint import list_checkpoints
 from s3prl_stream.upstreams import BASELINES, FeatureUpstream, Upstream
+from s3prl_stream.upstreams.waves import WaveUpstream
 
 TINY: dict[str, Any] = {
     "hidden_size": 16,
@@ -64,6 +66,16 @@ def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_p
     weights = [up.state_dict()["encoder.project.weight"] for up in (newest, early, late)]
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("network", [True, False])
+def test_what_is_no_waveform_is_told(network: bool) -> None:
+    sizes = {"conv_size": 8, "hidden_size": 16, "num_heads": 2, "ffn_size": 32, "position_groups": 2}
+    up: Upstream = WaveUpstream(WaveEncoder(**sizes)) if network else ss.upstream("fbank")
+    short = torch.zeros(2000)
+    for wrong in ([short.short()], [short[None]], short[None].short(), short[None, None], short):
+        with pytest.raises(ss.UsageError, match=r"a waveform is torch\.(int16|float32) \[.*; give floats"):
+            up(wrong)
 
 
 def test_an_encoder_gives_as_many_hidden_states_as_it_says() -> None:
