@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from s3prl_stream.errors import ChainError, UsageError
-from s3prl_stream.pipes.plain_source import PlainSource, tagged
+from s3prl_stream.pipes.plain_source import PlainSource, naming, tagged
 from s3prl_stream.pipes.run_stages import through
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.stage import Stage, stages_of
@@ -49,10 +49,16 @@ class SampleFunction:
                 'a sample without "key": what is drawn for it must follow from a name of its own. Give it one, such as '
                 "its file's name. It has: " + ", ".join(map(str, sample))
             )
-        made = through(self.stages, tagged(sample, str(key), seed=self.seed, epoch=self.epoch), StageClock())
+        known = tagged(sample, str(key), seed=self.seed, epoch=self.epoch)
+        with naming(known):
+            made = through(self.stages, known, StageClock())
         if len(made) != 1:
             raise ChainError(
                 f"{' > '.join(stage.stage_id for stage in self.stages)} made {len(made)} samples of {str(key)!r}, and "
                 "a function must make one: a stage that does not says keeps_count = False."
             )
         return made[0]
+
+    def __repr__(self) -> str:
+        stages = ", ".join(stage.describe() for stage in self.stages)
+        return f"SampleFunction({stages}, seed={self.seed}, epoch={self.epoch})"

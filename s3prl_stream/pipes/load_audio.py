@@ -225,13 +225,14 @@ def _length(data: bytes | memoryview, codec: str) -> tuple[int, int]:
 
 def _read_file(sample: Sample) -> tuple[bytes, str]:
     """(the bytes of a sample's file, its codec)."""
-    path = next((Path(sample[name]) for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
-    if path is None:
+    given = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
+    if given is None:
         raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
+    path = Path(given)
     try:
         return path.read_bytes(), path.suffix[1:].lower()
     except OSError as error:
-        raise SampleError(f"{path}: cannot be read: {error.strerror}", reason="read") from None
+        raise SampleError(f"{given}: cannot be read: {error.strerror}", reason="read") from None
 
 
 def _bytes_of(sample: Sample) -> tuple[bytes | memoryview, str]:

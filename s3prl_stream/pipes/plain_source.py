@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.key_names import under_own_names
 from s3prl_stream.pipes.kinds import as_tensor, kind_of
 from s3prl_stream.pipes.outline import Outline, outline_of
@@ -83,7 +84,11 @@ class PlainSource(Root):
         # what the first stage to name it calls the waveform, or its file
         names = {key: name for stage in reversed(stages) for key, name in stage.names.items()}
         known = (self._tagged(position, sample, epoch) for position, sample in enumerate(self._with_keys()))
-        return (outline_of(under_own_names(sample, names))._replace(sample=sample) for sample in known)
+        return (self._outline(sample, names) for sample in known)
+
+    def _outline(self, sample: Sample, names: Mapping[str, str]) -> Outline:
+        with naming(sample):
+            return outline_of(under_own_names(sample, names))._replace(sample=sample)
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples in the source's own order; a damaged one raises."""
@@ -94,7 +99,10 @@ class PlainSource(Root):
         for position, sample in enumerate(self._with_keys()):
             if position % num_workers != this_worker:
                 continue
-            yield from through(stages, self._tagged(position, sample, epoch), clock)
+            known = self._tagged(position, sample, epoch)
+            with naming(known):
+                made = through(stages, known, clock)
+            yield from made
 
     def _next_epoch(self, stages: Sequence[Stage]) -> int:
         return _end_of(self, stages).times_read if self._fixed_epoch is None else self._fixed_epoch
@@ -144,6 +152,20 @@ def tagged(sample: Mapping[str, Any], key: str, *, seed: int, epoch: int) -> Sam
     found = {"key": key, "epoch": epoch, "set": "", "identity": name, **tensors}
     found["identity"] = name
     return found
+
+
+@contextmanager
+def naming(sample: Sample) -> Iterator[None]:
+    """Errors about this sample say which it is: without a loader, nothing else does."""
+    try:
+        yield
+    except SampleError as error:
+        key, message = sample["key"], str(error.args[0])
+        if message.startswith(f"{key}:"):
+            raise
+        path = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
+        where = "" if path is None or str(path) in message else f" ({path})"
+        raise SampleError(f"{key}{where}: {message}", reason=error.reason) from error
 
 
 def _end_of(root: PlainSource, stages: Sequence[Stage]) -> Source:

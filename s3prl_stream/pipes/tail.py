@@ -14,6 +14,7 @@ from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch, Sample
 
 _ALIGNED_BYTES = 16
+_EXACT = "="
 
 
 def split_at_device(stages: Sequence[Stage]) -> tuple[list[Stage], DeviceTail | None]:
@@ -41,7 +42,7 @@ class DrawAhead(Stage):
         sketch = sample
         for stage in self.stages:
             of_stage = stage.draw(sketch, stage.rng(sample))
-            drawn |= {f"{stage.stage_id}/{name}": _exact(value) for name, value in of_stage.items()}
+            drawn |= {f"{stage.stage_id}/{_mark(value)}{name}": _exact(value) for name, value in of_stage.items()}
             sample = stage.noted(sample, **numbers_of(of_stage)) if of_stage else sample
             sketch = stage.sketch(sketch)
         yield {**sample, **drawn}
@@ -71,8 +72,8 @@ class DeviceTail:
                 prefix = f"{stage.stage_id}/"
                 names = [name for name in batch if name.startswith(prefix)]
                 drawn = Drawn(
-                    {name.removeprefix(prefix): _one_a_row(moved.pop(name)) for name in names},
-                    {name.removeprefix(prefix): _one_a_row(batch[name]) for name in names},
+                    _unmarked({name.removeprefix(prefix): moved.pop(name) for name in names}),
+                    _unmarked({name.removeprefix(prefix): batch[name] for name in names}),
                     lengths,
                 )
                 moved = stage.on_batch(moved, drawn)
@@ -108,10 +109,16 @@ def _exact(value: Any) -> Any:
     return torch.tensor([value], dtype=torch.float64) if isinstance(value, float) else value
 
 
-def _one_a_row(values: Any) -> Any:
-    """float64 [B, 1] -> [B]: what `_exact` has become. Other draws as they are."""
-    exact = isinstance(values, Tensor) and values.dtype == torch.float64 and values.shape[1:] == (1,)
-    return values[:, 0] if exact else values
+def _mark(value: Any) -> str:
+    """Stands before the name of what `_exact` has changed."""
+    return _EXACT if isinstance(value, float) else ""
+
+
+def _unmarked(drawn: dict[str, Any]) -> dict[str, Any]:
+    """The draws by their names; what `_exact` has changed, float64 [B, 1] by now, as [B]."""
+    plain = {name: value for name, value in drawn.items() if not name.startswith(_EXACT)}
+    exact = {name: value for name, value in drawn.items() if name.startswith(_EXACT) and f"{name}_len" in drawn}
+    return {**plain, **{name.removeprefix(_EXACT): value[:, 0] for name, value in exact.items()}}
 
 
 def _packed(tensors: dict[str, Tensor], *, pin: bool) -> tuple[Tensor, dict[str, int]]:

@@ -16,6 +16,7 @@ import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.batch_features import BATCH_KINDS, extract_rows
 from s3prl_stream.pipes.features import extract
+from s3prl_stream.pipes.on_batch import Drawn
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.pipes.tail import _packed, _unpacked
 from s3prl_stream.sample import Sample
@@ -227,6 +228,26 @@ def test_one_block_holds_tensors_of_every_type() -> None:
 def test_a_tail_pickles() -> None:
     builder = ss.Loader(stream().on("cpu").features("logmel80"))._builder
     assert pickle.loads(pickle.dumps(builder)).tail.device == torch.device("cpu")
+
+
+class Shaped(ss.pipes.OnBatch):
+    """Tells the shapes in which its draws come back."""
+
+    functional_name = "shaped"
+
+    def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        return {"number_len": 1 / 3, "one": np.full(1, 1 / 3), "whole": 3}
+
+    def on_batch(self, batch: dict[str, Any], drawn: Drawn) -> dict[str, Any]:
+        assert drawn["number_len"].tolist() == drawn.host["number_len"].tolist() == [1 / 3] * 2
+        return {**batch, "shapes": [list(drawn[name].shape) for name in ("number_len", "one", "whole")]}
+
+
+def test_an_array_of_one_number_is_no_number() -> None:
+    data = {name: {"wav": speech_like(400, 1), "sample_rate": RATE} for name in "ab"}
+    batch = next(iter(ss.Loader(Shaped()(ss.ShardStream(data, epochs=1).load_audio().on("cpu")))))
+    assert batch["shapes"] == [[2], [2, 1], [2]]
+    assert not [name for name in batch if "/" in name]
 
 
 class RenamedNormWav(ss.pipes.NormWav):

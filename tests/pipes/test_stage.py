@@ -399,6 +399,26 @@ def test_samples_of_another_chain_draw_anew_in_each_epoch() -> None:
     assert len(set(functions)) == 4
 
 
+def test_an_error_about_a_sample_says_which_it_is(tmp_path: Path) -> None:
+    from s3prl_stream.pipes import ExtractFeat, LoadAudio, UnfoldChunkBySec
+
+    file = tmp_path / "empty.wav"
+    file.write_bytes(b"")
+    load, says = LoadAudio(), rf"^0 \({re.escape(str(file))}\): wav of 0 bytes"
+    with pytest.raises(SampleError, match=says) as caught:
+        list(load([{"wav_path": file}]))
+    assert caught.value.reason == "decode"
+    with pytest.raises(SampleError, match=rf"^0 \({re.escape(str(file))}\): "):
+        len(UnfoldChunkBySec()(load([{"wav_path": file}])))
+    short = {"key": "a", "wav": np.ones(3, np.float32)}
+    for use in (lambda: list(ExtractFeat()([short])), lambda: SampleFunction(ExtractFeat())(short)):
+        with pytest.raises(SampleError, match=r"^a: features: 3 samples") as caught:
+            use()
+    with pytest.raises(SampleError, match=r"^a: broken$"):
+        list(Draw()([{"key": "a", "broken": True}]))
+    assert repr(SampleFunction(Draw(size=2), epoch=3)) == "SampleFunction(test_draw(size=2), seed=0, epoch=3)"
+
+
 def test_a_function_learns_nothing_and_makes_one_of_one() -> None:
     from s3prl_stream.pipes import EncodeCategory, EncodeText
 
