@@ -1,6 +1,6 @@
 """README.md runs: its python blocks in one namespace and its command lines, in order, in a folder with the sample set.
 
-So does docs/when_a_run_goes_wrong.md, behind it.
+So do docs/when_a_run_goes_wrong.md and docs/your_corpus.md, behind it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def test_readme_runs(repository: Path, sample_set: Path, tmp_path: Path, monkeyp
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "sample").symlink_to(sample_set)
     run_page(repository / "README.md")
-    run_page(repository / "docs" / "when_a_run_goes_wrong.md")
+    for page in ("when_a_run_goes_wrong.md", "your_corpus.md"):
+        run_page(repository / "docs" / page)
 
 
 def test_links_exist(repository: Path) -> None:

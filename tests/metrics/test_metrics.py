@@ -97,6 +97,8 @@ def test_slots_are_words_between_marks() -> None:
 def test_slot_metrics_by_hand() -> None:
     wanted = ["B-size small E-size B-kind tea E-kind", "no slot"]
     assert slot_type_f1(wanted, wanted) == 1.0
+    assert slot_type_f1(["none"], ["none"]) == 1.0
+    assert slot_type_f1(wanted[:1], ["none"]) == slot_type_f1(["none"], wanted[:1]) == 0.0
     assert slot_value_cer(wanted, wanted) == 0.0
     found = ["B-size smell E-size", "no slot"]
     assert slot_type_f1(found, wanted) == pytest.approx((2 / 3 + 1) / 2)
