@@ -13,7 +13,6 @@ from s3prl_stream.batch_memory import BatchMemory
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Batch, Sample
 
-PER_BATCH = ("batch_index", "weight")
 DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "decode_into"})
 """Of use only inside the chain."""
 

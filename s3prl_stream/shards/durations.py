@@ -150,7 +150,8 @@ def _refuse_parts(values: Mapping[str, Any], where: str) -> None:
             raise UsageError(
                 f"{where}: {column} is {start}, so it is a part of a recording, with the text of that part. A sample "
                 "here is a whole file: cut the files when they are written (NeMo: --slice_with_offset; Lhotse: Shar), "
-                "or index without the table."
+                "pack what they were written from (`s3prl-stream pack manifest`, `pack lhotse`), or index without the "
+                "table."
             )
 
 
