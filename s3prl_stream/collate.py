@@ -11,13 +11,15 @@ import torch
 
 from s3prl_stream.batch_memory import BatchMemory
 from s3prl_stream.errors import UsageError
-from s3prl_stream.sample import Batch, Sample
+from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 
 DROPPED = frozenset({"identity", "slot", "batch_index", "audio", "decode_into"})
 """Of use only inside the chain."""
 
 _INT64 = range(-(2**63), 2**63)
 _PLAIN = {str, int, float, bool, type(None)}
+
+_ALWAYS_INTEGERS = ("first_frame", "num_frames", "clip_frames", "sample_rate")
 
 _SCALAR_TYPES = {"int": torch.int64, "float": torch.float32, "bool": torch.bool}
 
@@ -45,7 +47,8 @@ def collate(
     Args:
         samples: of one batch; may be empty.
         batch_index: global number of the batch.
-        known_keys: types of the keys, so that an empty batch has its (empty) tensors too.
+        known_keys: types of the keys, so that an empty batch has its (empty) tensors and lists too; metadata, whose
+            types are not told, are lists there.
         memory: tensors that lie in it as they do in the batch need no copy; of any others, the batch holds copies.
 
     Returns:
@@ -135,4 +138,8 @@ def _empty(known_keys: Mapping[str, str]) -> Batch:
             batch[f"{name}_len"] = torch.zeros(0, dtype=torch.int64)
         elif kind in _SCALAR_TYPES:
             batch[name] = torch.zeros(0, dtype=_SCALAR_TYPES[kind])
+        elif name in _ALWAYS_INTEGERS:
+            batch[name] = torch.zeros(0, dtype=torch.int64)
+        elif name not in RESERVED_KEYS:
+            batch[name] = []
     return batch

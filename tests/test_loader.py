@@ -347,13 +347,20 @@ def test_failures_in_a_row_stop_the_run() -> None:
         list(ss.Loader(stream.load_audio(sample_rate=RATE)))
 
 
-def test_an_empty_batch_has_empty_tensors_and_no_weight() -> None:
+def test_an_empty_batch_has_empty_tensors_and_lists_and_no_weight() -> None:
+    """The keys of a full one: a loop over a finite stream needs no case for the last round."""
     stream = ss.ShardStream(clips([1.0]), epochs=1).load_audio(sample_rate=RATE)
+    (full,) = list(ss.Loader(stream, rank=0, world_size=2))
     (batch,) = list(ss.Loader(stream, rank=1, world_size=2))
     assert batch["weight"] == 0.0
-    assert batch["key"] == []
+    assert batch["key"] == batch["text"] == batch["speaker"] == []
     assert batch["wav"].shape == (0, 0)
     assert batch["wav"].dtype == torch.float32
+    assert batch.keys() == full.keys()
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == full[name].dtype
+            assert value.dim() == full[name].dim()
 
 
 def test_text_does_not_outlive_a_cut() -> None:
