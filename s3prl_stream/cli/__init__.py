@@ -109,7 +109,9 @@ def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.N
     args, too_many = parser.parse_known_args(arguments)
     if too_many:
         parser.prog = f"{parser.prog} {args.command}"
-        hint = "" if all(word.startswith("-") for word in too_many) else "; files and sets stand before the options"
+        options, others = ([word for word in words if word.startswith("-")] for words in (arguments, too_many))
+        are_behind = bool(options) and len(others) < len(too_many)
+        hint = "; files and sets stand before the options" if are_behind else ""
         parser.error(f"unrecognized arguments: {' '.join(too_many)}{hint}")
     return args
 

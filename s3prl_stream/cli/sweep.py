@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.train import add_training_options, snr_from, training_settings
+from s3prl_stream.cli.train import DEFAULT_SNR, add_training_options, snr_from, training_settings
+from s3prl_stream.errors import UsageError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -28,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     grid.add_argument(
         "--noise", nargs="+", metavar="NOISE", default=[None], help="gaussian, a set or folder of noise, or none"
     )
-    grid.add_argument("--snr", nargs="+", metavar="DB[,DB]", default=["3,20"], help="ratios (default: 3,20)")
+    grid.add_argument("--snr", nargs="+", metavar="DB[,DB]", help=f"ratios (default: {DEFAULT_SNR})")
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="how many (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the sweep")
     parser.add_argument("--test", nargs="+", metavar="SET", help="what is scored (default: --data, by --test-where)")
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.downstream.sweep import sweep
     from s3prl_stream.tasks.verification import read_trials
 
+    if args.noise == [None] and args.snr is not None:
+        raise UsageError("sweep --snr: without --noise there is no ratio; say what is added")
     result = sweep(
         args.task,
         args.data,
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         head=args.head,
         subset=args.subset,
         noise=args.noise,
-        snr=[snr_from(one) for one in args.snr],
+        snr=[snr_from(one) for one in args.snr or [DEFAULT_SNR]],
         seeds=args.seeds,
         test=args.test,
         test_where=args.test_where,

@@ -88,6 +88,7 @@ class FeatureCache:
         data = b"" if place is None else os.pread(place.file, 4 * int(np.prod(place.shape)), place.offset)
         if place is None or google_crc32c.value(data) != place.crc32c:
             self.misses += 1
+            self._places.pop(key, None)
             return None
         self.hits += 1
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(place.shape)

@@ -107,7 +107,7 @@ class Diarization(Task):
         if len(speakers) > self.output_size:
             raise UsageError(
                 f"{key}: has {len(speakers)} speakers, and the model is for {self.output_size}; "
-                f"set num_speakers={len(speakers)}, or leave it out with --where"
+                f"set task.num_speakers={len(speakers)} (--set), or leave it out with --where"
             )
         padded = [*speakers, *(f"no speaker {number}" for number in range(self.output_size - len(speakers)))]
         return active_frames(turns, padded, num_frames, self.frame_seconds)

@@ -143,6 +143,11 @@ def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     again = FeatureCache(tmp_path, "abc")
     found = [again.get(key(number)) for number in range(3)]
     assert [one is None for one in found] == [False, True, True]
+    again.put(key(1), torch.ones(1, 4, 2))  # computed anew once, not in each epoch
+    assert again.get(key(1)) is not None
+    again.close()
+    for path in (tmp_path / "abc").glob("part-00001.*"):
+        path.unlink()
     data.write_bytes(damaged[:40])
     assert len(FeatureCache(tmp_path, "abc")) == 1
     for garbage in (b"\0\0\0\n", b"{}\n", b"[1]\n", b"\xff\n"):

@@ -198,4 +198,9 @@ def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 of 1: ks " in shown.err
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cells"][0]["settings"]["noise"] == "none"
-    assert main([*words, "--snr", "loud"]) == 2
+    for wrong, said in (
+        (["--snr", "5"], "--snr: without --noise"),
+        (["--noise", "gaussian", "--snr", "x"], "--snr x:"),
+    ):
+        assert main([*words, *wrong]) == 2
+        assert said in capsys.readouterr().err
