@@ -239,14 +239,6 @@ def test_words_that_no_command_takes(sample_set: Path, capsys: pytest.CaptureFix
     assert "before the options" not in complaint(["repair", "a", "b", "c"], capsys)
 
 
-def test_one_set_is_inspected_at_a_time(
-    sample_set: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["pack", "folder", str(recordings), str(tmp_path / "set"), "--workers", "1"]) == 0
-    capsys.readouterr()
-    assert "one by one" in complaint(["inspect", f"{{{sample_set},{tmp_path / 'set'}}}"], capsys)
-
-
 def test_a_closed_pipe_is_quiet(sample_set: Path) -> None:
     command = f"'{sys.executable}' -m s3prl_stream inspect '{sample_set}' | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
