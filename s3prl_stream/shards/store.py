@@ -29,6 +29,9 @@ PARTIAL = ".partial"
 
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
 _TRIES = 100
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
+"""What disks without hard links (FAT, exFAT, many of FUSE) say to one."""
+
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -285,7 +288,7 @@ class LocalStore:
         again_if_it_vanishes(write, (self.folder / name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
-        """See `Store.create`: a hard link cannot replace a file."""
+        """See `Store.create`: a hard link cannot replace a file. Where there are none, the file may be seen empty."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
@@ -294,6 +297,10 @@ class LocalStore:
             path.hardlink_to(partial)
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return _create_in_place(path, content)
         finally:
             partial.unlink(missing_ok=True)
         return True
@@ -402,6 +409,15 @@ def explaining_writes(
         raise ShardError(
             f"{url}: cannot be written: {error.strerror or error}{where}. When that is mended, {again}."
         ) from error
+
+
+def _create_in_place(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
 
 
 class _NothingAhead:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections import deque
@@ -147,6 +148,7 @@ def count() -> None:
 def _begin(counter: Any) -> None:
     global _counter
     _counter = counter
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it without a page of traceback; the parent says the one line
     end_with_parent()
 
 

@@ -17,7 +17,6 @@ from s3prl_stream.cli import main
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.shards.pack import PackReport, pack_set
 from s3prl_stream.shards.settings import PackSettings
-from s3prl_stream.shards.workers import Workers
 
 RATE = 16_000
 
@@ -215,13 +214,3 @@ def test_pieces_of_one_frame_are_not_followed_by_an_empty_one(tmp_path: Path) ->
     soundfile.write(path, np.random.default_rng(0).integers(-3000, 3000, 3200, dtype=np.int16), RATE)
     report = packed([Utterance("a", path)], tmp_path / "set", split_seconds=0.01, split="silence")
     assert (report.manifest["counts"]["samples"], report.left_out) == (20, [])
-
-
-@pytest.mark.slow
-def test_a_task_for_workers_that_have_died_is_a_stream_error() -> None:
-    with Workers(1) as workers:
-        future = workers.submit(os._exit, 1)
-        with pytest.raises(StreamError, match="a worker process died"):
-            workers.wait([future], 60.0)
-        with pytest.raises(StreamError, match="a worker process died"):
-            workers.submit(os.getpid, None)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -70,6 +71,20 @@ def test_files_are_written_whole_and_removed(folder: Path) -> None:
     store.delete("new/file")
     assert store.size("new/file") is None
     assert [path.name for path in (folder / "new").iterdir()] == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_that_create_a_file_one_does(folder: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:  # as on exFAT
+
+        def refuse(path: Path, target: Path) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    store = LocalStore(folder)
+    assert [store.create("new/claim", content) for content in (b"one", b"two")] == [True, False]
+    assert (folder / "new/claim").read_bytes() == b"one"
+    assert [path.name for path in (folder / "new").iterdir()] == ["claim"]
 
 
 def test_what_is_no_file_is_not_listed_and_what_may_not_be_looked_at_is_said(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A killed process leaves no workers behind."""
+"""A killed process leaves no workers behind, and an interrupted one no tracebacks of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from s3prl_stream.errors import StreamError
+from s3prl_stream.shards.workers import Workers
 
 SCRIPT = """
 import multiprocessing, sys, time
@@ -29,6 +32,16 @@ if __name__ == "__main__":
     print("ready", flush=True)
     time.sleep(1000)
 """
+
+
+def test_an_interrupted_worker_ends_without_a_word_and_tasks_for_it_say_so(capfd: pytest.CaptureFixture[str]) -> None:
+    with Workers(1) as workers:
+        future = workers.submit(signal.raise_signal, signal.SIGINT)
+        with pytest.raises(StreamError, match="a worker process died"):
+            workers.wait([future], 60.0)
+        with pytest.raises(StreamError, match="a worker process died"):
+            workers.submit(os.getpid, None)  # type: ignore[arg-type]
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("context", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
