@@ -163,8 +163,16 @@ def _parts(folder: Path) -> list[Path]:
 
 def _holds_features(folder: Path) -> bool:
     """Whether there are parts in a folder, and nothing else."""
-    parts = _parts(folder)
-    return bool(parts) and not folder.is_symlink() and len(parts) == len(list(folder.iterdir()))
+    found = False
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not _PART.fullmatch(entry.name):
+                    return False
+                found = True
+    except OSError:  # a file, one that we may not look into, or one that is gone
+        return False
+    return found and not folder.is_symlink()
 
 
 def _size(folder: Path) -> int:

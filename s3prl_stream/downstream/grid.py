@@ -78,9 +78,8 @@ def make_cell(
     recipe, own = settled(task, **{name: value for name, value in training.items() if name not in _OTHERS})
     if recipe.head not in HEADS:
         raise UsageError(f"sweep: head {recipe.head!r} is unknown; there are {', '.join(HEADS)}")
-    for one in (
-        [data.train] if trials is not None else [data.train, data.test]
-    ):  # not hours later, when a cell before this one is done
+    scored = [] if trials is not None else [data.test]  # trials say what is true
+    for one in (data.train, *scored):  # not hours later, when a cell before this one is done
         need_columns(one, text_columns(recipe.labels, one.columns()), f"sweep: task {recipe.name}")
     usable = rows_without(data.train, data.where, own.valid_where if settings.get("valid") is None else None)
     labelled = recipe.labels if len(recipe.labels) == 1 else ()
