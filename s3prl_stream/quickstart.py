@@ -105,6 +105,8 @@ def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_opti
     print(f"  {killed}: the run: checkpoints, losses.jsonl, run.json")
     print(f"  {out / 'loss.png'}, {out / 'reconstruction.png'}: the pictures")
     print("Next: more steps on the same run, `s3prl-stream plan` to see an epoch, your own audio with --data FOLDER.")
+    if shutil.which("s3prl-stream") is None:
+        print(f"`. {shlex.quote(f'{sys.prefix}/bin/activate')}` puts s3prl-stream on the PATH.")
     return equal
 
 
