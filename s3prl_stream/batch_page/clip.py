@@ -177,7 +177,7 @@ def _pixels(seconds: float) -> int:
 
 def _rate(piece: Sample) -> int:
     rate = piece.get("sample_rate")
-    return rate if isinstance(rate, int) and rate > 0 else _DEFAULT_RATE
+    return int(rate) if isinstance(rate, int | np.integer) and rate > 0 else _DEFAULT_RATE
 
 
 def _levels(wav: Array) -> str:

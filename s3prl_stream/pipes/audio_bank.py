@@ -67,7 +67,7 @@ class AudioBank:
         made_of = json.dumps([_VERSION, self.keeps_silence, sample_rate, max_hours, [clip.made_of for clip in clips]])
         name = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
         self._path = _cache_folder(cache) / f"{name}.int16"
-        if not self._path.with_suffix(".json").exists():
+        if not (self._path.with_suffix(".json").exists() and self._path.exists()):
             self._make(clips, source)
         self._open()
 

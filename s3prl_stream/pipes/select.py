@@ -29,7 +29,7 @@ class SetOutputKeys(OnBatch):
             tensor when samples are collated, and may be named or not.
 
     Raises:
-        UsageError: at construction, if it is neither.
+        UsageError: at construction, if it is neither, or gives a value the name of what is always kept.
     """
 
     positional = "output_keys"
@@ -43,6 +43,9 @@ class SetOutputKeys(OnBatch):
             raise UsageError(
                 f"SetOutputKeys: output_keys={output_keys!r} is neither a list of keys nor {{new name: key}}."
             )
+        taken = next((new for new, old in named.items() if new in ALWAYS and new != old), None)
+        if taken is not None:
+            raise UsageError(f"SetOutputKeys: {taken!r} says who a sample is and stays; choose another name")
         self.output_keys = {new: old for new, old in named.items() if not _is_length(new, old, named)}
         self.takes = dict.fromkeys(self.output_keys.values(), "any")
         super().__init__(source)

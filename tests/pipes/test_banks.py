@@ -155,6 +155,8 @@ def test_a_file_in_the_cache_that_was_cut_is_told(folder: Path, tmp_path: Path) 
         NoiseBank(folder, cache=tmp_path / "cache")
     told = json.loads(made.with_suffix(".json").read_text())
     assert told["starts"][-1] == 6 * RATE
+    made.unlink()
+    assert NoiseBank(folder, cache=tmp_path / "cache").seconds == 6.0
 
 
 def test_measured_responses_are_aligned(tmp_path: Path) -> None:

@@ -43,6 +43,12 @@ def test_what_is_neither_a_list_nor_names_is_refused(wrong: Any) -> None:
         SetOutputKeys(output_keys=["label2"])(DATA)
 
 
+def test_who_a_sample_is_gets_no_other_value() -> None:
+    with pytest.raises(UsageError, match="'set' says who a sample is and stays"):
+        SetOutputKeys(output_keys={"set": "text"})
+    assert next(iter(NormWav()(DATA).select(["key", "text"])))["key"] == next(iter(NormWav()(DATA)))["key"]
+
+
 def test_behind_a_device_lengths_go_with_their_tensors() -> None:
     data = {str(n): {"wav": torch.ones(8000 + 1000 * n), "text": "A"} for n in range(4)}
 
