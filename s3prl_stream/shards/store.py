@@ -290,10 +290,9 @@ class LocalStore:
     def create(self, name: str, content: bytes) -> bool:
         """See `Store.create`: a hard link cannot replace a file. Where there are none, the file may be seen empty."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
         try:
-            partial.write_bytes(content)
+            again_if_it_vanishes(lambda: partial.write_bytes(content), path.parent)
             path.hardlink_to(partial)
         except FileExistsError:
             return False
@@ -381,7 +380,7 @@ class LocalStore:
         )
 
 
-def again_if_it_vanishes(write: Callable[[], None], folder: Path) -> None:
+def again_if_it_vanishes(write: Callable[[], object], folder: Path) -> None:
     """Write something into a folder that is made for it, and that another pack may remove as long as it is empty.
 
     Raises:

@@ -74,8 +74,7 @@ def publish(path: Path, store: Store, name: str) -> None:
     """
     if isinstance(store, LocalStore):
         target = store.folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        again_if_it_vanishes(lambda: path.replace(target), target.parent)
     else:
         store.upload(path, name)
         path.unlink()
@@ -195,9 +194,10 @@ def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
 
 
 def _remove_scratch_of_the_dead(base: Path, prefix: str) -> None:
-    for old in base.glob(f"{prefix}*"):
-        if is_known_dead(old.name.removeprefix(prefix)):
-            shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another pack may take the empty folder away meanwhile
+        for old in base.glob(f"{prefix}*"):
+            if is_known_dead(old.name.removeprefix(prefix)):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_work(store: Store) -> None:

