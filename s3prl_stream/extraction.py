@@ -131,7 +131,7 @@ def extract(
         new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
         before = new.num_samples
         job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
-        job.run(Loader(stream, num_workers=num_workers), state, planned, progress or _tell_nobody)
+        job.run(Loader(stream, num_workers=num_workers, rank=0, world_size=1), state, planned, progress or _tell_nobody)
     return _report(folder, kept, first_sample=before)
 
 

@@ -7,7 +7,9 @@ DataLoader (or to one thread of this process), counts what the consumer has been
 from __future__ import annotations
 
 import bisect
+import os
 import pickle
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -543,6 +545,13 @@ def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]
     if rank is None or world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):  # as torchrun sets it
+            warnings.warn(
+                f"Loader: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torch.distributed is not initialised: this "
+                "process gets all batches, and so does the others. Call init_process_group first, or give rank= "
+                "and world_size=.",
+                stacklevel=3,
+            )
         return 0, 1
     if not 0 <= rank < world_size:
         raise UsageError(f"Loader: rank={rank} must be from 0 to world_size - 1 = {world_size - 1}")

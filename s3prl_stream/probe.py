@@ -215,7 +215,7 @@ def extract_pooled(
     stream = ShardStream(
         shards, epochs=1, max_batch_seconds=max_batch_seconds, too_long="crop", where=where
     ).load_audio(sample_rate=16_000, dtype="float32")
-    loader = Loader(stream)
+    loader = Loader(stream, rank=0, world_size=1)  # whoever asks gets all of it, one of several ranks too
     keys: list[Key] = []
     parts: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in upstreams}
     for batch in loader:

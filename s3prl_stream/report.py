@@ -161,7 +161,7 @@ def _draw_reconstructions(
         objective: Any = load_objective(folder)
         recipe = recipe_of(settings)
         stream = recipe.stream(open_shards(where), seed=1, max_batch_seconds=60.0, where=settings.get("where"))
-        batch: Any = next(iter(Loader(stream)))
+        batch: Any = next(iter(Loader(stream, rank=0, world_size=1)))
     except StreamError as error:
         return [], f"none: {error}"
     if "feat" not in batch:

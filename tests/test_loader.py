@@ -318,6 +318,16 @@ def test_damage_in_a_worker_of_a_plain_loader_is_logged(tmp_path: Path) -> None:
     assert all("as damaged" in line and "flac" in line for line in lines), lines
 
 
+def test_a_loader_before_its_ranks_are_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = chain(memory([2.0] * 9))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.warns(UserWarning, match="WORLD_SIZE is 4.*init_process_group"):
+        ss.Loader(stream)
+    ss.Loader(stream, rank=0, world_size=1)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    ss.Loader(stream)
+
+
 def test_batches_need_a_plan() -> None:
     with pytest.raises(ChainError, match="ShardStream"):
         ss.Loader(ss.pipes.NormWav()([{"wav": torch.zeros(4)}]))

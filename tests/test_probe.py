@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import s3prl_stream as ss
 from s3prl_stream import probe as module
@@ -17,6 +18,7 @@ from s3prl_stream.early_probe import ProbeSettings, early_probe
 from s3prl_stream.probe import fit_and_score, probe
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.upstreams.runs import upstream_of
 from s3prl_stream.upstreams.upstream import FeatureUpstream
 
@@ -180,6 +182,18 @@ def test_a_network_of_ones_own_that_cannot_be_probed_is_refused_at_once() -> Non
     make = early_probe(ProbeSettings(label="label"), tones(["a", "b"] * 10, ["x"] * 20))
     with pytest.raises(ss.UsageError, match="Own needs an integer attribute `num_layers`"):
         make(find_recipe("tera"), build_objective("tera", encoder=Own()))
+
+
+def test_one_rank_of_several_is_told_about_all_of_a_set(tmp_path: Path, run: Path) -> None:
+    """The probe during a pretraining runs on the first rank alone, and batches are dealt to all."""
+    data = tones(["a", "b"] * 10, ["s"] * 20)
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        keys, _, _ = module.extract_pooled(as_shard_set(data), {}, max_batch_seconds=1.0)
+        report = ss.extract(data, run, tmp_path / "set", layers=[0], max_batch_seconds=1.0)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(keys) == report.samples == 20
 
 
 def test_threads_are_as_before() -> None:
