@@ -17,6 +17,14 @@ def probability(stage: str, value: float, name: str = "prob") -> float:
     return float(value)
 
 
+def one_number(stage: str, name: str, value: float, *, least: float, most: float = math.inf) -> float:
+    """A number from `least` to `most`; no range of them."""
+    if not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
+        limits = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
+        raise UsageError(f"{stage}: {name}={value!r} is no number {limits}.")
+    return float(value)
+
+
 def number_range(
     stage: str, name: str, value: Sequence[float] | float, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.arguments import one_number, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import change_speed
 from s3prl_stream.pipes.outline import Outline
@@ -47,9 +47,7 @@ class SpeedPerturbation(Stage):
     ) -> None:
         if not isinstance(factors, Iterable) or not len(factors):
             raise UsageError(f"perturb_speed: factors={factors!r} are no list of factors, such as (0.9, 1.0, 1.1)")
-        self.factors = tuple(
-            number_range("perturb_speed", "factors", factor, least=0.1, most=10)[0] for factor in factors
-        )
+        self.factors = tuple(one_number("perturb_speed", "factors", factor, least=0.1, most=10) for factor in factors)
         self.prob = probability("perturb_speed", prob)
         self.stretch = max(1.0, 1.0 / min(self.factors))
         super().__init__(source)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.arguments import number_range, one_number, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
 from s3prl_stream.pipes.rooms import DIRECT_AT, F32, RirBank, fft_size, reverberated, simulated
@@ -58,7 +58,7 @@ class Reverberation(OnBatch):
         self.rooms = rooms
         self.rt60 = number_range("reverberate", "rt60", rt60, least=0.01, most=20.0)
         self.drr_db = number_range("reverberate", "drr_db", drr_db)
-        self.max_seconds = number_range("reverberate", "max_seconds", max_seconds, least=0.001)[0]
+        self.max_seconds = one_number("reverberate", "max_seconds", max_seconds, least=0.001)
         self.prob = probability("reverberate", prob)
         super().__init__(source)
 

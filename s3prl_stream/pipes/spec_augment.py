@@ -78,7 +78,7 @@ class SpecAugment(OnBatch):
                 raise UsageError(f"spec_augment: {name}={value!r} is not a number from 0 on.")
         self.freq_masks = freq_masks
         self.time_masks = time_masks
-        self.max_time_share = number_range("spec_augment", "max_time_share", max_time_share, least=0, most=1)[0]
+        self.max_time_share = probability("spec_augment", max_time_share, "max_time_share")
         self.warp_frames = warp_frames
         self.fill = fill
         self.prob = probability("spec_augment", prob)

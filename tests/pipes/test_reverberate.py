@@ -81,6 +81,7 @@ def test_draws_are_in_their_ranges_and_recorded() -> None:
         ({"rt60": (1, 0.5)}, "rt60"),
         ({"prob": -1}, "between 0 and 1"),
         ({"max_seconds": 0}, "max_seconds"),
+        ({"max_seconds": (1, 2)}, "max_seconds"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:

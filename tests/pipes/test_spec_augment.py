@@ -117,6 +117,7 @@ def test_short_features_come_back_in_their_shape(frames: int) -> None:
         ({"warp_frames": 1.5}, "warp_frames"),
         ({"fill": "noise"}, '"zero" and "mean"'),
         ({"max_time_share": 2}, "max_time_share"),
+        ({"max_time_share": (0.1, 0.2)}, "max_time_share"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
