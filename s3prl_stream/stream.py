@@ -236,7 +236,12 @@ class ShardStream(Root):
         for sample, row in zip(tagged, self._rows(planned, stages), strict=False):
             sample["decode_into"] = row
 
+        listed: set[int] = set()
+
         def on_damage(sample: Sample, error: SampleError) -> None:
+            if sample["slot"] in listed:  # another piece of it, behind a stage that looks at whole batches
+                return
+            listed.add(sample["slot"])
             item = planned.items[sample["slot"]]
             damaged.append(
                 {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -153,6 +153,25 @@ def test_hours_are_without_what_is_damaged() -> None:
     assert 6 < len(loader.damaged) <= 12
     assert loader.hours_by_set["memory"] * 3600 == pytest.approx(handed)
     assert by_batch == pytest.approx(handed)
+
+
+class Whole(ss.Stage):
+    """Looks at whole batches, so that each piece of a clip is on its own behind it."""
+
+    functional_name = "whole_for_left_out"
+    scope = "batch"
+
+    def emit_batch(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        return samples
+
+
+def test_a_clip_whose_pieces_are_all_damaged_is_listed_once() -> None:
+    pieces = (
+        ss.ShardStream(clips([4.0] * 9), epochs=1).load_audio(sample_rate=RATE).chunk(min_seconds=1.0, max_seconds=1.0)
+    )
+    loader = ss.Loader(Refusing()(Whole()(pieces)))
+    assert sum(len(batch["key"]) for batch in loader) == 8 * 4
+    assert [row["key"] for row in loader.damaged] == ["clip0007"]
 
 
 def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated() -> None:
