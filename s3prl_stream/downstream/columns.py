@@ -86,13 +86,13 @@ def need_columns(shards: ShardSet, names: Sequence[str], what: str) -> None:
 
 
 def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: Any) -> float:
-    """Hours of the clips that are in both of two parts; sets are told apart by their fingerprints.
+    """Hours of the clips that are in both of two parts; sets are told apart by what they hold.
 
     Raises:
         UsageError: a malformed expression.
     """
-    there = {member.fingerprint for member in one.members}
-    both = [member for member in other.members if member.fingerprint in there]
+    there = {contents_of(member) for member in one.members}
+    both = [member for member in other.members if contents_of(member) in there]
     if not both:
         return 0.0
     shards = ShardSet(both)

@@ -144,7 +144,7 @@ def cell_data(shards: Any, where: Any, test: Any, test_where: str | None, settin
 
 
 def _share_clips(one: ShardSet, other: ShardSet) -> bool:
-    return bool({member.fingerprint for member in one.members} & {member.fingerprint for member in other.members})
+    return bool({contents_of(member) for member in one.members} & {contents_of(member) for member in other.members})
 
 
 def noises_of(noise: Any, snr: Any) -> Iterator[tuple[str, str, Noise | None]]:

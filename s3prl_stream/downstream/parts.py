@@ -166,18 +166,23 @@ def make_parts(
 def keep_features(
     model: DownstreamModel, recipe: TaskRecipe, own: RunSettings, sets: Sequence[ShardSet]
 ) -> FeatureCache | None:
-    """Have the model keep hidden states of clips of these sets, if the run has a cache; close it in the end."""
+    """Have the model keep hidden states of clips of these sets, if the run has a cache; close it in the end.
+
+    Raises:
+        UsageError: two different sets of one name, whose clips a batch does not tell apart.
+    """
     if own.cache is None:
         return None
+    contents: dict[str, str] = {}
+    for member in (member for one in sets for member in one.members):
+        if contents.setdefault(member.name, contents_of(member)) != contents_of(member):
+            raise UsageError(f"cache: two different sets are called {member.name!r}; pack or open one with name=")
     kept = FeatureCache(own.cache, fingerprint_of(model.upstream), max_gigabytes=own.cache_gigabytes)
     random_seconds = recipe.crop_seconds
     if random_seconds is None and recipe.kind in CLIPPED_KINDS:
         random_seconds = recipe.max_batch_seconds
-    model.use_cache(
-        kept,
-        {member.name: contents_of(member) for one in sets for member in one.members},
-        random_samples=None if random_seconds is None else round(random_seconds * SAMPLE_RATE),
-    )
+    random_samples = None if random_seconds is None else round(random_seconds * SAMPLE_RATE)
+    model.use_cache(kept, contents, random_samples=random_samples)
     return kept
 
 

@@ -141,19 +141,19 @@ def _train(
     }
     written = {**_written(recipe, shards, own, model.task, valid), **made_of}
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
-    # after all that may go wrong: a mistake in the settings leaves nothing behind
-    check_run(run, {**written, **_other_name(run, written)})
-    ranks.wait_for_all()
-    if ranks.is_first:
-        write_settings(run, written)
-        _keep_texts(texts, run)
-    ranks.wait_for_all()
-    kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
     hooks = []
     if parts.judged is not None:
         hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
-    before = list_checkpoints(run)
+    kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
     with contextlib.nullcontext() if kept is None else contextlib.closing(kept):
+        # after all that may go wrong: a mistake in the settings leaves nothing behind
+        check_run(run, {**written, **_other_name(run, written)})
+        ranks.wait_for_all()
+        if ranks.is_first:
+            write_settings(run, written)
+            _keep_texts(texts, run)
+        ranks.wait_for_all()
+        before = list_checkpoints(run)
         result = train_loop(
             model,
             loader,

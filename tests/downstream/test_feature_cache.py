@@ -55,6 +55,17 @@ def test_cached_features_change_nothing_and_are_computed_once(tmp_path: Path) ->
     assert plain.utterances > 36
 
 
+def test_two_sets_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    """The clips of one would get the features of the other's where key and length are the same."""
+    others = [{**one, "wav": one["wav"][::-1].copy()} for one in classes()._samples]
+    settings: dict[str, Any] = {"balance": False, "evaluate_every": 6, "cache": tmp_path / "cache"}
+    with pytest.raises(ss.UsageError, match="two different sets are called 'memory'"):
+        run(tmp_path / "run", Counting(), valid=ss.MemoryShards(others), **settings)
+    backwards = Counting()
+    run(tmp_path / "run", backwards, valid=ss.MemoryShards(others, "backwards"), **settings)
+    assert backwards.utterances == 24
+
+
 def key(number: int) -> CacheKey:
     return CacheKey("data", f"clip{number}", 0, 1600)
 

@@ -453,6 +453,7 @@ def test_noise_of_a_set(tmp_path: Path) -> None:
         ({"label": ["label", "speaker"]}, "takes one column"),
         ({"where": "label == 'a' and part == 'x'"}, "too few|selects none"),
         ({"cache": "c", "noise": "gaussian"}, "cache: features with noise"),
+        ({"cache": __file__}, "is a file; give a folder"),
         ({"steps": 0}, "num_steps is 0"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
         ({"head.hidden_size": "wide"}, "head 'linear': hidden_size='wide'"),
