@@ -61,6 +61,18 @@ settings = st.fixed_dictionaries(
 )
 
 
+def test_the_plan_of_a_mix_is_pinned() -> None:
+    """Golden: a change here is a change of PLAN_VERSION, for it would re-order every run in progress."""
+    shards = mixed([[1.0, 2.0, 3.0] * 8, [2.0] * 5], [0.7, 0.3], samples_per_shard=7)
+    batches = batches_of(ShardStream(shards, max_batch_seconds=12.0, seed=7), 3)
+    found = [[(item.set_index, item.epoch, int(item.key[4:])) for item in planned.items] for planned in batches]
+    assert found == [
+        [(0, 0, 20), (0, 0, 23), (0, 0, 17), (0, 0, 2)],
+        [(1, 2, 2), (1, 1, 2), (1, 0, 4), (1, 0, 3), (1, 0, 2), (0, 0, 1)],
+        [(1, 1, 3), (0, 0, 10), (0, 0, 4), (1, 1, 0), (0, 0, 16), (0, 0, 13)],
+    ]
+
+
 @given(lengths, settings, st.data())
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_each_set_is_delivered_exactly_once_in_each_of_its_epochs(

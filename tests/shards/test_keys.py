@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3prl_stream.shards.keys import MAX_KEY_BYTES, escape_key
+from s3prl_stream.shards.keys import MAX_KEY_BYTES, escape_foreign_key, escape_key, unescape_key
 
 names = st.text(st.characters(codec="utf-8") | st.sampled_from("/.%+ ab-\\\n"), max_size=60)
 
@@ -37,3 +37,10 @@ def test_plain_names_stay_as_they_are() -> None:
     assert escape_key("a.1") == "a%2E1"
     assert escape_key("trñ00") == "trñ00"
     assert escape_key("\udcff") == "%ED%B3%BF"
+    assert escape_key("x" * 88) == "x" * 88
+    assert escape_key("x" * 100) == "x" * 70 + "%%9ab81e889c7b4221"  # sets that were packed have such keys
+
+
+@given(names | st.text("a./+%\udcff", max_size=20))
+def test_keys_of_others_can_be_turned_back(name: str) -> None:
+    assert unescape_key(escape_foreign_key(name)) == name
