@@ -22,6 +22,8 @@ from peers.loaders import PEERS, Peer
 SHARES = (0.1, 0.5, 0.9)
 """Of an epoch, at which it is interrupted."""
 TIMED_EPOCHS = 4
+TIMED_EPOCHS_OF_THE_REST = 2
+"""With workers, and with the slower decoder: nothing a percent apart is read off those, and a run is to end in time."""
 SETTLING_SECONDS = 0.5
 """After the last batch: what a loader reads ahead in threads is not to count as decoding."""
 
@@ -34,7 +36,7 @@ def cpu_seconds() -> float:
     )
 
 
-def decode_alone(folder: Path, decoder: str) -> float:
+def decode_alone(folder: Path, decoder: str, epochs: int) -> float:
     """The floor, CPU seconds an audio hour: each clip in memory, decoded by the same function, nothing else."""
     all_clips = list(clips.read_clips(folder))
     hours = sum(clip.seconds for clip in all_clips) / 3600
@@ -45,12 +47,12 @@ def decode_alone(folder: Path, decoder: str) -> float:
 
     once()
     began = cpu_seconds()
-    for _ in range(TIMED_EPOCHS):
+    for _ in range(epochs):
         once()
-    return (cpu_seconds() - began) / hours / TIMED_EPOCHS
+    return (cpu_seconds() - began) / hours / epochs
 
 
-def speed(peer: Peer, packed: Path | None) -> dict[str, Any]:
+def speed(peer: Peer, packed: Path | None, epochs: int) -> dict[str, Any]:
     """CPU seconds an audio hour, hours a second, memory: over whole epochs after a first one.
 
     With workers, their CPU counts when they have ended: so the epochs are told apart by their number. Hours a second
@@ -60,6 +62,7 @@ def speed(peer: Peer, packed: Path | None) -> dict[str, Any]:
     Args:
         packed: the packed set, for the floor: what decoding its clips alone takes afterwards, in this process. One
             process is a few percent faster than the next, which is as much as what a good loader adds. None: no floor.
+        epochs: how many are timed.
     """
     started = time.perf_counter()
     first_batch = None
@@ -68,7 +71,7 @@ def speed(peer: Peer, packed: Path | None) -> dict[str, Any]:
         del batch
     began, hours = cpu_seconds(), 0.0
     timed_hours, timed_seconds = 0.0, 0.0
-    for epoch in range(1, 1 + TIMED_EPOCHS):
+    for epoch in range(1, 1 + epochs):
         last = None
         for batch in peer.batches(epoch):
             now = time.perf_counter()
@@ -85,7 +88,7 @@ def speed(peer: Peer, packed: Path | None) -> dict[str, Any]:
     }
     if packed is not None:
         time.sleep(SETTLING_SECONDS)
-        found["decode_cpu_s_per_hour"] = decode_alone(packed, peer.decoder)
+        found["decode_cpu_s_per_hour"] = decode_alone(packed, peer.decoder, epochs)
     return found
 
 
@@ -160,7 +163,8 @@ def main() -> int:
     if case == "order":
         found = order(peer)
     elif case == "speed":
-        found = speed(peer, path)
+        rest = int(workers) or decoder == "soundfile"
+        found = speed(peer, path, TIMED_EPOCHS_OF_THE_REST if rest else TIMED_EPOCHS)
     else:
         assert path is not None
         found = WITH_STATE[case](peer, path)
