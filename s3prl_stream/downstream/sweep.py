@@ -94,7 +94,6 @@ def sweep(
     kept = None if settings.get("finetune") else str(cache or Path(out) / "cache")
     if Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"{out}: is a file; the output of a sweep is a folder")
-    Path(out).mkdir(parents=True, exist_ok=True)
     with alone_in(Path(out)):
         return _swept(cells, Path(out), trials, kept, quiet=quiet)
 

@@ -37,6 +37,7 @@ from s3prl_stream.recipes.run_folder import (
 )
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
+from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
@@ -90,7 +91,8 @@ def train(
 
     Raises:
         UsageError: a wrong argument, a column that is missing, or `out` holds something else.
-        StateError: `out` holds a run with other settings or of other data; the difference is named.
+        StateError: `out` holds a run with other settings or of other data; the difference is named. Or another process
+            trains there.
     """
     recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
     with joined_ranks(pick_device(own.device)) as device:
@@ -145,11 +147,14 @@ def _train(
     if parts.judged is not None:
         hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
     kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
-    with contextlib.nullcontext() if kept is None else contextlib.closing(kept):
+    with contextlib.ExitStack() as ending:
+        if kept is not None:
+            ending.enter_context(contextlib.closing(kept))
         # after all that may go wrong: a mistake in the settings leaves nothing behind
         check_run(run, {**written, **_other_name(run, written)})
         ranks.wait_for_all()
         if ranks.is_first:
+            ending.enter_context(alone_in(run))
             write_settings(run, written)
             _keep_texts(texts, run)
         ranks.wait_for_all()
@@ -165,8 +170,8 @@ def _train(
             device=device,
             quiet=quiet,
         )
-    if ranks.is_first and list_checkpoints(run) != before:  # a run that was complete has not been loaded
-        write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
+        if ranks.is_first and list_checkpoints(run) != before:  # a run that was complete has not been loaded
+            write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
     _tell_damaged(loader, quiet=quiet)
     unusable = {(one["set"], one["key"]) for one in loader.damaged}
     return dataclasses.replace(result, left_out=len(loader.too_long) + len(unusable), timing=loader.timing().as_dict())

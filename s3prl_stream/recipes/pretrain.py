@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -25,6 +26,7 @@ from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
 from s3prl_stream.trainer.losslog import open_lines
@@ -77,6 +79,7 @@ def pretrain(
     Raises:
         UsageError: a wrong argument, or `out` holds something else.
         StateError: `out` holds a run of another recipe, of other data or with other settings; the difference is named.
+            Or another process trains there.
     """
     of_run = {one.name for one in dataclasses.fields(RunSettings)}
     own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
@@ -163,23 +166,24 @@ def _pretrain(
     ranks.wait_for_all()
     if own.init is not None and not list_checkpoints(run):
         load_initial_weights(objective, own.init)
-    if ranks.is_first:
-        write_settings(run, written)
     if own.compile:
         objective.get_submodule("encoder").compile(dynamic=True)
-    ranks.wait_for_all()
-    result = train(
-        objective,
-        batches,
-        train_settings,
-        run=run,
-        set_names=[member.name for member in shards.members],
-        seconds_by_set=lambda batch: batch["seconds_by_set"],
-        hooks=questions,
-        device=device,
-        notes={"settings": written},
-        quiet=quiet,
-    )
+    with alone_in(run) if ranks.is_first else contextlib.nullcontext():
+        if ranks.is_first:
+            write_settings(run, written)
+        ranks.wait_for_all()
+        result = train(
+            objective,
+            batches,
+            train_settings,
+            run=run,
+            set_names=[member.name for member in shards.members],
+            seconds_by_set=lambda batch: batch["seconds_by_set"],
+            hooks=questions,
+            device=device,
+            notes={"settings": written},
+            quiet=quiet,
+        )
     left_out = torch.tensor(len(loader.excluded), device=device)
     ranks.sum(left_out)
     return dataclasses.replace(result, left_out=int(left_out), timing=loader.timing().as_dict())

@@ -14,6 +14,7 @@ from torch import nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.trainer.alone import LOCK
 from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_checkpoint, write_json
 
 SETTINGS = "run.json"
@@ -108,7 +109,9 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
             raise StateError(
                 f"{run}: holds another run: {'; '.join(differences)}. Give the same settings, or another output folder."
             )
-    elif run.exists() and any(not entry.name.startswith(".unfinished-") for entry in run.iterdir()):
+    elif run.exists() and any(
+        not entry.name.startswith(".unfinished-") and entry.name != LOCK for entry in run.iterdir()
+    ):
         raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
 
 
@@ -122,8 +125,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
 
 
 def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Make the folder of a run, if there is none, and write its settings."""
-    run.mkdir(parents=True, exist_ok=True)
+    """Write the settings of a run into its folder, which nobody else writes to (`alone_in`)."""
     write_json(run / SETTINGS, settings)
 
 

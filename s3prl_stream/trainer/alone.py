@@ -11,12 +11,13 @@ from pathlib import Path
 
 from s3prl_stream.errors import StateError
 
-_LOCK = ".lock"
+LOCK = ".lock"
+"""Name of the file in the folder that is locked, and stays there."""
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is there.
+    """Keep other processes out of a folder, which is made if there is none. Not to be nested: the inner end unlocks.
 
     The lock (of POSIX: it belongs to the process, not to those that it forks) ends with the process, however that ends.
     Where a file system has no locks, nobody is kept out.
@@ -24,7 +25,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         StateError: another process holds it.
     """
-    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -11,7 +11,6 @@ one step later.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.trainer.checkpoint import (
     BEST,
     Checkpoint,
@@ -107,7 +105,8 @@ def train(
         objective: batch -> `Loss`; its parameters are trained in place.
         batches: endless; those of this rank. Its cursor goes into the checkpoints.
         settings: how to train.
-        run: folder that gets `losses.jsonl`, `metrics.jsonl`, `waits.jsonl` and `checkpoints/`.
+        run: folder that gets `losses.jsonl`, `metrics.jsonl`, `waits.jsonl` and `checkpoints/`; the caller sees that no
+            other process writes there (`alone_in`).
         set_names: of the sets that the batches come from.
         seconds_by_set: set -> seconds of its audio in a batch.
         hooks: what else to ask on the way.
@@ -117,64 +116,63 @@ def train(
 
     Raises:
         DivergedError: `max_bad_steps` updates in a row had to be left out.
-        StateError: the checkpoint or the log of the run cannot be used, or another process trains in its folder.
+        StateError: the checkpoint or the log of the run cannot be used.
         UsageError: the batches end before the last step, or the ranks cannot share `update_batches`.
     """
     device, ranks = torch.device(device), Ranks()
     per_rank = ranks.share_of(settings.update_batches)
     run.mkdir(parents=True, exist_ok=True)
-    with alone_in(run) if ranks.is_first else contextlib.nullcontext():
-        objective.to(device).train()
-        ranks.copy_from_first(objective)
-        optimizer = build_optimizer(objective, settings)
-        counted = kept_buffers(objective)
-        state = _resume(run, objective, optimizer, batches, settings, ranks, device)
-        first_step = step = int(state.get("step", 0))
-        if step >= settings.num_steps:
-            return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
+    objective.to(device).train()
+    ranks.copy_from_first(objective)
+    optimizer = build_optimizer(objective, settings)
+    counted = kept_buffers(objective)
+    state = _resume(run, objective, optimizer, batches, settings, ranks, device)
+    first_step = step = int(state.get("step", 0))
+    if step >= settings.num_steps:
+        return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
 
-        late: LateFigures[StepNote] = LateFigures(device)
-        to_device = ToDevice(device)
-        with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
-            source = iter(batches)
-            while step < settings.num_steps:
-                step += 1
-                began = time.perf_counter()
-                update = _next(source, per_rank, step)
-                waited = time.perf_counter() - began
-                sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
-                sums = to_device({"sums": sums})["sums"]
-                rate = learning_rate(step, settings)
-                counts_before = [buffer.clone() for buffer in counted]
-                add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
-                figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
-                restore_unless(is_update(figures), counted, counts_before)
-                last = step == settings.num_steps
-                due = [hook for hook in hooks if last or step % hook.every == 0]
-                keep = last or step % settings.checkpoint_every == 0
-                arrived = late.put(StepNote(step, rate, waited), figures)
-                for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
-                    record.take(note, StepFigures.of(numbers))
-                if due or keep:
-                    ranks.average_buffers(objective)
-                for hook in due:
-                    objective.eval()
-                    found = hook.ask(step)
-                    objective.train()
-                    record.take_metrics(step, found)
-                    if record.is_best(found) and ranks.is_first:
-                        metrics = {name: finite(value) for name, value in found.items()}
-                        kept = {"step": step, **(notes or {}), "metrics": metrics}
-                        save_checkpoint(run, Checkpoint(kept, objective.state_dict(), None), keep=None, folder=BEST)
-                if keep and ranks.is_first:
-                    kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
-                    checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
-                    save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
-                    keep_newest(run, 1, folder=BEST)
-                if due or keep:
-                    record.go_on()
-        hours = record.seconds / 3600
-        return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
+    late: LateFigures[StepNote] = LateFigures(device)
+    to_device = ToDevice(device)
+    with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
+        source = iter(batches)
+        while step < settings.num_steps:
+            step += 1
+            began = time.perf_counter()
+            update = _next(source, per_rank, step)
+            waited = time.perf_counter() - began
+            sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
+            sums = to_device({"sums": sums})["sums"]
+            rate = learning_rate(step, settings)
+            counts_before = [buffer.clone() for buffer in counted]
+            add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
+            figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
+            restore_unless(is_update(figures), counted, counts_before)
+            last = step == settings.num_steps
+            due = [hook for hook in hooks if last or step % hook.every == 0]
+            keep = last or step % settings.checkpoint_every == 0
+            arrived = late.put(StepNote(step, rate, waited), figures)
+            for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
+                record.take(note, StepFigures.of(numbers))
+            if due or keep:
+                ranks.average_buffers(objective)
+            for hook in due:
+                objective.eval()
+                found = hook.ask(step)
+                objective.train()
+                record.take_metrics(step, found)
+                if record.is_best(found) and ranks.is_first:
+                    metrics = {name: finite(value) for name, value in found.items()}
+                    kept = {"step": step, **(notes or {}), "metrics": metrics}
+                    save_checkpoint(run, Checkpoint(kept, objective.state_dict(), None), keep=None, folder=BEST)
+            if keep and ranks.is_first:
+                kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
+                checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
+                save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
+                keep_newest(run, 1, folder=BEST)
+            if due or keep:
+                record.go_on()
+    hours = record.seconds / 3600
+    return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
 
 
 def add_gradients(

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -385,29 +383,6 @@ def test_lines_go_on_behind_one_that_was_cut(tmp_path: Path) -> None:
         file.write('{"step": 5, "wai')
     run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=6))
     assert [line["step"] for line in read_lines(tmp_path / "waits.jsonl")] == [1, 2, 3, 4, 5, 6]
-
-
-HOLDER = """
-import sys
-from pathlib import Path
-from s3prl_stream.trainer.alone import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
-    """Two would mix their logs, and neither could go on."""
-    run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=4))
-    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(StateError, match=f"process {other.pid} .* works in this folder"):
-            run_once(tmp_path)
-        other.kill()
-    assert run_once(tmp_path).first_step == 4
 
 
 def test_events_for_tensorboard(tmp_path: Path) -> None:

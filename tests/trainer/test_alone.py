@@ -1,0 +1,61 @@
+"""Two processes in one folder of a run: the second is refused before it has changed anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from downstream.synthetic import classes
+from small_recipes import pretrain_small
+
+import s3prl_stream as ss
+from s3prl_stream.recipes.run_folder import SETTINGS
+
+HOLDER = """
+import contextlib, sys
+from pathlib import Path
+from s3prl_stream.trainer.alone import alone_in
+with contextlib.ExitStack() as held:
+    for folder in sys.argv[1:]:
+        held.enter_context(alone_in(Path(folder)))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
+    sample_set: Path, tmp_path: Path
+) -> None:
+    """Two would mix their logs, and neither could go on; run.json of the one at work became that of the refused one."""
+
+    def pretrained(steps: int) -> Any:
+        return pretrain_small("apc", sample_set, tmp_path / "apc", steps=steps, where="digit < 1")
+
+    def trained(steps: int) -> Any:
+        return ss.train("ks", classes(), upstream="fbank80", out=tmp_path / "ks", steps=steps, device="cpu", quiet=True)
+
+    runs = {"apc": pretrained, "ks": trained}
+    folders = [tmp_path / name for name in runs]
+    for name, run in runs.items():
+        assert run(1).last_step == 1, name
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert {folder / SETTINGS for folder in folders} <= before.keys()
+    words = [sys.executable, "-c", HOLDER, *map(str, folders)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for run in runs.values():
+            with pytest.raises(ss.StateError, match=f"process {other.pid} .* works in this folder"):
+                run(2)
+        other.kill()
+    assert {path: path.read_bytes() for path in before} == before
+    for name, run in runs.items():
+        assert run(2).first_step == 1, name
+
+
+def test_a_run_that_was_killed_before_its_settings_were_written_begins(sample_set: Path, tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert pretrain_small("apc", sample_set, tmp_path, steps=1, where="digit < 1").last_step == 1
