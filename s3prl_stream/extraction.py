@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.manifest import library_versions, read_manifest, write_atomically, write_manifest
 from s3prl_stream.shards.npy import DTYPES
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.store import LocalStore, is_remote
 from s3prl_stream.stream import ShardStream
@@ -38,8 +39,6 @@ WORK = ".extracting"
 STATE = f"{WORK}/state.json"
 SAMPLE_RATE = 16_000
 _BYTES_PER_MB = 1_000_000
-
-Progress = Callable[[str, int, "int | None"], None]
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def extract(
         new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
         before = new.num_samples
         job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
-        job.run(Loader(stream, num_workers=num_workers, rank=0, world_size=1), state, planned, progress or _tell_nobody)
+        job.run(Loader(stream, num_workers=num_workers, rank=0, world_size=1), state, planned, progress or tell_nobody)
     return _report(folder, kept, first_sample=before)
 
 
@@ -305,7 +304,3 @@ def _report(folder: Path, layers: tuple[int, ...], *, first_sample: int) -> Extr
     return ExtractReport(
         str(folder), counts["samples"], counts["seconds"] / 3600, layers, first_sample, counts["damaged"]
     )
-
-
-def _tell_nobody(step: str, done: int, total: int | None) -> None:
-    """The progress of a caller who does not ask for it."""

@@ -32,19 +32,27 @@ def opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
     import soundfile
 
     try:
-        flac = _checked_header(path)
-        # by its bytes: soundfile would refuse a name that is not UTF-8
-        with _sound(os.fsencode(path)) as sound:
-            if sound.format == "MP3" and is_uncounted(path):
-                yield UncountedMp3(path), flac
-            else:
-                yield sound, flac
+        with explaining_reads():
+            flac = _checked_header(path)
+            # by its bytes: soundfile would refuse a name that is not UTF-8
+            with _sound(os.fsencode(path)) as sound:
+                if sound.format == "MP3" and is_uncounted(path):
+                    yield UncountedMp3(path), flac
+                else:
+                    yield sound, flac
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
+
+
+@contextmanager
+def explaining_reads() -> Iterator[None]:
+    """SampleError with reason "missing" or "unreadable" for what the system says of a file."""
+    try:
+        yield
     except FileNotFoundError:
         raise SampleError("the file does not exist", reason="missing") from None
     except OSError as error:
         raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
 
 
 def _sound(path: bytes) -> Any:

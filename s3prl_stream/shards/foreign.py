@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -26,16 +26,14 @@ from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.progress import Progress
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.table_lengths import write_lengths
-from s3prl_stream.shards.workers import Workers
+from s3prl_stream.shards.workers import Workers, check_num_workers
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
-
-Progress = Callable[[str, int, "int | None"], None]
-"""Called with the step ("indexing"), how many tars are done, and of how many."""
 
 _COMPRESSED_NAMES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -124,8 +122,7 @@ def index_tars(
     progress: Progress | None = None,
 ) -> IndexReport:
     """`index_shards`, with a report in place of the opened set, and with progress; all else is the same."""
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    check_num_workers(num_workers)
     given = [tars] if isinstance(tars, str | Path) else list(tars)
     layout = find_layout(given[0]) if len(given) == 1 else None
     if layout is None:

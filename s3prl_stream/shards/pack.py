@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,9 +27,10 @@ from s3prl_stream.shards.manifest import library_versions
 from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_strangers
 from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.settings import PackSettings
 from s3prl_stream.shards.store import Store, explaining_writes, open_store
-from s3prl_stream.shards.workers import Workers
+from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.workfolder import (
     finished_shards,
     is_finished,
@@ -44,9 +45,6 @@ from s3prl_stream.shards.workfolder import (
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
-
-Progress = Callable[[str, int, "int | None"], None]
-"""Called with the step ("listing", "headers", "packing", "index"), how many are done, of how many (None: not known)."""
 
 _POLL_SECONDS = 0.3
 _FINISH = "finish"
@@ -157,14 +155,13 @@ def pack_set(
     """`pack`, with a report in place of the opened set, and with progress. Arguments and errors are those of `pack`."""
     store = open_store(out)
     name = set_name(name_of_folder(out), name)
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    check_num_workers(num_workers)
     if engine not in ENGINES:
         raise UsageError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
     refuse_strangers(store)
     about = {"corpus": corpus_name or name, "licence": licence}
     extra = ExtraFiles(corpus)
-    job = _Pack(out, name, settings, about, extra, progress or _tell_nobody, restart)
+    job = _Pack(out, name, settings, about, extra, progress or tell_nobody, restart)
     try:
         with Workers(num_workers) as workers:
             return job.run(corpus, workers, engine)
@@ -359,7 +356,3 @@ class _Pack:
 
 def _claim_name(number: int) -> str:
     return f"{number:06d}"
-
-
-def _tell_nobody(step: str, done: int, total: int | None) -> None:
-    """The progress of a caller who does not ask for it."""

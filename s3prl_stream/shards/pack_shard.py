@@ -21,6 +21,7 @@ from s3prl_stream.audio.decode import decode_int16, mp3_says_its_length
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.audio.headers import flac_header
 from s3prl_stream.audio.measures import Measures, measure
+from s3prl_stream.audio.open_source import explaining_reads
 from s3prl_stream.audio.source import OTHER_MD5, read_flac_unchecked, read_source
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.clips import Clip
@@ -140,7 +141,7 @@ def _packed(clip: Clip, settings: PackSettings) -> _Packed:
     codec = original_codec(clip, settings)
     if codec is not None:
         return _untouched(clip, codec, settings)
-    with _explained():
+    with explaining_reads():
         _check_size(clip, os.stat(clip.audio).st_size)
     rate, encoder = settings.sample_rate, settings.encoder
     if encoder == "flac" and clip.is_whole_file and _is_plain_flac(clip, settings):
@@ -182,7 +183,7 @@ def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
 def _read(clip: Clip) -> bytes:
     """The whole file, in three calls of the system instead of seven."""
     num_bytes = clip.source.num_bytes
-    with _explained():
+    with explaining_reads():
         file = os.open(clip.audio, os.O_RDONLY)
         try:
             _check_size(clip, os.fstat(file).st_size)
@@ -193,16 +194,6 @@ def _read(clip: Clip) -> bytes:
             os.close(file)
     _check_size(clip, len(content))
     return content
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise SampleError("the file does not exist", reason="missing") from None
-    except OSError as error:
-        raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
 
 
 def _check_size(clip: Clip, num_bytes: int) -> None:

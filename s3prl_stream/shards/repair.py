@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -40,15 +40,13 @@ from s3prl_stream.shards.layout import (
 from s3prl_stream.shards.listing import LeftOut, left_out_json
 from s3prl_stream.shards.manifest import write_manifest
 from s3prl_stream.shards.outfolder import refuse_odd_path
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import LocalStore, Store, explaining_writes, open_store
 from s3prl_stream.shards.verify import store_of
-from s3prl_stream.shards.workers import Workers
-
-Progress = Callable[[str, int, int], None]
-"""Called with the step, how many shards are done, and of how many."""
+from s3prl_stream.shards.workers import Workers, check_num_workers
 
 _MARKER = ".packing.json"
 _SCRATCH = ".repairing-"
@@ -105,8 +103,7 @@ def repair(
         UsageError: no finished set, one that was made by `index_shards`, or `out` holds something.
         ShardError: not one sound sample, or the manifest is damaged and nothing else tells what the set was.
     """
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    check_num_workers(num_workers)
     store, target = store_of(shards), open_store(out)
     inventory = take_inventory(store)
     if inventory.is_indexed:
@@ -115,7 +112,7 @@ def repair(
             "tars from copies and run `s3prl-stream index` again, which leaves out what it cannot read."
         )
     with begun(target, inventory.name) as scratch, Workers(num_workers) as workers:
-        return _Repair(store, target, scratch, inventory, workers, progress or _tell_nobody).run()
+        return _Repair(store, target, scratch, inventory, workers, progress or tell_nobody).run()
 
 
 class _Repair:
@@ -312,7 +309,3 @@ def begun(out: Store, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
             yield Path(scratch)
         out.delete(_MARKER)
-
-
-def _tell_nobody(step: str, done: int, total: int) -> None:
-    """The progress of a caller who does not ask for it."""

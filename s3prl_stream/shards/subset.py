@@ -9,7 +9,7 @@ a hash of their keys, neighbours of like duration together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,15 +30,13 @@ from s3prl_stream.shards.layout import (
 from s3prl_stream.shards.listing import LeftOut, left_out_json
 from s3prl_stream.shards.manifest import write_manifest
 from s3prl_stream.shards.member import I64
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.repair import begun, write_part
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.subset_shard import Job, write_shard
-from s3prl_stream.shards.workers import Workers
-
-Progress = Callable[[str, int, int], None]
-"""Called with the step, how many shards are done, and of how many."""
+from s3prl_stream.shards.workers import Workers, check_num_workers
 
 _BYTES_PER_MB = 1_000_000
 _KEPT = ("packing", "corpus", "licence", "libraries")
@@ -104,8 +102,7 @@ def write_subset(
     progress: Progress | None = None,
 ) -> SubsetReport:
     """`subset`, with a report in place of the opened set, and with progress."""
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    check_num_workers(num_workers)
     if subset is None and where is None:
         raise UsageError('say what of the set: an amount (subset="10h") or a condition (where="split == \'train\'").')
     whole = as_shard_set(shards)
@@ -117,7 +114,7 @@ def write_subset(
     name = folder.name if name is None else set_name(name, name)
     selection = compile_selection(whole, where=where, subset=subset)
     new_shards = list(_arranged(folder, selection, shard_bytes, int(packing.get("seed") or 0)))
-    target, tell = open_store(out), progress or _tell_nobody
+    target, tell = open_store(out), progress or tell_nobody
     with begun(target, name) as scratch, Workers(num_workers) as workers:
         jobs = (
             Job(folder, target, scratch, shard_name(name, number), *places) for number, places in enumerate(new_shards)
@@ -213,7 +210,3 @@ def _manifest(
         "parts": parts,
         "shards": shards,
     }
-
-
-def _tell_nobody(step: str, done: int, total: int) -> None:
-    """The progress of a caller who does not ask for it."""

@@ -10,7 +10,7 @@ From here down: `inventory` reads the manifest or makes up for it, `examine` com
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +28,10 @@ from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
 from s3prl_stream.shards.layout import SHARDS_PER_PART
+from s3prl_stream.shards.progress import Progress
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
-from s3prl_stream.shards.workers import Workers
-
-Progress = Callable[[str, int, int], None]
-"""Called with the step, how many shards are done, and of how many."""
+from s3prl_stream.shards.workers import Workers, check_num_workers
 
 
 class VerifyReport(NamedTuple):
@@ -114,8 +112,7 @@ def verify(
         UsageError: there is no finished set.
         ShardError: the set is of another format version, or its manifest is damaged and nothing else tells what it was.
     """
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    check_num_workers(num_workers)
     store = store_of(shards)
     inventory = take_inventory(store)
     findings = inventory.findings + check_left_out(store, inventory)

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
-from s3prl_stream.errors import StreamError
+from s3prl_stream.errors import StreamError, UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -27,6 +27,12 @@ _WORKER_DIED = (
     "a worker process died, most likely killed for lack of memory. Use fewer workers; the same command goes on with "
     "what is not finished."
 )
+
+
+def check_num_workers(num_workers: int) -> None:
+    """UsageError for a number of processes that cannot be."""
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
 
 
 class Workers:
