@@ -76,17 +76,13 @@ def judged_stream(
     columns: Sequence[str] = (),
     noise: Noise | None = None,
     texts: TextSource | None = None,
-    seed: int = 0,
-    max_batch_seconds: float = 120.0,
-    max_batch_size: int | None = 32,
 ) -> Stage:
     """Each clip once, whole, however long it is."""
     stream = ShardStream(
         shards,
-        seed=seed,
         epochs=1,
-        max_batch_seconds=max(max_batch_seconds, longest_seconds(shards) + 0.1),
-        max_batch_size=max_batch_size,
+        max_batch_seconds=max(120.0, longest_seconds(shards) + 0.1),
+        max_batch_size=32,
         where=rows_with(shards, where, columns),
         too_long="crop",
     )

@@ -54,25 +54,6 @@ class MaskSettings(NamedTuple):
     """False: spans begin at multiples of 1.5 span lengths, from a random frame on."""
 
 
-def reconstruction_mask(feat: Tensor, rng: np.random.Generator, settings: MaskSettings) -> tuple[Tensor, Tensor]:
-    """Alter spans of frames (by default of 7 frames, 15 % of all, overlaps allowed) and one band of bins.
-
-    A chosen span becomes 0 (80 %), a copy of another span (10 %) or stays (10 %); the band becomes 0 over all frames.
-    Both are to be reconstructed. An utterance too short for a span gets one of min(7, F) frames.
-
-    Args:
-        feat: float32 [F, D]; not altered.
-        rng: where the draws come from.
-        settings: what is drawn.
-
-    Returns:
-        (the altered features, float32 [F, D]; what is to be reconstructed, bool [F, D]).
-    """
-    num_frames, num_bins = feat.shape
-    drawn = draw_mask(num_frames, num_bins, rng, settings)
-    return torch.from_numpy(altered(np.asarray(feat), drawn)), torch.from_numpy(selected(drawn, num_bins))
-
-
 class MaskDraw(NamedTuple):
     """What is drawn for the mask of one utterance."""
 
@@ -86,7 +67,11 @@ class MaskDraw(NamedTuple):
 
 
 def draw_mask(num_frames: int, num_bins: int, rng: np.random.Generator, settings: MaskSettings) -> MaskDraw:
-    """The random part of `reconstruction_mask`, of which the shape of the features is enough."""
+    """Draw spans of frames (by default of 7 frames, 15 % of all, overlaps allowed) and one band of bins.
+
+    A chosen span becomes 0 (80 %), a copy of another span (10 %) or stays (10 %); the band becomes 0 over all frames.
+    Both are to be reconstructed. An utterance too short for a span gets one of min(7, F) frames.
+    """
     legacy = settings.legacy
     origin_F, chosen_F = np.arange(num_frames), np.zeros(num_frames, dtype=np.bool_)
     first_N, span = _draw_spans(num_frames, rng, settings)

@@ -144,17 +144,17 @@ class OldQuality:
     """For a second that is used: clips are decoded whole and cut then."""
 
 
-def gather_clips(planner: EpochPlanner, column: str = "speaker", max_clips: int = MAX_CLIPS) -> Clips:
-    """The clips that the planner delivers, of as many blocks as `max_clips` allows."""
+def gather_clips(planner: EpochPlanner) -> Clips:
+    """The clips that the planner delivers, of as many blocks as hold `MAX_CLIPS`."""
     order = planner.blocks(0)
     blocks, count = [], 0
     for number in range(len(order)):
         blocks.append(planner.plan_block(0, number))
         count += len(np.unique(blocks[-1].stretches.row))
-        if count >= max_clips:
+        if count >= MAX_CLIPS:
             break
     held = [(one.set_index, one.shard) for block in blocks for one in block.shards]
-    speakers = column_by_shard(planner, column, set(held)) if column in planner.shards.columns() else None
+    speakers = column_by_shard(planner, "speaker", set(held)) if "speaker" in planner.shards.columns() else None
     whole, shard, speaker = [], [], []
     first_shard = 0
     for block in blocks:

@@ -47,13 +47,12 @@ class PlanQuality:
     """Set -> its share of the audio: the realised mix."""
 
 
-def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -> PlanQuality:
+def measure(planner: Planner, *, max_blocks: int = 8) -> PlanQuality:
     """Plan up to `max_blocks` blocks (and, for the pairs, the same shards' blocks of epoch 1) and measure.
 
     Args:
         planner: of the stream.
         max_blocks: how many; all of a small set.
-        column: whose distinct values in a batch are counted.
     """
     most = min(max_blocks, len(planner.blocks(0))) if isinstance(planner, EpochPlanner) else max_blocks
     blocks = [step.plan for _, step in itertools.islice(planner.walk(), most)]
@@ -62,7 +61,7 @@ def measure(planner: Planner, *, max_blocks: int = 8, column: str = "speaker") -
     sizes = np.concatenate([np.diff(block.batches.edges, axis=1)[:, 0] for block in blocks])
     reads = [_reads(block) for block in blocks]
     num_reads = sum(count for _, count in reads)
-    speakers = _speakers(planner, blocks, column)
+    speakers = _speakers(planner, blocks)
     return PlanQuality(
         blocks=len(blocks),
         batches=len(padded),
@@ -137,11 +136,13 @@ def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
         yield one.set_index, one.shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
 
 
-def _speakers(planner: Planner, blocks: list[BlockPlan], column: str) -> tuple[float, float] | None:
+def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] | None:
     """Distinct speakers in a batch, and in as many clips drawn uniformly."""
-    if column not in planner.shards.columns():
+    if "speaker" not in planner.shards.columns():
         return None
-    values = column_by_shard(planner, column, {(one.set_index, one.shard) for block in blocks for one in block.shards})
+    values = column_by_shard(
+        planner, "speaker", {(one.set_index, one.shard) for block in blocks for one in block.shards}
+    )
     counts = []
     for number, block in enumerate(blocks):
         held = [values[one.set_index, one.shard] for one in block.shards]

@@ -17,6 +17,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.stream import ShardStream
+from s3prl_stream.trainer.settings import UpdateSettings
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,9 @@ class StreamSettings:
 
 
 @dataclass(frozen=True)
-class TrainDefaults:
+class TrainDefaults(UpdateSettings):
     """How the published recipe trains."""
 
-    lr: float = 2e-4
-    """Peak of the learning rate."""
-    schedule: str = "linear"
-    """Of the rate, "linear": warm-up, then linear decay to 0; "constant"."""
-    warmup_share: float = 0.07
-    """Share of the steps in which the rate rises, 0 to 1."""
-    optimizer: str = "adamw"
-    """One of "adamw", "adam" and "legacy" (S3PRL's own AdamW)."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    decay_norms: bool = False
-    """The scales of norms decay too, as in S3PRL's distillation."""
-    clip_norm: float = 5.0
-    """Ceiling of the gradient's L2 norm."""
-    update_batches: int = 1
-    """Batches in one update."""
     published_steps: int = 1_000_000
     """Updates in the publication, or what its epochs come to. Nobody is held to them: `steps` is always given."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes
-from s3prl_stream.shards.findings import Finding, of_bytes, of_sample
+from s3prl_stream.shards.findings import Finding, of_end, of_sample
 from s3prl_stream.shards.layout import CODECS, FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
 from s3prl_stream.shards.rows import IndexRow, index_cells
@@ -21,7 +21,6 @@ from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
 if TYPE_CHECKING:
     import pyarrow as pa
 
-END = "end_of_tar"
 """Reason of a finding on the end marker."""
 
 RANGE_BYTES = 8 << 20
@@ -278,4 +277,4 @@ def _end_finding(reader: FrontToBack, shard: str, end: int) -> Finding | None:
         problem = end_marker_problem(reader.take(end, len(END_OF_TAR)))
     except SampleError as error:
         problem = str(error)
-    return None if problem is None else of_bytes(shard, end, len(END_OF_TAR), END, problem, "rebuilt by repair")
+    return None if problem is None else of_end(shard, end, problem)

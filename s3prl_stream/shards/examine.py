@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.content import (
-    END,
     Content,
     FrontToBack,
     Place,
@@ -20,7 +19,7 @@ from s3prl_stream.shards.content import (
     read_by_headers,
     read_by_rows,
 )
-from s3prl_stream.shards.findings import Finding, of_bytes, of_file, of_sample
+from s3prl_stream.shards.findings import Finding, of_end, of_file, of_sample
 from s3prl_stream.shards.index_files import (
     IndexPart,
     Offsets,
@@ -205,7 +204,7 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
     except DamagedFile as error:
         problem = str(error)
     if problem is not None:
-        findings.append(of_bytes(entry.name, end, len(END_OF_TAR), END, problem, "rebuilt by repair"))
+        findings.append(of_end(entry.name, end, problem))
     return findings
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from s3prl_stream.shards.tar import END_OF_TAR
+
 ADVICE = {
     "left out by repair": "restore the file from a copy, or run `s3prl-stream repair`, which leaves this sample out",
     "shard left out": "restore the shard from a copy, or run `s3prl-stream repair`, which leaves its samples out",
@@ -48,9 +50,9 @@ def of_file(file: str, reason: str, message: str, advice: str) -> Finding:
     return Finding(file, None, None, None, reason, message, ADVICE[advice])
 
 
-def of_bytes(file: str, offset: int, size: int, reason: str, message: str, advice: str) -> Finding:
-    """A finding on bytes that belong to no sample."""
-    return Finding(file, None, offset, size, reason, message, ADVICE[advice])
+def of_end(file: str, offset: int, message: str) -> Finding:
+    """A finding on the end marker of a tar."""
+    return Finding(file, None, offset, len(END_OF_TAR), "end_of_tar", message, ADVICE["rebuilt by repair"])
 
 
 def of_sample(file: str, key: str, offset: int, size: int, reason: str, message: str) -> Finding:

@@ -263,7 +263,7 @@ def _resume(
     """The state of the newest checkpoint, which is loaded unless it has all steps; empty if there is none."""
     folders = list_checkpoints(run)
     done = step_of(folders[-1]) if folders else 0
-    ranks.check_same(done, "the newest checkpoint")
+    ranks.check_same_checkpoint(done)
     if ranks.is_first:
         forget_after(run, done, folder=BEST)
     if not folders:

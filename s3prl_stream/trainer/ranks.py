@@ -79,14 +79,16 @@ class Ranks:
             if self.world_size > 1:
                 self._as_one([one for one in tensors if one.dtype == dtype], lambda flat: dist.broadcast(flat, src=0))
 
-    def check_same(self, number: int, what: str) -> None:
-        """StateError if the ranks do not all have the same number."""
+    def check_same_checkpoint(self, step: int) -> None:
+        """StateError if the ranks do not all go on from the same step."""
         if self.world_size == 1:
             return
-        numbers: list[int | None] = [None] * self.world_size
-        dist.all_gather_object(numbers, number)
-        if len(set(numbers)) > 1:
-            raise StateError(f"the ranks do not agree on {what}: {numbers}. Is the folder of the run the same on all?")
+        steps: list[int | None] = [None] * self.world_size
+        dist.all_gather_object(steps, step)
+        if len(set(steps)) > 1:
+            raise StateError(
+                f"the ranks do not agree on the newest checkpoint: {steps}. Is the folder of the run the same on all?"
+            )
 
     def wait_for_all(self) -> None:
         """Return when every rank is here."""

@@ -10,11 +10,9 @@ from s3prl_stream.errors import UsageError
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """How to train. Nothing here but `num_steps` and what only keeps or tells may change when a run is continued."""
+class UpdateSettings:
+    """How the weights are updated: what a recipe says of training, beside how long."""
 
-    num_steps: int
-    """Updates in all; a linear learning rate ends at 0 there."""
     lr: float = 2e-4
     """Peak of the learning rate."""
     schedule: Literal["linear", "constant"] = "linear"
@@ -35,6 +33,14 @@ class TrainSettings:
     """Ceiling of the gradient's L2 norm."""
     update_batches: int = 1
     """Global batches in one update; the number of ranks divides it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(UpdateSettings):
+    """How to train. Nothing here but `num_steps` and what only keeps or tells may change when a run is continued."""
+
+    num_steps: int
+    """Updates in all; a linear learning rate ends at 0 there."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the forward pass (autocast); weights, gradients and optimizer are fp32."""
     seed: int = 0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.mask import MaskedReconstruction, MaskSettings, draw_mask, reconstruction_mask, selected
+from s3prl_stream.pipes.mask import MaskedReconstruction, MaskSettings, altered, draw_mask, selected
 
 LEGACY = MaskSettings(0.0, legacy=True)
 
@@ -26,6 +26,12 @@ LEGACY = MaskSettings(0.0, legacy=True)
 def features(num_frames: int, num_bins: int = 80) -> Tensor:
     """Every element differs from every other, and none is 0."""
     return (torch.arange(num_frames * num_bins, dtype=torch.float32) + 1).view(num_frames, num_bins)
+
+
+def reconstruction_mask(feat: Tensor, rng: np.random.Generator, settings: MaskSettings) -> tuple[Tensor, Tensor]:
+    """(masked features, what is to be reconstructed) of one draw."""
+    drawn = draw_mask(*feat.shape, rng, settings)
+    return torch.from_numpy(altered(feat.numpy(), drawn)), torch.from_numpy(selected(drawn, feat.shape[1]))
 
 
 def dice_of(feat: Tensor, masked: Tensor, selected: Tensor) -> set[str]:
