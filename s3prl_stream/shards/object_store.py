@@ -9,6 +9,7 @@ Threads of one pool wait for the answers. Whoever reads waits for them, and can 
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ from s3prl_stream.shards.store import Ahead, check_remote, still_wanted
 
 _CHUNK_BYTES = 64 << 10  # what is lost when a body breaks
 _UPLOAD_PART_BYTES = 16 << 20
+
+_SAID_TO_HEAD_ALONE = (403, 405, 501)
+"""What web servers answer that know no HEAD, or allow none; to a GET they may say something else."""
 
 _TEST_SCHEMES = ("file", "memory")  # obstore over a disk or in memory
 
@@ -52,6 +56,7 @@ class ObjectStore:
             raise UsageError(f"{without_secrets(url)}: the URL of a set has no query and no fragment.")
         self._url, self._config = url.rstrip("/"), config
         self.url = without_secrets(self._url)
+        self._is_web_server = urlsplit(self._url).scheme.lower() in ("http", "https")
         self._begin()
 
     def _begin(self) -> None:
@@ -233,9 +238,18 @@ class ObjectStore:
         return answer
 
     def _head(self, name: str) -> _Identity:
+        return self._identity(name, self._persistently(name, "looked up", functools.partial(self._meta, name)))
+
+    def _meta(self, name: str, client: Any) -> Any:
         import obstore
 
-        return self._identity(name, self._persistently(name, "looked up", lambda client: obstore.head(client, name)))
+        try:
+            return obstore.head(client, name)
+        except Exception as error:
+            if not (self._is_web_server and status_of(error) in _SAID_TO_HEAD_ALONE):
+                raise
+        self._count(requests=1)
+        return obstore.get(client, name, options={"range": (0, 1)}).meta
 
     def _identity(self, name: str, meta: Any) -> _Identity:
         found = _Identity.of(meta)
@@ -291,7 +305,7 @@ class ObjectStore:
         """See `Store.list`."""
         import obstore
 
-        if urlsplit(self._url).scheme.lower() in ("http", "https"):
+        if self._is_web_server:
             raise UsageError(f"{self.url}: a web server does not list its files. Name them.")
         folder = prefix.rpartition("/")[0]
 

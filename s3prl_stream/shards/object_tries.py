@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 
@@ -96,12 +97,13 @@ class Tries:
                 f"{cannot}, permission denied ({reason}). Check the credentials in the environment, and the bucket's "
                 "rules."
             )
-        if isinstance(error, obstore_errors.NotSupportedError | WholeAnswerError):
+        is_whole = isinstance(error, obstore_errors.NotSupportedError | WholeAnswerError)
+        if is_whole or re.search("Content-(Range|Length)", reason):  # which the answer lacks
             self._whole_answers += 1
             if self._whole_answers >= MAX_WHOLE_ANSWERS:
                 return ShardError(
-                    f"{cannot}: the server does not keep to the range it is asked for ({reason}). It must know HTTP "
-                    "range requests."
+                    f"{cannot}: the server does not serve ranges of files ({reason}). Put the set on one that answers "
+                    "HTTP range requests (nginx, Apache, an object store), or on a disk."
                 )
         elif status is not None and 400 <= status < 500 and status not in (408, 429):
             return ShardError(f"{cannot} ({reason}).")

@@ -16,6 +16,13 @@ class RangedHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: ObjectServer
 
+    def do_HEAD(self) -> None:
+        if self.server.head_status is None:
+            return self.do_GET()
+        self.send_response(self.server.head_status)
+        self.send_header("Content-Length", "0")
+        return self.end_headers()
+
     def do_GET(self) -> None:
         if self.path.partition("?")[0] == "/":
             return self._list()
@@ -30,7 +37,8 @@ class RangedHandler(BaseHTTPRequestHandler):
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             body = content[first : last + 1]
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            if self.server.names_ranges:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.send_header("ETag", etag_of(content))
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Host", self.headers["Host"])
@@ -38,8 +46,6 @@ class RangedHandler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
         return None
-
-    do_HEAD = do_GET  # noqa: N815  # the name is the base class's
 
     def do_PUT(self) -> None:
         if "Content-Length" in self.headers:
@@ -68,7 +74,12 @@ class RangedHandler(BaseHTTPRequestHandler):
 
 
 class ObjectServer(ThreadingHTTPServer):
-    """The server; `objects` maps a path to its bytes."""
+    """The server; `objects` maps a path to its bytes.
+
+    Attributes:
+        head_status: the answer to each HEAD, where that is refused.
+        names_ranges: False: answers lack Content-Range.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -76,6 +87,8 @@ class ObjectServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), RangedHandler)
         self.objects: dict[str, bytes] = {}
+        self.head_status: int | None = None
+        self.names_ranges = True
 
     @property
     def url(self) -> str:

@@ -132,7 +132,7 @@ def test_faults_that_do_not_pass_are_errors_that_say_what_to_do() -> None:
         assert "503 Service Unavailable, SlowDown" in found
         assert proxy.num_requests == object_tries.MAX_FAILURES
     with stored(endless(WholeObject())) as (store, proxy, _):
-        assert "must know HTTP range requests" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
+        assert "server does not serve ranges of files" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
         assert proxy.num_requests == 3
     with stored(endless(Unavailable(403))) as (store, proxy, _):
         assert "permission denied (403 Forbidden, SlowDown). Check the cred" in raised(
@@ -142,6 +142,31 @@ def test_faults_that_do_not_pass_are_errors_that_say_what_to_do() -> None:
     with stored(endless(Unavailable(400))) as (store, proxy, _):
         assert "400 Bad Request" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
         assert proxy.num_requests == 1
+
+
+@in_child
+def test_a_web_server_that_knows_no_head_is_asked_for_a_byte() -> None:
+    """Of 405 obstore says that the file is not there."""
+    for status in (403, 405, 501):
+        with stored() as (store, proxy, server):
+            server.head_status = status
+            assert store.size("a.tar") == len(CONTENT)
+            assert [(one.method, one.range) for one in proxy.requests] == [("HEAD", None), ("GET", "bytes=0-0")]
+            assert store.counters["requests"] == 2
+            assert store.size("none") is None
+    with stored(lambda _: Unavailable(403)) as (store, proxy, _):
+        assert "looked up, permission denied (403" in raised(ShardError, lambda: store.size("a.tar"))
+        assert proxy.num_requests == 2
+
+
+@in_child
+def test_a_server_that_does_not_say_which_bytes_it_sends_is_an_error_soon() -> None:
+    with stored() as (store, proxy, server):
+        server.names_ranges = False
+        found = raised(ShardError, lambda: store.read("a.tar", 5, 10))
+        assert "the server does not serve ranges of files" in found
+        assert "Content-Range" in found
+        assert proxy.num_requests == 3
 
 
 @in_child
