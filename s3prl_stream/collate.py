@@ -23,14 +23,6 @@ _ALWAYS_INTEGERS = ("first_frame", "num_frames", "clip_frames", "sample_rate")
 
 _SCALAR_TYPES = {"int": torch.int64, "float": torch.float32, "bool": torch.bool}
 
-_TORCH_TYPES = {
-    "float32": torch.float32,
-    "int16": torch.int16,
-    "int64": torch.int64,
-    "bool": torch.bool,
-    "float64": torch.float64,
-}
-
 
 def collate(
     samples: Sequence[Sample],
@@ -40,9 +32,10 @@ def collate(
 ) -> Batch:
     """Pad and stack.
 
-    Tensors and arrays [X, ...] become `name` [B, longest, ...], zero-padded, with `name_len` [B] int64. Integers,
-    floats and booleans become [B] tensors (int64, float32, bool); everything else, integers beyond int64 too, becomes
-    a list. A key that only some samples have becomes a list with None.
+    Tensors and arrays [X, ...] become `name` [B, longest, ...] of the same type, zero-padded, on the CPU and without
+    gradient, with `name_len` [B] int64. Integers, floats and booleans become [B] tensors (int64, float32, bool);
+    everything else, integers beyond int64 too, becomes a list. A key that only some samples have becomes a list with
+    None.
 
     Args:
         samples: of one batch; may be empty.
@@ -85,12 +78,13 @@ def _pad(name: str, values: list[torch.Tensor], memory: BatchMemory | None) -> t
         )
     padded = _in_place(values, lengths) if memory is not None and memory.owns(values[0]) else None
     if padded is None:
-        rows = [value.numpy() for value in values]
+        dtype = values[0].dtype
+        rows = [(value.view(torch.int16) if dtype == torch.bfloat16 else value).numpy(force=True) for value in values]
         # numpy takes large arrays in huge pages and copies in this thread; torch.zeros costs five times the CPU here
         array = np.zeros((len(rows), max(lengths), *rows[0].shape[1:]), dtype=rows[0].dtype)
         for place, row, length in zip(array, rows, lengths, strict=True):
             place[:length] = row
-        padded = torch.from_numpy(array)
+        padded = torch.from_numpy(array).view(dtype)  # numpy has no bfloat16: its bits went through as int16
     return padded, torch.tensor(lengths, dtype=torch.int64)
 
 
@@ -100,7 +94,7 @@ def _in_place(values: list[torch.Tensor], lengths: list[int]) -> torch.Tensor | 
     A stage may have cut or thinned its row since (a view of the same memory), and resampling decodes into it first:
     so the rows must be contiguous, and what follows each of them must still be zeros.
     """
-    first, longest = values[0], max(lengths)
+    first, longest = values[0].detach(), max(lengths)
     width, rest = divmod(first.untyped_storage().nbytes() // first.element_size(), len(values))
     if first.ndim != 1 or rest or width < longest:
         return None
@@ -133,8 +127,9 @@ def _empty(known_keys: Mapping[str, str]) -> Batch:
     batch: Batch = {"key": [], "set": [], "epoch": torch.zeros(0, dtype=torch.int64)}
     for name, kind in known_keys.items():
         dtype, _, dims = kind.partition(" ")
-        if dims and dtype in _TORCH_TYPES:
-            batch[name] = torch.zeros((0,) * (dims.count(",") + 2), dtype=_TORCH_TYPES[dtype])
+        torch_type = getattr(torch, dtype, None)
+        if dims and isinstance(torch_type, torch.dtype):
+            batch[name] = torch.zeros((0,) * (dims.count(",") + 2), dtype=torch_type)
             batch[f"{name}_len"] = torch.zeros(0, dtype=torch.int64)
         elif kind in _SCALAR_TYPES:
             batch[name] = torch.zeros(0, dtype=_SCALAR_TYPES[kind])

@@ -53,9 +53,22 @@ def test_arrays_that_cannot_be_stacked_are_an_error() -> None:
         collate([{"feat": torch.ones(2, 4)}, {"feat": torch.ones(2, 5)}])
 
 
-def test_an_empty_batch_has_the_keys_of_a_full_one() -> None:
-    batch = collate([], 3, {"feat": "float32 [F, D]", "text": "any"})
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.complex64, torch.uint8])
+def test_tensors_keep_their_type_and_leave_their_gradient(dtype: torch.dtype) -> None:
+    rows = [torch.tensor([[1, 2], [3, 4]], dtype=dtype), torch.tensor([[5, 6]], dtype=dtype)]
+    if dtype.is_floating_point:
+        rows = [row.requires_grad_() * 1 for row in rows]
+    batch = collate([{"feat": row, "mean": row.abs().float().mean()} for row in rows])
+    assert batch["feat"].dtype == dtype
+    assert batch["feat"].tolist() == [[[1, 2], [3, 4]], [[5, 6], [0, 0]]]
+    assert not batch["feat"].requires_grad
+    assert batch["mean"].tolist() == [2.5, 5.5]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_empty_batch_has_the_keys_of_a_full_one(dtype: str) -> None:
+    batch = collate([], 3, {"feat": f"{dtype} [F, D]", "text": "any"})
     assert batch["weight"] == 0.0
-    assert batch["feat"].shape == (0, 0, 0)
+    assert (batch["feat"].shape, batch["feat"].dtype) == ((0, 0, 0), getattr(torch, dtype))
     assert batch["feat_len"].shape == (0,)
     assert batch["epoch"].dtype == torch.int64

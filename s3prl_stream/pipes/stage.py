@@ -96,7 +96,8 @@ class Stage(Source):
     keeps_count: ClassVar[bool] = True
     """True if every sample gives exactly one sample, so that `len()` can be known."""
     keeps_length: bool = True
-    """True if the waveform that comes out is as long as the one that came in."""
+    """True if the waveform that comes out is as long as the one that came in; if not, the stage is refused behind those
+    that provide an array "[F, ...]": counted in frames of the waveform."""
     takes: Mapping[str, str] = {}
     """Key -> "dtype [dims]" of a CPU tensor, with | between alternatives of dtype; "any"; or "nested": a list or an
     object, of which the index of a set does not say whether samples have it."""
@@ -191,6 +192,7 @@ class Stage(Source):
         earlier = sum(stage.own_name() == name for stage in stages_of(self.source))
         self.stage_id = f"{name}#{earlier}" if earlier else name
         self._check_takes(self.source)
+        self._check_frames(self.source)
         self._check_side(self.source)
         self.check_chain(self.source)
         self.prepare(self.source)
@@ -218,6 +220,16 @@ class Stage(Source):
                     f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
                     f"provides it as {known[key]}."
                 )
+
+    def _check_frames(self, source: Source) -> None:
+        """Raise a ChainError if the waveform that this stage cuts or stretches has been counted in frames before."""
+        framed = ((stage, key) for stage in stages_of(source) for key, kind in stage.provides.items() if " [F" in kind)
+        giver, key = next(framed, (None, ""))
+        if giver is not None and not self.keeps_length:
+            raise ChainError(
+                f"{type(self).__name__} changes how long a waveform is, and stands behind {type(giver).__name__}: "
+                f"{key!r} would stay that of the waveform before. Put {type(self).__name__} before it."
+            )
 
     def _check_side(self, source: Source) -> None:
         marker = next((stage for stage in stages_of(source) if stage.moves), None)

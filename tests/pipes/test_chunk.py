@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes import (
+    BuildMultiClassTagging,
     CharacterTokenizer,
     EncodeText,
     ExtractFeat,
     LoadAudio,
     NoiseAugmentation,
     NormWav,
+    RandomCrop,
+    SoxEffects,
+    SpanMask,
+    SpeedPerturbation,
     UnfoldChunkByFrame,
     UnfoldChunkBySec,
 )
@@ -248,6 +253,18 @@ def test_text_and_pieces_do_not_go_together(caplog: pytest.LogCaptureFixture) ->
     assert "lose their tokens" not in caplog.text
     chunk(tokenize(data))
     assert "pieces lose their tokens" in caplog.text
+
+
+def test_what_is_counted_in_frames_stands_behind_what_cuts_or_stretches() -> None:
+    """Else the features, tags or masks of the whole clip would stand beside each piece of it."""
+    data = [ramp(1, segments=[])]
+    framed = [ExtractFeat()(data), BuildMultiClassTagging()(data), SpanMask()(data), ExtractFeat(feat_name="x")(data)]
+    cutting = [UnfoldChunkBySec(), UnfoldChunkByFrame(), RandomCrop(max_seconds=0.1), SpeedPerturbation()]
+    for chain, stage in itertools.product(framed, [*cutting, SoxEffects(effects=[["tempo", "1.1"]])]):
+        giver = type(chain).__name__
+        with pytest.raises(ChainError, match=rf"and stands behind {giver}: .* Put {type(stage).__name__} before it"):
+            stage(NormWav()(chain))
+    SoxEffects(effects=[["gain", "-3"]])(NoiseAugmentation()(framed[0]))
 
 
 def test_tokens_are_kept_for_whole_utterances_alone() -> None:
