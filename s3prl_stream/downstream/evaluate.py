@@ -55,6 +55,8 @@ class Evaluation:
     """Why not -> how many of them."""
     layer_weights: Sequence[float] = field(default_factory=tuple)
     """Of the upstream's hidden states."""
+    trials_not_scored: Sequence[Trial] = field(default_factory=tuple)
+    """Of the trials that were given: those of damaged utterances; the figures are of the others."""
 
 
 def evaluate(
@@ -87,6 +89,7 @@ def evaluate(
 
     Raises:
         UsageError: no such run, a column is missing, nothing can be read, or a cache for an upstream that was trained.
+            A trial names an utterance that is not selected, or none can be scored.
     """
     model = load_run(run, upstream=upstream, head=head, device=device)
     if trials is not None:
@@ -109,6 +112,9 @@ def evaluate(
     if not answers:
         said = "".join(f"; the first: {one['message']} ({one['reason']})" for one in loader.damaged[:1])
         raise UsageError(f"evaluate: none of the {len(loader.damaged)} selected utterances could be used{said}")
+    not_scored: list[Trial] = []
+    if isinstance(model.task, SpeakerVerification) and trials is not None:
+        model.task.trials, not_scored = _without_damaged(trials, loader.damaged)
     return Evaluation(
         task=str(read_settings(run)["task"]),
         checkpoint=_checkpoint(Path(run)).name,
@@ -118,7 +124,24 @@ def evaluate(
         damaged=len(loader.damaged),
         reasons=dict(collections.Counter(one["reason"] for one in loader.damaged)),
         layer_weights=tuple(model.featurizer.weights()),
+        trials_not_scored=not_scored,
     )
+
+
+def _without_damaged(
+    trials: Sequence[Trial], damaged: Sequence[Mapping[str, Any]]
+) -> tuple[Sequence[Trial], list[Trial]]:
+    """(trials that can be scored, those of an utterance that cannot be used); UsageError if none can."""
+    lost = {one["key"] for one in damaged}
+    scored = [trial for trial in trials if lost.isdisjoint(trial[1:])]
+    not_scored = [trial for trial in trials if not lost.isdisjoint(trial[1:])]
+    if not_scored and not scored:
+        first = next(one for one in damaged if one["key"] in not_scored[0][1:])
+        raise UsageError(
+            f"evaluate: none of the {len(trials)} trials can be scored, as clips of them could not be used; the first: "
+            f"{first['message']} ({first['reason']})"
+        )
+    return scored, not_scored
 
 
 def predict(

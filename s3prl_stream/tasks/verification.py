@@ -105,7 +105,10 @@ class SpeakerVerification(Task):
             by_key = {one.key: one.answer for one in answers}
             missing = [key for trial in self.trials for key in trial[1:] if key not in by_key]
             if missing:
-                raise UsageError(f"trials: {len(missing)} keys, such as {missing[0]!r}, are not among the utterances")
+                raise UsageError(
+                    f"trials: {len(missing)} keys, such as {missing[0]!r}, are not among the utterances that are "
+                    "selected. What packing left out is in left_out.jsonl of the set; take their trials off the list."
+                )
             if len(by_key) < len(answers):
                 times = collections.Counter(one.key for one in answers)
                 twice = next((key for trial in self.trials for key in trial[1:] if times[key] > 1), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,12 +86,7 @@ def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pyte
     """A damaged clip of a set costs itself, and the exit status says that one is missing; a file is named."""
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
-    clips = [ss.Utterance(key=str(number), audio=tmp_path / f"{number}.wav") for number in range(3)]
-    ss.pack(clips, tmp_path / "set", num_workers=0)
-    shard = next((tmp_path / "set").glob("*.tar"))
-    with shard.open("r+b") as file:
-        file.seek(1024)
-        file.write(bytes(64))
+    _set_with_a_damaged_clip(tmp_path)
     assert main(["predict", str(trained), "--data", str(tmp_path / "set"), "--json", "--device", "cpu"]) == 1
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
@@ -123,6 +119,24 @@ def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: p
     words = ["evaluate", run, "--data", str(sample_set), "--trials", str(trials), "--json", "--device", "cpu"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["figures"]["trials"] == 2.0
+    broken, one, other = _set_with_a_damaged_clip(tmp_path)
+    words = ["evaluate", run, "--data", str(tmp_path / "set"), "--device", "cpu", "--trials", str(trials)]
+    trials.write_text(f"1 {one} {one}\n0 {one} {other}\n1 {other} {broken}\n0 {broken} {one}\n")
+    assert main([*words, "--json"]) == 1  # the clip costs its trials alone
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["figures"]["trials"], shown["damaged"], shown["utterances"]) == (2.0, 1, 2)
+    assert shown["figures"]["equal_error_rate"] == 0.0
+    assert shown["trials_not_scored"] == [[True, other, broken], [False, broken, one]]
+    assert main(words) == 1
+    assert f"2 of 4 trials could not be scored:\n  1 {other} {broken}\n  0 {broken} {one}\n" in capsys.readouterr().out
+    trials.write_text(f"1 {one} {broken}\n0 {broken} {other}\n")
+    assert main(words) == 2
+    assert (
+        "none of the 2 trials can be scored, as clips of them could not be used; the first: " in capsys.readouterr().err
+    )
+    trials.write_text(f"1 {one} nobody\n0 {broken} {other}\n")
+    assert main(words) == 2
+    assert "1 keys, such as 'nobody', are not among the utterances" in capsys.readouterr().err
 
 
 def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,8 +182,18 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
         assert said in error or "trials are for" in said, error
 
 
-def _rows(sample_set: Path) -> list[dict[str, str]]:
+def _set_with_a_damaged_clip(folder: Path) -> list[str]:
+    """Packs three files there into "set" and returns the keys, the damaged one first."""
+    clips = [ss.Utterance(key=str(number), audio=folder / f"{number}.wav") for number in range(3)]
+    ss.pack(clips, folder / "set", num_workers=0)
+    with next((folder / "set").glob("*.tar")).open("r+b") as file:
+        file.seek(1024)
+        file.write(bytes(64))
+    return [row["key"] for row in sorted(_rows(folder / "set"), key=lambda row: row["offset"])]
+
+
+def _rows(sample_set: Path) -> list[dict[str, Any]]:
     from s3prl_stream.shards.shardset import open_shards
 
-    rows: list[dict[str, str]] = open_shards(str(sample_set)).table().to_pylist()
+    rows: list[dict[str, Any]] = open_shards(str(sample_set)).table().to_pylist()
     return rows
