@@ -14,7 +14,7 @@ from typing import Any
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
-from s3prl_stream.corpora.lists import read_lines
+from s3prl_stream.corpora.lists import read_lines, said_twice
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -40,8 +40,8 @@ def audiosnips(
         all_speakers: all voices of a split's folder, not only those that SUPERB takes for it.
 
     Raises:
-        UsageError: no such folder, split or table, audio without a line in it, or a line with other numbers of words
-            and tags.
+        UsageError: no such folder, split or table, audio without a line in it or with two, or a line with other numbers
+            of words and tags.
     """
     root = root_folder(root, "train, valid, test and all.iob.snips.txt")
     found = [name for name in _SPEAKERS if (root / name).is_dir()]
@@ -67,8 +67,11 @@ def _utterances(root: Path, splits: Sequence[str], all_speakers: bool) -> Iterat
 
 def _lines(table: Path) -> Mapping[str, tuple[str, str]]:
     """Name -> (file and line, the rest of the line)."""
-    lines = read_lines(table, 2, expected="NAME BOS words EOS<TAB>O tags INTENT", at_most=2)
-    return {name: (where, rest) for where, (name, rest) in lines}
+    lines: dict[str, tuple[str, str]] = {}
+    for where, (name, rest) in read_lines(table, 2, expected="NAME BOS words EOS<TAB>O tags INTENT", at_most=2):
+        if lines.setdefault(name, (where, rest))[1] != rest:
+            raise said_twice(name, where)
+    return lines
 
 
 def _labels(line: str, where: str) -> dict[str, Any]:

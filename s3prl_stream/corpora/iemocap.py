@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.lists import by_name
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
@@ -36,7 +37,7 @@ def iemocap(root: str | Path, emotions: Literal["4", "all"] = "4") -> Iterator[U
             sad or hap. "all": every turn with its own emotion, also "xxx" (no agreement) and the rare ones.
 
     Raises:
-        UsageError: no such folder or session, or a turn without an evaluation.
+        UsageError: no such folder or session, or a turn without an evaluation or with two, or with two texts.
     """
     root = root_folder(root, "Session1 to Session5")
     if emotions not in ("4", "all"):
@@ -50,17 +51,26 @@ def iemocap(root: str | Path, emotions: Literal["4", "all"] = "4") -> Iterator[U
 def _turns(session: Path, every_emotion: bool) -> Iterator[Utterance]:
     for dialog in sorted(path for path in (session / "sentences" / "wav").iterdir() if path.is_dir()):
         file = session / "dialog" / "EmoEvaluation" / f"{dialog.name}.txt"
-        evaluations = {turn: (emotion, vad) for turn, emotion, *vad in _EVALUATION.findall(_content(file, True))}
+        evaluations = by_name(_lines(_EVALUATION, file, _content(file, True)))
         transcript = session / "dialog" / "transcriptions" / file.name
-        texts = dict(_TRANSCRIPT.findall(_content(transcript, False)))
+        texts = by_name(_lines(_TRANSCRIPT, transcript, _content(transcript, False)))
         for audio in sorted(dialog.glob("[!.]*.wav")):  # ._NAME.wav: what macOS leaves in archives
             if audio.stem not in evaluations:
                 raise UsageError(f"{file} has no evaluation of {audio.stem}. Fetch the corpus again.")
-            emotion, vad = evaluations[audio.stem]
+            emotion, *vad = evaluations[audio.stem]
             if every_emotion or emotion in _FOUR:
-                text = {"text": texts[audio.stem]} if audio.stem in texts else {}
+                about = _about(audio, session, vad)
+                if audio.stem in texts:
+                    (about["text"],) = texts[audio.stem]
                 label = emotion if every_emotion else _FOUR[emotion]
-                yield Utterance(audio.stem, audio, label=label, emotion=emotion, **text, **_about(audio, session, vad))
+                yield Utterance(audio.stem, audio, label=label, emotion=emotion, **about)
+
+
+def _lines(pattern: re.Pattern[str], file: Path, content: str) -> Iterator[tuple[str, str, list[str]]]:
+    """(file and line, turn, what else is in the line) of each line that the pattern fits."""
+    for found in pattern.finditer(content):
+        turn, *rest = found.groups()
+        yield f"{file}, line {content.count(chr(10), 0, found.start()) + 1}", turn, rest
 
 
 def _about(audio: Path, session: Path, vad: list[str]) -> dict[str, Any]:

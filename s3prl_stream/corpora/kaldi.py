@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import read_lines, seconds
+from s3prl_stream.corpora.lists import by_name, read_lines, seconds
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.turns import Segments, about_turns, in_time, read_rttm, segment
 from s3prl_stream.corpora.unpacked import run_pipe
@@ -135,12 +135,8 @@ def _parts(segments: Path, audio: Collection[str]) -> dict[str, _Part]:
 def _table(path: Path, expected: str) -> dict[str, str]:
     if not path.exists():
         return {}
-    table: dict[str, str] = {}
-    for where, (name, *rest) in read_lines(path, 1, expected=expected, at_most=2):
-        value = rest[0] if rest else ""
-        if table.setdefault(name, value) != value:
-            raise UsageError(f"{where}: {name!r} stands in {path.name} twice, with another value.")
-    return table
+    lines = read_lines(path, 1, expected=expected, at_most=2)
+    return by_name((where, name, rest[0] if rest else "") for where, (name, *rest) in lines)
 
 
 def _check(path: Path, table: Mapping[str, str], parts: Collection[str]) -> None:

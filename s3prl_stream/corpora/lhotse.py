@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.lists import said_twice
 from s3prl_stream.corpora.tables import TAKEN_NAMES, Row, read_rows
 from s3prl_stream.corpora.turns import in_time, segment
 from s3prl_stream.errors import UsageError
@@ -36,7 +37,8 @@ def lhotse(
 
     Raises:
         UsageError: no manifest there, a row that is none, audio that is no file, mixed, padded or transformed cuts,
-            other channels than the first, or a supervision of a recording that is not there.
+            other channels than the first, a supervision of a recording that is not there, two supervisions of one id,
+            or two different recordings.
     """
     root = Path(root)
     kinds = ("cuts", "recordings", "supervisions")
@@ -103,13 +105,22 @@ def _cuts(files: Sequence[Path], start: Path) -> Iterator[_Found]:
 
 
 def _supervised(recordings: Sequence[Path], supervisions: Sequence[Path], start: Path) -> Iterator[_Found]:
-    known = {_text(row, row.values, "id"): row for file in recordings for row in read_rows(file)}
+    known: dict[str, Row] = {}
+    for row in (row for file in recordings for row in read_rows(file)):
+        name = _text(row, row.values, "id")
+        if known.setdefault(name, row).values != row.values:
+            raise said_twice(name, row.where)
     if not supervisions:
         for name, row in known.items():
             audio, its, in_file = _audio(row.values, row, start, 0)
             yield Utterance(name, audio, None, None, **_about(row.values.get("custom"))), its, in_file
+    seen = set[str]()
     for row in (row for file in supervisions for row in read_rows(file)):
         one = row.values
+        name = _text(row, one, "id")
+        if name in seen:
+            raise UsageError(f"{row.where}: {name!r} is the id of an earlier supervision, too. Give it another one.")
+        seen.add(name)
         recording = known.get(_text(row, one, "recording_id"))
         if recording is None:
             raise UsageError(f"{row.where}: recording {one['recording_id']!r} is in no manifest of recordings.")
@@ -117,7 +128,7 @@ def _supervised(recordings: Sequence[Path], supervisions: Sequence[Path], start:
         audio, its, in_file = _audio(recording.values, recording, start, one.get("channel", 0))
         about = {**_about(one.get("custom")), **_filled(one)}
         stretch = first, first + _number(row, one, "duration")
-        yield Utterance(_text(row, one, "id"), audio, *stretch, **about), its, in_file
+        yield Utterance(name, audio, *stretch, **about), its, in_file
 
 
 def _audio(recording: Mapping[str, Any], row: Row, start: Path, channel: Any) -> tuple[Path, int, int]:
@@ -156,9 +167,15 @@ def _filled(supervision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _about(custom: Any) -> dict[str, Any]:
-    """Custom fields; what the stream would take for its own gets an underscore."""
+    """Custom fields; what the stream would take for its own gets underscores."""
     fields = custom if isinstance(custom, dict) else {}
-    return {f"{name}_" if name in TAKEN_NAMES else name: value for name, value in fields.items()}
+    free = {name: value for name, value in fields.items() if name not in TAKEN_NAMES}
+    for name in fields.keys() - free.keys():
+        renamed = f"{name}_"
+        while renamed in free:
+            renamed += "_"
+        free[renamed] = fields[name]
+    return free
 
 
 def _text(row: Row, values: Mapping[str, Any], name: str) -> str:

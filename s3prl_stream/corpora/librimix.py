@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.lists import by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.corpora.turns import Segments, read_rttm
 from s3prl_stream.errors import UsageError
@@ -36,16 +37,15 @@ def librimix(
         rttm: file or files.
 
     Raises:
-        UsageError: no such folder, split or mix, or a mixture of which the RTTM files say nothing.
+        UsageError: no such folder, split or mix, or a mixture of which the RTTM files say nothing, or two
+            of them different things.
     """
     root = root_folder(root, "the splits of LibriMix, such as Libri2Mix/wav16k/max")
     found = [path.name for path in sorted(root.iterdir()) if any(path.glob(f"{mix}/*.wav"))]
     if not found:
         raise UsageError(f"{root}: no split of LibriMix in here, such as train-100/{mix}/*.wav.")
     files = [rttm] if isinstance(rttm, str | Path) else list(rttm)
-    turns: dict[str, Segments] = {}
-    for file in files:
-        turns.update(read_rttm(Path(file)))
+    turns = by_name((str(file), mixture, found) for file in files for mixture, found in read_rttm(Path(file)).items())
     return _mixtures(root, chosen(root, found, split, "split"), mix, turns if files else None)
 
 

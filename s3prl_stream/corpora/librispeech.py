@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
-from s3prl_stream.corpora.lists import read_lines
+from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -27,7 +27,8 @@ def librispeech(root: str | Path, split: str | Sequence[str] | None = None) -> I
         split: name or names of splits; None takes the only one there is.
 
     Raises:
-        UsageError: no such folder or split, or a transcript without a line for one of its utterances.
+        UsageError: no such folder or split, a transcript without a line for one of its utterances, or two lines that
+            say different things of one utterance or speaker.
     """
     root = root_folder(root, "the splits of LibriSpeech")
     found = [folder.name for folder in sorted(root.iterdir()) if any(folder.glob("*/*/*.flac"))]
@@ -42,7 +43,7 @@ def read_chapters(folder: Path, genders: Mapping[str, str], about: Mapping[str, 
     """Utterances of FOLDER/SPEAKER/CHAPTER/*.flac; each transcript is read once. `about` is in all metadata.
 
     Raises:
-        UsageError: a transcript has no line for an utterance.
+        UsageError: a transcript has no line for an utterance, or two different ones.
     """
     for chapter in sorted(folder.glob("*/*/")):
         speaker = chapter.parent.name
@@ -61,20 +62,24 @@ def read_chapters(folder: Path, genders: Mapping[str, str], about: Mapping[str, 
 
 
 def genders_of(file: Path) -> dict[str, str]:
-    """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file."""
+    """Lines of "ID | SEX | SUBSET | MINUTES | NAME"; ; begins a comment. Empty if there is no such file.
+
+    Raises:
+        UsageError: two lines give a speaker different ones.
+    """
     if not file.is_file():
         return {}
     lines = file.read_text("utf-8", errors="replace").splitlines()  # names are not ASCII, and nobody needs them here
-    rows = (line.split("|") for line in lines if not line.startswith(";"))
-    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
+    rows = ((number, line.split("|")) for number, line in enumerate(lines, start=1) if not line.startswith(";"))
+    return by_name((f"{file}, line {number}", row[0].strip(), row[1].strip()) for number, row in rows if len(row) > 1)
 
 
 def _texts(file: Path) -> dict[str, str] | None:
     """Lines of "KEY WORDS ..."; None if there is no such file."""
     if not file.is_file():
         return None
-    lines = (fields for _, fields in read_lines(file, 1, expected="KEY WORDS ...", at_most=2))
-    return {key: text[0] if text else "" for key, *text in lines}
+    lines = read_lines(file, 1, expected="KEY WORDS ...", at_most=2)
+    return by_name((where, key, text[0] if text else "") for where, (key, *text) in lines)
 
 
 LIBRISPEECH = Corpus(librispeech, "LibriSpeech, or a corpus in its layout", "folder that holds the splits", (SPLIT,))

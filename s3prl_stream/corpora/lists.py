@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from s3prl_stream.errors import UsageError
+
+Value = TypeVar("Value")
 
 
 class Line(NamedTuple):
@@ -43,6 +45,24 @@ def read_lines(path: Path, at_least: int, *, expected: str, at_most: int | None 
                 raise UsageError(f"{where}: {text[:80]!r} is not {expected}.")
             if fields:
                 yield Line(where, fields)
+
+
+def by_name(entries: Iterable[tuple[str, str, Value]]) -> dict[str, Value]:
+    """Name -> value, of (where, name, value); the same may be said twice.
+
+    Raises:
+        UsageError: a name comes with two values, of which one would be lost.
+    """
+    found: dict[str, Value] = {}
+    for where, name, value in entries:
+        if found.setdefault(name, value) != value:
+            raise said_twice(name, where)
+    return found
+
+
+def said_twice(name: str, where: str) -> UsageError:
+    """The error for a name that comes with two values, the second one at `where`."""
+    return UsageError(f"{where}: {name!r} stands here for the second time, with another value. Keep the right one.")
 
 
 def seconds(text: str, where: str) -> float:

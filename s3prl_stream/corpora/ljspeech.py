@@ -25,7 +25,8 @@ def ljspeech(root: str | Path) -> Iterator[Utterance]:
         root: the folder with metadata.csv and wavs/.
 
     Raises:
-        UsageError: no such folder or table, a row without an id, or audio that has no row. A row whose audio is missing
+        UsageError: no such folder or table, a row without an id or with that of an earlier one, or audio
+            that has no row. A row whose audio is missing
             becomes an utterance that packing reports.
     """
     root = root_folder(root, "metadata.csv and wavs/")
@@ -37,6 +38,8 @@ def _utterances(root: Path, audio: dict[str, Path]) -> Iterator[Utterance]:
     listed = set()
     for row in read_rows(root / "metadata.csv", header=False):
         key = needed(row, "id")
+        if key in listed:
+            raise UsageError(f"{row.where}: {key!r} is the id of an earlier row, too. Keep one of them.")
         listed.add(key)
         metadata = renamed(row, {"text": "text", "normalized_text": "normalized_text"})
         yield Utterance(key, audio.get(key, root / "wavs" / f"{key}.wav"), **metadata)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import read_lines
+from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -29,7 +29,7 @@ def musan(root: str | Path, kind: str | Sequence[str] | None = None) -> Iterator
         kind: "noise", say; None: all there are.
 
     Raises:
-        UsageError: no such folder or kind.
+        UsageError: no such folder or kind, or a recording with two different annotations.
     """
     root = root_folder(root, "music, speech and noise")
     found = [name for name in _KINDS if any((root / name).glob("*/*.wav"))]
@@ -50,7 +50,7 @@ def _annotations(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     lines = read_lines(file, 1, expected="NAME ANNOTATION", at_most=2)
-    return {fields[0]: fields[1] for _, fields in lines if len(fields) > 1}
+    return by_name((where, fields[0], fields[1]) for where, fields in lines if len(fields) > 1)
 
 
 def _about(kind: str, source: Path, annotation: str | None) -> dict[str, str | bool]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from s3prl_stream.corpora.audio_files import audio_below
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import read_lines
+from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -37,7 +37,8 @@ def rirs(
         label: "rir" or "noise"; None: both, and what is in no list.
 
     Raises:
-        UsageError: no such folder or part, a label that is neither, or a line of a list that is none.
+        UsageError: no such folder or part, a label that is neither, a line of a list that is none, or two that
+            say different things of one file.
     """
     root = root_folder(root, "simulated_rirs and pointsource_noises")
     found = [name for name in _PARTS if (root / name).is_dir()]
@@ -50,18 +51,15 @@ def rirs(
 
 def _files(root: Path, parts: Sequence[str]) -> Iterator[Utterance]:
     for part in parts:
-        listed: dict[str, dict[str, str]] = {}
-        for file in sorted((root / part).rglob("*_list")):
-            listed.update(_listed(file))
+        listed = by_name(line for file in sorted((root / part).rglob("*_list")) for line in _listed(file))
         below = {f"{part}/{path}" for path in audio_below(root / part)}
         for path in sorted(below | listed.keys()):
             key = path.rpartition(".")[0]
             yield Utterance(key, root / path, None, None, part=part, **listed.get(path, {}))
 
 
-def _listed(file: Path) -> dict[str, dict[str, str]]:
-    """Path below ROOT -> what the list says of it."""
-    listed = {}
+def _listed(file: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """(file and line, path below ROOT, what the list says of it)."""
     expected = "--NAME VALUE ... RIRS_NOISES/PATH"
     for where, fields in read_lines(file, 3, expected=expected):
         *options, path = fields
@@ -69,8 +67,7 @@ def _listed(file: Path) -> dict[str, dict[str, str]]:
             raise UsageError(f"{where}: {' '.join(fields)[:80]!r} is not {expected}.")
         about = {_NAMES[name]: value for name, value in zip(options[::2], options[1::2], strict=True) if name in _NAMES}
         about["label"] = "rir" if "rir" in about else "noise"
-        listed[path.removeprefix("RIRS_NOISES/")] = about
-    return listed
+        yield where, path.removeprefix("RIRS_NOISES/"), about
 
 
 RIRS = Corpus(

@@ -8,7 +8,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -179,7 +180,7 @@ def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
                     if header is None:
                         header = divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")) is not None
                     if header:
-                        _refuse_twins(columns, where)
+                        _refuse_twins(columns, where, "columns")
                         continue
                     columns = list(_HEADERLESS_COLUMNS[: len(columns)])
                 if len(values) > len(columns):
@@ -201,10 +202,11 @@ def _is_text(cells: str) -> bool:
     return True
 
 
-def _refuse_twins(columns: Sequence[str], where: str) -> None:
-    twice = [name for number, name in enumerate(columns) if name and name in columns[:number]]
+def _refuse_twins(names: Sequence[str], where: str, what: str) -> None:
+    counts = Counter(names)
+    twice = [name for name in counts if name and counts[name] > 1]
     if twice:
-        raise UsageError(f"{where}: two columns are called {twice[0]!r}. Rename one of them.")
+        raise UsageError(f"{where}: two {what} are called {twice[0]!r}. Rename one of them.")
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -215,7 +217,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _json_object(path: Path) -> Iterator[Row]:
-    content = _parsed(path.read_bytes(), str(path))
+    def without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _refuse_twins([name for name, _ in pairs], str(path), "names")
+        return dict(pairs)
+
+    content = _parsed(path.read_bytes(), str(path), without_twins)
     if isinstance(content, list):
         for number, values in enumerate(content):
             yield _json_row(f"{path}, item {number}", values)
@@ -237,9 +243,11 @@ def _is_whole_json(path: Path) -> bool:
         return True
 
 
-def _parsed(data: bytes, where: str) -> Any:
+def _parsed(data: bytes, where: str, object_of: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=object_of)
+    except UsageError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON: {error}.") from None
 

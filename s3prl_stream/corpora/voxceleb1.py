@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, WithFiles
-from s3prl_stream.corpora.lists import read_lines
+from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.corpora.tables import read_rows
 from s3prl_stream.errors import UsageError
@@ -47,9 +47,9 @@ def voxceleb1(
         trials: the trial list; None: veri_test2.txt (cleaned), voxceleb1_test_v2.txt or veri_test.txt in ROOT.
 
     Raises:
-        UsageError: a folder, list or split that is not there, audio that iden_split.txt does not know, or a trial of
-            an utterance that is not there. A line of iden_split.txt without audio becomes an utterance that packing
-            reports.
+        UsageError: a folder, list or split that is not there, audio that iden_split.txt does not know, two files of one
+            utterance, two lines that say different things of one, or a trial of one that is not there. A line of
+            iden_split.txt without audio becomes an utterance that packing reports.
     """
     root = root_folder(root, "dev/wav and test/wav")
     if task not in ("sid", "sv"):
@@ -73,10 +73,15 @@ def voxceleb1(
 
 
 def _audio(root: Path) -> dict[str, Path]:
-    """Key -> path; each folder is read once."""
+    """Key -> path; each folder is read once. One may be a link to another."""
     folders = [root / "dev" / "wav", root / "test" / "wav", root / "wav"]
     paths = (path for folder in folders for path in folder.glob("id*/*/*") if path.suffix in AUDIO_SUFFIXES)
-    return {"-".join((*path.parts[-3:-1], path.stem)): path for path in paths}
+    audio: dict[str, Path] = {}
+    for path in paths:
+        first = audio.setdefault("-".join((*path.parts[-3:-1], path.stem)), path)
+        if first is not path and not first.samefile(path):
+            raise UsageError(f"{path} and {first} are one utterance. Remove one of them.")
+    return audio
 
 
 def _key(path: str) -> str:
@@ -87,12 +92,14 @@ def _key(path: str) -> str:
 def _codes(file: Path, must_be: bool) -> dict[str, str]:
     if not must_be and not file.is_file():
         return {}
-    codes = {}
+    return by_name(_code_lines(file))
+
+
+def _code_lines(file: Path) -> Iterator[tuple[str, str, str]]:
     for where, (code, path, *_) in read_lines(file, 2, expected="1, 2 or 3 and SPEAKER/VIDEO/NUMBER.wav"):
         if code not in _SPLIT_OF_CODE or path.count("/") != 2:
             raise UsageError(f"{where}: {code} {path} is not 1, 2 or 3 and SPEAKER/VIDEO/NUMBER.wav.")
-        codes[_key(path)] = code
-    return codes
+        yield where, _key(path), code
 
 
 def _split_of_verification(key: str, code: str | None) -> str:
@@ -114,12 +121,12 @@ def _speakers(file: Path) -> dict[str, dict[str, Any]]:
     """Speaker -> gender ("F", "M") and nationality."""
     if not file.is_file():
         return {}
-    rows = (row.values for row in read_rows(file))
-    return {
-        row["VoxCeleb1 ID"]: {"gender": str(row.get("Gender", "")).upper(), "nationality": row.get("Nationality", "")}
-        for row in rows
+    return by_name(
+        (where, row["VoxCeleb1 ID"],
+         {"gender": str(row.get("Gender", "")).upper(), "nationality": row.get("Nationality", "")})
+        for where, row, _ in read_rows(file)
         if "VoxCeleb1 ID" in row
-    }
+    )  # fmt: skip
 
 
 def _trials(root: Path, given: str | Path | None, audio: Mapping[str, Path]) -> bytes:

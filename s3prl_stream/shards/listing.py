@@ -239,7 +239,12 @@ def _misfit(metadata: Mapping[str, Any]) -> str:
 
 
 def _names(listing: Listing) -> Iterator[tuple[str, str]]:
-    return ((one.key, os.fsdecode(one.audio)) for batch in listing.batches() for one in batch)
+    """(key, which in the list it is) of all."""
+    listed = (one for batch in listing.batches() for one in batch)
+    for number, one in enumerate(listed, start=1):
+        stretch = "" if one.start is None and one.end is None else f" from {one.start or 0:g} s"
+        stretch += "" if one.end is None else f" to {one.end:g} s"
+        yield one.key, f"{os.fsdecode(one.audio)}{stretch} (number {number} of the list)"
 
 
 def _two_of_one_key(key: str, first: str, second: str) -> str:

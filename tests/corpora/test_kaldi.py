@@ -67,7 +67,7 @@ def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
         ({"text": "anna-1 x\nben-1 y\nanna-2 z\nq w\n"}, "text has lines for unknown utterances, 'q'"),
         (
             {"text": "anna-1 x\nben-1 y\nanna-2 z\nben-1 q\n"},
-            "text, line 4: 'ben-1' stands in text twice, with another",
+            "text, line 4: 'ben-1' stands here for the second time, with another value",
         ),
         ({"utt2spk": "anna-1 anna\n"}, "utt2spk has no line for 'ben-1' and 1 more"),
         ({"segments": "anna-1 rec9 0 1\n"}, "segments, line 1: recording 'rec9' is not in wav.scp"),
@@ -124,6 +124,9 @@ def test_librimix_knows_its_speakers_and_takes_turns_from_rttm(tmp_path: Path) -
     rttm = tree(tmp_path, {"test.rttm": TURN.format("61-70968-0000_121-1-0001", 0.1, 0.5, "61")}) / "test.rttm"
     (one,) = corpora.librimix(root, "test", rttm=rttm)
     assert one.metadata["segments"] == [{"start": 0.1, "end": 0.6, "label": "61"}]
+    other = tree(tmp_path, {"b.rttm": TURN.format("61-70968-0000_121-1-0001", 0.2, 0.5, "61")}) / "b.rttm"
+    with pytest.raises(UsageError, match=r"b\.rttm: '61-70968-0000_121-1-0001' stands here for the second time"):
+        corpora.librimix(root, "test", rttm=[rttm, other])
     with pytest.raises(UsageError, match="say nothing of it"):
         list(corpora.librimix(root, "train-100", rttm=[rttm]))
     with pytest.raises(UsageError, match=r"several splits: .*test, train-100"):

@@ -11,6 +11,7 @@ import pytest
 from corpora import layouts
 from corpora.trees import listed, tree
 
+from s3prl_stream import corpora
 from s3prl_stream.cli import main
 from s3prl_stream.corpora import CORPORA
 from s3prl_stream.corpora.corpus import Corpus
@@ -70,9 +71,65 @@ def test_two_utterances_of_one_key(tmp_path: Path, capsys: pytest.CaptureFixture
     root = layouts.commonvoice(tmp_path / "corpus")
     (root / "en/validated.tsv").write_bytes((root / "en/train.tsv").read_bytes())
     words = ("pack", "commonvoice", root, tmp_path / "set", "--language", "en", "--split", "train,validated")
-    assert "two utterances have the key 'common_voice_en_1'" in complaint(capsys, *words)
-    twice = tree(tmp_path / "twice", {"m.jsonl": 2 * (json.dumps({"audio": "a.wav", "id": "x"}) + "\n"), "a.wav": ""})
-    assert "the key 'x'" in complaint(capsys, "pack", "manifest", twice / "m.jsonl", tmp_path / "set")
+    clip = root / "en/clips/common_voice_en_1.mp3"
+    assert (
+        f"two utterances have the key 'common_voice_en_1': {clip} (number 1 of the list) and {clip} (number 3 of the "
+        "list)" in complaint(capsys, *words)
+    )
+    rows = [{"audio": "a.wav", "id": "x", "start": start, "end": 1} for start in (0, 0.5)]
+    twice = tree(tmp_path / "twice", {"m.jsonl": "".join(json.dumps(row) + "\n" for row in rows), "a.wav": ""})
+    assert "a.wav from 0.5 s to 1 s (number 2 of the list). Keys" in complaint(
+        capsys, "pack", "manifest", twice / "m.jsonl", tmp_path / "set"
+    )
+
+
+TWICE = [
+    ("audiosnips", "all.iob.snips.txt", "Amy-snips-valid-3 BOS no EOS\tO O Stop\n", "line 4: 'Amy-snips-valid-3'"),
+    ("iemocap", "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
+     "[6.2901 - 8.2357]\tSes01F_impro01_M000\tang\t[2.5000, 3.0000, 1.5000]\n", "line 6: 'Ses01F_impro01_M000'"),
+    ("iemocap", "Session1/dialog/transcriptions/Ses01F_impro01.txt",
+     "Ses01F_impro01_F000 [006.2901-008.2357]: Pardon?\n", "line 4: 'Ses01F_impro01_F000'"),
+    ("kaldi", "text", "ben-1 word\n", "line 4: 'ben-1'"),
+    ("lhotse", "y_recordings.jsonl", '{"id": "a", "sources": []}\n', "line 1: 'a'"),
+    ("lhotse", "y_supervisions.jsonl", '{"id": "s1", "recording_id": "b", "start": 0, "duration": 1}\n', "1: 's1'"),
+    ("librilight", "SPEAKERS.TXT", "10 | M | train-clean-100 | 1 | N\n", "line 2: '10'"),
+    ("librispeech", "dev-clean/1/2/1-2.trans.txt", "1-2-0000 TWO\n", "line 3: '1-2-0000'"),
+    ("ljspeech", "metadata.csv", "LJ1-1|another|text\n", "line 3: 'LJ1-1'"),
+    ("manifest", "m.json", '{"a.wav": {"text": "x"}, "b.wav": {}, "a.wav": {"text": "y"}}', "are called 'a.wav'"),
+    ("musan", "music/fma/ANNOTATIONS", "music-fma-0000 jazz N other\n", "line 3: 'music-fma-0000'"),
+    ("rirs", "real_rirs_isotropic_noises/noise_list",
+     "--noise-id x RIRS_NOISES/real_rirs_isotropic_noises/a_rir.wav\n",
+     "rir_list, line 1: 'real_rirs_isotropic_noises/a_rir.wav'"),
+    ("voxceleb1", "iden_split.txt", "3 id10001/aaa/00001.wav\n", "line 6: 'id10001-aaa-00001'"),
+    ("voxceleb1", "vox1_meta.csv", "id10001\tB\tf\tIndia\tdev\n", "line 3: 'id10001'"),
+    ("voxceleb1", "wav/id10001/aaa/00001.wav", "", "are one utterance"),
+]  # fmt: skip
+SPLITS = {"librilight": "1h", "librispeech": "dev-clean"}
+
+
+@pytest.mark.parametrize(("name", "file", "lines", "message"), TWICE, ids=[f"{one[0]}-{one[1][-12:]}" for one in TWICE])
+def test_of_two_that_say_different_things_of_one_name_none_wins(
+    name: str, file: str, lines: str, message: str, tmp_path: Path
+) -> None:
+    root = getattr(layouts, name, lambda root: root)(tmp_path)
+    there = (root / file).read_bytes() if (root / file).exists() else b""
+    tree(root, {file: there + lines.encode()})
+    corpus = next(one for one in CORPORA if one.name == name)
+    options = {"split": SPLITS[name]} if name in SPLITS else {}
+    with pytest.raises(UsageError) as error:
+        list(corpus.utterances(root / file if name == "manifest" else root, **options))
+    assert str(root) in str(error.value)
+    assert message in str(error.value)
+
+
+def test_the_same_said_twice_is_no_harm(tmp_path: Path) -> None:
+    root = layouts.librispeech(tmp_path / "libri")
+    with (root / "dev-clean/1/2/1-2.trans.txt").open("a") as transcript:
+        transcript.write("1-2-0000 ONE TWO\n")
+    assert len(listed(corpora.librispeech(root, "dev-clean"))) == 2
+    root = layouts.voxceleb1(tmp_path / "vox")
+    (root / "wav").symlink_to(root / "dev/wav")
+    assert len(listed(corpora.voxceleb1(root))) == 5
 
 
 def test_audio_that_is_text_or_missing_costs_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
