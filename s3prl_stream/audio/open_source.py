@@ -18,6 +18,9 @@ from s3prl_stream.errors import SampleError
 HEADER_BYTES = 4096
 """In which a WAV or a FLAC mostly tells all that is needed of it."""
 
+SAID = ".stderr"
+"""Ends the name of the file beside one that a command should have made, with what it said in its place."""
+
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
@@ -49,10 +52,20 @@ def explaining_reads() -> Iterator[None]:
     """SampleError with reason "missing" or "unreadable" for what the system says of a file."""
     try:
         yield
-    except FileNotFoundError:
-        raise SampleError("the file does not exist", reason="missing") from None
+    except FileNotFoundError as error:
+        raise SampleError(f"the file does not exist{_last_words(error.filename)}", reason="missing") from None
     except OSError as error:
         raise SampleError(f"the file cannot be read: {error.strerror or error}", reason="unreadable") from None
+
+
+def _last_words(path: Any) -> str:
+    """Of the command that should have made the file, if there was one."""
+    try:
+        with open(os.fsencode(path) + SAID.encode(), "rb") as file:
+            lines = file.read().decode("utf-8", "replace").split("\n")
+    except (OSError, TypeError, ValueError):
+        return ""
+    return f": the command that makes it failed: {', '.join(filter(None, map(str.strip, lines[-5:])))[-300:]}"
 
 
 def _sound(path: bytes) -> Any:

@@ -12,6 +12,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+from s3prl_stream.audio.open_source import SAID
 from s3prl_stream.errors import UsageError
 
 _CANNOT_RUN = (126, 127)  # of a shell: no such command, or not allowed
@@ -36,7 +37,7 @@ def unpack(folder: Path, name: str, suffix: str, content: bytes) -> Path:
 
 
 def run_pipe(folder: Path, name: str, command: str, where: str) -> Path:
-    """Run a shell command and keep the WAV that it writes; where it fails there is no file, and packing says so.
+    """Run a shell command and keep the WAV that it writes; where it fails there is none, and packing says why.
 
     Raises:
         UsageError: the command cannot be run at all.
@@ -45,20 +46,23 @@ def run_pipe(folder: Path, name: str, command: str, where: str) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as output:
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command], stdout=output, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-        )
-    if done.returncode in _CANNOT_RUN:
+    partial, said = path.with_name(path.name + ".partial"), path.with_name(path.name + SAID)
+    with partial.open("wb") as output, said.open("wb") as errors:
+        shell = ["bash", "-o", "pipefail", "-c", command]
+        status = subprocess.run(shell, stdout=output, stderr=errors, stdin=subprocess.DEVNULL).returncode
+    if status in _CANNOT_RUN:
+        reason = " ".join(said.read_text("utf-8", "replace").split())[-200:]
         partial.unlink()
-        reason = " ".join(done.stderr.decode(errors="replace").split())[-200:]
+        said.unlink()
         raise UsageError(f"{where}: {command!r:.100} cannot be run: {reason}. Install what it needs.")
-    if done.returncode == 0:
+    if status == 0:
         _set_sizes(partial)
         partial.replace(path)
+        said.unlink()
     else:
         partial.unlink()
+        with said.open("ab") as errors:
+            errors.write(b"\nexit status %d\n" % status)
     return path
 
 

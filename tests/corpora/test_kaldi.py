@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, files: dict[str, str], compl
 
 
 def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
-    """A WAV from a pipe says an impossible length; what fails is reported as missing; nothing runs twice."""
+    """A WAV from a pipe says an impossible length; what fails is missing, with what it said; nothing runs twice."""
     root = tree(tmp_path / "data", {"one.wav": 1})
     content = (root / "one.wav").read_bytes()
     position = content.index(b"data") + 4
@@ -108,6 +109,15 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     assert not Path(found["b"].audio).exists()
     shards = ss.pack(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"), tmp_path / "set", sample_rate=8000)
     assert sorted(shards.table().column("key").to_pylist()) == ["a", "c"]
+    (left_out,) = map(json.loads, (tmp_path / "set/left_out.jsonl").read_text().splitlines())
+    assert (left_out["key"], left_out["reason"]) == ("b", "missing")
+    assert (
+        f"the command that makes it failed: cat: {root}/gone.wav: No such file or directory, exit status 1"
+        in (left_out["message"])
+    )
+    (root / "gone.wav").write_bytes(content)
+    assert Path(listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))["b"].audio).exists()
+    assert not list((tmp_path / "unpacked").rglob("*.stderr"))
     (root / "wav.scp").write_text("a no-such-command |\n")
     with pytest.raises(UsageError, match=r"wav\.scp: 'no-such-command ' cannot be run: .*not found"):
         list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
