@@ -1,11 +1,12 @@
 """Tests that run in a child process: one that has used obstore must not fork, and other tests of a session do.
 
-    from apart import child, in_child  # noqa: F401  # the fixture
+    from apart import in_child
 
     @in_child
     def test_something(tmp_path: Path) -> None: ...
 
-The child is one a file. Fixtures must be picklable. A failed assertion shows the child's traceback.
+The child is one for all of them, since it takes seconds to start; it gets its environment back after each. Fixtures
+must be picklable. A failed assertion shows the child's traceback.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +27,7 @@ SECONDS = 200
 Test = Callable[..., None]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def child() -> Iterator[ProcessPoolExecutor]:
     """The process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -33,7 +35,7 @@ def child() -> Iterator[ProcessPoolExecutor]:
 
 
 def in_child(test: Test) -> Test:
-    """Run a test in the child process of its file."""
+    """Run a test in the child process."""
 
     @functools.wraps(test)
     def run(child: ProcessPoolExecutor, **arguments: Any) -> None:
@@ -51,8 +53,12 @@ def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
 
     object_clients.CLIENT_OPTIONS["read_timeout"] = "500ms"
     object_tries.FIRST_PAUSE_SECONDS, object_tries.LONGEST_PAUSE_SECONDS = 0.001, 0.002
+    environment = dict(os.environ)
     try:
         vars(importlib.import_module(module))[name].__wrapped__(**arguments)
     except BaseException:
         return traceback.format_exc()
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from apart import child  # noqa: F401  # a fixture
 from integration.servers import azurite, nginx, obstore_child, rgw  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 from chaos.ranged_server import ObjectServer, serving
 from damage import pack_clips
 from streams import delivered

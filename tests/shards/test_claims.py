@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 
 from s3prl_stream.shards import claims as claiming
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner

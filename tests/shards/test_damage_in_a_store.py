@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 from chaos.ranged_server import ObjectServer, serving
 from damage import batches_of, flip_audio, flip_json, pack_clips, remove_part, rows_of
 from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_offsets, without_shard

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 from chaos.obstore_client import obstore_process
 from chaos.ranged_server import ObjectServer, serving
 from integration.servers import Rgw

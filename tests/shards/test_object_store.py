@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 from chaos.ranged_server import ObjectServer, serving
 
 from s3prl_stream.chaos import ChaosProxy, Cut, Fault, Request, Short, Stall, Unavailable, WholeObject

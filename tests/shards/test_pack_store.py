@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ShardError, UsageError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 
 import s3prl_stream as ss
 from s3prl_stream.shards.store import open_store

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import child, in_child  # noqa: F401  # the fixture
+from apart import in_child
 from audio.test_lengths import without_xing
 from shards.test_foreign_remote import served
 from streams import delivered
