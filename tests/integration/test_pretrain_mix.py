@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "ffn_size": 8,
     "max_batch_seconds": 4.0,
     "crop_seconds": 1.0,
-    "checkpoint_every": 4,
+    "checkpoint_every": 60,
     "device": "cpu",
     "quiet": True,
 }

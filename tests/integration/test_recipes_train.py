@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def quick(*names: str) -> list[Any]:
     return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 
 
+@pytest.fixture(scope="module")
+def undisturbed(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of an undisturbed run of a recipe, which is made once."""
+
+    @functools.cache
+    def run(recipe: str) -> Path:
+        out = tmp_path_factory.mktemp(recipe)
+        pretrain_small(recipe, sample_set, out, steps=STEPS, checkpoint_every=CHECKPOINT_EVERY)
+        return out
+
+    return run
+
+
 def assert_same(whole: Path, other: Path) -> None:
     """The same losses and weights, to the last bit."""
     assert (other / "losses.jsonl").read_bytes() == (whole / "losses.jsonl").read_bytes()
@@ -67,10 +81,9 @@ def assert_same(whole: Path, other: Path) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("recipe", SMALL)
-def test_twenty_steps_are_those_that_were_recorded(recipe: str, sample_set: Path, tmp_path: Path) -> None:
+def test_twenty_steps_are_those_that_were_recorded(recipe: str, undisturbed: Callable[[str], Path]) -> None:
     """To record anew: delete the recipe's losses in tests/golden/losses.json, run this, say why in CHANGELOG.md."""
-    pretrain_small(recipe, sample_set, tmp_path, steps=STEPS)
-    losses = [line["loss"] for line in read_losses(tmp_path)]
+    losses = [line["loss"] for line in read_losses(undisturbed(recipe))]
     golden: dict[str, Any] = json.loads(GOLDEN.read_text())
     if recipe not in golden["losses"]:
         golden["losses"][recipe] = losses
@@ -81,16 +94,17 @@ def test_twenty_steps_are_those_that_were_recorded(recipe: str, sample_set: Path
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("recipe", quick("tera", "distilhubert"))
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(recipe: str, sample_set: Path, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
+    recipe: str, sample_set: Path, undisturbed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    stopped = tmp_path / "stopped"
     every = {"steps": STEPS, "checkpoint_every": CHECKPOINT_EVERY}
-    pretrain_small(recipe, sample_set, whole, **every)
     with pytest.raises(StopHereError):
         pretrain_small(recipe, sample_set, stopped, **every, hooks=[stopped_at(STOPPED_AT)])
     assert len(read_losses(stopped)) == STOPPED_AT
     result = pretrain_small(recipe, sample_set, stopped, **every)
     assert result.first_step == STOPPED_AT // CHECKPOINT_EVERY * CHECKPOINT_EVERY
-    assert_same(whole, stopped)
+    assert_same(undisturbed(recipe), stopped)
 
 
 @pytest.mark.slow

@@ -90,11 +90,10 @@ def assert_set_is_whole(folder: Path) -> None:
 
 def test_bytes_do_not_depend_on_workers_listing_or_folder(recordings: Path, tmp_path: Path) -> None:
     settings = PackSettings(shard_mb=0.4)
-    one = pack_set(corpus(recordings), tmp_path / "a", settings, num_workers=1, name="set")
+    one = pack_set(corpus(recordings), tmp_path / "a", settings, num_workers=0, name="set")
     two = pack_set(corpus(recordings, backwards=True), tmp_path / "b/c", settings, num_workers=2, name="set")
-    here = pack_set(corpus(recordings), tmp_path / "d", settings, num_workers=0, name="set")
     assert len(shas(one)) > 2
-    assert shas(one) == shas(two) == shas(here)
+    assert shas(one) == shas(two)
     other_seed = pack_set(corpus(recordings), tmp_path / "e", PackSettings(shard_mb=0.4, seed=1), name="set")
     assert shas(other_seed) != shas(one)
     for name in ("index/part-00000.parquet", "set-000000.tar.parquet", "set-000000.tar.idx"):
