@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.metrics import max_twv
 from s3prl_stream.recipes.run_folder import pick_device
 from s3prl_stream.shards.shardset import as_shard_set
-from s3prl_stream.tasks.query_by_example import search
+from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.task import column
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
@@ -40,11 +40,19 @@ class SearchResult:
     """Clips that could not be read."""
 
 
-@dataclass(frozen=True)
-class _Features:
-    words: list[str]
-    states: list[list[npt.NDArray[np.float32]]]  # of each layer, of each clip: [F, H]
-    damaged: int
+class _Clip(NamedTuple):
+    name: tuple[str, str]
+    """Set and key."""
+    words: str
+    states: list[npt.NDArray[np.float32]]
+    """Of each layer [F, H]."""
+
+
+class _Document(NamedTuple):
+    name: tuple[str, str]
+    words: str
+    costs: npt.NDArray[np.float64]
+    """Of each layer and query, float64 [layers, queries]."""
 
 
 def search_queries(
@@ -62,6 +70,8 @@ def search_queries(
     device: str | None = None,
 ) -> SearchResult:
     """Look for each query in each document and measure it by the maximum term-weighted value.
+
+    The hidden states of all queries are held, and those of one document after the other.
 
     Args:
         queries, documents: `open_shards(...)`, or what a `ShardStream` accepts.
@@ -83,41 +93,48 @@ def search_queries(
     if layer is not None and not 0 <= layer <= up.num_layers:
         raise UsageError(f"search: layer {layer}: this upstream has hidden states 0 to {up.num_layers}")
     added = Noise.of(noise, snr)
-    asked = _extract(queries, where, added, up, label, layers)
-    given = _extract(documents, document_where, added, up, document_label or label, layers)
-    is_in = np.array([[f" {query} " in f" {words} " for words in given.words] for query in asked.words])
-    found = {
-        number: max_twv(search(asked.states[place], given.states[place]), is_in) for place, number in enumerate(layers)
-    }
+    spoken = _loader(queries, where, added, label)
+    asked = sorted(_clips(spoken, up, label, layers), key=lambda clip: clip.name)
+    heard = _loader(documents, document_where, added, document_label or label)
+    of_documents = (_look_in(clip, asked) for clip in _clips(heard, up, document_label or label, layers))
+    given = sorted(of_documents, key=lambda one: one.name)
+    is_in = np.array([[f" {query.words} " in f" {one.words} " for one in given] for query in asked])
+    costs_DLQ = np.array([one.costs for one in given]).reshape(len(given), len(layers), len(asked))
+    found = {number: max_twv(scores_of(costs_DLQ[:, place].T), is_in) for place, number in enumerate(layers)}
     best = max(found, key=lambda number: found[number].value)
     return SearchResult(
         layer=best,
         max_twv=found[best].value,
         threshold=found[best].threshold if math.isfinite(found[best].threshold) else None,
         max_twv_of_layers={number: value.value for number, value in found.items()},
-        queries=len(asked.words),
-        documents=len(given.words),
-        damaged=asked.damaged + given.damaged,
+        queries=len(asked),
+        documents=len(given),
+        damaged=len(spoken.damaged) + len(heard.damaged),
     )
 
 
-def _extract(
-    shards: Any, where: Any, noise: Noise | None, upstream: Upstream, label: str, layers: Sequence[int]
-) -> _Features:
+def _loader(shards: Any, where: Any, noise: Noise | None, label: str) -> Loader:
     shard_set = as_shard_set(shards)
     if label not in shard_set.columns():
         raise UsageError(f"search: {shard_set.name} has no column {label!r}; it has {', '.join(shard_set.columns())}")
-    loader = Loader(judged_stream(shard_set, where=where, columns=[label], noise=noise), rank=0, world_size=1)
-    clips: list[tuple[str, str, str, list[npt.NDArray[np.float32]]]] = []
+    return Loader(judged_stream(shard_set, where=where, columns=[label], noise=noise), rank=0, world_size=1)
+
+
+def _clips(loader: Loader, upstream: Upstream, label: str, layers: Sequence[int]) -> Iterator[_Clip]:
+    """One after the other, in the order of the stream."""
     for batch in loader:
         words = column(batch, label) if batch["key"] else []
-        for row, (name, key) in enumerate(zip(batch["set"], batch["key"], strict=True)):
+        for row, name in enumerate(zip(batch["set"], batch["key"], strict=True)):
             length = int(batch["wav_len"][row])
             with torch.no_grad():
                 states = upstream(batch["wav"][row : row + 1, :length])
             frames = int(upstream.num_frames([length])[0])
             kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
-            clips.append((name, key, " ".join(str(words[row]).split()), kept))
-    clips.sort(key=lambda clip: clip[:2])
-    by_layer = [[states[place] for *_, states in clips] for place in range(len(layers))]
-    return _Features([words for _, _, words, _ in clips], by_layer, len(loader.damaged))
+            yield _Clip(name, " ".join(str(words[row]).split()), kept)
+
+
+def _look_in(document: _Clip, queries: Sequence[_Clip]) -> _Document:
+    costs = [
+        costs_in(states, [query.states[place] for query in queries]) for place, states in enumerate(document.states)
+    ]
+    return _Document(document.name, document.words, np.stack(costs))

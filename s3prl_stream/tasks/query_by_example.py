@@ -42,26 +42,33 @@ def distances(query_QH: Floats, document_DH: Floats) -> Floats:
     return scaled
 
 
-def search(queries: Sequence[Floats], documents: Sequence[Floats]) -> npt.NDArray[np.float64]:
-    """Scores of each query in each document, [queries, documents]: minus the cost, of mean 0 and deviation 1 a query.
+def costs_in(document_DH: Floats, queries: Sequence[Floats]) -> npt.NDArray[np.float64]:
+    """`subsequence_cost` of each query [Q, H] in a document, [queries]; 0 of one that is too short."""
+    costs = (
+        subsequence_cost(distances(query_QH, document_DH)) if len(query_QH) >= FEWEST_FRAMES else 0.0
+        for query_QH in queries
+    )
+    return np.fromiter(costs, np.float64, len(queries))
 
-    Args:
-        queries: float [Q, H] each.
-        documents: float [D, H] each.
+
+def scores_of(costs_QD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores [queries, documents] of these costs: minus the cost, of mean 0 and deviation 1 a query.
 
     Raises:
         UsageError: no queries or no documents.
     """
-    if not queries or not documents:
-        raise UsageError(
-            f"search: {len(queries)} queries in {len(documents)} documents; at least one of each is needed"
-        )
-    scores = np.zeros((len(queries), len(documents)))
-    for row, query in enumerate(queries):
-        if len(query) >= FEWEST_FRAMES:
-            costs = np.array([subsequence_cost(distances(query, document)) for document in documents])
-            scores[row] = (costs.mean() - costs) / max(float(costs.std()), 1e-9)
-    return scores
+    num_queries, num_documents = costs_QD.shape
+    if not num_queries or not num_documents:
+        raise UsageError(f"search: {num_queries} queries in {num_documents} documents; at least one of each is needed")
+    return np.stack([(row.mean() - row) / max(float(row.std()), 1e-9) for row in np.ascontiguousarray(costs_QD)])
+
+
+def search(queries: Sequence[Floats], documents: Sequence[Floats]) -> npt.NDArray[np.float64]:
+    """`scores_of` each query, float [Q, H], in each document, float [D, H]: [queries, documents]."""
+    costs = np.zeros((len(queries), len(documents)))
+    for place, document in enumerate(documents):
+        costs[:, place] = costs_in(document, queries)
+    return scores_of(costs)
 
 
 def _of_length_one(frames_FH: Floats) -> npt.NDArray[np.float64]:

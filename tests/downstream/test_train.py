@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from s3prl_stream.downstream.texts import marked
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.word_tokenizer import PHONEMES
+from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks.segments import active_frames, turns_of
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
@@ -97,6 +99,32 @@ def test_a_query_is_found_by_example() -> None:
         search_queries(texts(), texts(), upstream="fbank80", layer=1)
     with pytest.raises(ss.UsageError, match="no column 'word'"):
         search_queries(texts(), texts(), upstream="fbank80", label="word")
+
+
+class Watched(FeatureUpstream):
+    """Hidden states of two layers, of which it is counted how many clips' are held at the same time."""
+
+    def __init__(self) -> None:
+        super().__init__(None, FrontEnd("logmel80"))
+        self.num_layers = 1
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.most_alive = 0
+
+    def forward(self, wavs: Any, lengths: Any = None) -> list[Tensor]:
+        (feat,) = super().forward(wavs, lengths)
+        states = [feat.clone(), feat.flip(2)]
+        self.alive.update(state.untyped_storage() for state in states)
+        self.most_alive = max(self.most_alive, len(self.alive))
+        return states
+
+
+def test_a_search_holds_the_hidden_states_of_one_document_at_a_time() -> None:
+    """All layers of all documents were held: of an hour of speech and HuBERT's 13 layers 7 GB."""
+    documents = texts(tuple(f"{first}{second}" for first in "abcd" for second in "abcd"))
+    up = Watched()
+    found = search_queries(texts(("ab", "cd")), documents, upstream=up, device="cpu")
+    assert (found.documents, list(found.max_twv_of_layers)) == (16, [0, 1])
+    assert up.most_alive <= (2 + 2) * 2  # of two queries, the document before and the next
 
 
 # ---- runs -------------------------------------------------------------------------------------------
