@@ -88,6 +88,16 @@ def test_second_stage_of_a_chain_draws_other_noise() -> None:
     assert abs(np.corrcoef(once - tones(1)[0]["wav"], twice - once)[0, 1]) < 0.1
 
 
+class CountingBank(NoiseBank):
+    """Remembers how many voices it was asked for."""
+
+    voices: tuple[int, ...] = ()
+
+    def draw(self, rng: np.random.Generator, num_samples: int, *, voices: int = 1) -> Any:
+        self.voices = (*self.voices, voices)
+        return super().draw(rng, num_samples, voices=voices)
+
+
 @pytest.mark.parametrize("voices", [1, 4, (2, 5)])
 def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -95,7 +105,7 @@ def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
     for number, level in enumerate((0.003, 0.3)):
         wav = level * np.cumsum(rng.standard_normal(30_000)) / 100
         soundfile.write(tmp_path / "noise" / f"{number}.wav", wav, 16_000)
-    bank = NoiseBank(tmp_path / "noise", cache=tmp_path / "cache")
+    bank = CountingBank(tmp_path / "noise", cache=tmp_path / "cache")
     samples = [{"wav": wav["wav"], "sample_rate": 16_000} for wav in tones(30)]
     stage = NoiseAugmentation(noise=bank, snr=(0, 10), voices=voices, prob=0.8)
     num_noisy = 0
@@ -108,6 +118,8 @@ def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
         assert 0 <= drawn["snr_db"] <= 10
         assert measured_snr_db(before["wav"], after["wav"].numpy()) == pytest.approx(drawn["snr_db"], abs=0.01)
     assert 10 < num_noisy < 30
+    fewest, most = voices if isinstance(voices, tuple) else (voices, voices)
+    assert set(bank.voices) == set(range(fewest, most + 1))
     assert bank.fingerprint in stage.describe()
     with pytest.raises(UsageError, match="the bank is at 16000 Hz, the audio at 8000 Hz"):
         list(stage([{**sample, "sample_rate": 8_000} for sample in samples]))
@@ -125,6 +137,7 @@ def test_silence_gets_nothing() -> None:
     [
         ({"noise": "babble"}, '"gaussian" nor a NoiseBank'),
         ({"voices": 3}, "of a NoiseBank"),
+        ({"voices": 0}, "voices=0"),
         ({"voices": 0.5}, "voices"),
         ({"snr": (6, 3)}, "lowest, highest"),
         ({"snr": [1, 2, 3]}, "lowest, highest"),

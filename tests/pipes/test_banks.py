@@ -52,6 +52,26 @@ def test_it_is_made_once_and_its_fingerprint_follows_from_its_samples(folder: Pa
     )  # two timelines, two of what is told of them, nothing half made
 
 
+def test_each_kind_and_rate_of_a_folder_is_a_file_of_its_own(folder: Path, tmp_path: Path) -> None:
+    write(folder / "padded.wav", np.concatenate([np.full(RATE, 0.1), np.zeros(RATE)]))
+    seconds = [
+        kind(folder, sample_rate=rate, cache=tmp_path / "cache").seconds
+        for kind, rate in ((NoiseBank, RATE), (RirBank, RATE), (NoiseBank, 8_000))
+    ]
+    assert seconds[:2] == [7.0, 8.0]
+    assert seconds[2] == pytest.approx(7.0, abs=0.1)  # resampling rings into the silence
+
+
+def test_the_fingerprint_is_also_of_where_clips_begin(tmp_path: Path) -> None:
+    wav = 0.1 * np.random.default_rng(0).standard_normal(RATE)
+    for at in (4_000, 9_000):
+        write(tmp_path / f"{at}" / "a.wav", wav[:at])
+        write(tmp_path / f"{at}" / "b.wav", wav[at:])
+    one, other = (RirBank(tmp_path / f"{at}", cache=tmp_path / "cache") for at in (4_000, 9_000))
+    assert np.array_equal(one.timeline, other.timeline)
+    assert one.fingerprint != other.fingerprint
+
+
 def test_a_bank_pickles_as_its_path(folder: Path, tmp_path: Path) -> None:
     bank = NoiseBank(folder, cache=tmp_path / "cache")
     pickled = pickle.dumps(bank)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.chunk import UnfoldChunkBySec
 from s3prl_stream.pipes.norm_wav import rms
 from s3prl_stream.pipes.perturb_speed import SpeedPerturbation
 from s3prl_stream.pipes.random_gain import RandomGain
@@ -40,10 +41,22 @@ def test_factors_are_equally_often_and_change_pitch_and_length() -> None:
         factors.append(factor)
         assert len(sample["wav"]) == round(len(wav) / factor)
         assert sample["segments"][0]["end"] == pytest.approx(0.2 / factor)
+    assert factors.count(1.0) == pytest.approx(120, abs=5 * np.sqrt(300 * 0.4 * 0.6))  # one of three, or the coin
     for factor in (0.8, 1.25):
         assert factors.count(factor) == pytest.approx(90, abs=5 * np.sqrt(300 * 0.3 * 0.7))
         changed = SpeedPerturbation(factors=(factor,))([{"wav": tone(440.0), "sample_rate": RATE}])
         assert pitch_hz(next(iter(changed))["wav"].numpy()) / 440.0 == pytest.approx(factor, rel=1e-3)
+
+
+def test_draws_come_in_the_documented_order_and_tell_the_length() -> None:
+    wav = tone(300, 0.05)
+    gain, speed = RandomGain(gain_db=(-10, 4), prob=0.9), SpeedPerturbation(factors=(0.8, 1.25), prob=0.9)
+    (loud,) = gain([{"wav": wav}])
+    rng = gain.rng(loud)
+    assert rng.random() < 0.9
+    assert np.array_equal(loud["wav"].numpy(), wav * np.float32(10 ** (rng.uniform(-10, 4) / 20)))
+    chunks = UnfoldChunkBySec(min_seconds=0.01)(speed([{"wav": wav, "sample_rate": RATE}] * 20))
+    assert len(chunks) == len(list(chunks)) != 20 * 5
 
 
 @pytest.mark.parametrize("num_frames", [0, 1, 10])

@@ -82,6 +82,7 @@ def test_share_of_masked_frames_is_the_formulas(num_frames: int, options: dict[s
     places = num_frames - span + (0 if mask.legacy else 1)
     num_spans = max(round(mask.time_share * num_frames / 7), 1)
     shares, widths, lengths = np.zeros(DRAWS), Counter[int](), Counter[int]()
+    last_frame, behind_band = False, 0
     for number in range(DRAWS):
         drawn = draw_mask(num_frames, 80, rng, mask)
         shares[number] = drawn.chosen.mean()
@@ -89,12 +90,15 @@ def test_share_of_masked_frames_is_the_formulas(num_frames: int, options: dict[s
         if number < 2000:
             lengths.update(run_lengths(drawn.chosen))
         assert drawn.chosen.any(), "never empty"
-        assert drawn.lowest + drawn.width <= 80
+        last_frame |= bool(drawn.chosen[-1])
+        behind_band = max(behind_band, drawn.lowest + drawn.width)
     expected = expected_share(num_frames, span, min(num_spans, places), places)
     assert shares.mean() == pytest.approx(expected, abs=4 * shares.std() / DRAWS**0.5 + 1e-9)
     assert set(widths) == set(range(17))
     assert float(sum((n - DRAWS / 17) ** 2 / (DRAWS / 17) for n in widths.values())) < 16 + 5 * (2 * 16) ** 0.5
     assert min(lengths) == span, "spans are whole"
+    # every place is a place; S3PRL leaves out the last one
+    assert (last_frame, behind_band) == ((False, 79) if mask.legacy else (True, 80))
 
 
 def test_draws_of_s3prl_are_within_its_measured_ones() -> None:
@@ -220,6 +224,9 @@ def test_replaced_frames_are_a_run_of_the_utterance() -> None:
             seen += 1
             origin_F = ((masked_FD[:, 0] - 1) / 80).long()
             assert torch.equal(masked_FD, feat_FD[origin_F])
+            chosen_F = selected_FD.all(dim=1).numpy()
+            if run_lengths(chosen_F) == [7, 7]:  # spans that neither touch nor overlap
+                assert np.all(np.diff(origin_F.numpy()[chosen_F].reshape(2, 7), axis=1) == 1)
     assert seen > 10
 
 

@@ -59,8 +59,23 @@ def test_a_stretch_of_the_other_is_added_at_the_ratio() -> None:
     assert num_mixed == pytest.approx(28, abs=5 * np.sqrt(40 * 0.21))
 
 
+def test_draws_come_in_the_documented_order() -> None:
+    data = clips()
+    stage = MixUtterances(prob=0.9, ratio_db=(-5, 5), max_share=0.5)
+    for key, sample in mixed(data, **stage.config()).items():
+        rng, drawn, clean = stage.rng(sample), sample["draws"]["mix_utterances"], data[key]["wav"]
+        assert drawn["applied"] is bool(rng.random() < 0.9)
+        if drawn["applied"]:
+            ratio_db, (share, *places) = rng.uniform(-5, 5), rng.random(3)
+            expected = mix_stretch(clean, data[drawn["other"]]["wav"], ratio_db, 0.5 * share, *places)
+            assert np.array_equal(sample["wav"].numpy(), expected)
+
+
 def test_damage_changes_no_other_pair() -> None:
     whole, broken = mixed(clips(), prob=1.0), mixed(clips(broken=(3, 17)), prob=1.0)
+    others = {key: sample["draws"]["mix_utterances"]["other"] for key, sample in whole.items()}
+    assert all(key != other for key, other in others.items())
+    assert len(set(others.values())) > 15  # of 40; not the same one for all of a batch
     assert set(whole) - set(broken) == {"c03", "c17"}
     changed = {key for key, sample in broken.items() if not np.array_equal(sample["wav"], whole[key]["wav"])}
     assert changed == {
@@ -89,6 +104,9 @@ def test_a_batch_of_one_and_silence_stay_as_they_are() -> None:
     assert mix_stretch(wav, silence, 0, 0.5, 0, 0) is wav
     assert mix_stretch(silence, wav, 0, 0.5, 0, 0) is silence
     assert len(mix_stretch(wav, np.ones(1, np.float32), 0, 1.0, 1.0, 1.0)) == 10
+    other = np.arange(6, dtype=np.float32)
+    added = mix_stretch(wav, other, 0, 0.2, 1.0, 0.5) - wav  # two samples, at the end, from the middle of the other
+    assert added == pytest.approx(np.array([0] * 8 + [2, 3]) / rms(other), abs=1e-6)
 
 
 def test_audio_at_two_rates_is_not_mixed() -> None:

@@ -25,6 +25,8 @@ def test_output_has_the_asked_level(level: float, target_db: float, num_frames: 
 def test_scale_is_that_of_s3prl() -> None:
     wav = np.array([0.5, -0.5, 0.5, -0.5], np.float32)
     assert np.array_equal(scale_to_db(wav, -20.0), wav * np.float32(0.1 / (0.5 + 1e-10)))
+    (sample,) = NormWav()([{"wav": wav}])
+    assert np.array_equal(sample["wav"].numpy(), scale_to_db(wav, -25.0)), "the level of S3PRL's upstreams"
 
 
 @pytest.mark.parametrize("num_frames", [0, 100])

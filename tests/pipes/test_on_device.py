@@ -17,7 +17,7 @@ from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.batch_features import BATCH_KINDS, extract_rows
 from s3prl_stream.pipes.features import extract
 from s3prl_stream.pipes.on_batch import Drawn
-from s3prl_stream.pipes.stage import Source
+from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.pipes.tail import _packed, _unpacked
 from s3prl_stream.sample import Sample
 
@@ -113,9 +113,12 @@ def test_noise_of_a_mask_goes_to_the_same_clips_at_its_deviation(legacy: bool) -
     assert min(noisy.values()) >= 2
 
 
-def test_a_chain_for_apc_agrees() -> None:
+@pytest.mark.parametrize("with_slopes", [False, True])
+def test_chains_on_the_filter_bank_agree(with_slopes: bool) -> None:
+    """APC's, and TERA's on features with slopes, in which a band may lie."""
+
     def tail(source: Source) -> Source:
-        return source.features("fbank80").shift(2)
+        return source.features("fbank80", deltas=2).mask() if with_slopes else source.features("fbank80").shift(2)
 
     plain = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio()
     moved = ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0, where="frames > 700").load_audio().on("cpu")
@@ -140,7 +143,7 @@ def test_noise_of_a_bank_and_rooms_agree_with_what_is_drawn(tmp_path: Path) -> N
 @pytest.mark.parametrize("fill", ["zero", "mean"])
 def test_gain_and_specaugment_agree(fill: str) -> None:
     def tail(source: Source) -> Source:
-        loud = source.random_gain(prob=0.5).features("logmel80", norm="utterance")
+        loud = source.norm_wav(target_db=-20.0).random_gain(prob=0.5).features("logmel80", norm="utterance")
         return loud.spec_augment(prob=0.8, freq_width=(0, 20), time_width=(0, 10), fill=fill)
 
     plain = tail(ss.ShardStream(clips(), epochs=1, max_batch_seconds=4.0).load_audio().record_draws())
@@ -172,10 +175,34 @@ def test_dense_noise_has_the_same_ratio_and_follows_identity() -> None:
     assert not torch.equal(next(again)["wav"][:, :50], noisy[0]["wav"][:, :50])
 
 
-def test_what_is_too_short_is_listed_as_without() -> None:
-    short = {**clips(), "short": {"wav": np.zeros(200, np.int16), "sample_rate": RATE}}
-    moved = ss.Loader(ss.ShardStream(short, epochs=1).load_audio(dtype="int16").on("cpu").features("logmel80"))
-    plain = ss.Loader(ss.ShardStream(short, epochs=1).load_audio().features("logmel80"))
+def test_a_second_stage_behind_it_draws_other_noise() -> None:
+    def batch(*stages: Stage) -> dict[str, Any]:
+        data = {"a": {"wav": speech_like(16_000, 1), "sample_rate": RATE}}
+        chain: Any = ss.ShardStream(data, epochs=1).load_audio().on("cpu")
+        for stage in stages:
+            chain = stage(chain)
+        (only,) = ss.Loader(chain)
+        return only
+
+    noise, mask = ss.pipes.NoiseAugmentation(snr=0), ss.pipes.MaskedReconstruction(noise_prob=1.0)
+    plain, once, twice = (batch(*[noise] * count)["wav"] for count in range(3))
+    assert abs(correlation(once - plain, twice - once)) < 0.05
+    one, other = (batch(ss.pipes.ExtractFeat(), *[mask] * count) for count in (1, 2))
+    seen = ~one["loss_mask"] & ~other["loss_mask"]
+    assert abs(correlation(*((made["masked_feat"] - made["feat"])[seen] for made in (one, other)))) < 0.05
+
+
+def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])
+
+
+@pytest.mark.parametrize(("kind", "num_samples"), [("logmel80", 200), ("fbank80", 559)])
+def test_what_is_too_short_is_listed_as_without(kind: str, num_samples: int) -> None:
+    """No frame, or one that has no deviation."""
+    long = {key: clip for key, clip in clips().items() if len(clip["wav"]) > 600}
+    short = {**long, "short": {"wav": speech_like(num_samples, 0), "sample_rate": RATE}}
+    moved = ss.Loader(ss.ShardStream(short, epochs=1).load_audio(dtype="int16").on("cpu").features(kind))
+    plain = ss.Loader(ss.ShardStream(short, epochs=1).load_audio().features(kind))
     for loader in (moved, plain):
         assert "short" not in [key for batch in loader for key in batch["key"]]
     assert moved.damaged == plain.damaged
@@ -271,6 +298,8 @@ def test_what_cannot_stand_behind_is_refused_by_name() -> None:
         stream().on("gpu")
     with pytest.raises(ChainError, match="works on samples"):
         stream().on("cpu").load_audio()
+    with pytest.raises(UsageError, match="the audio is at 8000 Hz"):
+        list(ss.Loader(ss.ShardStream(clips(), epochs=1).load_audio(sample_rate=8_000).on("cpu").features()))
 
 
 def test_budget_is_divided_by_what_stages_may_stretch() -> None:

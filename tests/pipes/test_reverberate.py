@@ -61,6 +61,18 @@ def test_the_direct_sound_keeps_its_level_and_its_time() -> None:
     assert np.abs(wav[5_001:]).max() > 1e-3
 
 
+def test_draws_come_in_the_documented_order() -> None:
+    """Without a sample rate it is 16 kHz; the first reflection comes 2 to 20 ms after the direct sound."""
+    stage = Reverberation(rt60=(0.1, 0.2), drr_db=(-5, 5), prob=0.9)
+    wav = np.random.default_rng(0).standard_normal(4_000).astype(np.float32)
+    (wet,) = stage([{"wav": wav}])
+    rng = stage.rng(wet)
+    assert rng.random() < 0.9
+    drawn = {name: rng.uniform(*ends) for name, ends in (("rt60_seconds", (0.1, 0.2)), ("drr_db", (-5, 5)))}
+    response = simulated(rng, RATE, **drawn, delay_ms=rng.uniform(2, 20))
+    assert np.array_equal(wet["wav"].numpy(), reverberated(wav, response))
+
+
 def test_draws_are_in_their_ranges_and_recorded() -> None:
     samples = [{"wav": np.ones(100, np.float32), "sample_rate": 8_000} for _ in range(300)]
     stage = Reverberation(rt60=(0.1, 0.2), drr_db=(-5, 5), prob=0.6)
