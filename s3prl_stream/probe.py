@@ -378,7 +378,15 @@ def _split(
     if len(names) < 2:
         raise UsageError(f"probe: label {label!r} has {len(names)} value(s) in this selection; at least 2 are needed")
     groups = None if holdout is None else [table[key][1] for key in keys]
-    return names, {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
+    folds = {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
+    labels = np.array([str(table[key][0]) for key in keys])
+    if not any(np.isin(labels[one.test], labels[~one.test]).any() for some in folds.values() for one in some):
+        raise UsageError(
+            f"probe: no utterance of a test part has a value of {label!r} that occurs in training, so none can be "
+            f"right ({len(names)} values, {len(keys)} utterances). Hold out another part, or take a label of which "
+            "each value has several utterances"
+        )
+    return names, folds
 
 
 def _folds(

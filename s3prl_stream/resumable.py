@@ -191,7 +191,10 @@ def _feed(state: hashlib.blake2b, value: Any) -> None:
         state.update(f"[{len(value)}".encode())
         for one in value:
             _feed(state, one)
-    elif isinstance(value, str | bytes | int | float | bool | np.generic | None):
+    elif isinstance(value, bytes | memoryview):  # of a clip: a view, where the shard lies on a disk
+        state.update(f"bytes {len(value)} ".encode())
+        state.update(value)
+    elif isinstance(value, str | int | float | bool | np.generic | None):
         state.update(f"{type(value).__name__} {value!r} ".encode())
     else:
         state.update(pickle.dumps(value))

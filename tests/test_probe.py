@@ -146,6 +146,7 @@ def test_logistic_regression_is_the_minimum() -> None:
         ({"label": "label", "test_where": "seconds > 0"}, "leaves only test utterances"),
         ({"label": "label", "test_where": "seconds > 9"}, "leaves no test utterances"),
         ({"label": "label", "where": 'label == "a"'}, "1 value"),
+        ({"label": "label", "test_where": 'label == "b"'}, r"'label' that occurs in training.*2 values, 20 utterances"),
         ({"label": "label", "seeds": 0}, "seeds is 0"),
         ({"label": "label", "holdout": "speaker", "test_where": "seconds > 1"}, "not both"),
     ],

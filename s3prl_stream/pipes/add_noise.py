@@ -59,7 +59,10 @@ class NoiseAugmentation(OnBatch):
         voices: Sequence[int] | int = 1,
     ) -> None:
         if noise != "gaussian" and not isinstance(noise, NoiseBank):
-            raise UsageError(f'NoiseAugmentation: noise={noise!r} is neither "gaussian" nor a NoiseBank.')
+            raise UsageError(
+                f'NoiseAugmentation: noise={noise!r} is neither "gaussian" nor a NoiseBank, such as '
+                'NoiseBank("musan/noise") of a folder or a set.'
+            )
         self.noise = noise
         self.snr = number_range("NoiseAugmentation", "snr", snr)
         self.prob = probability("NoiseAugmentation", prob)

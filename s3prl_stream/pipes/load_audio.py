@@ -243,6 +243,8 @@ def _bytes_of(sample: Sample) -> tuple[bytes | memoryview, str]:
         hint = ""
         if isinstance(data, Mapping):  # the column of a Hugging Face data set
             hint = ' Of {"array", "sampling_rate"} give the array as "wav", the other as "sample_rate".'
+        elif isinstance(data, str | Path):
+            hint = ' Call a path "wav_path".'
         raise UsageError(
             f"load_audio: sample {sample['key']!r} has {told(data)} as 'audio' and {codec!r} as 'codec'; expected the "
             f'bytes of a file, and what they are, such as "flac".{hint}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -40,6 +41,8 @@ class PlainSource(Root):
             what = (
                 "it may be one sample: give [sample], or call SampleFunction(stage)(sample)"
                 if isinstance(samples, Mapping)
+                else 'a file is {"key": NAME, "wav_path": PATH}'
+                if isinstance(first, str | Path)
                 else "settings are given by name"
             )
             raise ChainError(

@@ -54,7 +54,10 @@ class Reverberation(OnBatch):
         prob: float = 1.0,
     ) -> None:
         if rooms != "simulated" and not isinstance(rooms, RirBank):
-            raise UsageError(f'reverberate: rooms={rooms!r} is neither "simulated" nor a RirBank.')
+            raise UsageError(
+                f'reverberate: rooms={rooms!r} is neither "simulated" nor a RirBank, such as '
+                'RirBank("rirs") of a folder or a set.'
+            )
         self.rooms = rooms
         self.rt60 = number_range("reverberate", "rt60", rt60, least=0.01, most=20.0)
         self.drr_db = number_range("reverberate", "drr_db", drr_db)

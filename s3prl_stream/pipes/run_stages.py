@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.errors import ChainError, SampleError, StreamError, UsageError
 from s3prl_stream.pipes.key_names import emit_under_names
 from s3prl_stream.pipes.kinds import holds, told
 from s3prl_stream.pipes.stage import Stage
@@ -63,7 +64,12 @@ def through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list[
         if stage.scope == "batch":
             raise ChainError(f"{type(stage).__name__} looks at whole batches: it needs a ShardStream as its root")
         clock.enter(stage.stage_id)
-        samples = [out for one in samples for out in _emitted(stage, one)]
+        try:
+            samples = [out for one in samples for out in _emitted(stage, one)]
+        except Exception as error:  # a mistake in a stage: its traceback knows the line, but not the clip
+            if sys.version_info >= (3, 11) and not isinstance(error, StreamError):
+                error.add_note(f"in stage {stage.stage_id!r}, from sample {sample.get('key')!r}")
+            raise
         clock.leave()
     return samples
 

@@ -43,7 +43,8 @@ class ShardSet:
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(
-                f"two of the sets are called {twice!r}; a sample's identity is (set, key). Pack with name="
+                f"two of the sets are called {twice!r}; a sample's identity is (set, key). Pack one of "
+                "them with another name= (--name); a part that `subset` made is called like the whole"
             )
         self.name = "+".join(names)
         self.shard_samples = np.concatenate([member.shard_samples for member in self.members])
@@ -110,6 +111,12 @@ class ShardSet:
         """Index columns that every set has, with their Arrow types."""
         first, *others = (member.columns() for member in self.members)
         return {name: kind for name, kind in first.items() if all(name in other for other in others)}
+
+    @property
+    def column_owner(self) -> str:
+        """Who has these columns, for messages."""
+        names = [member.name for member in self.members]
+        return "the index has" if len(names) == 1 else f"what {' and '.join(names)} all have is"
 
     def extra_file(self, name: str) -> bytes:
         """A small file that goes with the set, such as trials.txt.

@@ -20,7 +20,7 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 _TEXT_TYPES = ("string", "large_string", "dictionary")
 
 
-def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
+def compile_where(where: Any, columns: Mapping[str, str], *, owner: str = "the index has") -> Any:
     """An expression such as `language == "en" and seconds > 2 and speaker not in ("a", "b")` -> pyarrow expression.
 
     Allowed are column names, numbers, strings, True, False, None, comparisons, `in` / `not in` over a list of
@@ -30,6 +30,7 @@ def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
     Args:
         where: the text, or a `pyarrow.compute.Expression`.
         columns: index column -> Arrow type.
+        owner: who has these columns, for the message about one that is not there.
 
     Raises:
         UsageError: anything else, or an unknown column.
@@ -42,7 +43,7 @@ def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
         raise UsageError(f"where: {where!r} is neither text nor a pyarrow expression")
     try:
         tree = ast.parse(where.strip(), mode="eval")
-        return _Compiler(where, columns).condition(tree.body)
+        return _Compiler(where, columns, owner).condition(tree.body)
     except UsageError:
         raise
     except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
@@ -53,9 +54,10 @@ def compile_where(where: Any, columns: Mapping[str, str]) -> Any:
 
 
 class _Compiler:
-    def __init__(self, where: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, where: str, columns: Mapping[str, str], owner: str) -> None:
         self.where = where
         self.columns = columns
+        self.owner = owner
 
     def condition(self, node: ast.expr) -> Any:
         if isinstance(node, ast.BoolOp):
@@ -119,7 +121,7 @@ class _Compiler:
         if node.id not in self.columns:
             near = difflib.get_close_matches(node.id, self.columns, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"where: no column {node.id!r}; the index has {', '.join(self.columns)}.{hint}")
+            raise UsageError(f"where: no column {node.id!r}; {self.owner} {', '.join(self.columns)}.{hint}")
         field = pyarrow.compute.field(node.id)
         return field.cast("double") if number and self.columns[node.id].startswith(_TEXT_TYPES) else field
 

@@ -130,7 +130,9 @@ def newest_checkpoint(run: Path, *, folder: str = FOLDER) -> Path:
     """
     folders = list_checkpoints(run, folder=folder)
     if not folders:
-        raise UsageError(f"{run}: no checkpoint under {folder}/; is this the output folder of a pretraining run?")
+        raise UsageError(
+            f"{run}: no checkpoint under {folder}/; is this the output folder of a run that came as far as one?"
+        )
     return folders[-1]
 
 

@@ -135,7 +135,7 @@ def test_silence_gets_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"noise": "babble"}, '"gaussian" nor a NoiseBank'),
+        ({"noise": "babble"}, '"gaussian" nor a NoiseBank, such as NoiseBank\\('),
         ({"voices": 3}, "of a NoiseBank"),
         ({"voices": 0}, "voices=0"),
         ({"voices": 0.5}, "voices"),

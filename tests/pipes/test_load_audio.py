@@ -187,6 +187,7 @@ def test_an_array_that_would_be_misread_is_refused(wav: Any, says: str) -> None:
     ("sample", "says"),
     [
         ({"audio": b"abc"}, "a bytes as 'audio' and None as 'codec'; expected the bytes of a file"),
+        ({"audio": Path("a.wav")}, 'a PosixPath as .* Call a path "wav_path"'),
         ({"audio": {"array": np.ones(3), "sampling_rate": 8000}}, 'a dict as .* give the array as "wav"'),
         ({"wav": np.ones(3), "sample_rate": None}, "has the sample_rate None; expected Hz > 0"),
         ({"wav": np.ones(3), "sample_rate": 0}, "has the sample_rate 0; expected Hz > 0"),

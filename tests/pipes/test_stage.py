@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -362,11 +363,26 @@ def test_an_emit_that_does_not_yield_is_told() -> None:
         list(Returns()([{}]))
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions take notes from Python 3.11 on")
+def test_a_mistake_in_a_stage_is_told_with_the_clip() -> None:
+    class Mistaken(Stage):
+        functional_name = "mistaken"
+
+        def emit(self, sample: Sample) -> Iterator[Sample]:
+            yield {**sample, "half": sample["count"] / sample["of"]}
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(Mistaken()([{"key": "a", "count": 1, "of": 2}, {"key": "b", "count": 1, "of": 0}]))
+    assert caught.value.__notes__ == ["in stage 'mistaken', from sample 'b'"]
+
+
 def test_what_is_one_sample_or_none_is_no_source() -> None:
     with pytest.raises(ChainError, match=r"give \[sample\], or call SampleFunction\(stage\)\(sample\)"):
         Draw()({"wav": np.ones(3, np.float32), "key": "a"})  # type: ignore[dict-item]
     with pytest.raises(ChainError, match=r"a list that begins with a int .* settings are given by name"):
         Draw([3, 6])  # type: ignore[list-item]
+    with pytest.raises(ChainError, match=r'a list that begins with a PosixPath .* a file is \{"key": NAME, "wav_path"'):
+        Draw([Path("a.wav")])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="item 'b' of the source is a int"):
         list(Draw()({"a": {}, "b": 3}))  # type: ignore[dict-item]
     with pytest.raises(ChainError, match=r"map-style dataset .* call SampleFunction\(stage\) in its __getitem__"):

@@ -121,6 +121,14 @@ def test_a_balanced_subset_takes_as_much_of_each(shards: ShardSet) -> None:
     assert 10 <= seconds([key for key in shares if int(key[1:]) % 6 == 0]) < 11
 
 
+def test_a_column_that_only_one_of_the_sets_has_is_told(shards: ShardSet) -> None:
+    other = MemoryShards([{"key": "a", "wav": np.zeros(160, np.float32), "sample_rate": 16_000}], name="other")
+    both = ShardSet([*shards.members, other])
+    for choice in ({"where": "speaker == 'x'"}, {"balance": "speaker"}):
+        with pytest.raises(UsageError, match=r"no column 'speaker'; what \w+ and other all have is key, "):
+            compile_selection(both, **choice)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("wrong", ["10", "ten hours", "-1h", "120%", "10h by", "1h by nothing", ""])
 def test_amounts_that_are_none(shards: ShardSet, wrong: str) -> None:
     said = "no column 'nothing'" if "nothing" in wrong else f"subset: '{wrong}' is (no amount|more than everything)"
