@@ -298,7 +298,9 @@ class Loader:
     # ---- state ---------------------------------------------------------------------------------
 
     def state_dict(self, *, after: int | None = None) -> dict[str, Any]:
-        """The cursor: batches handed to the consumer, not prefetched. JSON-able, below 4 kB, the same on every rank.
+        """The cursor: batches handed to the consumer, not prefetched. JSON-able, the same on every rank.
+
+        Below 4 kB, about 1 kB mostly; of a mix of 23 sets 3 kB, and with all that may be left out at most 6 kB.
 
         Args:
             after: of a consumer that fetches ahead of its work: the `batch_index` that it has done last. It is one of

@@ -1,4 +1,8 @@
-"""The cursor: all there is to a checkpoint of a stream. Integers and hashes, a few hundred bytes of JSON."""
+"""The cursor: all there is to a checkpoint of a stream. Integers and hashes, about a kilobyte of JSON.
+
+Below 4 kB, with a full list of what is left out too. It grows with the sets of a mix, by some 100 characters each: of
+23 sets it is about 3 kB, and 6 kB at the most.
+"""
 
 from __future__ import annotations
 
