@@ -1,64 +1,48 @@
-"""What needs no GPU stack does not load one: each case runs in a fresh interpreter."""
+"""What needs no GPU stack does not load one: step by step in one fresh interpreter, since modules only get more."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from tars import clip, tar
 
 HEAVY = {"torch", "torchaudio", "sentencepiece", "sklearn", "matplotlib"}
+AUDIO = {"soundfile", "miniaudio", "soxr"}
+STEPS: dict[str, tuple[str, set[str]]] = {
+    "help": ("with contextlib.suppress(SystemExit): main(['--help'])", HEAVY | {"soundfile", "pyarrow", "numpy"}),
+    "import s3prl_stream.shards.pack": ("import s3prl_stream.shards.pack", HEAVY | AUDIO),
+    "import s3prl_stream.corpora": ("import s3prl_stream.corpora", HEAVY | AUDIO),
+    "open a set": ("assert len(s3prl_stream.open_shards(sample)) > 0", HEAVY),
+    "inspect": ("assert main(['inspect', sample]) == 0", HEAVY),
+    "index": ("assert main(['index', work + '/x.tar', '--workers', '0']) == 0", HEAVY),
+    "pack": ("assert main(['pack', 'folder', work + '/audio', work + '/set', '--workers', '0']) == 0", HEAVY),
+}
+"""What is done, and what must not be loaded behind it."""
 
 
-def loaded_after(code: str, *arguments: str | Path) -> set[str]:
-    """Top-level modules in sys.modules after `code` ran in a fresh interpreter."""
-    listing = "\nimport sys\nprint('\\n' + ' '.join({name.split('.')[0] for name in sys.modules}))"
-    command = [sys.executable, "-c", code + listing, *map(str, arguments)]
+@pytest.fixture(scope="module")
+def loaded(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Step -> top-level modules that are loaded behind it."""
+    work = tmp_path_factory.mktemp("light")
+    (work / "x.tar").write_bytes(tar(clip("a")))
+    (work / "audio").mkdir()
+    soundfile.write(work / "audio/a.wav", np.zeros(16_000, np.int16), 16_000)
+    code = ["import contextlib, json, sys", "import s3prl_stream", "from s3prl_stream.cli import main"]
+    code += ["sample, work = sys.argv[1:]", "loaded = {}"]
+    for name, (words, _) in STEPS.items():
+        code += [words, f"loaded[{name!r}] = sorted({{name.split('.')[0] for name in sys.modules}})"]
+    code.append("print('\\n' + json.dumps(loaded))")
+    command = [sys.executable, "-c", "\n".join(code), str(sample_set), str(work)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return set(done.stdout.splitlines()[-1].split())
+    return {name: set(modules) for name, modules in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import s3prl_stream",
-        "import s3prl_stream.shards.pack",
-        "import s3prl_stream.corpora",
-        "import s3prl_stream.cli",
-    ],
-)
-def test_import_loads_no_torch_and_no_audio_library(code: str) -> None:
-    assert loaded_after(code).isdisjoint(HEAVY | {"soundfile", "miniaudio", "soxr"})
-
-
-def test_opening_a_set_loads_no_torch(sample_set: Path) -> None:
-    code = "import sys; from s3prl_stream import open_shards; assert len(open_shards(sys.argv[1])) > 0"
-    assert loaded_after(code, sample_set).isdisjoint(HEAVY)
-
-
-def test_inspecting_loads_no_torch(sample_set: Path) -> None:
-    code = "import sys; from s3prl_stream.cli import main; assert main(['inspect', sys.argv[1]]) == 0"
-    assert loaded_after(code, sample_set).isdisjoint(HEAVY)
-
-
-def test_packing_loads_no_torch(sample_set: Path, tmp_path: Path) -> None:
-    (tmp_path / "audio").mkdir()
-    code = (
-        "import sys, numpy, soundfile; from s3prl_stream.cli import main\n"
-        "soundfile.write(sys.argv[1] + '/a.wav', numpy.zeros(16000, 'int16'), 16000)\n"
-        "assert main(['pack', 'folder', sys.argv[1], sys.argv[2]]) == 0"
-    )
-    assert loaded_after(code, tmp_path / "audio", tmp_path / "set").isdisjoint(HEAVY)
-
-
-def test_indexing_loads_no_torch(tmp_path: Path) -> None:
-    (tmp_path / "x.tar").write_bytes(tar(clip("a")))
-    code = "import sys; from s3prl_stream.cli import main; assert main(['index', sys.argv[1], '--workers', '0']) == 0"
-    assert loaded_after(code, tmp_path).isdisjoint(HEAVY)
-
-
-def test_help_and_version_load_no_command() -> None:
-    code = "from s3prl_stream.cli import main\ntry: main(['--help'])\nexcept SystemExit as stop: assert stop.code == 0"
-    assert loaded_after(code).isdisjoint(HEAVY | {"soundfile", "pyarrow", "numpy"})
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_heavy_is_loaded(loaded: dict[str, set[str]], step: str) -> None:
+    assert loaded[step].isdisjoint(STEPS[step][1])
