@@ -39,7 +39,7 @@ def pack_clips(folder: Path, *, order: int = 1, shard_mb: float = 0.1, codec: st
         path = sources / f"clip{number:02d}.wav"
         soundfile.write(path, rng.integers(-3000, 3000, length, dtype=np.int16), RATE)
         utterances.append(ss.Utterance(f"clip{number:02d}", path, speaker=f"s{number % 3}", text=f"text {number}"))
-    ss.pack(utterances, folder, name="set", shard_mb=shard_mb, codec=codec, num_workers=1)
+    ss.pack(utterances, folder, name="set", shard_mb=shard_mb, codec=codec)
 
 
 class Row(NamedTuple):

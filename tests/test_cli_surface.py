@@ -173,7 +173,7 @@ def test_an_output_folder_that_holds_another_set(
     recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "set"
-    assert main(["pack", "folder", str(recordings), str(out), "--seed", "1"]) == 0
+    assert main(["pack", "folder", str(recordings), str(out), "--seed", "1", "--workers", "0"]) == 0
     before = (out / "manifest.json").read_bytes()
     capsys.readouterr()
     assert str(out) in complaint(["pack", "folder", recordings, out, "--seed", "2"], capsys)
@@ -205,7 +205,7 @@ def test_a_run_of_other_data(
     sample_set: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = ["--steps", "1", "--hidden-size", "16", "--layers", "1", "--heads", "2", "--ffn-size", "16"]
-    assert main(["pack", "folder", str(recordings), str(tmp_path / "set")]) == 0
+    assert main(["pack", "folder", str(recordings), str(tmp_path / "set"), "--workers", "0"]) == 0
     run = ["--out", str(tmp_path / "run"), *sizes]
     assert main(["pretrain", "tera", "--data", str(tmp_path / "set"), *run]) == 0
     capsys.readouterr()

@@ -6,29 +6,28 @@ So do docs/when_a_run_goes_wrong.md and docs/your_corpus.md, behind it.
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import arguments, fenced
 
 from s3prl_stream.cli import main
 
-FENCED = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = "$ "
 
 
 def run_line(words: str) -> int:
     """A command line as a user types it; ours in this process, which spares the imports."""
     if words.startswith("s3prl-stream "):
-        return main(shlex.split(words)[1:])
+        return main(arguments(words))
     return subprocess.run(["bash", "-o", "pipefail", "-c", words]).returncode
 
 
 def run_page(page: Path) -> None:
     """Every block, in order."""
-    blocks = FENCED.findall(page.read_text("utf-8"))
+    blocks = fenced(page)
     assert {kind for kind, _ in blocks} == {"python", "console"}
     namespace: dict[str, Any] = {"__name__": page.stem}
     for kind, text in blocks:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_elsewhere import WRITERS, some_clips
+from pages import arguments, fenced
 
 from s3prl_stream.cli import main
 
-FENCED = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PROMPT = "$ s3prl-stream "
+PROMPT = "$ "
 
 
 def test_the_page_runs(
@@ -31,14 +30,13 @@ def test_the_page_runs(
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "your_shards"}
     printed = []
-    for kind, text in FENCED.findall((repository / "docs" / "your_shards.md").read_text("utf-8")):
+    for kind, text in fenced(repository / "docs" / "your_shards.md"):
         if kind == "python":
             exec(compile(text, "docs/your_shards.md", "exec"), namespace)
             continue
         for line in text.splitlines():
             assert line.startswith(PROMPT), line
-            words = shlex.split(line.removeprefix(PROMPT))
-            assert main([*words, "--workers", "0"] if words[0] == "index" else words) == 0, line
+            assert main(arguments(line.removeprefix(PROMPT))) == 0, line
             printed.append(capsys.readouterr().out)
     layouts = re.findall(r"^layout: (\w+)", "".join(printed), re.MULTILINE)
     assert layouts == ["NeMo", "Lhotse", "Energon"]

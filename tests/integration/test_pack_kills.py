@@ -32,7 +32,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def undisturbed(recordings: Path, folder: Path) -> dict[str, str]:
-    ss.pack(ss.corpora.folder(recordings), folder, num_workers=1, **SETTINGS)  # type: ignore[arg-type]
+    ss.pack(ss.corpora.folder(recordings), folder, **SETTINGS)  # type: ignore[arg-type]
     return digests(files_in(folder))
 
 

@@ -37,7 +37,7 @@ def large_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / f"clip{number:03d}.wav"
         soundfile.write(path, rng.integers(-3000, 3000, 140_000, dtype=np.int16), 16_000)
         utterances.append(ss.Utterance(path.stem, path))
-    ss.pack(utterances, folder / "set", name="set", shard_mb=2.3, codec="wav", num_workers=1)
+    ss.pack(utterances, folder / "set", name="set", shard_mb=2.3, codec="wav")
     rows = rows_of(folder / "set")
     assert min(row.size for row in rows) > MAX_GAP_BYTES
     assert len({row.shard for row in rows}) == NUM_CLIPS / CLIPS_IN_SHARD

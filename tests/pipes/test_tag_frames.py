@@ -198,7 +198,7 @@ def test_segments_follow_planned_chunks_and_effects() -> None:
 
 
 def test_turns_of_a_packed_set_follow_its_chunks(real_data: Path, tmp_path: Path) -> None:
-    shards = ss.pack(ss.corpora.rttm(real_data / "diarization"), tmp_path / "set", num_workers=1)
+    shards = ss.pack(ss.corpora.rttm(real_data / "diarization"), tmp_path / "set")
     settings = {"epochs": 1, "max_batch_seconds": 120.0}
 
     def tagged(stream: Any) -> Any:

@@ -574,7 +574,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         3,
         ["several_audio"],
     )
-    assert main(["index", str(folder / "bad.tar"), "--out", str(tmp_path / "bad")]) == 1
+    assert main(["index", str(folder / "bad.tar"), "--out", str(tmp_path / "bad"), "--workers", "0"]) == 1
     assert "several_audio" in capsys.readouterr().out
     for wrong in (["index", str(tmp_path / "none.tar")], ["index", "pipe:cat x.tar"], ["index", str(tmp_path)]):
         assert main(wrong) == 2

@@ -61,6 +61,7 @@ def test_the_damaged_wake_words_are_listed_and_the_rest_is_a_set(
     real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["pack", "folder", str(real_data / "wakewords"), str(tmp_path / "set"), "--label-from", "folder"]
+    arguments += ["--workers", "0"]
     assert main(arguments) == 1
     out = capsys.readouterr().out
     damaged = {f"alexa/{number}.flac" for number in (127, 142, 144, 229, 275, 32, 33, 34)}
