@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.arguments import probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
@@ -97,7 +98,7 @@ class EncodeText(Stage):
         self.text = text
         self.tags = tags
         self.eos = eos
-        self.max_unknown_share = float(max_unknown_share)
+        self.max_unknown_share = probability("EncodeText", max_unknown_share, "max_unknown_share")
         self.takes = {key: "any" for key in (text, tags) if key is not None}
         super().__init__(source)
 

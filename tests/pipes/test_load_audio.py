@@ -14,6 +14,7 @@ import s3prl_stream as ss
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes import LoadAudio
+from s3prl_stream.pipes.outline import Outline
 
 RATE = 16_000
 
@@ -84,7 +85,7 @@ def test_a_segment_is_a_slice_of_the_whole(tmp_path: Path, codec: str, rate: int
 def test_a_segment_outside_of_its_recording_is_damage(wav: Any) -> None:
     recording = {"wav": wav, "sample_rate": RATE, "start_sec": 0.25}
     assert len(load({**recording, "end_sec": 0.505}, crop_segment=True)["wav"]) == RATE // 4, "tables round"
-    for start, end in ((0.25, 0.6), (-0.1, 0.2), (0.3, 0.2), (0.6, None)):
+    for start, end in ((0.25, 0.6), (0.25, 0.511), (-0.1, 0.2), (0.3, 0.2), (0.6, None)):
         with pytest.raises(SampleError, match=r"does not lie in its recording, which has 0.500 s") as caught:
             load({**recording, "start_sec": start, "end_sec": end}, crop_segment=True)
         assert caught.value.reason == "range"
@@ -100,10 +101,11 @@ def test_segments_and_planned_cuts_do_not_go_together(wav: Any) -> None:
     assert len(sample["wav"]) == round(0.2 * RATE)
 
 
-def test_segments_are_those_of_the_stretch(wav: Any) -> None:
+@pytest.mark.parametrize("rate", [RATE, RATE // 2])
+def test_segments_are_those_of_the_stretch(wav: Any, rate: int) -> None:
     speakers = {"b": [(0.0, 0.1), (0.2, 0.45)], "a": [(0.4, 0.5)], "c": [(0.0, 0.05)]}
     out = load(
-        {"wav": wav, "sample_rate": RATE, "start_sec": 0.25, "end_sec": 0.45, "segments": speakers}, crop_segment=True
+        {"wav": wav, "sample_rate": rate, "start_sec": 0.25, "end_sec": 0.45, "segments": speakers}, crop_segment=True
     )
     found = [(one["label"], round(one["start"], 9), round(one["end"], 9)) for one in out["segments"]]
     assert found == [("b", 0.0, 0.2), ("a", 0.15, 0.2)]
@@ -125,6 +127,11 @@ def test_effects_are_applied_to_the_channel_at_the_files_rate() -> None:
         load({"wav": tone, "sample_rate": 8000}, sox_effects=[["lowpass", "6000"]])
     faster = load({"wav": tone, "sample_rate": 8000, "segments": []}, sox_effects=[["speed", "2"]])
     assert len(faster["wav"]) == 8_000
+    assert LoadAudio(sox_effects=[["speed", "0.8"]]).stretch == 1.25
+    turns = [{"start": 0.2, "end": 0.4, "label": "a"}]
+    for effect in ("speed", "tempo"):
+        slower = load({"wav": tone, "sample_rate": 8000, "segments": turns}, sox_effects=[[effect, "0.5"]])
+        assert slower["segments"] == [{"start": 0.4, "end": 0.8, "label": "a"}]
     with pytest.raises(UsageError, match="gian"):
         LoadAudio(sox_effects=[["gian", "-3"]])
 
@@ -136,9 +143,15 @@ def test_channels(tmp_path: Path, wav: Any) -> None:
     assert np.array_equal(load(path, dtype="int16")["wav"].numpy(), wav)
     assert np.array_equal(load(path, dtype="int16", channel=1)["wav"].numpy(), wav[::-1])
     mean = (stereo.astype(np.float64)).mean(axis=1)
-    assert np.abs(load(path, dtype="int16", channel="mean")["wav"].numpy() - mean).max() <= 0.5
+    assert np.array_equal(load(path, dtype="int16", channel="mean")["wav"].numpy(), np.rint(mean))
     with pytest.raises(SampleError, match="channel 2 of 2"):
         load(path, channel=2)
+
+
+def test_floats_become_the_nearest_int16_and_are_clipped_there() -> None:
+    steps = np.array([0.4, 0.6, -0.6, 32_768, -32_768, 40_000, -40_000], np.float32)
+    wav = load({"wav": steps / 32_768, "sample_rate": 16_000}, dtype="int16")["wav"]
+    assert (wav.dtype, wav.tolist()) == (torch.int16, [0, 1, -1, 32_767, -32_768, 32_767, -32_768])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
@@ -154,6 +167,14 @@ def test_another_rate_is_resampled(dtype: str) -> None:
     again = load({"wav": tone, "sample_rate": 8000}, dtype=dtype)
     assert torch.equal(again["wav"], out["wav"])  # no dither from the clock
     assert load({"wav": tone, "sample_rate": 8000}, sample_rate=None)["sample_rate"] == 8000
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_its_length_is_known_beforehand(rate: int) -> None:
+    for num_frames in range(1_000, 1_012):
+        (outline,) = LoadAudio().outline(Outline({}, num_frames, rate))
+        loaded = load({"wav": np.zeros(num_frames, np.int16), "sample_rate": rate})["wav"]
+        assert (outline.num_frames, outline.sample_rate) == (len(loaded), 16_000)
 
 
 def test_s3prl_names_are_understood(wav: Any) -> None:

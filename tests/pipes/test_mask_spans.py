@@ -62,6 +62,21 @@ def test_frames_are_those_of_the_convolutions_or_of_a_key() -> None:
         list(SpanMask()([{"wav": torch.zeros(399)}]))
 
 
+@pytest.mark.parametrize(
+    ("settings", "used"),
+    [
+        ({}, {"prob": 0.65}),
+        ({"kind": "hubert"}, {"prob": 0.8}),
+        ({"prob": 0.1, "span_frames": 3}, {"prob": 0.1, "span_frames": 3}),
+        ({"prob": 0.0, "min_spans": 7}, {"prob": 0.0, "min_spans": 7}),
+    ],
+)
+def test_a_stage_draws_by_its_settings(settings: dict[str, Any], used: dict[str, Any]) -> None:
+    stage = SpanMask(**settings)
+    (sample,) = stage([{"wav": torch.zeros(240_000)}])
+    assert np.array_equal(sample["frame_mask"].numpy(), span_mask(749, stage.rng(sample), **used))
+
+
 def test_a_batch_has_the_masks_padded_with_frames_that_are_seen() -> None:
     data = {str(n): {"wav": torch.zeros(n * 1000 + 800)} for n in range(6)}
 

@@ -104,6 +104,7 @@ def test_noise_of_a_mask_goes_to_the_same_clips_at_its_deviation(legacy: bool) -
     for ours, theirs in zip(ss.Loader(tail(stream().on("cpu"))), ss.Loader(tail(whole())), strict=True):
         assert torch.equal(ours["loss_mask"], theirs["loss_mask"])
         for row, frames in enumerate(ours["feat_len"].tolist()):
+            assert not ours["masked_feat"][row, frames:].any()
             seen = ~ours["loss_mask"][row, :frames]
             added = [(batch["masked_feat"] - batch["feat"])[row, :frames][seen] for batch in (ours, theirs)]
             assert bool(added[0].any()) == bool(added[1].any())

@@ -9,6 +9,7 @@ import torch
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.spec_augment import SpecAugment, _warped_rows, warped
+from s3prl_stream.sample import Sample
 
 FRAMES, BINS = 300, 120
 
@@ -43,8 +44,12 @@ def test_coverage_is_that_of_the_formula() -> None:
     assert not masked.all(axis=(1, 2)).any()
 
 
+def rows_of(count: int) -> list[Sample]:
+    return list(RecordDraws()([{"feat": torch.zeros(FRAMES, BINS)} for _ in range(count)]))
+
+
 def test_widths_and_places_are_uniform() -> None:
-    rows = RecordDraws()([{"feat": torch.zeros(FRAMES, BINS)} for _ in range(2_000)])
+    rows = rows_of(2_000)
     stage = SpecAugment(freq_masks=1, time_masks=1, freq_width=(3, 7), time_width=(0, 40))
     drawn = [stage.draw(row, stage.rng(row)) for row in rows]
     widths = np.array([one["freq"][0, 1] - one["freq"][0, 0] for one in drawn])
@@ -56,6 +61,9 @@ def test_widths_and_places_are_uniform() -> None:
     shifts = np.array([one["warp_to"] - one["warp_from"] for one in drawn])
     assert set(shifts) == set(range(-5, 6))
     assert shifts.mean() == pytest.approx(0, abs=5 * np.sqrt(10 / 2_000))
+    for frames, moves in ((12, False), (13, True)):  # more than twice five and two
+        short = [stage.draw({**row, "feat": torch.zeros(frames, BINS)}, stage.rng(row)) for row in rows_of(20)]
+        assert any(one["warp_from"] != one["warp_to"] for one in short) is moves
 
 
 def test_masks_are_no_longer_than_their_share_and_no_wider_than_the_features() -> None:
