@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.audio.decode import decode_int16, mp3_says_its_length
+from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.audio.headers import flac_header
 from s3prl_stream.audio.measures import Measures, measure
@@ -171,7 +171,7 @@ def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
     rate = settings.sample_rate
     flac = flac_header(audio) if codec == "flac" else None
     md5 = flac.md5 if flac is not None and flac.bits == 16 and any(flac.md5) else None
-    if not settings.decode and not (codec == "mp3" and not mp3_says_its_length(audio)):
+    if not settings.decode:
         return _Packed(audio, codec, clip.source.frames, rate, None, md5, True)
     if codec == "flac":  # as strict as for what is encoded
         wav = read_source(clip.audio, sample_rate=rate, channel=settings.channel)

@@ -44,9 +44,14 @@ def test_the_order_of_the_listing_has_no_say(order: list[int], seed: int) -> Non
 def test_a_shard_is_made_of_shuffled_runs_of_similar_lengths_and_mixed_speakers() -> None:
     rng = np.random.default_rng(0)
     num = 40 * PACKING_RUN
+    rest = [30.0 + number for number in range(5)]
     seconds = rng.uniform(1.5, 30, num)
     speakers = np.repeat(np.arange(40), PACKING_RUN)  # as a corpus lists them: one after the other
-    (shard,) = arrange(hashes_of([f"{s}-{i}" for i, s in enumerate(speakers)]), seconds, seconds, 1e9, seed=0)
+    keys = [*(f"{s}-{i}" for i, s in enumerate(speakers)), *map(str, rest)]
+    seconds = np.append(seconds, rest)
+    (shard,) = arrange(hashes_of(keys), seconds, seconds, 1e9, seed=0)
+    assert seconds[shard[num:]].tolist() == rest  # the incomplete run stands last
+    shard = shard[:num]
     runs = seconds[shard].reshape(-1, PACKING_RUN)
     assert (runs.max(1) - runs.min(1)).mean() < 1.0
     means = runs.mean(1)

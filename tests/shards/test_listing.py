@@ -177,10 +177,11 @@ def test_an_mp3_that_does_not_say_its_length_is_packed_to_its_end(tmp_path: Path
     data = path.read_bytes()
     path.write_bytes(data[data.index(b"\xff", 4) :])
     corpus = [Utterance("a", path), Utterance("late", path, 6.0, 7.5)]
-    for codec in ("flac", "original"):
-        report = packed(corpus, tmp_path / codec, codec=codec)
+    for codec, decode in (("flac", True), ("original", True), ("original", False)):
+        out = tmp_path / f"{codec}-{decode}"
+        report = packed(corpus, out, codec=codec, decode=decode)
         assert report.left_out == []
-        seconds = {row["key"]: row["seconds"] for row in ss.open_shards(tmp_path / codec).table().to_pylist()}
+        seconds = {row["key"]: row["seconds"] for row in ss.open_shards(out).table().to_pylist()}
         assert 8.0 <= seconds["a"] < 8.0 + 4 * 1152 / RATE
         assert seconds["late"] == 1.5
 

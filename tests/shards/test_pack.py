@@ -13,6 +13,7 @@ import tarfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -23,9 +24,14 @@ import soundfile
 from s3prl_stream import Utterance, pack
 from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.shards import listing, packplan
+from s3prl_stream.shards.claims import Claims, new_owner
 from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART
 from s3prl_stream.shards.pack import PackReport, pack_set
+from s3prl_stream.shards.pack_shard import ShardTask, pack_shard
 from s3prl_stream.shards.settings import PackSettings
+from s3prl_stream.shards.store import LocalStore
+from s3prl_stream.shards.workfolder import finished_shards, publish, read_plan
 
 RATE = 16_000
 
@@ -88,12 +94,18 @@ def assert_set_is_whole(folder: Path) -> None:
     assert not list(folder.glob(".*"))
 
 
-def test_bytes_do_not_depend_on_workers_listing_or_folder(recordings: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_workers_listing_or_folder(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = PackSettings(shard_mb=0.4)
     one = pack_set(corpus(recordings), tmp_path / "a", settings, num_workers=0, name="set")
     two = pack_set(corpus(recordings, backwards=True), tmp_path / "b/c", settings, num_workers=2, name="set")
     assert len(shas(one)) > 2
-    assert shas(one) == shas(two)
+    with monkeypatch.context() as patch:  # a corpus of many batches and buckets
+        patch.setattr(listing, "ROWS_PER_BATCH", 7)
+        patch.setattr(packplan, "_CLIPS_PER_BUCKET", 20)
+        long = pack_set(corpus(recordings), tmp_path / "f", settings, name="set")
+    assert shas(one) == shas(two) == shas(long)
     other_seed = pack_set(corpus(recordings), tmp_path / "e", PackSettings(shard_mb=0.4, seed=1), name="set")
     assert shas(other_seed) != shas(one)
     for name in ("index/part-00000.parquet", "set-000000.tar.parquet", "set-000000.tar.idx"):
@@ -128,7 +140,8 @@ def test_shards_are_near_their_size(recordings: Path, tmp_path: Path) -> None:
     assert min(sizes) > sum(sizes) / len(sizes) - largest_clip
 
 
-def test_a_damaged_file_costs_itself(recordings: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_costs_itself(recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "ROWS_PER_BATCH", 2)
     wounded = tmp_path / "wounded"
     wounded.mkdir()
     for path in recordings.iterdir():
@@ -177,17 +190,25 @@ def test_a_file_that_vanishes_between_header_and_reading_is_damaged(recordings: 
     assert report.manifest["counts"]["samples"] == 1
 
 
-def test_when_nothing_can_be_packed_there_is_no_set(tmp_path: Path) -> None:
+def test_when_nothing_can_be_packed_there_is_no_set(recordings: Path, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("text")
-    with pytest.raises(ShardError, match=r"none of 1 utterances.*a\.wav"):
-        pack([Utterance("a", tmp_path / "a.wav")], tmp_path / "set")
-    assert not (tmp_path / "set/manifest.json").exists()
+    flac = bytearray((recordings / "clip03.flac").read_bytes())
+    flac[len(flac) // 2] ^= 0x40  # of which the header is sound
+    (tmp_path / "b.flac").write_bytes(flac)
+    for name in ("a.wav", "b.flac"):
+        with pytest.raises(ShardError, match=rf"none of 1 utterances.*{name}"):
+            pack([Utterance("a", tmp_path / name)], tmp_path / "set")
+        assert not (tmp_path / "set").exists()
 
 
 def test_lengths_out_of_range_are_counted_and_listed(recordings: Path, tmp_path: Path) -> None:
     settings = PackSettings(min_seconds=0.5, max_seconds=1.0)
-    report = pack_set(corpus(recordings), tmp_path / "set", settings)
-    lengths = {utterance.key: soundfile.info(utterance.audio).duration for utterance in corpus(recordings)}
+    soundfile.write(tmp_path / "short.wav", np.ones(100, np.int16), RATE)
+    short = Utterance("short", tmp_path / "short.wav", take="none", of="this alone")
+    report = pack_set([*corpus(recordings), short], tmp_path / "set", settings)
+    schema = pq.read_schema(tmp_path / "set/index/part-00000.parquet")
+    assert (str(schema.field("take").type), "of" in schema.names) == ("int64", False)  # what is left out has no say
+    lengths = {one.key: soundfile.info(one.audio).duration for one in (*corpus(recordings), short)}
     wanted = {
         "too_short": {k for k, s in lengths.items() if s < 0.5},
         "too_long": {k for k, s in lengths.items() if s > 1.0},
@@ -208,10 +229,17 @@ def test_long_recordings_are_split_without_loss(tmp_path: Path) -> None:
     listed = [
         Utterance("long", tmp_path / "long.flac", text="all of it", speaker="s", segments=segments),
         Utterance("short", tmp_path / "short.flac", text="this", speaker="s"),
-    ]
+        Utterance("part", tmp_path / "long.flac", 1.0, 7.0, words=["a"], segments=[
+            {"start": 0, "end": 3, "label": "a"}, {"start": 3, "end": 3, "label": "b"}, {"start": 3, "end": 6}
+        ]),
+    ]  # fmt: skip
     pack_set(listed, tmp_path / "set", PackSettings(split_seconds=3.0))
     samples = {sample["__key__"]: sample for sample in read_webdataset(tmp_path / "set")}
-    assert samples.keys() == {"long-0000", "long-0001", "long-0002", "long-0003", "short"}
+    assert samples.keys() == {"long-0000", "long-0001", "long-0002", "long-0003", "short", "part-0000", "part-0001"}
+    assert [json.loads(samples[f"part-{n:04d}"]["json"]) for n in range(2)] == [
+        {"first_second": 0.0, "segments": [{"start": 0, "end": 3, "label": "a"}]},
+        {"first_second": 3.0, "segments": [{"start": 0.0, "end": 3.0}]},
+    ]
     pieces = [decode_int16(samples[f"long-{n:04d}"]["flac"], "flac")[0][:, 0] for n in range(4)]
     np.testing.assert_array_equal(np.concatenate(pieces), wav)
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
@@ -235,7 +263,8 @@ def test_stretches_channels_and_rates(tmp_path: Path) -> None:
     left = np.random.default_rng(0).integers(-3000, 3000, 4 * 8000, dtype=np.int16)
     soundfile.write(tmp_path / "a.wav", np.stack([left, -left], 1), 8000)
     listed = [Utterance("one", tmp_path / "a.wav", 1.0, 2.5), Utterance("two", tmp_path / "a.wav", 2.5)]
-    pack_set(listed, tmp_path / "set", PackSettings(sample_rate=8000, channel=1))
+    exactly = PackSettings(sample_rate=8000, channel=1, min_seconds=1.5, max_seconds=1.5)
+    pack_set(listed, tmp_path / "set", exactly)
     samples = {s["__key__"]: decode_int16(s["flac"], "flac")[0][:, 0] for s in read_webdataset(tmp_path / "set")}
     np.testing.assert_array_equal(samples["one"], -left[8000:20_000])
     np.testing.assert_array_equal(samples["two"], -left[20_000:])
@@ -254,8 +283,17 @@ def test_the_same_set_again_is_no_work_and_another_is_refused(recordings: Path, 
     assert again.manifest["counts"]["samples"] == 60
     with pytest.raises(UsageError, match="codec='flac', not 'wav'"):
         pack_set(corpus(recordings), folder, PackSettings(codec="wav"))
-    with pytest.raises(UsageError, match="other utterances"):
-        pack_set(list(corpus(recordings))[:-1], folder, settings)
+    one, *others = corpus(recordings)
+    (tmp_path / "longer.wav").write_bytes(Path(one.audio).read_bytes() + b"LIST\4\0\0\0INFO")
+    for changed in (
+        [],
+        [one, Utterance("absent", tmp_path / "absent.wav")],
+        [Utterance(one.key, one.audio, **{**one.metadata, "text": "another"})],
+        [Utterance(one.key, one.audio, 0.05, **one.metadata)],
+        [Utterance(one.key, tmp_path / "longer.wav", **one.metadata)],
+    ):
+        with pytest.raises(UsageError, match="other utterances"):
+            pack_set([*changed, *others], folder, settings)
     with pytest.raises(UsageError, match="its name is 'set'"):
         pack_set(corpus(recordings), folder, settings, name="other")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
@@ -307,7 +345,7 @@ def test_a_pack_goes_on_after_a_kill_and_leaves_finished_shards_alone(
 
 
 def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
-    recordings: Path, unfinished: Path, tmp_path: Path
+    recordings: Path, unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "set"
     shutil.copytree(unfinished, folder)
@@ -321,11 +359,65 @@ def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
             pack_set(listed(recordings), folder, **settings)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="other utterances"):
         pack_set(list(listed(recordings))[:-1], folder, PackSettings(shard_mb=0.2))
+    one, *others = listed(recordings)
+    with pytest.raises(UsageError, match="other utterances"):
+        pack_set([Utterance(one.key, one.audio, text="new"), *others], folder, PackSettings(shard_mb=0.2))
+    plan = folder / ".packing/plan.json"
+    other = json.loads(plan.read_bytes())
+    plan.write_text(json.dumps({**other, "libraries": {**other["libraries"], "numpy": "1.0"}}))
+    with pytest.raises(UsageError, match=r"another set: it was packed with numpy 1\.0, not .*--restart"):
+        pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
+    monkeypatch.setattr("s3prl_stream.shards.pack.LEASE_SECONDS", 0)
+    monkeypatch.setattr("s3prl_stream.shards.pack.BEAT_SECONDS", 0)
+    with Claims(folder, new_owner()), pytest.raises(UsageError, match="another pack is working there"):
+        pack_set(listed(recordings), folder, PackSettings(shard_mb=1), restart=True)
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == [path for path in before if path.is_file()]
     report = pack_set(listed(recordings), folder, PackSettings(shard_mb=1), restart=True)
     assert_set_is_whole(folder)
     assert (folder / "notes.txt").exists()
     assert {path.name for path in folder.glob("*.tar")} == {shard["name"] for shard in report.manifest["shards"]}
+
+
+def test_what_another_pack_has_finished_meanwhile_is_not_touched(
+    recordings: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    """A shard, as one finds it whose claim was given away while it slept; and the whole set."""
+    folder = tmp_path / "set"
+    shutil.copytree(unfinished, folder)
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.[tp]ar*")}
+    plan = read_plan(LocalStore(folder))
+    assert plan is not None
+    (number, *_) = finished_shards(LocalStore(folder), "set", len(plan.clips))
+    task = ShardTask(LocalStore(folder), "set", number, PackSettings(shard_mb=0.2), plan.columns, None, None)
+    assert pack_shard(task, lambda: None) == plan.clips[number]
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
+    others: list[PackReport] = []
+
+    def finish_first(step: str, done: int, total: int | None) -> None:
+        if step == "packing" and not others:
+            others.append(pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2)))
+
+    report = pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2), progress=finish_first)
+    assert (report.already_there, report.manifest) == (True, others[0].manifest)
+    assert_set_is_whole(folder)
+
+
+def test_a_pack_that_ends_right_behind_a_shard_goes_on_behind_it(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish_and_fail(*args: Any) -> None:
+        publish(*args)
+        raise OSError("the end")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("s3prl_stream.shards.pack_shard.publish", publish_and_fail)
+        with pytest.raises(ShardError, match="the end"):
+            pack_set(listed(recordings), tmp_path / "set", PackSettings())
+    (tar,) = (tmp_path / "set").glob("*.tar")
+    before = tar.stat()
+    pack_set(listed(recordings), tmp_path / "set", PackSettings())
+    assert_set_is_whole(tmp_path / "set")
+    assert tar.stat().st_ino == before.st_ino
 
 
 def listed(folder: Path) -> Iterator[Utterance]:
@@ -362,7 +454,7 @@ def test_workers_end_with_a_pack_that_is_killed(recordings: Path, tmp_path: Path
     ("listed", "complaint"),
     [
         ([], "nothing to pack"),
-        ([Utterance("a", "1.wav"), Utterance("a", "2.wav")], r"1\.wav and 2\.wav"),
+        ([Utterance("a", "1.wav"), Utterance("a", "2.wav")], r"1\.wav \(number 1 of the list\) and 2\.wav \(n"),
         ([Utterance("", "1.wav")], "key is empty"),
         ([Utterance("a", "1.wav", frames=3)], "'frames'"),
         ([Utterance("a", "1.wav", level=float("nan"))], "JSON"),

@@ -189,7 +189,8 @@ def test_text_that_is_called_audio_and_two_utterances_of_one_key(
     assert not (tmp_path / "none").exists()
 
 
-def test_a_file_that_changed_after_it_was_planned_is_damaged(recordings: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["flac", "original"])
+def test_a_file_that_changed_after_it_was_planned_is_damaged(recordings: Path, tmp_path: Path, codec: str) -> None:
     from s3prl_stream.shards.pack import pack_set
     from s3prl_stream.shards.settings import PackSettings
 
@@ -200,7 +201,7 @@ def test_a_file_that_changed_after_it_was_planned_is_damaged(recordings: Path, t
         if step == "headers":
             (tmp_path / "clip03.wav").write_bytes((recordings / "clip03.wav").read_bytes() + b"more")
 
-    report = pack_set(ss.corpora.folder(tmp_path), tmp_path / "set", PackSettings(), progress=change)
+    report = pack_set(ss.corpora.folder(tmp_path), tmp_path / "set", PackSettings(codec), progress=change)
     assert [(one.key, one.reason) for one in report.damaged] == [("clip03", "changed")]
 
 

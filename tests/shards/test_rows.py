@@ -9,9 +9,11 @@ from s3prl_stream.shards.layout import INDEX_COLUMNS
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, metadata_kinds
 
 METADATA = [
-    {"text": "a", "level": 1, "score": 1, "clean": True, "mixed": 1, "segments": [], "huge": 2**63, "tags": ["x"]},
-    {"text": "b", "score": 0.5, "clean": False, "mixed": "one", "zero": None, "huge": 1, "tags": "y"},
-]
+    {"text": "a", "level": 1, "score": 1, "clean": True, "mixed": 1, "segments": [], "huge": 2**63, "low": -(2**63),
+     "tags": [{"b": 1, "a": 2}]},
+    {"text": "b", "score": 0.5, "clean": False, "mixed": "one", "zero": None, "huge": 1, "low": 2**63 - 1, "tags": "y",
+     "level": None},
+]  # fmt: skip
 
 
 def test_columns_take_the_narrowest_type_that_holds_all_values() -> None:
@@ -19,6 +21,7 @@ def test_columns_take_the_narrowest_type_that_holds_all_values() -> None:
         ("clean", "bool"),
         ("huge", "string"),
         ("level", "int64"),
+        ("low", "int64"),
         ("mixed", "string"),
         ("score", "double"),
         ("tags", "string"),
@@ -38,7 +41,12 @@ def test_tables_have_the_fixed_columns_first_and_say_what_the_rows_say() -> None
     first, second = table.to_pylist()
     assert first["key_hash"] == key_hash("k0")
     assert (first["seconds"], first["crc32c"], second["offset"]) == (0.5, 2**32 - 1, 2048)
-    assert (first["mixed"], second["mixed"], first["huge"], first["tags"]) == ("1", "one", str(2**63), '["x"]')
+    assert (first["mixed"], second["mixed"], first["huge"], first["tags"]) == (
+        "1",
+        "one",
+        str(2**63),
+        '[{"a": 2, "b": 1}]',
+    )
     assert (first["score"], second["level"]) == (1.0, None)
 
 
