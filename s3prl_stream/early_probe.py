@@ -47,7 +47,7 @@ class ProbeSettings:
 def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Module], Hook]:
     """For `pretrain(hooks=)`: gives the accuracy on the last layer, and that of log-mel beside it.
 
-    The first rank does it; the others wait.
+    The first rank does it; the others wait, however long it takes.
 
     Args:
         settings: what to ask.
@@ -65,14 +65,17 @@ def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Mo
     check_question(data, **question)  # now, and not after so many steps
 
     def make(recipe: Recipe, objective: nn.Module) -> Hook:
-        trained = upstream_of(recipe, objective)
+        trained, ranks = upstream_of(recipe, objective), Ranks()
+        meet = ranks.patient_meeting()
 
         def ask(_step: int) -> dict[str, float]:
-            if not Ranks().is_first:
-                return {}
-            result = probe(data, trained, **question)
-            found = {row.features: row.accuracy for row in result.rows if row.layer != "best"}
-            return {"probe_accuracy": found["pretrained"], "probe_logmel80": found["logmel80"]}
+            figures = {}
+            if ranks.is_first:
+                result = probe(data, trained, **question)
+                found = {row.features: row.accuracy for row in result.rows if row.layer != "best"}
+                figures = {"probe_accuracy": found["pretrained"], "probe_logmel80": found["logmel80"]}
+            meet()
+            return figures
 
         return Hook(settings.every, ask)
 

@@ -16,12 +16,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, UsageError
+
+_AS_LONG_AS_IT_TAKES = timedelta(days=30)
 
 
 class Ranks:
@@ -94,6 +97,16 @@ class Ranks:
         """Return when every rank is here."""
         if self.world_size > 1:
             dist.barrier()
+
+    def patient_meeting(self) -> Callable[[], None]:
+        """A `wait_for_all` that waits however long it takes; made by all ranks at once.
+
+        For what the first rank does alone: NCCL takes ten minutes in a sum for a failure, and ends the run.
+        """
+        if self.world_size == 1:
+            return lambda: None
+        group = dist.new_group(backend="gloo", timeout=_AS_LONG_AS_IT_TAKES)
+        return lambda: dist.barrier(group)
 
     @staticmethod
     def _as_one(tensors: Sequence[Tensor], exchange: Callable[[Tensor], object]) -> None:

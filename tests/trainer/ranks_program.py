@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,9 +20,12 @@ import torch.distributed as dist
 from torch import nn
 
 import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
+from s3prl_stream import early_probe
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
+from s3prl_stream.probe import ProbeResult, probe
+from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.sample import Batch
 from s3prl_stream.stream import ShardStream
@@ -46,6 +50,7 @@ SIZES: dict[str, Any] = {
     "quiet": True,
 }
 STEPS, STOPPED_AFTER = 6, 4
+MOST_SECONDS_OF_A_SUM = 3.0
 
 
 class Level(nn.Module):
@@ -113,8 +118,33 @@ def everything(data: Path, out: Path) -> None:
             pretrain("tera", data, steps=1, out=out / "odd", **{**SIZES, "update_batches": 3})
 
 
-def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path) -> bool:
-    """Do it in so many processes that know each other; False if one of them failed."""
+def a_long_probe(data: Path) -> None:
+    """The first rank probes for longer than the others may wait in the sum that comes next."""
+
+    def slow(*args: Any, **settings: Any) -> ProbeResult:
+        time.sleep(MOST_SECONDS_OF_A_SUM + 1)
+        return probe(*args, **settings)
+
+    early_probe.probe = slow  # type: ignore[attr-defined]
+    asked = early_probe.ProbeSettings(label="digit", where="digit < 3")
+    recipe = find_recipe("apc").having({"hidden_size": 8})
+    hook = early_probe.early_probe(asked, data)(recipe, build_objective(recipe))
+    ranks = Ranks()
+    assert len(hook.ask(1)) == (2 if ranks.is_first else 0)
+    done = torch.ones(1)
+    ranks.sum(done)
+    assert done.item() == ranks.world_size
+
+
+def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, seconds: float = 60) -> bool:
+    """Do it in so many processes that know each other; False if one of them failed.
+
+    Args:
+        world_size: how many.
+        work: what each does.
+        meeting_point: a file for them.
+        seconds: that a rank waits for the others in what they do together.
+    """
     children = []
     for rank in range(world_size):
         child = os.fork()
@@ -126,7 +156,7 @@ def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path) -> 
                     init_method=f"file://{meeting_point}",
                     rank=rank,
                     world_size=world_size,
-                    timeout=timedelta(seconds=60),
+                    timeout=timedelta(seconds=seconds),
                 )
                 work()
                 dist.destroy_process_group()
@@ -148,6 +178,8 @@ def main() -> int:
     for world_size in (4, 2):
         if not on_ranks(world_size, lambda: everything(data, out), out / f"meeting-{world_size}"):
             return 1
+    if not on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM):
+        return 1
     everything(data, out)
     pretrain("tera", data, steps=STEPS, out=out / "tera-2-then-1", **SIZES)
     return 0
