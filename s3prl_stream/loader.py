@@ -26,7 +26,7 @@ from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
 from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
-from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor
+from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_left_out
 from s3prl_stream.plan.left_out import LeftOut, hash_of
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
@@ -300,7 +300,7 @@ class Loader:
     def state_dict(self, *, after: int | None = None) -> dict[str, Any]:
         """The cursor: batches handed to the consumer, not prefetched. JSON-able, the same on every rank.
 
-        Below 4 kB, about 1 kB mostly; of a mix of 23 sets 3 kB, and with all that may be left out at most 6 kB.
+        About 1 kB mostly; below 4 kB for a mix of up to 30 sets.
 
         Args:
             after: of a consumer that fetches ahead of its work: the `batch_index` that it has done last. It is one of
@@ -314,13 +314,15 @@ class Loader:
             handed = self._began_at + ((after - self._began_at) // self.world_size + 1) * self.world_size
         if not self._began_at <= handed <= self._next_batch:
             raise UsageError(f"state_dict: batch {after} is none of those handed over since {self._began_at}")
+        return make_cursor(stream_identity(self.stream), self._cursor(handed))
+
+    def _cursor(self, handed: int) -> Cursor:
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
         anchor = self._anchor(max(handed - self.world_size, self._began_at))
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = handed if self._end is None else min(handed, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
-        cursor = Cursor(next_batch, anchor, changes, self._left_out, self._topology)
-        return make_cursor(stream_identity(self.stream), cursor)
+        return Cursor(next_batch, anchor, changes, self._left_out, self._topology)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -362,7 +364,7 @@ class Loader:
                 "back to an older state."
             )
         if begins <= last_batch:
-            self._left_out = self._left_out.skip(first_batch, last_batch)
+            self._left_out = self._left_out.skip(first_batch, last_batch, self._room)
 
     def exclude(self, clips: Iterable[str | tuple[str, str]]) -> None:
         """Deliver these clips no more, from the next batch on.
@@ -379,9 +381,13 @@ class Loader:
         shards = self._builder.root.shards
         new = [clip for clip in name_clips(shards, clips) if hash_of(*clip) not in self._left_out.excluded]
         if new:
-            left_out = self._left_out.exclude(new, self._coming)
+            left_out = self._left_out.exclude(new, self._coming, self._room)
             check_clips(shards, new)
             self._left_out = left_out
+
+    @property
+    def _room(self) -> int:
+        return room_for_left_out(stream_identity(self.stream), self._cursor(self._next_batch))
 
     @property
     def _coming(self) -> int:

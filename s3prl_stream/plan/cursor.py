@@ -1,7 +1,6 @@
 """The cursor: all there is to a checkpoint of a stream. Integers and hashes, about a kilobyte of JSON.
 
-Below 4 kB, with a full list of what is left out too. It grows with the sets of a mix, by some 100 characters each: of
-23 sets it is about 3 kB, and 6 kB at the most.
+Below 4 kB for a mix of up to 30 sets, whatever is left out: it grows by some 100 characters a set.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StateError
+from s3prl_stream.plan.left_out import MOST_CHARACTERS as MOST_LEFT_OUT
 from s3prl_stream.plan.left_out import LeftOut
 from s3prl_stream.plan.mix import Change
 from s3prl_stream.plan.planner import LanePosition, Position
@@ -23,7 +23,11 @@ KIND = "s3prl_stream cursor"
 
 MOST_CHANGES = 8
 """Changes of a mix's weights that a cursor remembers, the newest, as far as they are small: of 23 sets two."""
-_MOST_CHARACTERS = 1000
+_MOST_CHARACTERS = 4000
+"""Of the whole cursor, where it can be kept; numbers that grow later have the rest of 4 kB."""
+_MOST_OF_CHANGES = 1000
+_LEAST_LEFT_OUT = 400
+"""Room for 30 clips, however many sets there are."""
 
 
 class Cursor(NamedTuple):
@@ -59,13 +63,22 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     }
     if (order := _order_that_counts(identity)) is not None:
         state["order_of_sets"] = order
-    if cursor.changes:
-        state["mix"] = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor)]
     if cursor.left_out != LeftOut():
         state["left_out"] = cursor.left_out.as_state()
     if cursor.topology is not None:
         state["topology"] = cursor.topology._asdict()
+    if cursor.changes:
+        room = min(_MOST_CHARACTERS - len(json.dumps(state)), _MOST_OF_CHANGES)
+        state["mix"] = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor, room)]
     return state
+
+
+def room_for_left_out(identity: Mapping[str, Any], cursor: Cursor) -> int:
+    """How many characters what is left out may take, so that the cursor stays small."""
+    begun = cursor._replace(left_out=LeftOut(), changes=())
+    weights = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor, 0)]
+    rest = len(json.dumps(make_cursor(identity, begun))) + len(json.dumps(weights))
+    return max(min(_MOST_CHARACTERS - rest, MOST_LEFT_OUT), _LEAST_LEFT_OUT)
 
 
 def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
@@ -106,15 +119,15 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _to_remember(cursor: Cursor) -> Sequence[Change]:
-    """The weights from the anchor on by which blocks may have been planned, and as many older ones as fit.
+def _to_remember(cursor: Cursor, room: int) -> Sequence[Change]:
+    """The weights from the anchor on by which blocks may have been planned, and as many older ones as have room.
 
     What holds for no block yet of which anything was handed over is given anew by whoever goes on.
     """
     begun = max(cursor.anchor.batch, cursor.next_batch - 1)
     known = [change for change in cursor.changes if change.first_batch <= begun]
     first = max((place for place, one in enumerate(known) if one.first_batch <= cursor.anchor.batch), default=0)
-    while first and len(known) - first < MOST_CHANGES and len(json.dumps(known[first - 1 :])) < _MOST_CHARACTERS:
+    while first and len(known) - first < MOST_CHANGES and len(json.dumps(known[first - 1 :])) < room:
         first -= 1
     return known[first:]
 

@@ -15,7 +15,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 
 MOST_CHARACTERS = 1600
-"""Of JSON in the cursor: about 140 clips, or 80 ranges of batches."""
+"""Of JSON in the cursor: about 140 clips, or 80 ranges of batches. Beside many sets there is room for less."""
 
 _HASH_CHARACTERS = 11  # 64 bits in base64
 
@@ -28,8 +28,11 @@ class LeftOut(NamedTuple):
     excluded: Mapping[int, int] = {}
     """Hash of (set, key) -> the first global batch that no longer has the clip."""
 
-    def skip(self, first_batch: int, last_batch: int) -> LeftOut:
+    def skip(self, first_batch: int, last_batch: int, room: int = MOST_CHARACTERS) -> LeftOut:
         """This and the batches from `first_batch` to `last_batch`.
+
+        Args:
+            room: characters of JSON that there are for it.
 
         Raises:
             UsageError: it would not fit the cursor.
@@ -40,16 +43,19 @@ class LeftOut(NamedTuple):
                 ranges[-1] = (ranges[-1][0], max(ranges[-1][1], last))
             else:
                 ranges.append((first, last))
-        return self._replace(skipped=tuple(ranges))._checked()
+        return self._replace(skipped=tuple(ranges))._checked(room)
 
-    def exclude(self, clips: Iterable[tuple[str, str]], since: int) -> LeftOut:
+    def exclude(self, clips: Iterable[tuple[str, str]], since: int, room: int = MOST_CHARACTERS) -> LeftOut:
         """This and the clips (set, key), from batch `since` on; one that is left out already stays so.
+
+        Args:
+            room: characters of JSON that there are for it.
 
         Raises:
             UsageError: it would not fit the cursor.
         """
         new = {hash_of(set_name, key): since for set_name, key in clips}
-        return self._replace(excluded={**new, **self.excluded})._checked()
+        return self._replace(excluded={**new, **self.excluded})._checked(room)
 
     def from_the_beginning(self) -> LeftOut:
         """For a stream that begins anew: what is excluded is so from the first batch on."""
@@ -93,12 +99,12 @@ class LeftOut(NamedTuple):
                 excluded[int.from_bytes(hashed, "little")] = int(since)
         return LeftOut(skipped, excluded)
 
-    def _checked(self) -> LeftOut:
+    def _checked(self, room: int) -> LeftOut:
         length = len(json.dumps(self.as_state()))
-        if length > MOST_CHARACTERS:
+        if length > room:
             raise UsageError(
                 f"{len(self.excluded)} excluded clips and {len(self.skipped)} skipped ranges take {length} characters "
-                f"of the cursor, of at most {MOST_CHARACTERS}. Begin a run with where=, or pack the set without them."
+                f"of the cursor, of at most {room}. Begin a run with where=, or pack the set without them."
             )
         return self
 

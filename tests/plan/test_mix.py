@@ -249,9 +249,15 @@ def test_cursor_of_23_sets_is_small_however_often_the_weights_changed() -> None:
         assert len(json.dumps(state)) < 4096
     assert state["mix"][-1][1] == list(shards.weights or ())
     assert len(state["mix"]) > 1, "the newest that fit"
-    rows = shards.table().to_pylist()
-    loader.exclude([(row["set"], row["key"]) for row in rows])  # as many as may be
-    assert len(json.dumps(loader.state_dict())) < 6000
+    keys = [(row["set"], row["key"]) for row in shards.table().to_pylist()]
+    loader.exclude(keys[:50])
+    with pytest.raises(UsageError, match="of the cursor, of at most"):
+        loader.exclude(keys)
+    with pytest.raises(UsageError, match="of the cursor, of at most"):
+        [loader.skip(number, number) for number in range(100, 1000, 2)]
+    state = loader.state_dict()
+    assert 3500 < len(json.dumps(state)) < 4096
+    Loader(ShardStream(shards, block_samples=30).load_audio(sample_rate=RATE)).load_state_dict(state)
 
 
 def test_weights_that_change_at_every_batch_of_a_block() -> None:
