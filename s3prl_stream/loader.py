@@ -336,8 +336,8 @@ class Loader:
         cursor = read_cursor(state, identity)
         self.receipt = Receipt(cursor.next_batch, fingerprint(identity), cursor.topology, self._topology)
         if isinstance(self._planner, MixPlanner):
-            # a block may have begun behind the anchor's: a round of several ranks reaches into the next one
-            self._planner.change_weights(cursor.changes, max(cursor.anchor.batch + 1, cursor.next_batch))
+            # not from the anchor's block on: a round of several ranks may have reached into the one behind it
+            self._planner.change_weights(cursor.changes, cursor.next_batch)
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = sorted({self._planner.start, cursor.anchor})
         self._left_out = cursor.left_out

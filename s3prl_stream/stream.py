@@ -385,7 +385,7 @@ class Failures:
             TooManyFailures: more than `limit` samples in a row.
         """
         self._in_a_row = 0 if num_good else self._in_a_row + len(damaged)
-        if self._in_a_row > self.limit:
+        if damaged and self._in_a_row > self.limit:
             raise TooManyFailures(
                 f"{self._in_a_row} samples in a row could not be used (max_consecutive_failures={self.limit}); "
                 f"the last: {damaged[-1]['message']}. `s3prl-stream verify --full` lists all damage."

@@ -233,8 +233,17 @@ def test_lengths_are_what_is_delivered() -> None:
     ("change", "named"),
     [
         ({"seed": 1}, "seed was 0, is 1"),
+        ({"shuffle": False}, "shuffle was True, is False"),
         ({"max_batch_seconds": 31.0}, "max_batch_seconds was 30.0, is 31.0"),
+        ({"max_batch_size": 9}, "max_batch_size was None, is 9"),
+        ({"run": 2}, "run was 1, is 2"),
+        ({"chunk_seconds": 1.0}, "chunk_seconds was None, is 1.0"),
+        ({"crop_seconds": 1.0}, "crop_seconds was None, is 1.0"),
+        ({"crops": "per_seconds"}, "crops was 'per_clip', is 'per_seconds'"),
+        ({"too_long": "skip"}, "too_long was 'split', is 'skip'"),
+        ({"block_samples": 9}, "block_samples was 16384, is 9"),
         ({"where": "speaker == 's1'"}, "selection"),
+        ({"balance": "speaker"}, "selection"),
     ],
 )
 def test_a_state_of_other_settings_is_refused_with_the_difference(change: dict[str, Any], named: str) -> None:
@@ -250,6 +259,10 @@ def test_a_state_of_other_data_stages_or_version_is_refused() -> None:
         ss.Loader(chain(memory([2.0] * 31))).load_state_dict(state)
     with pytest.raises(StateError, match="stages: norm_wav was None"):
         ss.Loader(stream.norm_wav()).load_state_dict(state)
+    with pytest.raises(StateError, match="stages: norm_wav was '.*', is None"):
+        ss.Loader(stream).load_state_dict(ss.Loader(stream.norm_wav()).state_dict())
+    with pytest.raises(StateError, match="^the cursor belongs to another stream: of_later was 1, is None$"):
+        ss.Loader(stream).load_state_dict({**state, "identity": {**state["identity"], "of_later": 1}})
     with pytest.raises(StateError, match="plan version 0"):
         ss.Loader(stream).load_state_dict({**state, "plan_version": 0})
     with pytest.raises(StateError, match="no cursor"):
@@ -353,8 +366,14 @@ def test_damage_costs_the_sample_alone_and_is_listed(tmp_path: Any) -> None:
 def test_failures_in_a_row_stop_the_run() -> None:
     data = {key: {**sample, "audio": b"no", "codec": "flac"} for key, sample in clips([2.0] * 40).items()}
     stream = ss.ShardStream(data, epochs=1, max_batch_seconds=10.0, max_consecutive_failures=12)
+    loader = ss.Loader(stream.load_audio(sample_rate=RATE))
     with pytest.raises(TooManyFailures, match="15 samples in a row"):
-        list(ss.Loader(stream.load_audio(sample_rate=RATE)))
+        list(loader)
+    loader.skip(3, 4)
+    batches = iter(loader)
+    assert [next(batches)["weight"] for _ in range(2)] == [0.0, 0.0]  # which lose nothing
+    with pytest.raises(TooManyFailures, match="20 samples in a row"):
+        next(batches)
 
 
 def test_an_empty_batch_has_empty_tensors_and_lists_and_no_weight() -> None:

@@ -122,10 +122,9 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 def _to_remember(cursor: Cursor, room: int) -> Sequence[Change]:
     """The weights from the anchor on by which blocks may have been planned, and as many older ones as have room.
 
-    What holds for no block yet of which anything was handed over is given anew by whoever goes on.
+    What holds only for later blocks is given anew by whoever goes on.
     """
-    begun = max(cursor.anchor.batch, cursor.next_batch - 1)
-    known = [change for change in cursor.changes if change.first_batch <= begun]
+    known = [change for change in cursor.changes if change.first_batch <= cursor.next_batch]
     first = max((place for place, one in enumerate(known) if one.first_batch <= cursor.anchor.batch), default=0)
     while first and len(known) - first < MOST_CHANGES and len(json.dumps(known[first - 1 :])) < room:
         first -= 1

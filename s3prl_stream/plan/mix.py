@@ -104,7 +104,7 @@ class MixPlanner(Planner):
         """The block at a position.
 
         Raises:
-            UsageError: a set of which no clip fits a batch.
+            UsageError: a set of which no clip fits a batch, or none has audio.
         """
         with self._lock:
             return self._step(position)
@@ -131,8 +131,8 @@ class MixPlanner(Planner):
             if position.block:
                 return None
             raise UsageError(
-                f"mix: not one selected clip of a set fits max_batch_seconds={self.settings.max_batch_seconds}. "
-                'Raise it, or use too_long="split".'
+                f"mix: not one selected clip of a set fits max_batch_seconds={self.settings.max_batch_seconds}, or "
+                'none has audio. Raise it, use too_long="split", or leave the set out.'
             )
         taken = [lane.take(at, us) for lane, at, us in zip(self._lanes, position.lanes, due, strict=True)]
         pieces = [piece for lane_pieces, _ in taken for piece in lane_pieces]
@@ -219,8 +219,10 @@ class _Lane:
             stop = min(int(np.searchsorted(block.end_us, before + due_us)) + 1, len(block.end_us))
             if stop > run:
                 pieces.append(_Piece(block, run, stop))
-                due_us -= int(block.end_us[stop - 1]) - before
-                fruitless_epochs = -1  # what is left of this one may well be nothing
+                given_us = int(block.end_us[stop - 1]) - before
+                due_us -= given_us
+                if given_us:
+                    fruitless_epochs = -1  # what is left of this one may well be nothing
             run = stop
             if run >= len(block.end_us):
                 epoch, number, run = self._after(epoch, number)
@@ -228,8 +230,8 @@ class _Lane:
                 if fruitless_epochs > 1:
                     raise UsageError(
                         f"set {self.planner.shards.members[self.index].name}: each of its {self.num_samples} selected "
-                        f"clips is longer than max_batch_seconds={self.planner.settings.max_batch_seconds}. "
-                        'Raise it, or use too_long="split".'
+                        f"clips is longer than max_batch_seconds={self.planner.settings.max_batch_seconds}, or has no "
+                        'audio. Raise it, use too_long="split", or leave the set out.'
                     )
         return pieces, LanePosition(epoch, number, run, due_us)
 

@@ -19,6 +19,7 @@ from streams import RATE, clips, cuts, delivered
 
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
+from s3prl_stream.plan.cursor import MOST_CHANGES
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import view
 from s3prl_stream.sample import PlannedBatch
@@ -184,6 +185,9 @@ def test_new_weights_hold_from_the_block_after_the_state(tmp_path: Path) -> None
     assert [row["key"] for row in third.which(70)] == (before + rest + after)[70]["key"]
     epochs = by_set_and_epoch_of_batches(before + rest + after)
     assert all(max(counts.values()) == 1 for counts in epochs.values())
+    anew = loader_with([0.2, 0.8])
+    anew.load_state_dict(loader_with([0.8, 0.2]).state_dict())
+    assert next(iter(anew))["key"] == next(iter(loader_with([0.2, 0.8])))["key"], "nothing of the first was handed over"
 
 
 def test_new_weights_leave_every_begun_block_alone() -> None:
@@ -203,12 +207,12 @@ def test_new_weights_leave_every_begun_block_alone() -> None:
     for together in itertools.islice(zip(*ranks, strict=True), 9):
         got += together
         first = ranks[0].state_dict()
-        (second,) = loaders([0.2, 0.8], 1, first)
-        more = list(itertools.islice(second, 4))
-        (third,) = loaders([0.6, 0.4], 1, second.state_dict())
+        second = loaders([0.2, 0.8], 3, first)
+        more = [next(iter(loader)) for loader in second]
+        (third,) = loaders([0.6, 0.4], 1, second[0].state_dict())
         more += itertools.islice(third, 1)
         (third,) = loaders([0.6, 0.4], 1, third.state_dict())
-        more += itertools.islice(third, 45)
+        more += itertools.islice(third, 46)
         assert [batch["batch_index"] for batch in got + more] == list(range(len(got) + 50))
         found = by_set_and_epoch_of_batches(got + more)
         for (name, epoch), counts in found.items():
@@ -273,6 +277,21 @@ def test_weights_that_change_at_every_batch_of_a_block() -> None:
         loader.load_state_dict({name: value for name, value in state.items() if name != "mix"})
 
 
+def test_the_last_changes_of_the_weights_are_remembered() -> None:
+    state: dict[str, Any] = {}
+    for number in range(MOST_CHANGES + 4):
+        shards = mixed([[1.0] * 40, [1.0] * 40], [1, 1 + number])
+        loader = Loader(ShardStream(shards, max_batch_seconds=3.0, block_samples=6).load_audio(sample_rate=RATE))
+        if state:
+            loader.load_state_dict(state)
+        state = [loader.state_dict() for _ in zip(range(6), loader, strict=False)][-1]
+    assert len(state["mix"]) == MOST_CHANGES
+    loader.load_state_dict(state)
+    assert next(iter(loader))["batch_index"] == state["next_batch"]
+    with pytest.raises(UsageError, match=f"weights of the mix before batch {state['mix'][0][0]} are not known any more"):
+        loader.which(0)
+
+
 def test_temperature() -> None:
     hours = [100.0, 10.0, 1.0]
     assert by_temperature(hours, 1.0) == pytest.approx([amount / 111 for amount in hours])
@@ -308,10 +327,20 @@ def test_what_a_mix_refuses() -> None:
         len(loader)
 
 
-def test_a_set_of_which_nothing_fits_is_named() -> None:
-    stream = ShardStream(mixed([[1.0], [9.0]], [1, 1]), max_batch_seconds=5.0, too_long="skip")
-    with pytest.raises(UsageError, match="set b: each of its 1 selected clips is longer"):
+@pytest.mark.parametrize("length", [9.0, 0.0])
+def test_a_set_of_which_nothing_fits_is_named(length: float) -> None:
+    stream = ShardStream(mixed([[1.0], [length]], [1, 1]), max_batch_seconds=5.0, too_long="skip")
+    with pytest.raises(UsageError, match=r"set b: each of its 1 selected clips is longer than .* or has no audio"):
         batches_of(stream, 50)
+
+
+def test_clips_that_are_too_long_are_listed_once_each() -> None:
+    shards = mixed([[1.0, 9.0, 1.0, 8.0], [1.0, 1.0, 7.0]], [0.7, 0.3], samples_per_shard=2)
+    cut: dict[str, Any] = {"max_batch_seconds": 5.0, "too_long": "skip", "epochs": 3, "stop": "all"}
+    loader = Loader(ShardStream(shards, **cut).load_audio(sample_rate=RATE))
+    list(loader)
+    assert sorted(loader._known_too_long) == [(0, "clip0001"), (0, "clip0003"), (1, "clip0002")]
+    assert sorted(loader.too_long) == ["clip0001", "clip0002", "clip0003"]
 
 
 def test_a_cursor_of_a_mix_and_one_of_epochs_do_not_fit_each_other() -> None:
