@@ -124,13 +124,10 @@ def _cut(seconds: F64, settings: PlanSettings) -> I64:
     counts = np.arange(1, len(seconds) + 1)
     edges, start = [0], 0
     while start < len(seconds):
-        guess = min(limit, int(budget / max(seconds[start], 1e-3) * 1.3) + 4)
-        while True:
-            window = np.maximum.accumulate(seconds[start : start + guess])
-            fit = int((window * counts[: len(window)]).searchsorted(budget, side="right"))
-            if fit < len(window) or guess >= limit or start + guess >= len(seconds):
-                break
-            guess = min(limit, guess * 2)
+        first = seconds[start]
+        most = min(limit, int(budget / first) + 1) if first else limit  # no batch has more that begins with this one
+        window = np.maximum.accumulate(seconds[start : start + most])
+        fit = int((window * counts[: len(window)]).searchsorted(budget, side="right"))
         start += max(fit, 1)
         edges.append(start)
     return np.array(edges, dtype=np.int64)

@@ -106,6 +106,10 @@ def test_a_state_is_of_sets_in_their_order_where_that_counts(settings: dict[str,
     else:  # shards of all sets are shuffled together
         swapped.load_state_dict(state)
         assert [next(iter(swapped))["key"] for _ in range(5)] == [next(begun)["key"] for _ in range(5)]
+        first.load_state_dict(state)
+        assert first.receipt is not None
+        assert swapped.receipt is not None
+        assert first.receipt.fingerprint == swapped.receipt.fingerprint
 
 
 @pytest.mark.parametrize("missing", ["anchor", "next_batch", "identity", "plan_version"])
