@@ -80,6 +80,9 @@ def test_the_counters_are_those_of_the_reading(share: float) -> None:
     assert receipt.index_rows <= sum(data.rows_read) <= receipt.index_rows + 2 * BLOCK  # blocks are planned ahead
     before = {(row["key"], row["epoch"]) for b in range(consumed) for row in loader.which(b)}
     assert not before & set(data.clips_read)
+    rows = receipt.index_rows
+    assert len(list(zip(range(9), loader, strict=False))) > 3  # further blocks are no cost of going on
+    assert receipt.index_rows == rows
 
 
 def test_the_place_is_told_in_epoch_block_and_batch() -> None:

@@ -288,7 +288,7 @@ def test_the_last_changes_of_the_weights_are_remembered() -> None:
     assert len(state["mix"]) == MOST_CHANGES
     loader.load_state_dict(state)
     assert next(iter(loader))["batch_index"] == state["next_batch"]
-    with pytest.raises(UsageError, match=f"weights of the mix before batch {state['mix'][0][0]} are not known any more"):
+    with pytest.raises(UsageError, match=f"before batch {state['mix'][0][0]} are not known any more"):
         loader.which(0)
 
 

@@ -13,6 +13,7 @@ from streams import RATE, clips, memory
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import ChainError, StateError, UsageError
+from s3prl_stream.plan.planner import START
 from s3prl_stream.plan.quality import measure
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
@@ -177,6 +178,12 @@ def test_a_sample_in_memory_without_a_length_is_named(sample: dict[str, Any]) ->
         MemoryShards({"a": sample})
 
 
+def test_rows_that_are_not_selected_are_read_too() -> None:
+    step = ss.ShardStream(memory([1.0] * 32), where="speaker == 's1'").planner().step(START)
+    assert step is not None
+    assert (step.plan.num_index_rows, len(step.plan.seconds)) == (32, 5)
+
+
 def test_a_collated_chain_is_no_chain_for_a_loader() -> None:
     with pytest.raises(ChainError, match=r"give the chain before .collate\(\)"):
         ss.Loader(stream(clips([1.0])).collate())
@@ -196,6 +203,8 @@ def test_the_quality_of_samples_in_memory_can_be_measured() -> None:
     found = measure(ss.ShardStream(memory([1.0 + n % 3 for n in range(100)]), max_batch_seconds=20.0).planner())
     assert found.clips == 100
     assert found.speakers_vs_uniform == pytest.approx(1.0, abs=0.15)
+    two = ShardSet([MemoryShards(clips([length] * 30), name) for name, length in (("one", 1.0), ("two", 3.0))])
+    assert measure(ss.ShardStream(two, max_batch_seconds=9.0).planner()).share_of_set == {"one": 0.25, "two": 0.75}
 
 
 def test_several_sets_are_not_inspected_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
