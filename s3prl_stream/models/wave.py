@@ -192,6 +192,10 @@ def norm_over_time(
     input_BCF = input_BCF.float()  # in bfloat16 sums over time would be rounded
     if input_BCF.device.type == "cpu":
         return _norm_rows(input_BCF, frames_B.tolist(), weight_C, bias_C, eps)
+    return _norm_at_once(input_BCF, frames_B, weight_C, bias_C, eps)
+
+
+def _norm_at_once(input_BCF: Tensor, frames_B: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> Tensor:
     valid_B1F = valid_frames(frames_B, input_BCF.shape[2])[:, None]
     count_B11 = frames_B[:, None, None].clamp(min=1)
     mean_BC1 = (input_BCF * valid_B1F).sum(dim=2, keepdim=True) / count_B11

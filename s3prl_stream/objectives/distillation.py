@@ -55,7 +55,7 @@ class DistillationObjective(nn.Module):
         self.average_padding = average_padding
         self.train_teacher = train_teacher
         self.teacher_bf16 = teacher_bf16
-        self._teacher = [] if teacher is None else [teacher.requires_grad_(False)]  # in a list: no submodule
+        self._teacher = [] if teacher is None else [teacher]  # in a list: no submodule
 
     def forward(self, batch: Batch) -> Loss:
         """The loss of a batch with `wav` and `wav_len`; `num_elements` counts frames.

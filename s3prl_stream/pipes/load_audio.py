@@ -130,8 +130,7 @@ class LoadAudio(Stage):
     def emit(self, sample: Sample) -> Iterator[Sample]:
         """One sample with its `wav`."""
         row: Row | None = sample.get("decode_into")
-        into = row.array if row is not None and self._sox_effects is None else None  # effects change their input
-        wav, rate, stretch = self._frames(sample, into)
+        wav, rate, stretch = self._frames(sample, None if row is None else row.array)
         loaded = dict(sample)
         for name in self.removes:
             loaded.pop(name, None)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import s3prl_stream as ss
 from s3prl_stream.models.npc import NpcEncoder
 from s3prl_stream.models.quantizer import GumbelQuantizer
-from s3prl_stream.models.wave import WaveEncoder, conv_frames
+from s3prl_stream.models.wave import WaveEncoder, _norm_at_once, conv_frames, norm_over_time
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
 from s3prl_stream.sample import Batch
 
@@ -65,6 +66,8 @@ def test_an_utterance_gets_in_a_batch_what_it_gets_alone(name: str) -> None:
     encoder = small(name).encoder.eval()
     together, lengths = inputs(name, (40, 23))
     length = int(lengths[1])
+    if RECIPES[name].front_end:  # features may be padded with anything
+        together[1, length:] = 7.0
     with torch.no_grad():
         alone = encoder(together[1:, :length], lengths[1:])
         batch = encoder(together, lengths)
@@ -73,6 +76,25 @@ def test_an_utterance_gets_in_a_batch_what_it_gets_alone(name: str) -> None:
     for one, two in zip(alone, batch, strict=True):
         assert one.shape == (1, frames, encoder.hidden_size)
         torch.testing.assert_close(two[1, :frames], one[0], atol=1e-5, rtol=0)
+        assert "apc" not in name or not two[1, frames:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "places"),
+    [("tera", 1 + 2 * 2), ("audio_albert", 1 + 2 * 2), ("apc", 3), ("npc", 3), ("distilhubert", 1 + 2 * 3)],
+)
+def test_dropout_acts_at_each_of_its_places_while_training(name: str, places: int) -> None:
+    """Behind a transformer's input; in its layers behind attention and feed-forward part, in HuBERT's inside too."""
+    encoder = small(name, dropout=0.1).encoder
+    acted: list[float] = []
+    for module in encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda module, _, __: acted.append(module.p if module.training else 0.0))
+    encoder.train()(*inputs(name, (20,)))
+    assert [share for share in acted if share] == [0.1] * places
+    acted.clear()
+    encoder.eval()(*inputs(name, (20,)))
+    assert not any(acted)
 
 
 @pytest.mark.parametrize("name", ["npc", "distilhubert"])
@@ -119,6 +141,12 @@ def test_the_loss_of_a_batch_is_that_of_its_utterances(name: str) -> None:
     assert whole.mean.item() == pytest.approx(mean, abs=1e-6)
 
 
+@pytest.mark.parametrize(("name", "frames"), [("apc", 2 * 40), ("vq_apc", 2 * 40), ("npc", 40 + 23)])
+def test_as_in_s3prl_padding_counts_in_the_loss_of_apc(name: str, frames: int) -> None:
+    loss = small(name, legacy=True).eval()(batch_of(name, (40, 23)))
+    assert int(loss.num_elements) == frames * 80
+
+
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "distilhubert"])
 def test_in_bfloat16_the_loss_is_nearly_the_same(name: str) -> None:
     """In training mode, without dropout or draws: batch statistics and sums stay exact."""
@@ -159,10 +187,11 @@ def test_npc_normalises_with_the_statistics_of_valid_frames() -> None:
     feat = torch.randn(1, 20, 4, generator=torch.Generator().manual_seed(0))
     padded = nn.functional.pad(feat, (0, 0, 0, 30))
     alone = encoder(feat, torch.tensor([20]))[-1]
-    statistics = {name: tensor.clone() for name, tensor in encoder.named_buffers() if "running" in name}
+    statistics = {name: tensor.clone() for name, tensor in encoder.named_buffers()}
     plain = nn.BatchNorm1d(8)
     plain(encoder.blocks[0].conv(feat.transpose(1, 2)))
-    torch.testing.assert_close(statistics["blocks.0.conv_norm.running_var"], plain.running_var)
+    for name, expected in plain.named_buffers():
+        torch.testing.assert_close(statistics[f"blocks.0.conv_norm.{name}"], expected)
     torch.testing.assert_close(encoder(padded, torch.tensor([20]))[-1][:, :20], alone, atol=1e-5, rtol=0)
 
 
@@ -187,9 +216,15 @@ def test_the_quantizer_gives_code_vectors_and_passes_the_gradient_of_the_softmax
         distance = (vectors[..., 4:].reshape(-1, 1, 4) - book).abs().amax(dim=-1)
         assert (distance.amin(dim=1) < 1e-6).all()
     assert quantizer.codes(hidden).shape == (2, 2, 3)
-    quantizer.train()(hidden).sum().backward()
-    assert hidden.grad is not None
-    assert hidden.grad.abs().sum() > 0
+    torch.manual_seed(1)
+    quantizer.train()(hidden).square().sum().backward()
+    found, hidden.grad = hidden.grad, None
+    torch.manual_seed(1)
+    for group, logits, book in zip(hidden.split(4, dim=-1), quantizer.logits, quantizer.codebooks, strict=True):
+        book(F.gumbel_softmax(logits(group), tau=0.5, hard=True)).square().sum().backward()
+    assert found is not None
+    assert found.abs().sum() > 0
+    torch.testing.assert_close(found, hidden.grad)
 
 
 def test_frames_of_waveforms() -> None:
@@ -200,6 +235,35 @@ def test_frames_of_waveforms() -> None:
     with torch.no_grad():
         assert encoder(torch.zeros(1, 10), torch.tensor([10]))[-1].shape == (1, 2, 16)
     assert encoder.num_frames(torch.tensor([10])).tolist() == [2]
+    short = torch.randn(1, 500, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():  # as if there were zeros up to 800 samples
+        alone, padded = encoder(short, torch.tensor([500])), encoder(F.pad(short, (0, 300)), torch.tensor([800]))
+    torch.testing.assert_close(alone[-1], padded[-1])
+
+
+def test_the_norm_of_a_gpu_is_that_of_a_cpu() -> None:
+    """All rows at once, or each by torch's own kernel."""
+    generator = torch.Generator().manual_seed(0)
+    rows, frames = torch.randn(3, 4, 50, generator=generator) * 3 + 5, torch.tensor([50, 23, 2])
+    weight, bias = torch.rand(4, generator=generator), torch.rand(4, generator=generator)
+    found = _norm_at_once(rows, frames, weight, bias, 1e-5)
+    expected = norm_over_time(rows, frames, weight, bias)
+    for row, length in enumerate(frames.tolist()):
+        torch.testing.assert_close(found[row, :, :length], expected[row, :, :length], atol=1e-5, rtol=0)
+
+
+def test_fresh_weights_are_of_the_published_deviation() -> None:
+    """BERT's 0.02; in HuBERT's convolution of positions (4 (1 - dropout) / (kernel * hidden)) ** 0.5, as in fairseq."""
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_heads": 2, "num_layers": 1, "ffn_size": 128}
+    wave = ss.build_encoder("distilhubert", **sizes, conv_size=8, position_kernel=32, position_groups=4, dropout=0.2)
+    for encoder in (ss.build_encoder("tera", **sizes), wave):
+        linear = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
+        weights = torch.cat([module.weight.detach().flatten() for module in linear])
+        assert float(weights.std()) == pytest.approx(0.02, rel=0.03)
+        assert not any(module.bias.any() for module in linear)
+    assert isinstance(wave, WaveEncoder)
+    assert float(wave.position_conv.weight.detach().std()) == pytest.approx((4 * 0.8 / (32 * 64)) ** 0.5, rel=0.03)
 
 
 def test_the_gradient_of_the_convolutions_is_scaled_and_nothing_else() -> None:

@@ -70,6 +70,7 @@ def test_the_student_begins_with_the_teachers_first_layers(kind: str, tmp_path: 
     assert torch.isfinite(loss.mean)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert all(parameter.requires_grad for parameter in teacher.parameters()), "somebody may fine-tune it afterwards"
     assert not teacher.training
     assert not any("teacher" in name for name in objective.state_dict())
 
@@ -101,6 +102,11 @@ def test_uncounted_frames_do_not_count() -> None:
     one, two = (distillation_loss(tensor, target, counted) for tensor in (predicted, other))
     assert torch.equal(one.mean, two.mean)
     assert int(one.num_elements) == 9
+    similar = F.cosine_similarity(predicted, target, dim=-1)
+    cosine = -F.logsigmoid(similar).transpose(1, 2)[counted].mean()
+    for weight in (0.0, 0.5):
+        part = distillation_loss(predicted, target, counted, cosine_weight=weight)
+        torch.testing.assert_close(part.mean, one.mean - (1 - weight) * cosine)
 
 
 def test_a_teacher_with_closer_frames() -> None:

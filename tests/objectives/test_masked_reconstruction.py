@@ -46,6 +46,19 @@ def test_mean_over_selected_elements() -> None:
     assert int(loss.num_elements) == 3
 
 
+def test_other_features_come_out_whole_on_each_frame_with_a_mask() -> None:
+    """The large Mockingjay: one masked bin of what went in makes all bins of what comes out count."""
+    net, given = objective().eval(), batch((20, 12))
+    given["loss_mask"] = torch.zeros_like(given["loss_mask"])
+    given["loss_mask"][0, 3, 7] = given["loss_mask"][1, 5] = True
+    given["target_feat"] = torch.randn(2, 20, 80, generator=torch.Generator().manual_seed(1))
+    loss = net(given)
+    predicted = net.head(net.encoder(given["masked_feat"], given["feat_len"])[-1])
+    frames = [(predicted - given["target_feat"])[row, frame].abs().mean() for row, frame in ((0, 3), (1, 5))]
+    torch.testing.assert_close(loss.mean, torch.stack(frames).mean())
+    assert int(loss.num_elements) == 2 * 80
+
+
 def test_no_selected_element_gives_zero() -> None:
     loss = masked_l1(torch.ones(1, 2, 2), torch.zeros(1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool))
     assert (loss.mean.item(), int(loss.num_elements)) == (0.0, 0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 import s3prl_stream as ss
@@ -164,6 +165,9 @@ def test_another_rate_is_resampled(dtype: str) -> None:
     value = out["wav"].numpy().astype(np.float64) * (1 if dtype == "int16" else 32768)
     expected = 10_000 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
     assert np.abs(value - expected)[200:-200].max() < 30  # 50 dB below the tone
+    if dtype == "float32":
+        best = soxr.resample(tone.astype(np.float32) / 32_768, 8_000, 16_000, quality="HQ")
+        assert np.array_equal(out["wav"].numpy(), best)
     again = load({"wav": tone, "sample_rate": 8000}, dtype=dtype)
     assert torch.equal(again["wav"], out["wav"])  # no dither from the clock
     assert load({"wav": tone, "sample_rate": 8000}, sample_rate=None)["sample_rate"] == 8000

@@ -104,6 +104,7 @@ def test_as_many_frames_as_the_features_have() -> None:
     (out,) = BuildMultiClassTagging(like="feat")(ExtractFeat()([sample]))
     assert len(out["tags"]) == len(out["feat"]) == 101
     assert len(tags_of(sample)["tags"]) == 100
+    assert len(tags_of(recording(1.006, []), num_labels=1)["tags"]) == 101  # rounded
 
 
 def test_other_speakers_than_columns() -> None:

@@ -64,6 +64,8 @@ def test_text_for_another_vocabulary_is_not_learned_in_silence() -> None:
     assert (accepted["tokens"] == 2).sum() == 4
     (mostly_known,) = EncodeText(tokenizer=CHARACTERS)([{"text": "CAF\u00c9"}])
     assert (mostly_known["tokens"] == 2).sum() == 1
+    (half_known,) = EncodeText(tokenizer=CHARACTERS)([{"text": "AbBa"}])
+    assert (half_known["tokens"] == 2).sum() == 2
 
 
 def test_tokenizer_is_given_by_position_in_a_chain_and_stands_in_its_description() -> None:
