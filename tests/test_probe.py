@@ -210,7 +210,7 @@ def test_the_command_prints_a_table_or_json(sample_set: Path, run: Path, capsys:
     shown = capsys.readouterr().out
     assert "digit: 10 classes" in shown
     assert shown.count("+-") == 5
-    assert main([*words, "--holdout", "speaker=hugh", "--json"]) == 0
+    assert main([*words, "--upstream", "logmel80", "--holdout", "speaker=hugh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["features"] == "logmel80"
 
 

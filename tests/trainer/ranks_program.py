@@ -1,6 +1,7 @@
 """Several ranks of one training, as processes: `python ranks_program.py SET OUT`. Started by test_ranks.py.
 
 The children are forked when everything is imported and nothing is running yet, so a rank costs a fraction of a second.
+That includes what torch and pyarrow import when they are first used, which takes a second.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset  # noqa: F401  # before the forks
 import pytest
 import torch
+import torch._dynamo  # before the forks
 import torch.distributed as dist
 from torch import nn
 
