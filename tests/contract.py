@@ -8,6 +8,7 @@ import inspect
 import multiprocessing
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,13 @@ def assert_output_follows_identity(case: StageCase) -> None:
         assert _same(_without_tags(changed), _without_tags(forward)) is not case.random
 
 
+def forkserver() -> BaseContext:
+    """Begins worker processes in which most of what they need is imported already, once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["s3prl_stream.loader", "hypothesis", "pytest"])
+    return context
+
+
 def assert_all_work_in_loader(cases: Mapping[str, StageCase], num_workers: int) -> None:
     """A torch DataLoader gives the samples that each chain gives alone, also from (forkserver) worker processes.
 
@@ -75,15 +83,12 @@ def assert_all_work_in_loader(cases: Mapping[str, StageCase], num_workers: int) 
         alone += outputs(case.build()(samples), epoch=1)
         chains.append(case.build()(samples))
         chains[-1].set_epoch(1)
-    context = multiprocessing.get_context("forkserver") if num_workers else None
-    if context is not None:
-        context.set_forkserver_preload(["torch"])
     loader = DataLoader(
         ChainDataset(chains),
         batch_size=None,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        multiprocessing_context=context,
+        multiprocessing_context=forkserver() if num_workers else None,
     )
     assert_same_samples(sorted(loader, key=_place), sorted(alone, key=_place))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contract import forkserver
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
@@ -494,12 +494,9 @@ def test_damaged_sample_costs_itself_alone() -> None:
 
 
 def test_workers_divide_a_list_and_never_yield_a_sample_twice() -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
-
     def keys(*sources: Samples) -> list[str]:
         chains = ChainDataset([Draw()(source) for source in sources])
-        loader = DataLoader(chains, batch_size=None, num_workers=2, multiprocessing_context=context)
+        loader = DataLoader(chains, batch_size=None, num_workers=2, multiprocessing_context=forkserver())
         return [sample["key"] for sample in loader]
 
     names = [f"k{i}" for i in range(6)]
