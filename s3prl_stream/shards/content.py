@@ -247,8 +247,6 @@ def _member(data: bytes, position: int) -> tuple[str, memoryview, int]:
     stop = start + -(-size // BLOCK_BYTES) * BLOCK_BYTES
     if stop > len(data):
         raise SampleError(f"{name}: {size} bytes, but the sample ends before", reason="tar")
-    if any(data[start + size : stop]):
-        raise SampleError(f"{name}: what follows up to the next 512 bytes is not empty", reason="tar")
     return name, memoryview(data)[start : start + size], stop
 
 

@@ -199,7 +199,7 @@ def commonvoice(root: Path) -> Path:
             "en/train.tsv": header
             + 'abc\tcommon_voice_en_1.mp3\t"Quoted, he said.\t2\t0\ttwenties\tfemale_feminine\tScottish\t\ten\t\n'
             + "def\tcommon_voice_en_2\tPlain.\t3\t1\t\t\t\t\ten\t\n",
-            "en/test.tsv": header + "ghi\tcommon_voice_en_3.mp3\tMore.\t2\t0\t\tnon-binary\t\t\ten\t\n",
+            "en/test.tsv": header + "ghi\tcommon_voice_en_3.mp3\tMore.\t2\t0\t\tnon-binary\t\t\ten-GB\t\n",
             "en/clip_durations.tsv": "clip\tduration[ms]\n",
             **dict.fromkeys((f"en/clips/common_voice_en_{number}.mp3" for number in (1, 2, 3)), ""),
             "zh-CN/train.tsv": header + "jkl\tcommon_voice_zh-CN_1.mp3\t\u4f60\u597d\t2\t0\t\t\t\t\tzh-CN\t\n",

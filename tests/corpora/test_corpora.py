@@ -43,6 +43,8 @@ def test_librispeech_names_the_splits_it_found(libri: Path) -> None:
     for split in (None, "dev", ["dev-clean", "dev"]):
         with pytest.raises(UsageError, match="dev-clean, test-clean"):
             corpora.librispeech(libri, split=split)
+    with pytest.raises(UsageError, match="name each once"):
+        corpora.librispeech(libri, split=["dev-clean", "dev-clean"])
     with pytest.raises(UsageError, match="no such folder"):
         corpora.librispeech(libri / "absent")
     with pytest.raises(UsageError, match="no split"):
@@ -85,6 +87,8 @@ def test_folder_takes_metadata_from_names_and_folders(tmp_path: Path) -> None:
     ]
     by_path = corpora.folder(tmp_path, "{split}/{digit}_{rest}_{take}")
     assert [utterance.metadata["split"] for utterance in by_path] == ["test", "train"]
+    with pytest.raises(UsageError, match=r"'label' of test/9_theo-b_12\.wav is given twice"):
+        corpora.folder(tmp_path, "{label}_{speaker}_{take}", label_from="folder")
 
 
 def test_names_that_do_not_fit_are_counted_and_one_is_shown(tmp_path: Path) -> None:
@@ -135,6 +139,13 @@ def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,text\none.wav,x\nthree.wav,y\n")
     with pytest.raises(UsageError, match=r"1 of 2 do not fit, the first is two\.wav"):
         corpora.folder(tmp_path, table="t.csv")
+    for content, complaint in (
+        ("file,text\none.wav,x\n./one.wav,y\ntwo.wav,z\n", r"t\.csv, line 3: 'one\.wav' stands in the table twice"),
+        ("file,text\n", r"t\.csv: the table has no rows"),
+    ):
+        (tmp_path / "t.csv").write_text(content)
+        with pytest.raises(UsageError, match=complaint):
+            corpora.folder(tmp_path, table="t.csv")
     touch(tmp_path, "a/one.wav")
     (tmp_path / "t.csv").write_text("file,text\none,x\ntwo,y\n")
     with pytest.raises(UsageError, match="fits several files"):
@@ -183,6 +194,9 @@ def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> Non
     assert next(iter(corpora.manifest(tmp_path / "m.json"))).metadata["slots"] == {"size": "big", "roast": "dark"}
     with pytest.raises(UsageError, match=r"'a.flac'.*'intent' holds no object, but a str"):
         list(corpora.manifest(tmp_path / "m.json", columns_from=["intent"]))
+    (tmp_path / "m.json").write_text(json.dumps({"a.flac": {"slots_size": "small", "slots": {"size": "big"}}}))
+    with pytest.raises(UsageError, match="'slots' would give a second column 'slots_size'"):
+        list(corpora.manifest(tmp_path / "m.json", columns_from="slots"))
 
 
 def test_tables_may_be_compressed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from corpora.trees import column, listed, sound, tree
 
 from s3prl_stream import corpora
 from s3prl_stream.cli import main
+from s3prl_stream.corpora.unpacked import unpack
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.shardset import open_shards
 
@@ -43,7 +44,11 @@ def cuts(folder: Path, *rows: dict[str, object]) -> Path:
 def test_lhotse_cuts(tmp_path: Path) -> None:
     turns = [{"start": 1.0, "duration": 0.5, "speaker": "y"}, {"start": 0.0, "duration": 0.75, "speaker": "x"}]
     one = [{"start": 0.0, "duration": 1.5, "text": "hi", "speaker": "x", "custom": {"take": 2}}]
-    rows = cut(supervisions=turns), cut(id="d", supervisions=one, custom={"split": "dev"}), cut(id="e", channel=1)
+    rows = (
+        cut(supervisions=turns),
+        cut(id="d", supervisions=one, custom={"split": "dev", "speaker": "z"}),
+        cut(id="e", channel=1),
+    )
     found = listed(corpora.lhotse(cuts(tmp_path, *rows), only_channel=0))
     assert list(found) == ["c", "d"]
     assert (found["c"].start_seconds, found["c"].end_seconds) == (0.25, 1.75)
@@ -63,6 +68,7 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
         ({"channel": [0, 1]}, "channels [0, 1]"),
         ({"recording": None, "features": {}}, "line 2: the cut has no recording"),
         ({"duration": "long"}, "line 2: duration is 'long'"),
+        ({"duration": True}, "line 2: duration is True"),
         ({"recording": {"id": "a", "sources": [{"type": "command", "channels": [0], "source": "cat a"}]}}, "'command'"),
         ({"duration": float("nan")}, "line 2: duration is nan"),
         ({"supervisions": [5]}, "line 2: its supervisions are [5]"),
@@ -82,6 +88,15 @@ def test_lhotse_of_a_second_channel_alone_is_not_packed_from_the_first(tmp_path:
     with pytest.raises(UsageError, match=r"only_channel=1 here, and --channel 1 for packing"):
         list(corpora.lhotse(file))
     assert len(listed(corpora.lhotse(file, only_channel=1))) == 1
+    alone = {"id": "a", "sources": [{"type": "file", "channels": [1], "source": "a1.wav"}]}
+    (one,) = corpora.lhotse(cuts(tmp_path / "alone", cut(channel=1, recording=alone)), only_channel=1)
+    assert Path(one.audio).name == "a1.wav"  # a file of one channel, whatever it is called
+    supervision = {"id": "s", "recording_id": "a", "start": 0, "duration": 1, "channel": 1}
+    root = tree(
+        tmp_path / "both", {"recordings.jsonl": json.dumps(recording), "supervisions.jsonl": json.dumps(supervision)}
+    )
+    with pytest.raises(UsageError, match=r"only_channel=1 here, and --channel 1 for packing"):
+        list(corpora.lhotse(root))
 
 
 def test_lhotse_custom_fields_may_be_called_anything(tmp_path: Path) -> None:
@@ -107,7 +122,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {}
     for name, first in (("train", 0), ("test", 10)):
         audio = [{"bytes": sound(".wav", first + n, sample_rate=16_000), "path": "x.wav"} for n in range(2)]
-        columns = {"audio": audio, "sentence": ["one", None], "speaker_id": [7, 8], "intent": [1, 0]}
+        columns = {"audio": audio, "sentence": ["one", None], "speaker_id": [7, 8], "intent": [1, -1]}
         part = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
         parts[name] = part.cast_column("intent", datasets.ClassLabel(names=["go", "stop"]))
     datasets.DatasetDict(parts).save_to_disk(str(root / "set"), num_shards={"train": 1, "test": 1})
@@ -123,7 +138,7 @@ def test_a_saved_data_set_is_packed(saved: Path, tmp_path: Path, capsys: pytest.
     assert rows.keys() == {"train-00000000", "train-00000001", "test-00000000", "test-00000001"}
     first = rows["test-00000000"]
     assert (first["text"], first["speaker_id"], first["intent"], first["split"]) == ("one", 7, "stop", "test")
-    assert rows["test-00000001"]["text"] is None
+    assert (rows["test-00000001"]["text"], rows["test-00000001"]["intent"]) == (None, None)  # -1: no label
     found = listed(corpora.huggingface(saved, "test", unpack_into=tmp_path / "audio"))
     assert Path(found["test-00000000"].audio).read_bytes() == sound(".wav", 10, sample_rate=16_000)
     keys = [one.key for one in corpora.huggingface(saved, "test", key="speaker_id", unpack_into=tmp_path / "audio")]
@@ -151,7 +166,14 @@ def test_parquet_files_are_a_data_set(saved: Path, tmp_path: Path, monkeypatch: 
     (tmp_path / "parquet").mkdir()
     datasets.load_from_disk(str(saved))["test"].to_parquet(str(tmp_path / "parquet/test-00000.parquet"))
     found = listed(corpora.huggingface(tmp_path / "parquet", unpack_into=tmp_path / "audio"))
-    assert column(found, "intent") == {"test-00000000": "stop", "test-00000001": "go"}
+    assert column(found, "intent") == {"test-00000000": "stop", "test-00000001": None}
+
+
+def test_unpacked_audio_is_that_of_its_name(tmp_path: Path) -> None:
+    one, other = unpack(tmp_path, "a b", ".wav", b"12"), unpack(tmp_path, "a_b", ".wav", b"34")
+    assert (one.read_bytes(), other.read_bytes()) == (b"12", b"34")
+    assert unpack(tmp_path, "a b", ".wav", b"56") == one  # the data set has changed
+    assert one.read_bytes() == b"56"
 
 
 def test_data_sets_that_are_none(saved: Path, tmp_path: Path) -> None:
@@ -165,3 +187,9 @@ def test_data_sets_that_are_none(saved: Path, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"x": np.arange(3)}).save_to_disk(str(tmp_path / "numbers"))
     with pytest.raises(UsageError, match="0 columns of audio among x"):
         corpora.huggingface(tmp_path / "numbers")
+    part = datasets.load_from_disk(str(saved))["test"]
+    part.add_column("more", part["audio"][:]).cast_column("more", datasets.Audio(decode=False)).save_to_disk(
+        str(tmp_path / "two")
+    )
+    with pytest.raises(UsageError, match=r"2 columns of audio among audio, .*more"):
+        corpora.huggingface(tmp_path / "two")

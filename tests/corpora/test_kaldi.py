@@ -28,6 +28,12 @@ def test_segments_texts_speakers(tmp_path: Path) -> None:
     assert Path(found["anna-2"].audio).name == "t w\u00f6.wav"
 
 
+def test_a_stretch_to_the_end_of_its_recording(tmp_path: Path) -> None:
+    root = tree(layouts.kaldi(tmp_path), {"segments": "anna-1 rec1 0 1\nben-1 rec1 1 -1\nanna-2 rec2 0 -1\n"})
+    found = {key: (one.start_seconds, one.end_seconds) for key, one in listed(corpora.kaldi(root)).items()}
+    assert found == {"anna-1": (0, 1), "ben-1": (1, None), "anna-2": (None, None)}
+
+
 def test_rttm_is_cut_to_the_utterance(tmp_path: Path) -> None:
     turns = TURN.format("rec1", 0, 1, "anna") + TURN.format("rec1", 1.25, 0.5, "ben") + TURN.format("rec1", 3, 1, "ben")
     root = tree(layouts.kaldi(tmp_path), {"rttm": turns})

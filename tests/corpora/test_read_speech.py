@@ -133,6 +133,9 @@ def test_rttm_does_not_guess_between_two_files_and_lists_missing_ones(tmp_path: 
     found = listed(corpora.rttm(root))
     assert column(found, "num_speakers") == {"tr\u00e9n": 0, "tr\u00e8n": 0, "tren": 1, "gone": 1}
     assert not Path(found["gone"].audio).exists()
+    tree(root, {"a/tren.wav": "", "b/tren.wav": ""})
+    with pytest.raises(UsageError, match="recording 'tren' of the RTTM fits several files, one is b/tren"):
+        list(corpora.rttm(root))
 
 
 def test_rttm_takes_splits_from_several_files_and_refuses_one_recording_twice(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_commonvoice_by_language_and_split(tmp_path: Path) -> None:
     }  # fmt: skip
     assert Path(found["common_voice_en_2"].audio).is_file()  # its row has no .mp3
     (other,) = corpora.commonvoice(root, ["test"], language="en")
-    assert other.metadata["gender"] == "non-binary"
+    assert (other.metadata["gender"], other.metadata["language"]) == ("non-binary", "en-GB")
     (one,) = corpora.commonvoice(root / "zh-CN")
     assert (one.metadata["language"], one.metadata["text"]) == ("zh-CN", "\u4f60\u597d")
 
@@ -63,6 +63,12 @@ def test_fsd50k_has_several_labels_a_clip(tmp_path: Path) -> None:
     assert column(found, "split") == {"64760": "train", "16399": "valid", "37199": "test"}
     assert found["64760"].metadata["labels"] == ["Electric_guitar", "Guitar", "Music"]
     assert column(listed(corpora.fsd50k(root, "valid")), "num_labels") == {"16399": 1}
+    table = root / "FSD50K.ground_truth/dev.csv"
+    lines = table.read_text()
+    table.write_text(lines.replace(",val", ",vald"))
+    with pytest.raises(UsageError, match=r"dev\.csv, line 3: split 'vald' is neither train nor val"):
+        list(corpora.fsd50k(root, "train"))
+    table.write_text(lines)
     tree(root, "FSD50K.dev_audio/1.wav")
     with pytest.raises(UsageError, match=r"no row for 1 files of .*, such as 1\."):
         list(corpora.fsd50k(root, "train"))
@@ -71,7 +77,7 @@ def test_fsd50k_has_several_labels_a_clip(tmp_path: Path) -> None:
 
 
 def test_musan_by_kind(tmp_path: Path) -> None:
-    root = layouts.musan(tmp_path)
+    root = tree(layouts.musan(tmp_path), {"speech/librivox/ANNOTATIONS": "speech-librivox-0000 m N\n"})
     found = listed(corpora.musan(root))
     assert column(found, "label") == {
         "music-fma-0000": "music", "music-fma-0001": "music", "speech-librivox-0000": "speech",
@@ -81,6 +87,7 @@ def test_musan_by_kind(tmp_path: Path) -> None:
         "label": "music", "source": "fma", "annotation": "rock,pop Y the_b\u00e1nd", "vocals": True
     }  # fmt: skip
     assert column(found, "vocals")["music-fma-0001"] is False
+    assert column(found, "vocals")["speech-librivox-0000"] is None
     assert list(listed(corpora.musan(root, ["noise"]))) == ["noise-free-sound-0000"]
     with pytest.raises(UsageError, match=r"no kind 'noises'. It has: music, speech, noise"):
         corpora.musan(root, "noises")
@@ -103,6 +110,8 @@ def test_rirs_tell_responses_from_noises(tmp_path: Path) -> None:
     assert len(list(corpora.rirs(root, ["pointsource_noises"], label="noise"))) == 1
     with pytest.raises(UsageError, match="no label 'rirs'"):
         corpora.rirs(root, label="rirs")
+    (root / "real_rirs_isotropic_noises/a_rir.wav").unlink()
+    assert len(list(corpora.rirs(root, label="rir"))) == 2  # what a list has and the folder has not, packing reports
     (root / "pointsource_noises/noise_list").write_text("--noise-id x y z.wav\n")
     with pytest.raises(UsageError, match=r"line 1: .* is not --NAME VALUE"):
         list(corpora.rirs(root))

@@ -38,10 +38,14 @@ def test_voxceleb1_verification_brings_its_trials_as_keys(tmp_path: Path) -> Non
     assert list(column(listed(corpus), "split").values()) == ["train", "valid", "train", "test", "test"]
     assert corpora.voxceleb1(root, "sv", split="train").files == {}
     (root / "iden_split.txt").unlink()
+    tree(root, "dev/wav/id10269/x/1.wav test/wav/id10309/x/1.wav dev/wav/id10310/x/1.wav")
     splits = column(listed(corpora.voxceleb1(root, "sv")), "split")
-    assert list(splits.values()) == ["train", "train", "train", "test", "test"]
+    assert list(splits.values()) == ["train", "train", "train", "train", "test", "test", "test", "train"]
     with pytest.raises(UsageError, match=r"iden_split\.txt: no such file"):
         corpora.voxceleb1(root, "sid")
+    (root / "veri_test2.txt").write_text("2 id10270/_dd/00001.wav id10270/_dd/00001.wav\n")
+    with pytest.raises(UsageError, match=r"veri_test2\.txt, line 1: '2' is neither 1 nor 0"):
+        corpora.voxceleb1(root, "sv")
     (root / "veri_test2.txt").write_text("1 id10270/_dd/00001.wav id10270/gone/00001.wav\n")
     with pytest.raises(UsageError, match=r"veri_test2\.txt, line 1: id10270/gone/00001\.wav is not below"):
         corpora.voxceleb1(root, "sv")
@@ -92,6 +96,9 @@ def test_speechcommands_takes_the_test_set_that_was_published_apart(tmp_path: Pa
     assert len(found) == 12
     assert column(found, "label")["test/_silence_/0c40e715_nohash_0"] == "_silence_"
     assert column(found, "word")["test/_unknown_/0c40e715_nohash_0"] is None
+    assert [key for key, speaker in column(found, "speaker").items() if speaker is None] == [
+        "test/_silence_/0c40e715_nohash_0"
+    ]
     everything = listed(corpora.speechcommands(root, test_root=test))
     assert "bed/0c40e715_nohash_0" not in everything  # in the hash's test part: the test set holds it again
     assert "yes/00176480_nohash_0" in everything
@@ -167,6 +174,9 @@ def test_quesst14_shares_documents_and_brings_what_scores(tmp_path: Path) -> Non
     assert list(english) == ["quesst14_00001", "quesst14_dev_0001"]
     with pytest.raises(UsageError, match=r"no language 'czech'. It has: albanian, nnenglish"):
         corpora.quesst14(root, language="czech")
+    (root / "scoring/language_key_dev.lst").write_text("dev_queries/quesst14_dev_0001.wav nnenglish more\n")
+    with pytest.raises(UsageError, match=r"language_key_dev\.lst, line 1: more than FOLDER"):
+        corpora.quesst14(root)
     (root / "scoring/language_key_dev.lst").unlink()
     with pytest.raises(UsageError, match=r"language_key_dev\.lst: no such file"):
         corpora.quesst14(root)

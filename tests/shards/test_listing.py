@@ -15,6 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream import Utterance
 from s3prl_stream.cli import main
 from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.shards.listing import list_utterances
 from s3prl_stream.shards.pack import PackReport, pack_set
 from s3prl_stream.shards.settings import PackSettings
 
@@ -73,6 +74,20 @@ def test_a_folder_is_no_corpus(corpus: Any, tmp_path: Path) -> None:
 def test_a_list_of_something_else_is_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"the corpus lists \{'key': 'a'\}, expected an Utterance"):
         ss.pack([{"key": "a"}], tmp_path / "set")  # type: ignore[list-item]
+
+
+def test_the_digest_of_a_list_is_of_all_that_it_says(tmp_path: Path) -> None:
+    """By it a pack knows the plan that lies there for its own."""
+    lists = [
+        Utterance(*what, **metadata)  # type: ignore[arg-type]
+        for what, metadata in (
+            (("k", "a.wav", 0.0, 1.0), {}), (("l", "a.wav", 0.0, 1.0), {}), (("k", "b.wav", 0.0, 1.0), {}),
+            (("k", "a.wav", 0.5, 1.0), {}), (("k", "a.wav", 0.0, 0.5), {}), (("k", "a.wav", None, 1.0), {}),
+            (("k", "a.wav", 0.0, 1.0), {"text": "x"}),
+        )
+    ]  # fmt: skip
+    digests = [list_utterances([one], tmp_path / "list", lambda done: None).digest for one in lists]
+    assert len(set(digests)) == len(lists)
 
 
 def test_odd_keys_and_metadata_come_back_as_they_were(clip: Path, tmp_path: Path) -> None:

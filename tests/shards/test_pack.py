@@ -217,6 +217,7 @@ def test_lengths_out_of_range_are_counted_and_listed(recordings: Path, tmp_path:
     for reason, keys in wanted.items():
         assert {one.key for one in report.left_out if one.reason == reason} == keys
         assert report.manifest["counts"]["skipped"][reason] == len(keys)
+    assert list(report.manifest["counts"]["skipped"]) == sorted(wanted)
     assert {row["key"] for row in read_index(tmp_path / "set")} == lengths.keys() - set.union(*wanted.values())
     assert not report.damaged
 
@@ -257,6 +258,9 @@ def test_long_recordings_are_split_without_loss(tmp_path: Path) -> None:
         [0.5, starts[1], starts[1], 4.0, 9.0, 9.5]
     )
     assert json.loads(samples["short"]["json"])["text"] == "this"
+    edge = [Utterance("edge", tmp_path / "long.flac", 0.0, (3 * RATE + 1) / RATE)]  # 12 us longer than a piece may be
+    report = pack_set(edge, tmp_path / "edge", PackSettings(split_seconds=3.00005))
+    assert report.manifest["counts"]["samples"] == 2
 
 
 def test_stretches_channels_and_rates(tmp_path: Path) -> None:
@@ -337,6 +341,15 @@ def test_a_pack_goes_on_after_a_kill_and_leaves_finished_shards_alone(
     folder = tmp_path / "set"
     shutil.copytree(unfinished, folder)
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("*.tar")}
+    cut = tmp_path / "cut/set"
+    shutil.copytree(unfinished, cut)
+    tar = next(cut.glob("*.tar"))
+    os.truncate(tar, 512)
+    with pytest.raises(ShardError, match=rf"{tar.name}: 512 bytes, \d+ were written. Remove it, and the same command"):
+        pack_set(listed(recordings), cut, PackSettings(shard_mb=0.2))
+    tar.unlink()
+    pack_set(listed(recordings), cut, PackSettings(shard_mb=0.2))
+    assert_set_is_whole(cut)
     pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
     assert_set_is_whole(folder)
     assert all((path.stat().st_ino, path.stat().st_mtime_ns) == then for path, then in before.items())

@@ -48,9 +48,9 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TEXTS = {"no-text": " ", "much-text": "x" * 41, "fine": "x" * 40}
 WANTED = {
-    "fine": "", "twin": "duplicate", "another": "", "loud": "clipped", "quiet": "silent", "offset": "dc_offset",
-    "narrow": "upsampled", "two": "multichannel", "odd%20key%20": "unsafe_key", "no-text": "empty_text",
-    "much-text": "long_text", "beyond": "clipped",
+    "fine": "", "twin": "duplicate", "another": "", "loud": "clipped duplicate", "another+folder": "clipped",
+    "quiet": "silent", "offset": "dc_offset", "narrow": "upsampled", "two": "multichannel",
+    "odd%20key%20": "unsafe_key", "no-text": "empty_text", "much-text": "long_text", "beyond": "clipped",
 }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def corpus(folder: Path) -> list[ss.Utterance]:
     return [
         ss.Utterance(path.stem, path, **({"text": TEXTS[path.stem]} if path.stem in TEXTS else {}))
         for path in sorted(folder.iterdir())
-    ]
+    ] + [ss.Utterance("another/folder", folder / "loud.wav")]
 
 
 @pytest.mark.parametrize("codec", ["flac", "wav"])
@@ -66,7 +66,8 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     shards = ss.pack(corpus(recordings), tmp_path / "set", codec=codec, shard_mb=0.1)
     rows = {row["key"]: row for row in shards.table().to_pylist()}
     assert {key: row["findings"] for key, row in rows.items()} == WANTED
-    assert rows["twin"]["duplicate_of"] == "fine"
+    twins = {key: row["duplicate_of"] for key, row in rows.items() if row["duplicate_of"] is not None}
+    assert twins == {"twin": "fine", "loud": "another+folder"}
     assert rows["loud"]["clipped_share"] == 160 / RATE
     assert rows["beyond"]["clipped_share"] == 100 / RATE
     assert rows["quiet"]["silent_share"] == pytest.approx(15_000 / RATE, abs=0.02)
@@ -76,10 +77,11 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     samples = soundfile.read(recordings / "fine.wav", dtype="<i2")[0].tobytes()
     assert rows["fine"]["pcm_hash"] == hashlib.md5(samples).hexdigest()[:16]
     report = json.loads((tmp_path / "set/report.json").read_bytes())
-    assert report["samples"] == 12
+    assert report["samples"] == 13
     found = {name: one["samples"] for name, one in report["findings"].items()}
     assert found == {name: sum(name in text.split() for text in WANTED.values()) for name in found}
-    assert sorted(report["findings"]["clipped"]["first_keys"]) == ["beyond", "loud"]
+    assert sorted(report["findings"]["clipped"]["first_keys"]) == ["another+folder", "beyond", "loud"]
+    assert report["findings"]["multichannel"]["seconds"] == rows["two"]["seconds"] == 1.0
     counts = json.loads((tmp_path / "set/manifest.json").read_bytes())["counts"]
     assert counts["findings"] == {name: count for name, count in found.items() if count}
     stream = ss.ShardStream(shards, epochs=1, shuffle=False, where="findings == '' and duplicate_of is None")

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from damage import (
     Row,
@@ -52,8 +54,12 @@ from hypothesis import strategies as st
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import SampleError, ShardError, UsageError
+from s3prl_stream.shards.content import row_of
+from s3prl_stream.shards.index_files import first_difference, problem_with_packed, read_rows_sidecar
 from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART
+from s3prl_stream.shards.store import open_store
+from s3prl_stream.shards.tar import member
 from s3prl_stream.shards.verify import VerifyReport
 
 
@@ -349,6 +355,48 @@ def _closed_members(whole: Path) -> Iterator[None]:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     yield
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+ROWS_THAT_CANNOT_BE: list[tuple[str, Callable[[list[Any]], list[Any]], str]] = [
+    ("frames", lambda values: [None, *values[1:]], "nulls in the fixed columns"),
+    ("shard", lambda values: [*values[:-1], "other.tar"], "rows are of shard"),
+    ("frames", lambda values: [0, *values[1:]], "greater than 0"),
+    ("offset", lambda values: [value + 512 for value in values], "without gaps from byte 0"),
+    ("offset", lambda values: [*values[:-1], values[-1] + 512], "without gaps from byte 0"),
+    ("seconds", lambda values: [values[0] + 1e-9, *values[1:]], "seconds are not frames"),
+    ("key", lambda values: ["another", *values[1:]], "key_hash is not"),
+]
+
+
+@pytest.mark.parametrize(("column", "change", "problem"), ROWS_THAT_CANNOT_BE)
+def test_rows_that_cannot_be_are_told_though_their_file_is_whole(
+    sample_set: Path, column: str, change: Callable[[list[Any]], list[Any]], problem: str
+) -> None:
+    shard = json.loads((sample_set / MANIFEST).read_bytes())["shards"][0]["name"]
+    table = read_rows_sidecar(open_store(sample_set), shard)
+    assert isinstance(table, pa.Table)
+    assert problem_with_packed(table, shard) is None
+    place, kind = table.column_names.index(column), table.schema.field(column).type
+    wrong = table.set_column(place, column, pa.array(change(table.column(column).to_pylist()), kind))
+    assert problem in str(problem_with_packed(wrong, shard))
+    assert first_difference(table, wrong) is not None
+    wider = table.set_column(place, column, table.column(column).cast("binary" if kind == pa.string() else "float"))
+    assert "columns are" in str(problem_with_packed(wider, shard))
+    assert first_difference(table, wider) == "columns differ"
+    nested = table.append_column("nested", pa.array([[1]] * len(table)))
+    assert "has a type that is none of" in str(problem_with_packed(nested, shard))
+
+
+def test_a_sample_is_two_plain_files_and_nothing_behind_them(whole: Path) -> None:
+    row = middle_row(whole)
+    data = (whole / SHARD).read_bytes()[row.offset : row.offset + row.size]
+    assert row_of(data, SHARD, row.offset).key == row.key
+    link = tarfile.TarInfo("link.flac")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    for other, complaint in ((data + member("more.txt", b""), "expected KEY.CODEC"), (link.tobuf() + data, "plain")):
+        with pytest.raises(SampleError, match=complaint) as error:
+            row_of(other, SHARD, row.offset)
+        assert error.value.reason == "tar"
 
 
 def test_members_are_where_the_helpers_say(whole: Path) -> None:
