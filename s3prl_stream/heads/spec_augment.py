@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.heads.pooling import valid_frames
-
 
 class SpecAugment(nn.Module):
     """Warp time, then set bands of dimensions and stretches of frames to 0; in evaluation nothing.
@@ -47,8 +45,7 @@ class SpecAugment(nn.Module):
         dims = torch.full_like(len_B, num_dims)
         bands_BH = _stretches(dims, num_dims, min(self.max_dims, num_dims // 2), self.num_bands).to(device)
         hidden_frames_BF = _stretches(len_B, num_frames, self.max_frames, self.num_stretches).to(device)
-        kept = ~bands_BH[:, None, :] & ~hidden_frames_BF[..., None] & valid_frames(len_B, num_frames)
-        return torch.where(kept, warped, 0.0)
+        return warped.masked_fill(bands_BH[:, None, :] | hidden_frames_BF[..., None], 0.0)
 
     def _warp(self, hidden_FH: Tensor) -> Tensor:
         """What is before a random frame stretched to another length, and what is after it squeezed, or the reverse."""

@@ -13,6 +13,9 @@ from torch import Tensor
 
 import s3prl_stream as ss
 from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
+from s3prl_stream.downstream.model import DownstreamModel
+from s3prl_stream.heads import build_head
+from s3prl_stream.tasks import UtteranceClassification
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
@@ -53,6 +56,30 @@ def test_cached_features_change_nothing_and_are_computed_once(tmp_path: Path) ->
     assert run(tmp_path / "second", second, cache=tmp_path / "cache", **settings) == wanted
     assert (first.utterances, second.utterances) == (12, 0)
     assert plain.utterances > 36
+
+
+def test_pieces_of_one_recording_are_told_apart_and_random_stretches_are_not_kept(tmp_path: Path) -> None:
+    """A stretch that was cut at random may be one sample longer or shorter: resampling rounds."""
+    upstream = Counting()
+    task = UtteranceClassification(label="word", categories=["a", "b"])
+    head = build_head("linear", level="utterance", input_size=80, output_size=2)
+    model = DownstreamModel(upstream, head, task)
+    model.use_cache(FeatureCache(tmp_path, "abc"), {"s": "data"}, random_samples=3000)
+
+    def states_of(first_frames: list[int], length: int) -> tuple[Tensor, Tensor]:
+        wav = torch.randn(2, length, generator=torch.Generator().manual_seed(0))
+        numbers = {"wav_len": torch.tensor([length] * 2), "first_frame": torch.tensor(first_frames)}
+        found = model.hidden_states({"key": ["k", "k"], "set": ["s", "s"], "wav": wav, **numbers})[0][0]
+        return found, upstream.inner(wav)[0]
+
+    for _ in range(2):
+        found, expected = states_of([0, 1600], 1600)
+        assert torch.equal(found, expected)
+    assert upstream.utterances == 2
+    for length in (2999, 3000, 3001):
+        states_of([0, 5000], length)
+        states_of([0, 5000], length)
+    assert upstream.utterances == 2 + 3 * 4
 
 
 def test_two_sets_of_one_name_are_not_taken_for_each_other(tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_poolings_as_s3prl(name: str, theirs: str, golden: dict[str, Any]) -> No
         pooling.load_state_dict({**ours, "attention.attend.weight": torch.from_numpy(weights["attention"].T)})
     pooled = pooling(torch.from_numpy(golden["pool_in"]), torch.from_numpy(golden["pool_len"]))
     np.testing.assert_allclose(pooled.detach(), golden[f"pool_{theirs}"], atol=1e-5)
+    if name == "attentive":
+        constant = pooling(torch.ones(1, 5, 4), torch.tensor([5]))
+        np.testing.assert_allclose(constant.detach()[0, 4:], 1e-5**0.5, rtol=1e-3)  # the least deviation
 
 
 def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
@@ -131,6 +134,22 @@ def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
     conv.load_state_dict({"weight": weight, "bias": torch.from_numpy(golden["tdnn_bias"])})
     made = torch.relu(conv(torch.from_numpy(golden["tdnn_in"]).transpose(1, 2))).transpose(1, 2)
     np.testing.assert_allclose(made.detach(), golden["tdnn_out"], atol=1e-5)
+    assert (
+        XVector(4, project_size=4, hidden_size=6, last_size=8)(torch.randn(2, 30, 4), torch.tensor([30, 20]))[0].min()
+        == 0
+    )
+
+
+def test_layers_are_those_of_the_papers() -> None:
+    ecapa = small("ecapa").layers
+    assert [{conv.dilation for conv in block.convs} for block in ecapa.blocks] == [{(2,)}, {(3,)}, {(4,)}]  # type: ignore[union-attr]
+    augment, published = vars(SpecAugment()), {"warp_frames": 5, "max_dims": 50, "num_bands": 4, "max_frames": 40}
+    assert {name: augment[name] for name in published} == published
+    acted: list[float] = []
+    rnn = RNNs(4, project_size=4, hidden_size=4).train()
+    rnn.dropout.register_forward_hook(lambda module, _, __: acted.append(module.p))
+    rnn(torch.zeros(1, 5, 4), torch.tensor([5]))
+    assert acted == [0.2, 0.2], "after each of two layers"
 
 
 def test_two_directions_without_packing_are_those_of_packed_sequences() -> None:
@@ -188,6 +207,8 @@ def test_spec_augment_masks_what_it_says() -> None:
     bands, _ = augmented(warp_frames=0, num_stretches=0, num_bands=1, max_dims=15)
     widths = (bands[59:, 0] == 0).sum(dim=1)
     assert (widths.min(), widths.max()) == (0, 15)
+    halves, _ = augmented(warp_frames=0, num_stretches=0, num_bands=1, max_dims=39)
+    assert (halves[59:, 0] == 0).sum(dim=1).max() == 20
     stretches, _ = augmented(warp_frames=0, num_bands=0, num_stretches=1, max_frames=9)
     frames = (stretches[59:, :, 0] == 0).sum(dim=1)
     assert (frames.min(), frames.max()) == (0, 9)

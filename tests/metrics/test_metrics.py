@@ -149,7 +149,8 @@ def test_verification_ranges(trials: list[tuple[bool, int]]) -> None:
         return
     rate = equal_error_rate(targets, scores).value
     assert equal_error_rate(targets, [-score for score in scores]).value == pytest.approx(1 - rate)
-    assert 0 <= min_dcf(targets, scores).value <= 1
+    for p_target in (0.01, 0.9):
+        assert 0 <= min_dcf(targets, scores, p_target=p_target).value <= 1
 
 
 # ---- diarization ------------------------------------------------------------------------------------
@@ -179,6 +180,8 @@ def test_collar_overlap_and_scored_stretches() -> None:
     assert diarization_error(answer, reference).confused == pytest.approx(0.2)
     with_collar = diarization_error(answer, reference, collar_seconds=0.25)
     assert with_collar.confused == 0
+    later = turns((0, 10.3, "x"), (10.3, 20, "y"))
+    assert diarization_error(later, reference, collar_seconds=0.25).confused == pytest.approx(0.05)
     assert with_collar.total == pytest.approx(20 - 4 * 0.25)  # each side of 10 once, inside of 0 and of 20
     overlap = turns((0, 10, "A"), (5, 10, "B"))
     assert diarization_error(turns((0, 10, "x")), overlap) == (5, 0, 0, 15)

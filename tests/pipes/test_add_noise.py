@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.add_noise import NoiseAugmentation, mix_at_snr
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import rms
 from s3prl_stream.pipes.record_draws import RecordDraws
+from s3prl_stream.rng import identity, sample_rng
 from s3prl_stream.sample import Sample
+from s3prl_stream.shards.shardset import ShardSet
 
 
 def tones(count: int, num_frames: int = 4_000) -> list[Sample]:
@@ -79,6 +83,29 @@ def test_draws_come_in_the_documented_order() -> None:
     snr_db = rng.uniform(0.0, 10.0)
     noise = rng.standard_normal(len(samples[0]["wav"]), dtype=np.float32)
     assert np.array_equal(sample["wav"].numpy(), mix_at_snr(samples[0]["wav"], noise, snr_db))
+
+
+def test_each_part_of_an_identity_makes_other_draws() -> None:
+    parts: dict[str, Any] = {"seed": 0, "set_name": "s", "epoch": 0, "key": "k", "first_frame": 0, "draw": 0}
+    others = {**dict.fromkeys(("seed", "epoch", "first_frame", "draw"), 1), "set_name": "t", "key": "l"}
+    names = [identity(**parts), *(identity(**{**parts, name: other}) for name, other in others.items())]
+    drawn = [sample_rng(name, stage).random() for name in names for stage in ("add_noise", "add_noise#1", "mask")]
+    assert len(set(drawn)) == 3 * 7
+
+
+def test_a_stream_has_other_noise_in_each_chunk_set_and_draw() -> None:
+    """Also where a balanced draw takes the same clip several times."""
+    clips = {
+        name: {"wav": tones(1, 16_000)[0]["wav"], "sample_rate": 16_000, "label": name == "a"}
+        for name in ("a", *"bcdefghi")
+    }
+    long = {"a": {**clips["a"], "wav": np.tile(clips["a"]["wav"], 4)}}
+    sets = ShardSet([ss.MemoryShards(clips, name=name) for name in ("one", "two")])
+    for data, settings in ((long, {"chunk_seconds": 1.0}), (clips, {"balance": "label"}), (sets, {})):
+        noisy = [sample["wav"] for sample in ss.ShardStream(data, epochs=1, **settings).load_audio().add_noise(snr=0)]
+        noise = torch.stack(noisy).double() - torch.from_numpy(clips["a"]["wav"])
+        assert len(noise) > 3
+        assert (torch.corrcoef(noise) - torch.eye(len(noise))).abs().max() < 0.1, settings
 
 
 def test_second_stage_of_a_chain_draws_other_noise() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import s3prl_stream as ss
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
+from s3prl_stream.recipes.front_end import FrontEnd
 
 PUBLISHED = {
     "mockingjay": (21_450_240, 776_688, 22_226_928),
@@ -29,6 +30,35 @@ PUBLISHED = {
 """Parameters of encoder, head and both, counted in S3PRL's own networks at their published sizes."""
 
 
+MASKED = {
+    "lr": 2e-4,
+    "schedule": "linear",
+    "warmup_share": 0.07,
+    "optimizer": "adamw",
+    "clip_norm": 5.0,
+    "dropout": 0.1,
+}
+GRU = {"lr": 1e-4, "schedule": "constant", "optimizer": "adam", "clip_norm": 5.0, "dropout": 0.1, "n_future": 5}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "mockingjay": {**MASKED, "mask": "mockingjay", "crop_seconds": 15.0, "published_steps": 1_000_000},
+    "tera": {**MASKED, "mask": "tera", "crop_seconds": 15.0, "published_steps": 1_000_000},
+    "tera_large_batch": {**MASKED, "lr": 5e-4, "warmup_share": 0.08, "update_batches": 2, "published_steps": 400_000},
+    "audio_albert": {**MASKED, "mask": "audio_albert", "crop_seconds": 15.0, "share_layers": True},
+    "apc": {**GRU, "crop_seconds": 15.0, "codebook_sizes": ()},
+    "vq_apc": {**GRU, "codebook_sizes": (512,), "temperature": 0.5},
+    "npc": {**GRU, "lr": 1e-3, "n_future": None, "mask_size": 5, "codebook_sizes": (64,) * 4, "temperature": 1.0},
+    "distilhubert": {**MASKED, "betas": (0.9, 0.98), "eps": 1e-6, "cosine_weight": 1.0, "conv_gradient": 0.1,
+                     "crop_seconds": 15.625, "published_steps": 200_000},
+}  # fmt: skip
+"""Those of S3PRL's configurations."""
+FRONT_ENDS = {
+    **dict.fromkeys(("tera", "audio_albert"), FrontEnd("logmel80", target_db=-25.0)),
+    "mockingjay": FrontEnd("fbank80_povey", deltas=2),
+    **dict.fromkeys(("apc", "vq_apc", "npc"), FrontEnd("fbank80")),
+    "distilhubert": None,
+}
+
+
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -38,6 +68,14 @@ def on_meta() -> Any:
     """Parameters without memory or numbers: they are only counted."""
     with torch.device("meta"):
         yield
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_published_settings(name: str) -> None:
+    recipe = find_recipe(name)
+    known = {setting: value for part in recipe.settings().values() for setting, value in part.items()}
+    assert {setting: known.get(setting) for setting in SETTINGS[name]} == SETTINGS[name]
+    assert recipe.front_end == FRONT_ENDS.get(name, recipe.front_end)
 
 
 @pytest.mark.usefixtures("on_meta")

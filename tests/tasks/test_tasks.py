@@ -204,6 +204,25 @@ def test_diarization_is_blind_to_names_and_order() -> None:
         task.loss(logits, lengths, batch_of(segments=[[], None]))
 
 
+def test_turns_begin_at_the_threshold_and_short_ones_are_filtered_out() -> None:
+    """By default by the median over 11 frames, one of the two widths that SUPERB tries."""
+    probabilities = torch.full((1, 40, 2), 0.1)
+    probabilities[0, 10:15, 0], probabilities[0, 25:31, 1] = 0.4, 0.4
+    logits, lengths = torch.logit(probabilities), torch.tensor([40])
+    for settings, found in (
+        ({}, []),
+        ({"threshold": 0.3}, ["1"]),
+        ({"threshold": 0.3, "median_frames": 1}, ["0", "1"]),
+        ({"threshold": 0.6, "median_frames": 1}, []),
+    ):
+        task = Diarization(num_speakers=2, frame_seconds=0.1, **settings)  # type: ignore[arg-type]
+        assert [turn.speaker for turn in task.answers(logits, lengths)[0]] == found
+    late = [Answer("s", "k", [Turn(0.1, 1.0, "0")], [Turn(0.0, 1.0, "a")])]
+    for collar, rate in ((0.0, 0.1), (0.25, 0.0)):
+        task = Diarization(num_speakers=1, frame_seconds=0.1, collar_seconds=collar)
+        assert task.score(late)["diarization_error_rate"] == pytest.approx(rate)
+
+
 def test_frames_without_a_segment_do_not_count() -> None:
     task = FrameClassification(categories=["AH", "T"], frame_seconds=0.1)
     batch = batch_of(segments=[segments((0.0, 0.2, "AH"), (0.3, 0.5, "T")), segments((0.0, 0.1, "T"))])

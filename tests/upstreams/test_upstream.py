@@ -37,7 +37,8 @@ def assert_interface(up: Upstream, *, tolerance: float = 1e-5) -> None:
     with torch.no_grad():
         together = up(wavs())
         alone = [up([wav]) for wav in wavs()]
-        padded = up(nn.utils.rnn.pad_sequence(wavs(), batch_first=True), torch.tensor(LENGTHS))
+        rows = nn.utils.rnn.pad_sequence(wavs(), batch_first=True, padding_value=0.5)  # with anything
+        padded = up(rows, torch.tensor(LENGTHS))
     frames = up.num_frames(LENGTHS).tolist()
     assert frames == up.num_frames(torch.tensor(LENGTHS)).tolist()
     assert len(together) == up.num_layers + 1
@@ -89,6 +90,32 @@ def test_an_encoder_gives_as_many_hidden_states_as_it_says() -> None:
     up = FeatureUpstream(Own(), FrontEnd("logmel80"))
     with pytest.raises(ss.UsageError, match="encoder Own gave 1 hidden states, its num_layers is 1"):
         up([torch.zeros(2000)])
+
+
+def test_a_long_input_goes_through_in_pieces_that_see_their_own_valid_frames() -> None:
+    torch.manual_seed(0)
+    encoder = ss.build_encoder("tera", hidden_size=8, num_layers=1, num_heads=2, ffn_size=8).eval()
+    front_end = FrontEnd("logmel80")
+    up = FeatureUpstream(encoder, front_end, max_frames=50).eval()
+    long, short = wavs()[0], wavs()[0][:9000]
+    with torch.no_grad():
+        found = up([long, short])[-1]  # 101 and 57 frames, in pieces of 34, 34 and 33
+        assert found.shape[1] == 101
+        for row, wav, pieces in ((0, long, ((0, 34), (34, 68), (68, 101))), (1, short, ((0, 34), (34, 57)))):
+            feat = front_end.features(wav, norm="utterance")
+            for first, stop in pieces:
+                (expected,) = encoder(feat[None, first:stop], torch.tensor([stop - first]))[-1]
+                torch.testing.assert_close(found[row, first:stop], expected, atol=1e-5, rtol=0)
+
+
+def test_short_waveforms_are_taken_as_padded_and_s3prl_counts_frames_by_share() -> None:
+    """To 800 samples before anything else is done with them; lengths as a share of the longest one's frames."""
+    front_end, short = FrontEnd("logmel80", target_db=-25.0), wavs()[0][:500]
+    padded = front_end.features(nn.functional.pad(short, (0, 300)), norm="none")
+    assert torch.equal(front_end.features(short, norm="none"), padded)
+    assert [FrontEnd(kind).num_frames([10]).tolist() for kind in ("logmel80", "fbank80")] == [[6], [3]]
+    # 16 000 / 101 samples a frame: 50.8 and 49.9 of them
+    assert front_end.legacy_num_frames([16_000, 8_050, 7_900]).tolist() == [101, 51, 50]
 
 
 def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
