@@ -416,17 +416,15 @@ class Loader:
             UsageError: there is no such batch, or the page cannot be written.
         """
         if batch_index >= 0:
-            for _, planned, block in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
-                if block is not None:
-                    delivered, _, left_out = self._without_left_out(planned)
-                    rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
-                    if html is not None:
-                        from s3prl_stream.batch_page import write_batch_page
+            for _, planned, _ in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
+                delivered, _, left_out = self._without_left_out(planned)
+                rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
+                if html is not None:
+                    from s3prl_stream.batch_page import write_batch_page
 
-                        builder = self._builder
-                        write_batch_page(html, builder.root, builder.all_stages, delivered, rows, left_out)
-                    return rows
-                break
+                    builder = self._builder
+                    write_batch_page(html, builder.root, builder.all_stages, delivered, rows, left_out)
+                return rows
         raise UsageError(f"which: there is no batch {batch_index}")
 
     def _describe(self, planned: PlannedBatch, at: int) -> dict[str, Any]:

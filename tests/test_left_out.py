@@ -185,8 +185,9 @@ def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated(
     assert loader.state_dict() == before
     with pytest.raises(UsageError, match="batch 6 has been handed over, the next is 7"):
         loader.skip(3, 9)
-    with pytest.raises(UsageError, match="2 to 1 is no range"):
-        loader.skip(2, 1)
+    for first, last in ((2, 1), (-2, 8)):
+        with pytest.raises(UsageError, match=f"{first} to {last} is no range"):
+            loader.skip(first, last)
     loader.skip(7, 9)
     loader.skip(10, 11)
     loader.skip(15, 16)

@@ -7,17 +7,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from streams import RATE, clips, cuts, delivered, durations, memory, settings
+from streams import RATE, clips, cuts, delivered, durations, memory, row_hashes, settings
 from torch.utils.data import DataLoader
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
 from s3prl_stream.pipes.stage import Source
+from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.shardset import ShardSet
 
 TOPOLOGIES = [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1)]
 
@@ -110,6 +113,7 @@ def test_the_state_counts_what_was_handed_over_not_what_was_built() -> None:
         for count in range(1, 4):
             next(batches)
             assert loader.state_dict()["next_batch"] == count
+            assert len(loader._under_way) == 4 * max(workers, 1)  # what `prefetch` promises
         del batches
 
 
@@ -131,12 +135,15 @@ def test_a_consumer_that_fetches_ahead_says_what_it_has_done(ranks: int) -> None
 @pytest.mark.parametrize("rank", range(4))
 def test_what_is_done_counts_from_where_the_ranks_began(rank: int) -> None:
     """Five batches of one rank, then four ranks: the first round is 5 to 8, whoever has them."""
-    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0)
+    stream = chain(memory([2.0] * 60), max_batch_seconds=10.0, block_samples=16)
     _, state = run(stream, 1, 0, rounds=5)
     loader = ss.Loader(stream, rank=rank, world_size=4)
     loader.load_state_dict(state)
+    assert {**loader.state_dict(), "topology": {}} == {**state, "topology": {}}
     for round_done, batch in enumerate(loader, start=1):
         assert loader.state_dict(after=batch["batch_index"]) == loader.state_dict()
+        with pytest.raises(UsageError, match="batch 0 is none of those handed over since 5"):
+            loader.state_dict(after=0)
         assert loader.state_dict()["next_batch"] == min(5 + 4 * round_done, len(ss.Loader(stream)))
 
 
@@ -177,6 +184,8 @@ def test_a_resumed_stream_that_begins_anew_has_the_states_of_its_beginning() -> 
     for one, other in zip(resumed, fresh, strict=True):
         assert delivered(one) == delivered(other)
         assert resumed.state_dict() == fresh.state_dict()
+    resumed.load_state_dict(run(stream, 1, 0, rounds=7)[1])
+    assert next(iter(resumed))["batch_index"] == 7  # though it was at its end
 
 
 def test_an_iterator_is_refused_when_a_newer_one_has_begun() -> None:
@@ -300,8 +309,21 @@ def test_which_agrees_with_what_was_delivered(cut: dict[str, Any]) -> None:
             assert [row["key"] for row in told] == seen[number]["key"]
             assert [row["first_frame"] for row in told] == seen[number]["first_frame"].tolist()
             assert [row["num_frames"] for row in told] == seen[number]["wav_len"].tolist()
-    with pytest.raises(UsageError, match=f"no batch {len(seen)}"):
-        loader.which(len(seen))
+    for number in (-1, len(seen)):
+        with pytest.raises(UsageError, match=f"no batch {number}"):
+            loader.which(number)
+
+
+def test_each_stretch_has_draws_of_its_own() -> None:
+    """By seed, set, epoch, key, place in the clip and number of the draw, each of which alone tells some apart."""
+    flat = np.full(4 * RATE, 1000, dtype=np.int16)
+    data = {key: {"wav": flat, "sample_rate": RATE, "kind": min(key, "b")} for key in "abcd"}  # "a" is drawn twice
+    sets = ShardSet([MemoryShards(data, name) for name in ("one", "two")])
+    heard = []
+    for seed in (0, 1):
+        stream = ss.ShardStream(sets, seed=seed, epochs=2, chunk_seconds=2.0, balance="kind")
+        heard += [row for batch in ss.Loader(stream.load_audio().add_noise(snr=10)) for row in row_hashes(batch)]
+    assert len(set(heard)) == len(heard) > 40
 
 
 def test_chunks_join_to_the_clip() -> None:
@@ -341,6 +363,19 @@ def test_damage_in_a_worker_of_a_plain_loader_is_logged(tmp_path: Path) -> None:
     lines = (tmp_path / "log").read_text().splitlines()
     assert len(lines) == 2
     assert all("as damaged" in line and "flac" in line for line in lines), lines
+
+
+def test_numbers_that_no_loader_can_have_are_refused() -> None:
+    stream = chain(memory([2.0] * 9))
+    for wrong, words in (
+        ({"rank": 1}, "given together"),
+        ({"rank": 2, "world_size": 2}, "rank=2 must be from 0 to world_size - 1 = 1"),
+        ({"rank": -1, "world_size": 2}, "rank=-1 must be"),
+        ({"num_workers": -1}, "num_workers=-1 must be 0 or more"),
+        ({"prefetch": 0}, "prefetch=0 1 or more"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            ss.Loader(stream, **wrong)  # type: ignore[arg-type]
 
 
 def test_a_loader_before_its_ranks_are_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

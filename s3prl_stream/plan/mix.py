@@ -126,7 +126,7 @@ class MixPlanner(Planner):
         due = [lane.owed_us + share for lane, share in zip(position.lanes, shares, strict=True)]
         while max(due) <= 0:  # every lane has given long runs in advance
             due = [one + share for one, share in zip(due, shares, strict=True)]
-        due = self._cut_at_end(position.lanes, weights, due)
+        due = self._cut_at_end(position.lanes, due)
         if max(due) <= 0:  # too_long="skip" leaves nothing of the set that ends the mix
             if position.block:
                 return None
@@ -156,15 +156,15 @@ class MixPlanner(Planner):
         done = [lane.epoch >= epochs for lane, weight in zip(lanes, weights, strict=True) if weight > 0]
         return any(done) if self.settings.stop == "first" else all(done)
 
-    def _cut_at_end(self, lanes: Sequence[LanePosition], weights: Weights, due: list[int]) -> list[int]:
+    def _cut_at_end(self, lanes: Sequence[LanePosition], due: list[int]) -> list[int]:
         """What each lane gives to the last block: shares of it, up to where the set that ends the mix ends."""
         epochs = self.settings.epochs
         if epochs is None:
             return due
         left = [
             (lane.left_us(at, epochs, us), us)
-            for lane, at, us, weight in zip(self._lanes, lanes, due, weights, strict=True)
-            if weight > 0 and us > 0 and at.epoch < epochs
+            for lane, at, us in zip(self._lanes, lanes, due, strict=True)
+            if us > 0 and at.epoch < epochs
         ]
         ends = [(available, us) for available, us in left if available <= us]
         if not ends or (self.settings.stop == "all" and len(ends) < len(left)):
@@ -222,7 +222,7 @@ class _Lane:
                 given_us = int(block.end_us[stop - 1]) - before
                 due_us -= given_us
                 if given_us:
-                    fruitless_epochs = -1  # what is left of this one may well be nothing
+                    fruitless_epochs = 0
             run = stop
             if run >= len(block.end_us):
                 epoch, number, run = self._after(epoch, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -72,6 +73,17 @@ def test_the_plan_of_a_mix_is_pinned() -> None:
         [(1, 2, 2), (1, 1, 2), (1, 0, 4), (1, 0, 3), (1, 0, 2), (0, 0, 1)],
         [(1, 1, 3), (0, 0, 10), (0, 0, 4), (1, 1, 0), (0, 0, 16), (0, 0, 13)],
     ]
+    three = [[1.0, 2.0, 3.0] * 8, [2.5] * 9, [0.7] * 15]
+    for digest, seconds, weights, cut in (
+        ("899e52c9af2afcf3", [[1.0] * 30, [1.0] * 20], [0.5, 0.5], {}),
+        ("01ecdf11ebf56963", three, [0.5, 0.3, 0.2], {"run": 3, "block_samples": 12}),
+        ("f558b04fc91dea5d", three, [0.5, 0.3, 0.2], {"crop_seconds": 1.5}),
+        ("1e90c0a3ec63b8de", three, [0.6, 0.3, 0.1], {"epochs": 2, "stop": "first"}),
+        ("9bdc75c0e68b12b7", three, [0.6, 0.3, 0.1], {"epochs": 2, "stop": "all"}),
+    ):
+        stream = ShardStream(mixed(seconds, weights, samples_per_shard=7), max_batch_seconds=12.0, seed=7, **cut)
+        told = repr([[(i.set_index, i.epoch, i.key, i.first_frame) for i in b.items] for b in batches_of(stream, 60)])
+        assert hashlib.blake2b(told.encode(), digest_size=8).hexdigest() == digest, cut
 
 
 @given(lengths, settings, st.data())
@@ -145,6 +157,30 @@ def test_realised_shares_over_many_batches(tmp_path: Path, run: int) -> None:
     assert np.abs(shares - list(wanted.values())).max() < 0.01
 
 
+def test_what_whole_runs_leave_open_is_carried_on() -> None:
+    shards = mixed([[3.0] * 40, [7.0] * 40], [0.6, 0.4], samples_per_shard=8)
+    planner = ShardStream(shards, max_batch_seconds=30.0, block_samples=6).planner()
+    totals = np.zeros(2)
+    for _, step in itertools.islice(planner.walk(), 100):
+        for batch in range(step.plan.num_batches):
+            for index, seconds in step.plan.seconds_by_set(batch).items():
+                totals[index] += seconds
+        assert abs(totals[0] / 0.6 - totals[1] / 0.4) <= 3.0 / 0.6 + 7.0 / 0.4  # a clip of each, to the end
+
+
+def test_a_long_clip_is_paid_back_however_many_blocks_it_takes() -> None:
+    lengths = [[60.0, *[0.5] * 40], [40.0, *[0.5] * 30]]
+    planner = ShardStream(mixed(lengths, [0.6, 0.4]), max_batch_seconds=60.0, block_samples=2).planner()
+    totals = np.zeros(2)
+    steps = [step for _, step in itertools.islice(planner.walk(), 400)]
+    assert len(steps) == 400  # it does not end where no set is due
+    for step in steps:
+        for batch in range(step.plan.num_batches):
+            for index, seconds in step.plan.seconds_by_set(batch).items():
+                totals[index] += seconds
+        assert abs(totals[0] / 0.6 - totals[1] / 0.4) <= 60.0 / 0.6 + 40.0 / 0.4
+
+
 def test_fifty_clips_beside_a_hundred_thousand(tmp_path: Path) -> None:
     make_synthetic_index(tmp_path / "large", 80, name="large")
     make_synthetic_index(tmp_path / "small", 1, samples_per_shard=50, name="small")
@@ -181,6 +217,7 @@ def test_new_weights_hold_from_the_block_after_the_state(tmp_path: Path) -> None
     assert [weights for _, weights in state["mix"]] == [[0.8, 0.2], [0.2, 0.8]]
     third = loader_with([0.2, 0.8])
     third.load_state_dict(json.loads(json.dumps(state)))
+    assert third.state_dict()["mix"] == state["mix"]
     assert [row["key"] for row in third.which(3)] == before[3]["key"], "the past is planned with the past's weights"
     assert [row["key"] for row in third.which(70)] == (before + rest + after)[70]["key"]
     epochs = by_set_and_epoch_of_batches(before + rest + after)
@@ -292,6 +329,24 @@ def test_the_last_changes_of_the_weights_are_remembered() -> None:
         loader.which(0)
 
 
+def test_a_loader_that_was_at_its_end_goes_on_with_a_state_of_other_weights() -> None:
+    def loader_with(weights: list[float]) -> Loader:
+        stream = ShardStream(mixed([[2.0] * 30, [2.0] * 60], weights), **settings)
+        return Loader(stream.load_audio(sample_rate=RATE))
+
+    settings: dict[str, Any] = {"max_batch_seconds": 6.0, "block_samples": 12, "epochs": 1, "stop": "all"}
+    first = loader_with([0.02, 0.98])
+    states = [first.state_dict() for _ in zip(range(36), first, strict=False)]
+    used, fresh = loader_with([0.5, 0.5]), loader_with([0.5, 0.5])
+    assert len(list(used)) < 45
+    for loader in (used, fresh):
+        loader.load_state_dict(states[-1])
+    for one, other in zip(used, fresh, strict=True):
+        assert delivered(one) == delivered(other)
+        assert used.state_dict() == fresh.state_dict()
+    assert used.state_dict()["next_batch"] > 50
+
+
 def test_temperature() -> None:
     hours = [100.0, 10.0, 1.0]
     assert by_temperature(hours, 1.0) == pytest.approx([amount / 111 for amount in hours])
@@ -351,9 +406,12 @@ def test_a_cursor_of_a_mix_and_one_of_epochs_do_not_fit_each_other() -> None:
         Loader(ShardStream(weighted).load_audio(sample_rate=RATE)).load_state_dict(state)
 
 
-def test_a_set_with_weight_0_rests() -> None:
-    stream = ShardStream(mixed([[1.0] * 9, [2.0] * 9], [1, 0]), epochs=1, stop="all")
-    assert {member for member, _ in by_set_and_epoch(batches_of(stream, 100))} == {0}
+@pytest.mark.parametrize("cut", [{"stop": "all"}, {"stop": "first"}, {"stop": "all", "where": "frames == 1000"}])
+def test_a_set_with_weight_0_rests(cut: dict[str, Any]) -> None:
+    """And may have nothing selected."""
+    stream = ShardStream(mixed([[1.0] * 9, [2.0] * 9], [1, 0]), epochs=2, max_batch_seconds=3.0, **cut)
+    found = by_set_and_epoch(batches_of(stream, 100))
+    assert {place: sum(counts.values()) for place, counts in found.items()} == {(0, 0): 9, (0, 1): 9}
     assert isinstance(stream.planner(), MixPlanner)
 
 
