@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import SampleError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from s3prl_stream.downstream.model import DownstreamModel
     from s3prl_stream.tasks import Answer, Task
 
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
@@ -36,24 +37,43 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when all is answered; 1 if some clips of a set could not be read."""
+    """0 when all is answered; 1 if some clips could not be read."""
     from s3prl_stream.downstream.evaluate import load_run, predict
     from s3prl_stream.shards.shardset import open_shards
 
     if bool(args.files) == bool(args.data):
         raise UsageError("predict: give audio files, or --data SET")
-    audio = open_shards(args.data) if args.data else list(_files_in(args.files))
+    files = list(_files_in(args.files))
+    shards = open_shards(args.data) if args.data else None
     model = load_run(args.trained, device=args.device)
-    answers = predict(model, audio, device=args.device)
+    reasons: list[str] = []
+    if shards is None:
+        answers = list(_answers_to_files(model, files, args.device, reasons))
+    else:
+        answers = predict(model, shards, device=args.device)
     for line in _json_lines(answers) if args.json else _lines(model.task, answers):
         print(line)
-    unread = len(audio) - len(answers)
+    asked = len(files if shards is None else shards)
+    unread = asked - len(answers)
     if unread:
-        print(
-            f"{unread} of {len(audio)} clips could not be read; `s3prl-stream verify --full` lists them",
-            file=sys.stderr,
-        )
+        told = "clips could not be read; `s3prl-stream verify --full` lists them"
+        if shards is None:
+            told = "\n  ".join(["files could not be read", *reasons])
+        print(f"{unread} of {asked} {told}", file=sys.stderr)
     return 1 if unread else 0
+
+
+def _answers_to_files(
+    model: DownstreamModel, files: Sequence[str], device: str | None, reasons: list[str]
+) -> Iterator[Answer]:
+    """A damaged file costs itself: why it has no answer goes to `reasons`."""
+    from s3prl_stream.downstream.evaluate import predict
+
+    for file in files:
+        try:
+            yield from predict(model, [file], device=device)
+        except SampleError as error:
+            reasons.append(str(error))
 
 
 def _files_in(paths: Sequence[str]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
-from s3prl_stream.errors import SampleError, StateError, UsageError
+from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
@@ -176,10 +176,7 @@ def predict(
     load_audio = LoadAudio(sample_rate=SAMPLE_RATE)
     with torch.no_grad():
         for path in map(str, audio):
-            try:
-                sample = next(iter(load_audio([{"key": path, "wav_path": path}])))
-            except SampleError as error:
-                raise SampleError(f"{path}: {error}", reason=error.reason) from None
+            sample = next(iter(load_audio([{"key": path, "wav_path": path}])))
             given = model.task.answers(*model.outputs(to_device(collate([sample]))))
             answers.append(Answer("", path, given[0], None))
     return answers

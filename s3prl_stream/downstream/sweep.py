@@ -28,7 +28,7 @@ from s3prl_stream.downstream.scores import Score, Sweep
 from s3prl_stream.downstream.train import train
 from s3prl_stream.errors import UsageError
 from s3prl_stream.tasks.verification import Trial
-from s3prl_stream.trainer.alone import alone_in
+from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import write_json
 from s3prl_stream.upstreams import upstream as find_upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
@@ -78,6 +78,7 @@ def sweep(
     """
     if "seed" in settings:
         raise UsageError("sweep: give seeds=, how many there are, in place of seed=")
+    folder = output_folder(out)
     axes: list[Sequence[Any]] = [
         listed(task),
         [cell_data(one, where, test, test_where, settings) for one in listed(shards)],
@@ -85,17 +86,17 @@ def sweep(
     fingerprints = {str(one): fingerprint_of(find_upstream(one)) for one in listed(upstream)}
     axes += [list(fingerprints.items()), listed(head), listed(subset), list(noises_of(noise, snr)), range(seeds)]
     found = [
-        make_cell(Path(out), settings, trials, values, noisy_training=noisy_training)
+        make_cell(folder, settings, trials, values, noisy_training=noisy_training)
         for values in itertools.product(*axes)
     ]
     cells = list({cell.file: cell for cell in found}.values())  # an axis may name one value twice
     if not cells:
         raise UsageError(f"sweep: nothing to do: a list is empty, or seeds is {seeds}")
-    kept = None if settings.get("finetune") else str(cache or Path(out) / "cache")
-    if Path(out).exists() and not Path(out).is_dir():
+    kept = None if settings.get("finetune") else str(cache or folder / "cache")
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out}: is a file; the output of a sweep is a folder")
-    with alone_in(Path(out)):
-        return _swept(cells, Path(out), trials, kept, quiet=quiet)
+    with alone_in(folder):
+        return _swept(cells, folder, trials, kept, quiet=quiet)
 
 
 def _swept(

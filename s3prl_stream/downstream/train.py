@@ -37,7 +37,7 @@ from s3prl_stream.recipes.run_folder import (
 )
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
-from s3prl_stream.trainer.alone import alone_in
+from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
@@ -104,7 +104,7 @@ def train(
             own_head=head if isinstance(head, nn.Module) else None,
             valid=None if valid is None else as_shard_set(valid),
             find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
-            run=Path(out),
+            run=output_folder(out),
             device=device,
             quiet=quiet,
         )

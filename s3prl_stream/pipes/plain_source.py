@@ -167,7 +167,7 @@ def naming(sample: Sample) -> Iterator[None]:
         if message.startswith(f"{key}:"):
             raise
         path = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
-        where = "" if path is None or str(path) in message else f" ({path})"
+        where = "" if path is None or str(path) == key or str(path) in message else f" ({path})"
         raise SampleError(f"{key}{where}: {message}", reason=error.reason) from error
 
 

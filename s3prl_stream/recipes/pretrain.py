@@ -26,7 +26,7 @@ from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.trainer.alone import alone_in
+from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
 from s3prl_stream.trainer.losslog import open_lines
@@ -93,7 +93,7 @@ def pretrain(
             own,
             held_out,
             steps=steps,
-            run=Path(out),
+            run=output_folder(out),
             networks=(own_encoder(encoder, seed=own.seed), teacher),
             device=device,
             leave_out=(skip_batches, exclude),

@@ -9,10 +9,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3prl_stream.errors import StateError
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.shards.store import is_remote, local_path
 
 LOCK = ".lock"
 """Name of the file in the folder that is locked, and stays there."""
+
+
+def output_folder(out: str | Path) -> Path:
+    """The folder that a run is written to.
+
+    Raises:
+        UsageError: it is a URL of a store, where nothing can be locked, appended to or renamed.
+    """
+    if is_remote(out):
+        raise UsageError(f"{out}: a run is written to a folder of this machine; mount the store, or copy the run there")
+    return local_path(out)
 
 
 @contextmanager

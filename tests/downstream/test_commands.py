@@ -83,7 +83,7 @@ def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest
 
 
 def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A damaged clip of a set costs itself, and the exit status says that one is missing; a file is named."""
+    """A damaged clip or file costs itself, and the exit status says that one is missing."""
     for number in range(3):
         soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
     _set_with_a_damaged_clip(tmp_path)
@@ -92,8 +92,12 @@ def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pyte
     assert len(shown.out.splitlines()) == 2
     assert "1 of 3 clips could not be read" in shown.err
     (tmp_path / "notes.wav").write_text("no sound")
-    assert main(["predict", str(trained), str(tmp_path / "notes.wav"), "--device", "cpu"]) == 1
-    assert str(tmp_path / "notes.wav") in capsys.readouterr().err
+    files = [str(tmp_path / name) for name in ("0.wav", "notes.wav", "1.wav")]
+    assert main(["predict", str(trained), *files, "--device", "cpu"]) == 1
+    shown = capsys.readouterr()
+    assert [line.split("\t")[0] for line in shown.out.splitlines()] == [files[0], files[2]]
+    assert shown.err.startswith(f"1 of 3 files could not be read\n  {files[1]}: ")
+    assert shown.err.count(files[1]) == 1
 
 
 def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

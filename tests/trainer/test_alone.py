@@ -59,3 +59,23 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
 def test_a_run_that_was_killed_before_its_settings_were_written_begins(sample_set: Path, tmp_path: Path) -> None:
     (tmp_path / ".lock").touch()
     assert pretrain_small("apc", sample_set, tmp_path, steps=1, where="digit < 1").last_step == 1
+
+
+def test_a_bucket_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder called s3: was made where the command was given, and the run was lost with the machine."""
+    monkeypatch.chdir(tmp_path)
+    of_task: dict[str, Any] = {
+        "upstream": "fbank80",
+        "steps": 1,
+        "device": "cpu",
+        "quiet": True,
+        "out": "s3://test/run",
+    }
+    for begin in (
+        lambda: ss.pretrain("apc", classes(), steps=1, out="s3://test/run", device="cpu"),
+        lambda: ss.train("ks", classes(), **of_task),
+        lambda: ss.sweep("ks", classes(), test_where="loud == 'yes'", **of_task),
+    ):
+        with pytest.raises(ss.UsageError, match="s3://test/run: a run is written to a folder of this machine"):
+            begin()
+    assert not list(tmp_path.iterdir())
