@@ -1,7 +1,9 @@
-"""What all tests share: where the repository is, the sample set, and real recordings where there are some."""
+"""What tests share: the sample set, a small one to be damaged, real recordings where there are some, one thread."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,30 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real recordings at ../shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed set of 24 clips in four shards, which nobody changes."""
+    from damage import pack_clips
+
+    folder = tmp_path_factory.mktemp("whole") / "set"
+    pack_clips(folder)
+    return folder
+
+
+@pytest.fixture
+def broken(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it to be damaged."""
+    return shutil.copytree(whole, tmp_path / "set")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in torch are split by the number of threads: equal losses need equal numbers, here and in processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

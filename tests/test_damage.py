@@ -16,7 +16,6 @@ from damage import (
     flip_first_header,
     flip_json,
     flip_second_header,
-    pack_clips,
     rows_of,
     stream_of,
     without,
@@ -31,23 +30,9 @@ from s3prl_stream.shards import store
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undamaged set of four shards."""
-    folder = tmp_path_factory.mktemp("damage") / "set"
-    pack_clips(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def expected(whole: Path) -> list[Any]:
     """The batches of an epoch of it."""
     return batches_of(whole)[0]
-
-
-@pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(whole, tmp_path / "set")
 
 
 def of_shard(folder: Path) -> list[Row]:

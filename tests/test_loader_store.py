@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from apart import in_child
 from chaos.ranged_server import ObjectServer, serving
-from damage import pack_clips
 from streams import delivered
 
 import s3prl_stream as ss
@@ -23,14 +22,6 @@ from s3prl_stream.chaos import ChaosProxy, Fault, Request, Stall
 from s3prl_stream.errors import ChainError, StateError, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards import read_ahead
-
-
-@pytest.fixture(scope="module")
-def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 clips in four shards."""
-    folder = tmp_path_factory.mktemp("store") / "set"
-    pack_clips(folder)
-    return folder
 
 
 @contextlib.contextmanager
@@ -50,10 +41,10 @@ def chain(data: Any, **settings: Any) -> Source:
 
 
 @in_child
-def test_batches_are_those_of_the_local_set(small_set: Path) -> None:
+def test_batches_are_those_of_the_local_set(whole: Path) -> None:
     for settings, workers_of_each in (({"epochs": 2, "chunk_seconds": 0.3}, (0, 2)), ({"shuffle": False}, (0,))):
-        expected = [delivered(batch) for batch in ss.Loader(chain(small_set, **settings))]
-        with stored(small_set) as (url, _, _):
+        expected = [delivered(batch) for batch in ss.Loader(chain(whole, **settings))]
+        with stored(whole) as (url, _, _):
             for workers in workers_of_each:
                 loader = ss.Loader(chain(url, **settings), num_workers=workers)
                 assert [delivered(batch) for batch in loader] == expected
@@ -62,28 +53,28 @@ def test_batches_are_those_of_the_local_set(small_set: Path) -> None:
 
 
 @in_child
-def test_the_default_run_is_one_request_in_a_store_and_one_clip_on_a_disk(small_set: Path) -> None:
-    with stored(small_set) as (url, _, _):
-        for data, run in ((small_set, 1), (url, 4)):
+def test_the_default_run_is_one_request_in_a_store_and_one_clip_on_a_disk(whole: Path) -> None:
+    with stored(whole) as (url, _, _):
+        for data, run in ((whole, 1), (url, 4)):
             assert ss.ShardStream(data).settings.run == run
             assert ss.ShardStream(data, run=2).settings.run == 2
-        state = ss.Loader(chain(small_set, run=None)).state_dict()
+        state = ss.Loader(chain(whole, run=None)).state_dict()
         with pytest.raises(StateError, match="run was 1, is 4"):
             ss.Loader(chain(url, run=None)).load_state_dict(state)
         ss.Loader(chain(url, run=1)).load_state_dict(state)
 
 
 @in_child
-def test_samples_and_plain_torch_loaders_read_it_too(small_set: Path) -> None:
-    keys = [sample["key"] for sample in chain(small_set)]
-    with stored(small_set) as (url, proxy, _):
+def test_samples_and_plain_torch_loaders_read_it_too(whole: Path) -> None:
+    keys = [sample["key"] for sample in chain(whole)]
+    with stored(whole) as (url, proxy, _):
         assert [sample["key"] for sample in chain(url)] == keys
         assert 0 < sum(one.path.endswith(".tar") for one in proxy.requests) < len(keys)  # neighbours together
 
 
 @in_child
-def test_no_byte_is_asked_for_twice_and_every_retry_is_seen(small_set: Path) -> None:
-    with stored(small_set) as (url, proxy, _):
+def test_no_byte_is_asked_for_twice_and_every_retry_is_seen(whole: Path) -> None:
+    with stored(whole) as (url, proxy, _):
         shards = ss.open_shards(url)
         list(ss.Loader(chain(shards)))
         read = sorted(
@@ -99,7 +90,7 @@ def test_no_byte_is_asked_for_twice_and_every_retry_is_seen(small_set: Path) -> 
 
 
 @in_child
-def test_requests_of_coming_batches_are_under_way_before_they_are_built(small_set: Path) -> None:
+def test_requests_of_coming_batches_are_under_way_before_they_are_built(whole: Path) -> None:
     """The first batch waits until requests of others have come, which they only do if they are made ahead."""
     for workers in (0, 1):
         enough = threading.Event()
@@ -112,7 +103,7 @@ def test_requests_of_coming_batches_are_under_way_before_they_are_built(small_se
                 enough.set()
             return None
 
-        with stored(small_set, wait_for_others) as (url, _, _):
+        with stored(whole, wait_for_others) as (url, _, _):
             batches = iter(ss.Loader(chain(url, max_batch_size=2, run=1), num_workers=workers, prefetch=1))
             next(batches)
             assert enough.wait(20)
@@ -120,8 +111,8 @@ def test_requests_of_coming_batches_are_under_way_before_they_are_built(small_se
 
 
 @in_child
-def test_the_budget_bounds_what_is_under_way(small_set: Path) -> None:
-    with stored(small_set) as (url, _, _):
+def test_the_budget_bounds_what_is_under_way(whole: Path) -> None:
+    with stored(whole) as (url, _, _):
         shards = ss.open_shards(url)
         store = shards.members[0].tars  # type: ignore[attr-defined]
         stream = ss.ShardStream(shards, epochs=1, max_batch_size=2)
@@ -137,9 +128,9 @@ def test_the_budget_bounds_what_is_under_way(small_set: Path) -> None:
 
 
 @in_child
-def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(small_set: Path) -> None:
+def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(whole: Path) -> None:
     settings = {"max_batch_size": 2, "run": 1}
-    first = {(row["shard"], row["offset"]) for row in ss.Loader(chain(small_set, **settings)).which(0)}
+    first = {(row["shard"], row["offset"]) for row in ss.Loader(chain(whole, **settings)).which(0)}
     silent = threading.Event()
 
     def silent_later(request: Request) -> Fault | None:
@@ -151,7 +142,7 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(small_set: 
         return Stall(1000.0, before_headers=True)
 
     before = {thread.name for thread in threading.enumerate()}
-    with stored(small_set, silent_later) as (url, _, _):
+    with stored(whole, silent_later) as (url, _, _):
         shards = ss.open_shards(url)
         batches = iter(ss.Loader(chain(shards, **settings)))
         next(batches)
@@ -159,7 +150,7 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(small_set: 
         batches.close()  # type: ignore[attr-defined]
         assert not shards.members[0].tars._ahead  # type: ignore[attr-defined]
     last = "/set/set-000003.tar.parquet"
-    with stored(small_set, lambda request: Stall(1000.0) if request.path == last else None) as (url, _, _):
+    with stored(whole, lambda request: Stall(1000.0) if request.path == last else None) as (url, _, _):
         shards = ss.open_shards(url)  # the last block's index never comes
         batches = iter(ss.Loader(chain(shards, shuffle=False, block_samples=12, chunk_seconds=0.1, max_batch_size=1)))
         next(batches)
@@ -169,13 +160,13 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(small_set: 
 
 
 @in_child
-def test_workers_do_not_fork_where_a_store_is_used(small_set: Path) -> None:
-    with stored(small_set) as (url, _, _):
+def test_workers_do_not_fork_where_a_store_is_used(whole: Path) -> None:
+    with stored(whole) as (url, _, _):
         with pytest.raises(UsageError, match="a set lies in an object store"):
             ss.Loader(chain(url), num_workers=1, multiprocessing_context="fork")
         with pytest.raises(UsageError, match="this process has used an object store"):
-            ss.Loader(chain(small_set), num_workers=1, multiprocessing_context="fork")
-        assert len(list(ss.Loader(chain(small_set), num_workers=1))) > 1
+            ss.Loader(chain(whole), num_workers=1, multiprocessing_context="fork")
+        assert len(list(ss.Loader(chain(whole), num_workers=1))) > 1
         unsendable = chain(url)
         unsendable.function = lambda: None  # type: ignore[attr-defined]
         with pytest.raises(ChainError, match="cannot be sent to a forkserver worker"):
@@ -183,8 +174,8 @@ def test_workers_do_not_fork_where_a_store_is_used(small_set: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_script_needs_no_main_guard(small_set: Path, tmp_path: Path) -> None:
-    with stored(small_set) as (url, _, _):
+def test_a_script_needs_no_main_guard(whole: Path, tmp_path: Path) -> None:
+    with stored(whole) as (url, _, _):
         script = tmp_path / "script.py"
         script.write_text(
             textwrap.dedent(f"""

@@ -45,14 +45,6 @@ from s3prl_stream.sample import Sample
 from s3prl_stream.shards.layout import MANIFEST, part_name
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undamaged set."""
-    folder = tmp_path_factory.mktemp("faults") / "set"
-    pack_clips(folder)
-    return folder
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     "damage",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from chaos.obstore_client import obstore_process
 from chaos.ranged_server import ObjectServer, serving
-from damage import flip_audio, pack_clips, rows_of
+from damage import flip_audio, rows_of
 from integration.reading import Reading, read_epoch, upload
 from integration.servers import Rgw
 
@@ -58,14 +58,6 @@ def dealt(faults: Iterable[Fault | None], of_index: Iterable[Fault | None] = ())
     return lambda request: next(of_shards if request.path.endswith(".tar") else of_others, None)
 
 
-@pytest.fixture(scope="module")
-def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 clips in four shards."""
-    folder = tmp_path_factory.mktemp("chaos") / "set"
-    pack_clips(folder)
-    return folder
-
-
 def put_files(server: ObjectServer, folder: Path) -> str:
     """The path below which a set lies on the server."""
     for path in folder.rglob("*"):
@@ -99,29 +91,29 @@ def flip_once_in_each(rows: Sequence[Any], flipped: set[str]) -> Callable[[Reque
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_an_epoch_through_all_faults_together(small_set: Path, obstore_child: Child, workers: int) -> None:
+def test_an_epoch_through_all_faults_together(whole: Path, obstore_child: Child, workers: int) -> None:
     faults = ALL_TOGETHER if workers == 0 else [one for one in ALL_TOGETHER if not isinstance(one, Stall)]
     with serving() as server, ChaosProxy(server.url, dealt(faults, OF_INDEX)) as proxy:
-        url = proxy.url + put_files(server, small_set)
+        url = proxy.url + put_files(server, whole)
         found = obstore_child(read_epoch, {}, url, workers=workers, read_timeout="500ms", max_batch_seconds=3.0)
-    assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
+    assert_mended(found, read_epoch({}, whole, max_batch_seconds=3.0), proxy)
     assert {"503", "cut", "reset", "short", "fewer", "full200"} <= proxy.faults.keys()
     if workers == 0:
         assert {"stall", "hang"} <= proxy.faults.keys()
         assert found.counters["retries"] > 0
 
 
-def test_a_byte_flipped_on_the_way_is_read_again(small_set: Path, obstore_child: Child) -> None:
+def test_a_byte_flipped_on_the_way_is_read_again(whole: Path, obstore_child: Child) -> None:
     flipped: set[str] = set()
-    with serving() as server, ChaosProxy(server.url, flip_once_in_each(rows_of(small_set), flipped)) as proxy:
-        url = proxy.url + put_files(server, small_set)
+    with serving() as server, ChaosProxy(server.url, flip_once_in_each(rows_of(whole), flipped)) as proxy:
+        url = proxy.url + put_files(server, whole)
         found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0)
-    assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
+    assert_mended(found, read_epoch({}, whole, max_batch_seconds=3.0), proxy)
     assert proxy.faults == {"flip": 4}
     assert found.counters["rereads"] == 4
 
 
-def test_a_byte_of_the_index_flipped_on_the_way_is_read_again(small_set: Path, obstore_child: Child) -> None:
+def test_a_byte_of_the_index_flipped_on_the_way_is_read_again(whole: Path, obstore_child: Child) -> None:
     """In a page, whose checksum tells; of each file once."""
     flipped: set[str] = set()
 
@@ -132,9 +124,9 @@ def test_a_byte_of_the_index_flipped_on_the_way_is_read_again(small_set: Path, o
         return None
 
     with serving() as server, ChaosProxy(server.url, choose) as proxy:
-        url = proxy.url + put_files(server, small_set)
+        url = proxy.url + put_files(server, whole)
         found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0)
-    assert_mended(found, read_epoch({}, small_set, max_batch_seconds=3.0), proxy)
+    assert_mended(found, read_epoch({}, whole, max_batch_seconds=3.0), proxy)
     assert proxy.faults == {"flip": 4}
     assert 1 <= found.counters["rereads"] <= 4  # some pages hold columns that nobody looks at
 
@@ -149,14 +141,14 @@ def assert_one_is_damaged(found: Reading, local: Reading, row: Any) -> None:
 
 
 def test_a_byte_flipped_at_rest_costs_its_sample_and_is_listed(
-    small_set: Path, obstore_child: Child, tmp_path: Path
+    whole: Path, obstore_child: Child, tmp_path: Path
 ) -> None:
-    broken = shutil.copytree(small_set, tmp_path / "broken")
+    broken = shutil.copytree(whole, tmp_path / "broken")
     row = rows_of(broken)[7]
     flip_audio(broken, row)
     with serving() as server:
         found = obstore_child(read_epoch, {}, server.url + put_files(server, broken), max_batch_seconds=3.0)
-    assert_one_is_damaged(found, read_epoch({}, small_set, max_batch_seconds=3.0), row)
+    assert_one_is_damaged(found, read_epoch({}, whole, max_batch_seconds=3.0), row)
 
 
 def assert_stopped_as_changed(found: Reading, local: Reading, shard: str) -> None:
@@ -193,7 +185,7 @@ class OnceRead:
 
 
 @pytest.mark.parametrize("how", ["another ETag", "other bytes"])
-def test_a_shard_replaced_under_the_reader_stops_it(small_set: Path, obstore_child: Child, how: str) -> None:
+def test_a_shard_replaced_under_the_reader_stops_it(whole: Path, obstore_child: Child, how: str) -> None:
     with serving() as server:
 
         def replace(path: str) -> Fault | None:
@@ -204,10 +196,10 @@ def test_a_shard_replaced_under_the_reader_stops_it(small_set: Path, obstore_chi
 
         once_read = OnceRead(replace)
         with ChaosProxy(server.url, once_read) as once_read.proxy:
-            url = once_read.proxy.url + put_files(server, small_set)
+            url = once_read.proxy.url + put_files(server, whole)
             found = obstore_child(read_epoch, {}, url, max_batch_seconds=3.0, epochs=3)
     assert found.damaged == []
-    assert_stopped_as_changed(found, read_epoch({}, small_set, max_batch_seconds=3.0, epochs=3), once_read.shard)
+    assert_stopped_as_changed(found, read_epoch({}, whole, max_batch_seconds=3.0, epochs=3), once_read.shard)
 
 
 # ---- the gateway ---------------------------------------------------------------------------------------------------

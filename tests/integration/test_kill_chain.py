@@ -22,6 +22,7 @@ import pytest
 from chaos.obstore_client import obstore_process
 from integration.consumer import Settings, chain, main
 from integration.reading import upload
+from integration.run_log import num_steps
 from integration.servers import Rgw
 from streams import delivered
 
@@ -228,11 +229,6 @@ def train(data: str | Path, out: Path, steps: int, workers: int, environment: di
             stderr=errors,
             env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
         )
-
-
-def num_steps(run: Path) -> int:
-    log = run / "losses.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def kill_trainer(process: psutil.Popen, run: Path, victim: str, steps: int, draw: random.Random) -> None:

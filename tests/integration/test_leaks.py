@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from chaos.obstore_client import obstore_process
 from chaos.ranged_server import serving
-from damage import pack_clips
 from integration.leaking import (
     WAYS,
     Held,
@@ -31,13 +30,6 @@ MB = 1e6
 BYTES_PER_BATCH = 1 * MB / 10_000
 
 
-@pytest.fixture(scope="module")
-def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("leaks") / "set"
-    pack_clips(folder)
-    return folder
-
-
 def assert_nothing_is_left(found: list[Held], *, is_store: bool = False) -> None:
     """The first loaders may open what stays for the next ones: the fork server, the I/O threads, connections."""
     before, after = lowest(found[:2]), found[2:]
@@ -49,29 +41,29 @@ def assert_nothing_is_left(found: list[Held], *, is_store: bool = False) -> None
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_left_of_loaders_on_a_disk(small_set: Path, way: str, workers: int) -> None:
-    assert_nothing_is_left(held_after_each({}, small_set, workers, way))
+def test_nothing_is_left_of_loaders_on_a_disk(whole: Path, way: str, workers: int) -> None:
+    assert_nothing_is_left(held_after_each({}, whole, workers, way))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_left_of_loaders_in_a_store(small_set: Path, obstore_child: Callable[..., Any], way: str) -> None:
+def test_nothing_is_left_of_loaders_in_a_store(whole: Path, obstore_child: Callable[..., Any], way: str) -> None:
     with serving() as server:
-        found = obstore_child(held_after_each, {}, server.url + put_files(server, small_set), 0, way)
+        found = obstore_child(held_after_each, {}, server.url + put_files(server, whole), 0, way)
     assert_nothing_is_left(found, is_store=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_is_left_of_loaders_in_the_gateway(rgw: Rgw, small_set: Path, way: str, workers: int) -> None:
+def test_nothing_is_left_of_loaders_in_the_gateway(rgw: Rgw, whole: Path, way: str, workers: int) -> None:
     with obstore_process() as child:
-        child(upload, rgw.environment(), small_set, "s3://test/leaks/set")
+        child(upload, rgw.environment(), whole, "s3://test/leaks/set")
     with obstore_process() as child:
         found = child(held_after_each, rgw.environment(), "s3://test/leaks/set", workers, way, times=8)
     assert_nothing_is_left(found, is_store=True)
 
 
-def test_a_leak_would_be_seen(small_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_would_be_seen(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
 
     def leaking_collate(*arguments: Any) -> Any:
@@ -79,22 +71,22 @@ def test_a_leak_would_be_seen(small_set: Path, monkeypatch: pytest.MonkeyPatch) 
         return collate(*arguments)
 
     monkeypatch.setattr(stream, "collate", leaking_collate)
-    assert python_bytes_per_batch(small_set, warm_up=100, batches=500, max_batch_seconds=1.0) > BYTES_PER_BATCH
+    assert python_bytes_per_batch(whole, warm_up=100, batches=500, max_batch_seconds=1.0) > BYTES_PER_BATCH
 
 
-def test_python_holds_no_more_after_many_batches(small_set: Path) -> None:
-    assert python_bytes_per_batch(small_set, warm_up=300, batches=2000, max_batch_seconds=1.0) < BYTES_PER_BATCH
+def test_python_holds_no_more_after_many_batches(whole: Path) -> None:
+    assert python_bytes_per_batch(whole, warm_up=300, batches=2000, max_batch_seconds=1.0) < BYTES_PER_BATCH
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_memory_stays_over_a_hundred_thousand_batches(small_set: Path, workers: int) -> None:
+def test_memory_stays_over_a_hundred_thousand_batches(whole: Path, workers: int) -> None:
     with obstore_process(seconds=1700) as child:
         growth, samples = child(
             resident_bytes_per_batch,
             {},
-            small_set,
+            whole,
             workers=workers,
             warm_up=10_000,
             batches=100_000,
@@ -109,9 +101,9 @@ def test_memory_stays_over_a_hundred_thousand_batches(small_set: Path, workers: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_memory_stays_over_ten_thousand_batches_of_the_gateway(rgw: Rgw, small_set: Path) -> None:
+def test_memory_stays_over_ten_thousand_batches_of_the_gateway(rgw: Rgw, whole: Path) -> None:
     with obstore_process(seconds=1700) as child:
-        child(upload, rgw.environment(), small_set, "s3://test/leaks/set")
+        child(upload, rgw.environment(), whole, "s3://test/leaks/set")
         growth, samples = child(
             resident_bytes_per_batch,
             rgw.environment(),

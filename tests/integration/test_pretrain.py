@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from integration.run_log import num_steps
 from torch import Tensor, nn
 
 import s3prl_stream as ss
@@ -39,15 +39,6 @@ WORDS = (
 )
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums in torch are split by the number of threads: equal losses need equal numbers, here and in `start`."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def start(data: Path, out: Path, steps: int, workers: int = 0) -> subprocess.Popen[bytes]:
     """The command in a process group of its own."""
     words = ["pretrain", "tera", "--data", data, "--out", out, "--steps", steps, *WORDS.split(), "--workers", workers]
@@ -60,15 +51,10 @@ def start(data: Path, out: Path, steps: int, workers: int = 0) -> subprocess.Pop
     )
 
 
-def num_lines(run: Path) -> int:
-    log = run / "losses.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
-
-
 def kill_after(process: subprocess.Popen[bytes], run: Path, lines: int, delay_seconds: float) -> None:
     """SIGKILL to the whole group once the log has `lines` lines, and a little later."""
     try:
-        while num_lines(run) < lines and process.poll() is None:
+        while num_steps(run) < lines and process.poll() is None:
             time.sleep(0.002)
         time.sleep(delay_seconds)
     finally:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,6 @@ def stopped_at(step: int) -> Any:
         return {}
 
     return lambda recipe, objective: Hook(step, ask)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums in torch are split by the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def quick(*names: str) -> list[Any]:

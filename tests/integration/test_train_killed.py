@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from integration.run_log import num_steps
 
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 
@@ -36,11 +37,6 @@ def start(data: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     )
 
 
-def lines_of(run: Path) -> int:
-    log = run / "losses.jsonl"
-    return log.read_bytes().count(b"\n") if log.exists() else 0
-
-
 @pytest.mark.slow
 def test_a_killed_run_is_an_undisturbed_one(sample_set: Path, tmp_path: Path) -> None:
     """With dropout, SpecAugment, noise and accumulation; by turns without and with worker processes."""
@@ -48,7 +44,7 @@ def test_a_killed_run_is_an_undisturbed_one(sample_set: Path, tmp_path: Path) ->
     rng, killed = random.Random(0), 0
     for turn, at_lines in enumerate((2, 6, 9)):
         process = start(sample_set, tmp_path / "killed", 2 * (turn % 2))
-        while lines_of(tmp_path / "killed") < at_lines and process.poll() is None:
+        while num_steps(tmp_path / "killed") < at_lines and process.poll() is None:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         os.killpg(process.pid, signal.SIGKILL)

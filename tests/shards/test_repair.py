@@ -49,20 +49,6 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import MANIFEST, QUALITY_COLUMNS, SHARDS_PER_PART
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undamaged set of four shards."""
-    folder = tmp_path_factory.mktemp("repair") / "set"
-    pack_clips(folder)
-    return folder
-
-
-@pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(whole, tmp_path / "set")
-
-
 def samples_of(folder: Path) -> list[tuple[str, bytes]]:
     """Key and bytes of every sample in the order of the set."""
     tars = {path.name: path.read_bytes() for path in folder.glob("*.tar")}

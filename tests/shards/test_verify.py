@@ -64,20 +64,6 @@ from s3prl_stream.shards.verify import VerifyReport
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undamaged set of four shards."""
-    folder = tmp_path_factory.mktemp("verify") / "set"
-    pack_clips(folder)
-    return folder
-
-
-@pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(whole, tmp_path / "set")
-
-
-@pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of more shards than an index part holds."""
     folder = tmp_path_factory.mktemp("many") / "set"
