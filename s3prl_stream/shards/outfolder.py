@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, WORK_FOLDER
+from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
 from s3prl_stream.shards.settings import default_of
 from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
@@ -83,8 +83,6 @@ def _names(store: Store) -> Iterator[str]:
         yield from (name for name, _ in store.list())
     elif store.folder.exists():
         yield from (path.name for path in store.folder.iterdir())
-        index = store.folder / INDEX_FOLDER
-        yield from (f"{INDEX_FOLDER}/{path.name}" for path in (index.iterdir() if index.is_dir() else ()))
 
 
 def difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:

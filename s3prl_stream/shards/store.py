@@ -305,9 +305,10 @@ class LocalStore:
         return True
 
     def upload(self, path: Path, name: str) -> None:
-        """See `Store.upload`."""
+        """See `Store.upload`: copied, flushed to the disk, renamed."""
         with self._being_written(name) as partial:
             shutil.copyfile(path, partial)
+            flush_to_disk(partial)
 
     def link(self, path: Path, name: str) -> None:
         """A file of the same disk as a file of this store, without copying its bytes.
@@ -378,6 +379,12 @@ class LocalStore:
             f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
             "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
         )
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk has what is in a file: renamed before that, it may be empty after a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def again_if_it_vanishes(write: Callable[[], object], folder: Path) -> None:

@@ -27,7 +27,7 @@ from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT,
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
-from s3prl_stream.shards.store import LocalStore, Store, again_if_it_vanishes
+from s3prl_stream.shards.store import LocalStore, Store, again_if_it_vanishes, flush_to_disk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +63,7 @@ def read_plan(store: Store) -> PackPlan | None:
 def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     """Install a plan that was made in `folder`."""
     for name in (CLIPS, LEFT_OUT_BEFORE):
+        flush_to_disk(folder / name)
         publish(folder / name, store, f"{WORK_FOLDER}/{name}")
     _publish_bytes(plan.to_json(), folder / PLAN, store, f"{WORK_FOLDER}/{PLAN}")
 

@@ -58,6 +58,7 @@ def test_extra_files_go_with_the_set_through_verify_and_repair(audio: Path, tmp_
         [5],
         [{"name": "files/trials.txt"}],
         [{"name": 5, "sha256": "0"}],
+        [{"name": "index/trials.txt", "sha256": hashlib.sha256(TRIALS).hexdigest()}],
         [{"name": "files/../../outside", "sha256": hashlib.sha256(TRIALS).hexdigest()}],
     ],
 )

@@ -287,6 +287,11 @@ def test_the_same_set_again_is_no_work_and_another_is_refused(recordings: Path, 
     assert again.manifest["counts"]["samples"] == 60
     with pytest.raises(UsageError, match="codec='flac', not 'wav'"):
         pack_set(corpus(recordings), folder, PackSettings(codec="wav"))
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    older = {name: value for name, value in manifest["packing"].items() if name not in ("split", "refuse", "decode")}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "packing": older}))  # from before there were these
+    assert pack_set(corpus(recordings), folder, settings).already_there
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     one, *others = corpus(recordings)
     (tmp_path / "longer.wav").write_bytes(Path(one.audio).read_bytes() + b"LIST\4\0\0\0INFO")
     for changed in (
@@ -363,6 +368,8 @@ def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
     folder = tmp_path / "set"
     shutil.copytree(unfinished, folder)
     (folder / "notes.txt").write_text("the user's own")
+    (folder / "index").mkdir()
+    (folder / "index/part-00009.parquet").touch()  # of a pack that was killed at its end
     before = sorted(folder.rglob("*"))
     for settings, complaint in (
         ({"settings": PackSettings(shard_mb=1)}, r"it was packed with shard_mb=0\.2, not 1"),
@@ -388,6 +395,7 @@ def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
     report = pack_set(listed(recordings), folder, PackSettings(shard_mb=1), restart=True)
     assert_set_is_whole(folder)
     assert (folder / "notes.txt").exists()
+    assert [path.name for path in (folder / "index").iterdir()] == ["part-00000.parquet"]
     assert {path.name for path in folder.glob("*.tar")} == {shard["name"] for shard in report.manifest["shards"]}
 
 
@@ -409,28 +417,31 @@ def test_what_another_pack_has_finished_meanwhile_is_not_touched(
     def finish_first(step: str, done: int, total: int | None) -> None:
         if step == "packing" and not others:
             others.append(pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2)))
+            assert len(list((folder / ".packing/alive").iterdir())) == 1  # this pack's sign of life
 
     report = pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2), progress=finish_first)
     assert (report.already_there, report.manifest) == (True, others[0].manifest)
     assert_set_is_whole(folder)
 
 
-def test_a_pack_that_ends_right_behind_a_shard_goes_on_behind_it(
-    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["before", "behind"])
+def test_a_pack_that_ends_at_the_tar_of_a_shard_goes_on_there(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     def publish_and_fail(*args: Any) -> None:
-        publish(*args)
+        if moment == "behind":
+            publish(*args)
         raise OSError("the end")
 
     with monkeypatch.context() as patch:
         patch.setattr("s3prl_stream.shards.pack_shard.publish", publish_and_fail)
         with pytest.raises(ShardError, match="the end"):
             pack_set(listed(recordings), tmp_path / "set", PackSettings())
-    (tar,) = (tmp_path / "set").glob("*.tar")
-    before = tar.stat()
+    before = [(path, path.stat().st_ino) for path in (tmp_path / "set").glob("*.tar")]
+    assert len(before) == (moment == "behind")
     pack_set(listed(recordings), tmp_path / "set", PackSettings())
     assert_set_is_whole(tmp_path / "set")
-    assert tar.stat().st_ino == before.st_ino
+    assert [(path, path.stat().st_ino) for path, _ in before] == before
 
 
 def listed(folder: Path) -> Iterator[Utterance]:

@@ -147,6 +147,28 @@ def test_a_full_disk_under_a_copy(
     assert main(["verify", str(tmp_path / "copy"), "--full", "--workers", "0"]) == 0
 
 
+def test_every_file_of_a_set_is_on_the_disk_before_it_has_its_name(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves under its name is whole."""
+    flushed: set[int] = set()
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        fsync(file)
+        flushed.add(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    whole, part, repaired = (tmp_path / name for name in ("set", "part", "repaired"))
+    ss.pack(ss.corpora.folder(recordings), whole)
+    ss.subset(whole, part, "50%")
+    files = [path for folder in (whole, part) for path in folder.rglob("*") if path.is_file()]
+    (part / "set-000000.tar").write_bytes(b"\1" + (part / "set-000000.tar").read_bytes()[1:])
+    ss.repair(part, repaired)
+    files += [path for path in repaired.rglob("*") if path.is_file()]
+    assert [path for path in files if path.stat().st_ino not in flushed] == []
+
+
 @pytest.mark.parametrize("moment", ["before", "during", "behind"])
 def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
     code = (

@@ -11,9 +11,11 @@ import pytest
 import soundfile
 
 import s3prl_stream as ss
+from s3prl_stream.audio.measures import Measures
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.layout import QUALITY_COLUMNS
+from s3prl_stream.shards.quality import THRESHOLDS, checked_thresholds, findings_of, with_duplicates
 
 RATE = 16_000
 
@@ -90,6 +92,22 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     ss.repair(tmp_path / "set", tmp_path / "repaired")
     again = {row["key"]: row for row in ss.open_shards(tmp_path / "repaired").table().to_pylist()}
     assert all(again[key][name] == row[name] for key, row in rows.items() for name in QUALITY_COLUMNS)
+
+
+def test_a_threshold_may_be_reached_and_not_passed() -> None:
+    def found(measures: Measures, rate: int = RATE, text: str = "x" * 40, **thresholds: float) -> list[str]:
+        return findings_of(
+            measures, seconds=1.0, sample_rate=RATE, source_sample_rate=rate, source_channels=1, text=text,
+            key_is_unsafe=False, thresholds=checked_thresholds(thresholds),
+        )  # fmt: skip
+
+    at = Measures(THRESHOLDS["clipped"], THRESHOLDS["silent"], -THRESHOLDS["dc_offset"])
+    assert found(at) == found(at, rate=2 * RATE) == []
+    passed = Measures(*(1.01 * value for value in at))
+    assert found(passed, text="x" * 41) == ["clipped", "silent", "dc_offset", "long_text"]
+    assert found(Measures(0.0, 0.0, 0.0), clipped=0) == []
+    assert found(at, clipped=0) == ["clipped"]
+    assert with_duplicates("clipped unsafe_key") == "clipped duplicate unsafe_key"
 
 
 def test_thresholds_are_set_and_findings_refused_on_the_command_line(

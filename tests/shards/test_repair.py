@@ -256,9 +256,16 @@ def test_nothing_is_left(broken: Path, tmp_path: Path) -> None:
 def test_out_must_be_empty_and_the_set_is_never_changed(whole: Path, broken: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_text("mine")
-    for out, holds in ((broken, "a set"), (whole, "a set"), (tmp_path / "other", "other files, such as file")):
+    places = [(broken, "a set"), (whole, "a set"), (tmp_path / "other", "other files, such as file")]
+    for name in (SHARD, "notes.txt"):  # not left by a repair; beside what a repair has left
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("mine")
+        places.append((tmp_path / name, f"other files, such as {name}"))
+    (tmp_path / "notes.txt/.packing.json").touch()
+    for out, holds in places:
         with pytest.raises(UsageError, match=f"holds {holds}"):
             ss.repair(broken, out)
+        assert all((out / out.name).read_text() == "mine" for out, _ in places[3:])
     with pytest.raises(UsageError, match="num_workers is -1"):
         ss.repair(broken, tmp_path / "out", num_workers=-1)
     with pytest.raises(UsageError, match="no shard set here"):

@@ -29,7 +29,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wav = rng.integers(-3000, 3000, rng.integers(1600, 9600), dtype=np.int16)
         soundfile.write(folder / f"audio/{'abc'[number % 3]}-{number}.wav", wav, 8000)
     corpus = ss.corpora.WithFiles(ss.corpora.folder(folder / "audio", "{speaker}-{take}"), {"trials.txt": b"1 a b\n"})
-    ss.pack(corpus, folder / "set", sample_rate=8000, shard_mb=0.3)
+    ss.pack(corpus, folder / "set", sample_rate=8000, shard_mb=0.3, seed=3, licence="CC0")
     return folder / "set"
 
 
@@ -72,11 +72,25 @@ def test_bytes_are_copied_and_the_set_is_sound(whole: Path, tmp_path: Path) -> N
     assert manifest["subset_of"] == {
         "name": "set", "fingerprint": origin.fingerprint, "subset": "50%", "where": "speaker != 'c'"
     }  # fmt: skip
+    packed = json.loads((whole / "manifest.json").read_bytes())
+    assert {name: manifest[name] for name in ("packing", "corpus", "licence", "libraries")} == {
+        name: packed[name] for name in ("packing", "corpus", "licence", "libraries")
+    }
     # runs of 16 neighbours of like duration, as in a packed shard
     seconds = np.array(table.column("seconds").to_pylist()[: part.shard_samples[0]])
     runs = seconds[: len(seconds) // 16 * 16].reshape(-1, 16)
     assert len(runs) > 1
     assert np.ptp(runs, axis=1).mean() < 0.7 * np.ptp(seconds)
+
+
+def test_a_subset_of_all_is_the_set_that_was_packed(whole: Path, tmp_path: Path) -> None:
+    """The same seed and wanted size: the same shards, but that sizes are now known and not estimated."""
+    assert ss.subset(whole, tmp_path / "all", where="seconds > 0").num_shards > 1
+    for folder, mb in ((whole, 0.3), (tmp_path / "all", 512)):
+        ss.subset(folder, tmp_path / f"one-{mb}", where="seconds > 0", shard_mb=512)
+    ss.pack(ss.corpora.folder(whole.parent / "audio", "{speaker}-{take}"), tmp_path / "set", sample_rate=8000, seed=3)
+    tars = [tmp_path / name / "set-000000.tar" for name in ("set", "one-0.3", "one-512")]
+    assert tars[0].read_bytes() == tars[1].read_bytes() == tars[2].read_bytes()
 
 
 def test_workers_do_not_change_a_byte(whole: Path, tmp_path: Path) -> None:
@@ -135,12 +149,16 @@ def test_the_command_says_what_it_wrote(whole: Path, tmp_path: Path, capsys: pyt
         ({"subset": "1min", "out": "OTHER"}, "holds other files"),
         ({"subset": "1min", "shards": "TWO"}, "a subset is of one packed set"),
         ({"subset": "1min", "shards": "ABSENT"}, "no shard set here"),
+        ({"subset": "1min", "shards": "INDEXED"}, "tars made elsewhere, indexed where they lie"),
     ],
 )
 def test_mistakes(whole: Path, sample_set: Path, tmp_path: Path, arguments: dict[str, Any], complaint: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other/notes.txt").touch()
     places = {"SET": whole, "OTHER": tmp_path / "other", "ABSENT": tmp_path / "absent"}
+    if arguments.get("shards") == "INDEXED":
+        places["INDEXED"] = tmp_path / "index"
+        ss.index_shards(next(whole.glob("*.tar")), tmp_path / "index")
     if arguments.get("shards") == "TWO":
         arguments = {**arguments, "shards": ss.open_shards([whole, sample_set])}
     given = {name: places.get(value, value) if isinstance(value, str) else value for name, value in arguments.items()}

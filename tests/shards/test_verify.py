@@ -56,6 +56,7 @@ import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import SampleError, ShardError, UsageError
 from s3prl_stream.shards.content import row_of
+from s3prl_stream.shards.duplicates import _repeated
 from s3prl_stream.shards.index_files import first_difference, problem_with_packed, read_rows_sidecar
 from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART
 from s3prl_stream.shards.store import open_store
@@ -383,6 +384,12 @@ def test_a_sample_is_two_plain_files_and_nothing_behind_them(whole: Path) -> Non
         with pytest.raises(SampleError, match=complaint) as error:
             row_of(other, SHARD, row.offset)
         assert error.value.reason == "tar"
+
+
+def test_a_hash_that_comes_twice_is_found_whatever_it_begins_with() -> None:
+    hashes = np.arange(16, dtype=np.uint64) << np.uint64(60)
+    once = hashes + np.uint64(1)
+    assert _repeated([hashes, np.concatenate([once, hashes[::-1]])]).tolist() == hashes.tolist()
 
 
 def test_members_are_where_the_helpers_say(whole: Path) -> None:
