@@ -11,7 +11,7 @@ import difflib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ def resolve(given: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, 
         wanted = typing.get_type_hints(type(sections[section]))[field]
         resolved[f"{section}.{field}"] = fitted(f"setting {section}.{field}", value, wanted)
     return resolved
+
+
+def meant(given: Iterable[str], known: Sequence[str]) -> str:
+    """What an error says of names that are not known."""
+    close = [match for name in given for match in difflib.get_close_matches(name, known, n=1)]
+    return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
 
 
 def describe(sections: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import difflib
 import json
 import os
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from typing import Any, get_type_hints
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
-from s3prl_stream.settings import fitted
+from s3prl_stream.settings import fitted, meant
 from s3prl_stream.timing import Timing
 
 DEFAULT_SNR = "3,20"
@@ -180,9 +179,8 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, parsed
     kinds = _kinds_of_settings()
     if name not in kinds:
-        near = difflib.get_close_matches(name, kinds, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(kinds))}, head.X, task.X"
-        raise UsageError(f"--set {name}: there is no such setting{hint}")
+        hint = meant([name], [*sorted(kinds), "head.X", "task.X"])
+        raise UsageError(f"--set {name}: there is no such setting; {hint}")
     return name, fitted(f"--set {name}", parsed, kinds[name])
 
 

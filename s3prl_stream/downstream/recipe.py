@@ -7,12 +7,12 @@ S3PRL's configurations.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import meant
 from s3prl_stream.tasks import KINDS
 
 
@@ -75,11 +75,8 @@ class TaskRecipe:
         values = {name: value for name, value in settings.items() if "." not in name}
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = (
-                    f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(known))}, head.X, task.X"
-                )
-                raise UsageError(f"task {self.name} has no setting {name!r}{hint}")
+                hint = meant([name], [*sorted(known), "head.X", "task.X"])
+                raise UsageError(f"task {self.name} has no setting {name!r}; {hint}")
         same_head = values.get("head", self.head) == self.head
         parts = {"head": dict(self.head_settings) if same_head else {}, "task": dict(self.task_settings)}
         for name, value in settings.items():

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.settings import meant
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.settings import UpdateSettings
 
@@ -136,9 +136,3 @@ def cuts(settings: StreamSettings) -> dict[str, Any]:
         "max_batch_size": settings.max_batch_size,
         "crop_seconds": None if settings.crop_seconds is None else float(settings.crop_seconds),
     }
-
-
-def meant(given: Iterable[str], known: Sequence[str]) -> str:
-    """What an error says of names that are not known."""
-    close = [match for name in given for match in difflib.get_close_matches(name, known, n=1)]
-    return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
