@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.trained}: {result.task}, {result.checkpoint}, {result.utterances} utterances", end="")
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.reasons.items())
-        print(f", {result.damaged} could not be used ({reasons})" if result.damaged else "")
+        without = f", {result.without_label} more have no label" if result.without_label else ""
+        print(without + (f", {result.damaged} could not be used ({reasons})" if result.damaged else ""))
         for name, value in result.figures.items():
             print(f"  {name:24} {value:.4f}")
         if result.trials_not_scored:

@@ -27,8 +27,10 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
+from s3prl_stream.pipes.stage import root_of
 from s3prl_stream.pipes.tokenizers import load_tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings
+from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
@@ -53,6 +55,8 @@ class Evaluation:
     """Utterances that could not be used."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why not -> how many of them."""
+    without_label: int = 0
+    """Selected utterances that were left out because nothing is known to be true of them."""
     layer_weights: Sequence[float] = field(default_factory=tuple)
     """Of the upstream's hidden states."""
     trials_not_scored: Sequence[Trial] = field(default_factory=tuple)
@@ -123,6 +127,7 @@ def evaluate(
         utterances=len(answers),
         damaged=len(loader.damaged),
         reasons=dict(collections.Counter(one["reason"] for one in loader.damaged)),
+        without_label=len(compile_selection(judged, where=where)) - len(root_of(stream)),
         layer_weights=tuple(model.featurizer.weights()),
         trials_not_scored=not_scored,
     )

@@ -66,6 +66,17 @@ def test_the_same_command_says_that_it_is_done(
     assert "subset was None, is '50%'" in capsys.readouterr().err
 
 
+def test_clips_without_a_label_are_counted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digit = json.loads((trained / "run.json").read_text())["task_config"]["categories"][0]
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
+    (tmp_path / "table.csv").write_text(f"file,digit\n0.wav,{digit}\n1.wav,\n2.wav,\n")
+    assert main(["pack", "manifest", str(tmp_path / "table.csv"), str(tmp_path / "set"), "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(trained), "--data", str(tmp_path / "set"), "--device", "cpu"]) == 0
+    assert "1 utterances, 2 more have no label\n" in capsys.readouterr().out
+
+
 def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
