@@ -21,6 +21,7 @@ from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageEr
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.stream import Failures
 
 TOPOLOGIES = [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1)]
 
@@ -241,8 +242,18 @@ def test_an_endless_stream_has_no_length_and_goes_on() -> None:
     assert epochs[-1] > 2
 
 
-def test_lengths_are_what_is_delivered() -> None:
-    stream = chain(memory([0.5 + n % 9 for n in range(50)]), chunk_seconds=2.0)
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {"chunk_seconds": 2.0},
+        {"max_batch_seconds": 5.0},
+        {"max_batch_seconds": 5.0, "too_long": "skip"},
+        {"max_batch_seconds": 5.0, "too_long": "crop"},
+        {"max_batch_seconds": 5.0, "too_long": "crop", "balance": "speaker"},
+    ],
+)
+def test_lengths_are_what_is_delivered(cut: dict[str, Any]) -> None:
+    stream = chain(memory([0.5 + n % 9 for n in range(50)]), **cut)
     loader = ss.Loader(stream, rank=1, world_size=3)
     assert len(loader) == sum(1 for _ in loader)
     assert len(stream) == sum(1 for _ in stream)
@@ -280,6 +291,8 @@ def test_a_state_of_other_data_stages_or_version_is_refused() -> None:
         ss.Loader(stream.norm_wav()).load_state_dict(state)
     with pytest.raises(StateError, match=r"stages: norm_wav was '.*', is None"):
         ss.Loader(stream).load_state_dict(ss.Loader(stream.norm_wav()).state_dict())
+    with pytest.raises(StateError, match="stages: add_noise was"):
+        ss.Loader(stream).load_state_dict(ss.Loader(stream.source.add_noise(snr=(3, 21), prob=0.5)).state_dict())
     with pytest.raises(StateError, match=r"another stream: of_later was 1, is None$"):
         ss.Loader(stream).load_state_dict({**state, "identity": {**state["identity"], "of_later": 1}})
     with pytest.raises(StateError, match="plan version 0"):
@@ -345,6 +358,8 @@ def test_the_stream_divides_itself_among_dataloader_workers() -> None:
         assert sorted(sample["key"] for sample in loader) == keys
     plain = DataLoader(stream.collate(), batch_size=None, num_workers=2)
     assert [delivered(batch) for batch in plain] == run(stream, 1, 0)[0]
+    slower = stream.perturb_speed(factors=(0.8, 1.0))  # leaves less of the budget
+    assert [delivered(batch) for batch in slower.collate()] == run(slower, 1, 0)[0]
 
 
 def test_damage_in_a_worker_of_a_plain_loader_is_logged(tmp_path: Path) -> None:
@@ -423,13 +438,36 @@ def test_failures_in_a_row_stop_the_run() -> None:
         next(batches)
 
 
-def test_an_empty_batch_has_empty_tensors_and_lists_and_no_weight() -> None:
+def test_failures_with_a_good_batch_between_them_are_not_in_a_row() -> None:
+    failures, lost = Failures(limit=4), {"message": "lost"}
+    for _ in range(3):
+        failures.count(0, [lost] * 4)
+        failures.count(0, [])
+        failures.count(1, [lost] * 9)
+    failures.count(0, [lost] * 2)
+    with pytest.raises(TooManyFailures, match="5 samples in a row"):
+        failures.count(0, [lost] * 3)
+
+
+def test_what_is_damaged_is_listed_as_it_was_planned() -> None:
+    data = {key: {**sample, "audio": b"no", "codec": "flac"} for key, sample in clips([4.0] * 20).items()}
+    stream = ss.ShardStream(data, epochs=2, crop_seconds=1.5, crops="per_seconds", max_consecutive_failures=999)
+    loader = ss.Loader(stream.load_audio(sample_rate=RATE))
+    planned = [row for number in range(len(loader)) for row in loader.which(number)]
+    list(loader)
+    assert [{name: row[name] for name in row if name in planned[0]} for row in loader.damaged] == [
+        {name: row[name] for name in row if name in loader.damaged[0]} for row in planned
+    ]
+
+
+@pytest.mark.parametrize("crop_seconds", [None, 0.5])
+def test_an_empty_batch_has_empty_tensors_and_lists_and_no_weight(crop_seconds: float | None) -> None:
     """The keys of a full one: a loop over a finite stream needs no case for the last round."""
-    stream = ss.ShardStream(clips([1.0]), epochs=1).load_audio(sample_rate=RATE)
+    stream = ss.ShardStream(clips([1.0]), epochs=1, crop_seconds=crop_seconds).load_audio(sample_rate=RATE)
     (full,) = list(ss.Loader(stream, rank=0, world_size=2))
     (batch,) = list(ss.Loader(stream, rank=1, world_size=2))
     assert batch["weight"] == 0.0
-    assert batch["key"] == batch["text"] == batch["speaker"] == []
+    assert batch["key"] == batch["speaker"] == batch.get("text", []) == []
     assert batch["wav"].shape == (0, 0)
     assert batch["wav"].dtype == torch.float32
     assert batch.keys() == full.keys()

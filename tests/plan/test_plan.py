@@ -223,6 +223,8 @@ def test_another_seed_or_epoch_is_another_order() -> None:
     ]
     assert keys[0] != keys[1] != keys[2] != keys[0]
     assert items_of_epoch(planner_of(seconds, max_batch_seconds=20.0), 0) == items_of_epoch(first, 0)
+    negative = planner_of(seconds, max_batch_seconds=20.0, seed=-1)
+    assert items_of_epoch(negative, 0) != items_of_epoch(other, 0)
 
 
 def test_without_shuffle_the_order_is_that_of_the_set() -> None:

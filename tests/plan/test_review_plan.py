@@ -184,6 +184,11 @@ def test_rows_that_are_not_selected_are_read_too() -> None:
     assert (step.plan.num_index_rows, len(step.plan.seconds)) == (32, 5)
 
 
+def test_a_column_is_that_of_the_selected_rows_of_every_shard() -> None:
+    chosen = ss.ShardStream(memory([1.0] * 40), where="speaker == 's1'")
+    assert list(chosen.column("key")) == [f"clip{number:04d}" for number in range(40) if number % 7 == 1]
+
+
 def test_a_collated_chain_is_no_chain_for_a_loader() -> None:
     with pytest.raises(ChainError, match=r"give the chain before .collate\(\)"):
         ss.Loader(stream(clips([1.0])).collate())

@@ -107,6 +107,13 @@ def test_subsets_are_nested_and_as_large_as_asked(shards: ShardSet) -> None:
     assert len(previous) == 600
 
 
+def test_ranges_of_keys_share_no_clip_and_miss_none(shards: ShardSet) -> None:
+    few, most = (set(chosen(shards, key_range=key_range)) for key_range in ((0, 0.2), (0.2, 1)))
+    assert 90 < len(few) < 150
+    assert not few & most
+    assert len(few | most) == 600
+
+
 def test_a_subset_does_not_depend_on_what_lies_beside_it(shards: ShardSet) -> None:
     few = chosen(shards, where="speaker == 'a'", subset="10%")
     assert 10 <= seconds(few) < 11
