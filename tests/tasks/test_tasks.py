@@ -173,6 +173,8 @@ def test_frames_of_segments_and_back() -> None:
     turns = [Turn(0.02, 0.05, "A"), Turn(0.04, 0.07, "B")]
     active = active_frames(turns, ["A", "B"], 8, 0.01)
     assert active.astype(int).T.tolist() == [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 0]]
+    for end, spoken in ((0.0145, [True, False]), (0.0155, [True, True])):  # the middle of a frame counts
+        assert active_frames([Turn(0.0, end, "A")], ["A"], 2, 0.01)[:, 0].tolist() == spoken
     back = sorted(turns_from(active, ["A", "B"], 0.01))
     assert [(round(t.start, 3), round(t.end, 3), t.speaker) for t in back] == [tuple(turn) for turn in turns]
     assert rttm(turns, "r").splitlines()[0] == "SPEAKER r 1 0.020 0.030 <NA> <NA> A <NA> <NA>"
@@ -252,6 +254,7 @@ def test_a_query_is_found_where_it_is() -> None:
         assert scores.argmax(axis=1).tolist() == [0, 1, 2]
         assert max_twv(scores, np.eye(3, dtype=np.bool_)).value == 1.0
     assert search([words[0][:4]], documents).tolist() == [[0.0, 0.0, 0.0]]
+    assert search([words[0][:5]], documents).any()
     distance = distances(words[0], documents[0])
     assert (distance.min(axis=1).max(), distance.max(axis=1).min()) == (0.0, 1.0)
     with pytest.raises(UsageError, match="0 queries"):
