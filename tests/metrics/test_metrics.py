@@ -127,6 +127,8 @@ def test_verification_by_hand() -> None:
     assert perfect == (0.0, 3.0)
     # one of two targets above all others: miss 0.5 at no false alarm; cost 0.01 * 0.5 over 0.01
     assert min_dcf([1, 0, 1, 0], [4, 3, 2, 1]).value == pytest.approx(0.5)
+    for p_target in (0.01, 0.9):  # nothing is better than always the same answer
+        assert min_dcf([0, 0, 1, 1], [4, 3, 2, 1], p_target=p_target).value == pytest.approx(1.0)
     for trials in (([1, 1], [0.0, 1.0]), ([1, 0], [0.0, float("nan")]), ([1, 0], [0.0])):
         with pytest.raises(UsageError, match="trials"):
             equal_error_rate(*trials)
