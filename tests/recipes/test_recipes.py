@@ -108,7 +108,9 @@ def test_settings_are_changed_by_name() -> None:
     assert changed.model.num_layers == 3
 
 
-def test_legacy_brings_s3prls_optimizer_with_it() -> None:
+def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> None:
+    for legacy in (True, False):
+        assert find_recipe("tera").having({"legacy": legacy}).stream(sample_set).stage("mask").legacy is legacy
     for name, optimizer in (("tera", "legacy"), ("distilhubert", "legacy"), ("apc", "adam")):
         assert find_recipe(name).having({"legacy": True}).train.optimizer == optimizer
     assert find_recipe("distilhubert").having({"legacy": True}).train.decay_norms
