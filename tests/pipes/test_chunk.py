@@ -139,7 +139,9 @@ def test_len_of_what_has_other_names(tmp_path: Path) -> None:
     loaded = LoadAudio(crop_segment=True, sample_rate=RATE, **names)(data)
     for min_seconds, count in ((0.25, 3), (0.75, 1)):
         chain = UnfoldChunkBySec(min_seconds=min_seconds, wav_name="speech")(loaded)  # type: ignore[call-arg]
-        assert len(chain) == len(list(chain)) == count
+        chunks = list(chain)
+        assert len(chain) == len(chunks) == count
+        assert all(chunk["wav"] == "another value" for chunk in chunks)
     random = UnfoldChunkBySec(min_seconds=0.01, max_seconds=0.2, wav_name="x")  # type: ignore[call-arg]
     twice = random(random([{"x": np.zeros(RATE, np.float32), "sample_rate": RATE}]))
     for _ in range(4):  # each epoch has other draws

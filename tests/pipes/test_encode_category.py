@@ -43,7 +43,7 @@ def test_several_labels_each_among_its_own() -> None:
 
 
 def test_any_number_of_labels() -> None:
-    chain = EncodeMultiLabel()([{"labels": ["dog", "rain"]}, {"labels": []}, {"labels": ["cat"]}])
+    chain = EncodeMultiLabel()([{"labels": ["dog", "rain", "dog"]}, {"labels": []}, {"labels": ["cat"]}])
     assert torch.stack([sample["binary_labels"] for sample in chain]).tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
 
 

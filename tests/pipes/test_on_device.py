@@ -268,12 +268,19 @@ class Shaped(ss.pipes.OnBatch):
 
     def on_batch(self, batch: dict[str, Any], drawn: Drawn) -> dict[str, Any]:
         assert drawn["number_len"].tolist() == drawn.host["number_len"].tolist() == [1 / 3] * 2
-        return {**batch, "shapes": [list(drawn[name].shape) for name in ("number_len", "one", "whole")]}
+        product = batch["wav"] @ batch["wav"].T
+        return {
+            **batch,
+            "product": product,
+            "shapes": [list(drawn[name].shape) for name in ("number_len", "one", "whole")],
+        }
 
 
-def test_an_array_of_one_number_is_no_number() -> None:
+def test_an_array_of_one_number_is_no_number_and_autocast_is_not_for_data() -> None:
     data = {name: {"wav": speech_like(400, 1), "sample_rate": RATE} for name in "ab"}
-    batch = next(iter(ss.Loader(Shaped()(ss.ShardStream(data, epochs=1).load_audio().on("cpu")))))
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = next(iter(ss.Loader(Shaped()(ss.ShardStream(data, epochs=1).load_audio().on("cpu")))))
+    assert batch["product"].dtype == torch.float32
     assert batch["shapes"] == [[2], [2, 1], [2]]
     assert not [name for name in batch if "/" in name]
 

@@ -92,6 +92,7 @@ def test_vocabularies_of_a_size_keep_the_most_frequent() -> None:
     assert WordTokenizer.from_texts(texts).words == ("A", "B", "C", "D")
     assert WordTokenizer.from_texts(texts, 6).words == ("A", "B", "C")
     assert CharacterTokenizer.from_texts(texts, 5).characters == (" ", "A")
+    assert CharacterTokenizer.from_texts(["DCBA"], 5).characters == ("A", "B"), "of equally frequent ones the first"
     assert WordTokenizer.from_texts(texts, 5).encode("A D B") == [3, UNK_ID, 4, EOS_ID]
 
 
