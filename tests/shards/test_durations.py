@@ -11,6 +11,7 @@ import pytest
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.durations import Table, read_table
+from s3prl_stream.shards.table_lengths import TableLengths, write_lengths
 
 
 def table_of(tmp_path: Path, content: str | bytes, name: str = "table") -> Table:
@@ -38,6 +39,17 @@ def test_rows_of_one_key_are_not_used(tmp_path: Path) -> None:
     assert (table.num_rows, table.num_keys, table.twice) == (3, 2, {"a"})
     assert table.find("a") is None
     assert table.find("b") == ("b", None, {"text": "2"})
+
+
+def test_durations_are_those_that_a_sample_would_find(tmp_path: Path) -> None:
+    table = table_of(tmp_path, "id,duration\na,1\na,3\nx/b,2\nx/c,4\ny/c,5\n")
+    write_lengths(table, tmp_path / "lengths.npy")
+    lengths = TableLengths(str(tmp_path / "lengths.npy"))
+    expected = {"a": None, "b": 2.0, "x/b": 2.0, "./x/b": 2.0, "c": None, "x/c": 4.0, "y/c": 5.0, "d": None}
+    assert {key: lengths.seconds(key) for key in expected} == expected
+    for key in expected:
+        found = table.find(key)
+        assert (key, None if found is None else found[1]) == (key, expected[key])
 
 
 def test_a_cut_says_what_all_its_supervisions_say(tmp_path: Path) -> None:

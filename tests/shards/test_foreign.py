@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 import webdataset
 from streams import delivered
-from tars import FORMATS, RATE, clip, encoded, files_below, noise, offsets, tar
+from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offsets, tar
 
 import s3prl_stream as ss
 from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.foreign import IndexReport, index_tars
+from s3prl_stream.shards.foreign_index import rows_hash
 from s3prl_stream.shards.keys import unescape_key
+from s3prl_stream.shards.rows import IndexRow
 from s3prl_stream.shards.shardset import ShardSet
 
 LISTS = ("key", "set", "text", "speaker")
@@ -125,23 +127,65 @@ def test_which_files_make_a_sample(tmp_path: Path) -> None:
         ("c.flac", encoded("flac", 800)), ("c.near.wav", wav),  # the one that is nothing but a codec
         ("d.l.wav", wav), ("d.r.wav", wav),  # which one?
         ("e.jpg", b"?"), ("e.json", b"{}"),
-        ("f.wav", wav), ("f.json", b'{"key": 1, "audio": "x", "speaker": null, "ok": true}'),
-        (".hidden.wav", wav), ("__meta__/x.wav", wav), ("nodot", wav), ("g.WAV", wav), ("g.Txt", b"hi\r\n"),
+        ("f.wav", wav), ("f.json", b'{"key": 1, "key_": 2, "audio": "x", "speaker": null, "ok": true}'),
+        (".hidden.wav", wav), ("__meta__/x.wav", wav), ("nodot", wav), ("g.WAV", wav), ("g.Txt", b" hi \r\n"),
         ("h.wav", wav), ("h.cls", b" seven \n"),
+        ("i.wav", wav), ("i.json", b'{"text": "of the JSON", "label": 7}'), ("i.txt", b"of the file"), ("i.cls", b"8"),
     ]  # fmt: skip
     (tmp_path / "x.tar").write_bytes(tar(members))
     shards = ss.index_shards(tmp_path / "x.tar", name="mine")
     rows = {row["key"]: row for row in shards.table().to_pylist()}
-    assert sorted(rows) == ["a", "b", "c", "f", "g", "h"]
+    assert sorted(rows) == ["a", "b", "c", "f", "g", "h", "i"]
     assert (rows["b"]["codec"], rows["c"]["codec"]) == ("wav", "flac")
-    assert (rows["f"]["key_"], rows["f"]["audio_"], rows["f"]["ok"]) == (1, "x", True)
-    assert (rows["g"]["text"], rows["h"]["label"]) == ("hi", "seven")
+    assert (rows["f"]["key__"], rows["f"]["key_"], rows["f"]["audio_"], rows["f"]["ok"]) == (1, 2, "x", True)
+    assert (rows["g"]["text"], rows["h"]["label"]) == (" hi ", "seven")
+    assert (rows["i"]["text"], rows["i"]["label"]) == ("of the JSON", "7")
     assert left_out(tmp_path) == [("d", "refused", "several_audio"), ("e", "skipped", "no_audio")]
     assert manifest_of(tmp_path)["counts"] == {
-        "samples": 6, "seconds": pytest.approx(0.3), "damaged": 0, "skipped": {"no_audio": 1, "several_audio": 1}
+        "samples": 7, "seconds": pytest.approx(0.35), "damaged": 0, "skipped": {"no_audio": 1, "several_audio": 1}
     }  # fmt: skip
     (sample,) = ss.ShardStream(shards, epochs=1, where="key == 'f'")
-    assert (sample["key"], sample["key_"], sample["audio_"]) == ("f", 1, "x")
+    assert (sample["key"], sample["key__"], sample["audio_"]) == ("f", 1, "x")
+
+
+def test_beside_damage_a_sample_stays_if_it_has_all_that_others_have(tmp_path: Path) -> None:
+    """Most lack their JSON, by damage. A later sample of a key whose first one is left out is no duplicate."""
+    keys = ["a", "b", "c", "d", "f", "e", "b"]
+    data = bytearray(tar(one for key in keys for one in clip(key, 300, text=key)))
+    for key in "bcdf":
+        data[data.index(f"{key}.json".encode()) + 150] ^= 1  # in the checksum of its header
+    (tmp_path / "x.tar").write_bytes(data)
+    assert ss.index_shards(tmp_path / "x.tar").table().column("text").to_pylist() == ["a", "e", "b"]
+    reasons = [(key, reason) for key, _, reason in left_out(tmp_path)]
+    assert sorted(reasons) == [("", "tar")] * 4 + [(key, "beside_damage") for key in "bcdf"]
+
+
+def test_damage_that_is_known_to_be_of_another_sample_costs_no_neighbour(tmp_path: Path) -> None:
+    whole = tar([*clip("a", 300, text="a"), *clip("b", 300, text="b"), clip("lone", 300)[0]])[:-1024]
+    for name, behind, kept in (
+        ("another", header("other.json", 1 << 30), True),
+        ("its own", header("lone.json", 1 << 30), False),
+        ("junk", bytes(1024) + b"junk" * 128, True),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.tar").write_bytes(whole + behind)
+        keys = ss.index_shards(tmp_path / name / "x.tar").table().column("key").to_pylist()
+        assert (name, keys) == (name, ["a", "b", *["lone"] * kept])
+
+
+def test_a_tar_without_a_sample_is_no_shard(tmp_path: Path) -> None:
+    for name, members in (("a", clip("a", 300)), ("b", [("b.txt", b"no sound")]), ("c", clip("c", 300))):
+        (tmp_path / f"{name}.tar").write_bytes(tar(members))
+    shards = ss.index_shards(tmp_path)
+    assert shards.table().column("shard").to_pylist() == ["a.tar", "c.tar"]
+    assert [one["name"] for one in manifest_of(tmp_path)["shards"]] == ["a.tar", "c.tar"]
+    assert ss.verify(tmp_path, full=True).is_sound
+
+
+def test_the_hash_of_rows_is_of_all_that_a_plan_and_a_reader_take_from_them() -> None:
+    row = IndexRow("k", "s.tar", 0, 1024, 5, "wav", 8000, 100, {})
+    others = [{"key": "l"}, {"offset": 512}, {"size": 512}, {"crc32c": 6}, {"sample_rate": 16_000}, {"frames": 50}]
+    assert len({rows_hash([row._replace(**change)]) for change in [{}, *others]}) == 7
 
 
 def test_metadata_may_stand_before_and_behind_the_sound(tmp_path: Path) -> None:
@@ -322,7 +366,7 @@ def starts_of(path: Path) -> list[int]:
         return [info.offset for info in file][::2]
 
 
-@pytest.mark.parametrize("sentinel", ["file size", "end of the last sample", "wrong", "no numbers"])
+@pytest.mark.parametrize("sentinel", ["file size", "end of the last sample", "wrong", "no numbers", "backwards"])
 def test_offsets_that_lie_there_are_compared_and_kept(sentinel: str, tmp_path: Path) -> None:
     members = [one for number in range(5) for one in clip(f"k{number}", 300 + number)]
     path = tmp_path / "x.tar"
@@ -330,11 +374,13 @@ def test_offsets_that_lie_there_are_compared_and_kept(sentinel: str, tmp_path: P
     starts, size = starts_of(path), path.stat().st_size
     end = {"file size": size, "end of the last sample": size - 1024}.get(sentinel, size)
     offsets(path, [*starts[:2], starts[2] + 512 * (sentinel == "wrong"), *starts[3:]], end)
+    if sentinel == "backwards":
+        offsets(path, starts[::-1], end)
     if sentinel == "no numbers":
         path.with_name("x.tar.idx").write_bytes(b"hello")
     before = path.with_name("x.tar.idx").read_bytes()
     report = index_tars(path)
-    is_wrong = sentinel in ("wrong", "no numbers")
+    is_wrong = sentinel in ("wrong", "no numbers", "backwards")
     assert report.manifest["indexed"]["wrong_offsets"] == (["x.tar"] if is_wrong else [])
     assert report.manifest["shards"][0]["offsets"] == "found"
     assert path.with_name("x.tar.idx").read_bytes() == before  # another tool's file
@@ -512,14 +558,15 @@ def test_a_table_gives_metadata_before_that_of_the_tar(kind: str, tmp_path: Path
 
 
 def test_how_a_table_fits_is_told_and_the_audio_is_right(tmp_path: Path) -> None:
-    rows = [nemo_row(0, duration=3.0), nemo_row(1), nemo_row(1, duration=0.05), nemo_row(8)]
+    near = nemo_row(2, duration=0.12)  # tables round and trim
+    rows = [nemo_row(0, duration=3.0), nemo_row(1), nemo_row(1, duration=0.05), nemo_row(8), near]
     report = report_with(tmp_path, "\n".join(rows))
     assert report.table == {
-        "rows": 4, "samples_without_row": 3, "rows_without_sample": 2, "rows_twice": 1, "durations_differ": 1,
+        "rows": 5, "samples_without_row": 2, "rows_without_sample": 2, "rows_twice": 1, "durations_differ": 1,
         "first_difference": "'d/k0': 3.0 s, the audio has 0.100 s", **NO_LENGTHS,
     }  # fmt: skip
     rows = ss.open_shards(tmp_path).table().to_pylist()
-    assert [row["text"] for row in rows] == ["nemo 0", "old 1", "old 2", "old 3"]
+    assert [row["text"] for row in rows] == ["nemo 0", "old 1", "nemo 2", "old 3"]
     assert {row["seconds"] for row in rows} == {0.1}
 
 

@@ -31,14 +31,19 @@ def folder(tmp_path: Path) -> Path:
 def test_a_url_is_told_from_a_path() -> None:
     for url in ("s3://bucket/set", "gs://b/x", "az://b/x", "http://h/x", "HTTPS://h/x"):
         assert is_remote(url)
-    for path in ("set", "/data/set", "a:b/c", "file:///data/set", Path("s3/set")):
+    for path in ("set", "/data/set", "a:b/c", "file:///data/set", "FILE:///data/set", Path("s3/set")):
         assert not is_remote(path)
     assert open_store("file:///data/my%20set").url == "/data/my set"
 
 
 @pytest.mark.parametrize(
     ("url", "found"),
-    [("ftp://host/set", "ftp://: unknown kind"), ("s3:///set", "no bucket"), ("http://[x/set", "not a URL")],
+    [
+        ("ftp://host/set", "ftp://: unknown kind"),
+        ("s3:///set", "no bucket"),
+        ("s3://key:word@/set", r"^s3:///set: no bucket"),
+        ("http://[x/set", "not a URL"),
+    ],
 )
 def test_a_url_of_nothing_known_is_a_usage_error(url: str, found: str) -> None:
     with pytest.raises(UsageError, match=found):
@@ -70,6 +75,9 @@ def test_files_are_written_whole_and_removed(folder: Path) -> None:
     store.delete("new/file")
     store.delete("new/file")
     assert store.size("new/file") is None
+    open_store(folder).write("new/file", b"another's")  # of what it has removed itself a store holds nobody to anything
+    assert store.read("new/file", 0, 9) == b"another's"
+    store.delete("new/file")
     assert [path.name for path in (folder / "new").iterdir()] == []
 
 

@@ -21,7 +21,7 @@ from s3prl_stream.shards.foreign import IndexReport, index_tars
 from s3prl_stream.shards.table_lengths import FIRST_MEASURED, ONE_MEASURED_IN
 
 NUM_TARS, NUM_CLIPS = 2, 12
-KEYS = [f"a/k{number:03d}" for number in range(NUM_TARS * NUM_CLIPS)]
+KEYS = [f"i/k{number:03d}" for number in range(NUM_TARS * NUM_CLIPS)]  # of which each tar has one that is spot-checked
 CHECKED = {key for at, key in enumerate(KEYS) if at % NUM_CLIPS < FIRST_MEASURED or not key_hash(key) % ONE_MEASURED_IN}
 
 
@@ -111,7 +111,7 @@ def test_a_table_that_rounds_is_not_believed_and_another_tar_is(tmp_path: Path) 
     report = index_tars(tmp_path / "tars", tmp_path / "a", name="s", durations=nemo(tmp_path / "t", rounded))
     assert told(report)["tars_that_differ"] == ["x-0.tar"]
     assert report.table is not None
-    assert report.table["first_wrong_length"].startswith("x-0.tar: 'a/k00")
+    assert report.table["first_wrong_length"].startswith("x-0.tar: 'i/k00")
     assert "in the table, the audio has" in report.table["first_wrong_length"]
     assert told(report)["lengths_believed"] == len(set(KEYS[NUM_CLIPS:]) - CHECKED)
     measured = ss.index_shards(tmp_path / "tars", tmp_path / "b", name="s")
