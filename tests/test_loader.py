@@ -327,14 +327,17 @@ def test_which_agrees_with_what_was_delivered(cut: dict[str, Any]) -> None:
             loader.which(number)
 
 
-def test_each_stretch_has_draws_of_its_own() -> None:
+@pytest.mark.parametrize(
+    "cut", [{"chunk_seconds": 2.0}, {"max_batch_seconds": 2.0}, {"crop_seconds": 2.0, "crops": "per_seconds"}]
+)
+def test_each_stretch_has_draws_of_its_own(cut: dict[str, Any]) -> None:
     """By seed, set, epoch, key, place in the clip and number of the draw, each of which alone tells some apart."""
     flat = np.full(4 * RATE, 1000, dtype=np.int16)
     data = {key: {"wav": flat, "sample_rate": RATE, "kind": min(key, "b")} for key in "abcd"}  # "a" is drawn twice
     sets = ShardSet([MemoryShards(data, name) for name in ("one", "two")])
     heard = []
     for seed in (0, 1):
-        stream = ss.ShardStream(sets, seed=seed, epochs=2, chunk_seconds=2.0, balance="kind")
+        stream = ss.ShardStream(sets, seed=seed, epochs=2, balance="kind", **cut)
         heard += [row for batch in ss.Loader(stream.load_audio().add_noise(snr=10)) for row in row_hashes(batch)]
     assert len(set(heard)) == len(heard) > 40
 

@@ -125,11 +125,11 @@ def test_seconds_are_of_each_clips_own_rate() -> None:
 
 
 def test_a_batch_may_be_as_full_as_allowed() -> None:
-    """Though 3 * 0.1 is more than 0.3, and 0.57 * 1000 less than 570."""
+    """Though 3 * 0.1 is more than 0.3, and 1.001 * 1000 less than 1001."""
     assert [len(batch) for batch in items_of_epoch(planner_of([0.1] * 9, max_batch_seconds=0.3), 0)] == [3] * 3
     for policy in ("split", "crop", "skip"):
-        ((item,),) = items_of_epoch(planner_of([0.57], max_batch_seconds=0.57, too_long=policy), 0)
-        assert item.num_frames == 570
+        ((item,),) = items_of_epoch(planner_of([1.001], max_batch_seconds=1.001, too_long=policy), 0)
+        assert item.num_frames == 1001
 
 
 def test_blocks_are_whole_shards_with_clips_and_the_last_is_no_crumb() -> None:
@@ -274,6 +274,14 @@ def test_balance_draws_each_value_equally_often() -> None:
     assert abs(sum(drawn.values()) / 4 - 700) < 40
 
 
+@pytest.mark.parametrize("balance", [None, "speaker"])
+def test_what_is_not_selected_is_not_planned(balance: str | None) -> None:
+    """Of two speakers with as many clips, balance draws each clip once."""
+    planner = planner_of([1.0] * 70, where="speaker in ('s1', 's4')", balance=balance)
+    keys = sorted(item.key for batch in items_of_epoch(planner, 0) for item in batch)
+    assert keys == [f"clip{number:04d}" for number in range(70) if number % 7 in (1, 4)]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -285,6 +293,12 @@ def test_balance_draws_each_value_equally_often() -> None:
         {"too_long": "explode"},
         {"chunk_seconds": 2.0, "crop_seconds": 2.0},
         {"chunk_seconds": 500.0},
+        {"crop_seconds": 500.0},
+        {"crop_seconds": -1.0},
+        {"block_samples": 0},
+        {"run": 1.5},
+        {"epochs": True},
+        {"seed": 1.5},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
