@@ -15,7 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes import LoadAudio
-from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.outline import Outline, outline_of
 
 RATE = 16_000
 
@@ -179,6 +179,13 @@ def test_its_length_is_known_beforehand(rate: int) -> None:
         (outline,) = LoadAudio().outline(Outline({}, num_frames, rate))
         loaded = load({"wav": np.zeros(num_frames, np.int16), "sample_rate": rate})["wav"]
         assert (outline.num_frames, outline.sample_rate) == (len(loaded), 16_000)
+
+
+def test_the_length_of_a_stretch_of_bytes_is_known_beforehand(tmp_path: Path, wav: Any) -> None:
+    soundfile.write(tmp_path / "a.flac", wav, RATE)
+    stretch = {"key": "a", "audio": (tmp_path / "a.flac").read_bytes(), "codec": "flac", "first_frame": 1_000}
+    for part in ({}, {"num_frames": 700}):
+        assert outline_of({**stretch, **part}).num_frames == len(load({**stretch, **part}, sample_rate=None)["wav"])
 
 
 def test_s3prl_names_are_understood(wav: Any) -> None:

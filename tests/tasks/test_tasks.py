@@ -252,6 +252,8 @@ def test_a_query_is_found_where_it_is() -> None:
     for queries in (words, slower + rng.normal(size=slower.shape) * 0.1):
         scores = search(list(queries), documents)
         assert scores.argmax(axis=1).tolist() == [0, 1, 2]
+        assert scores.mean(axis=1) == pytest.approx([0] * 3, abs=1e-9)
+        assert scores.std(axis=1) == pytest.approx([1] * 3)
         assert max_twv(scores, np.eye(3, dtype=np.bool_)).value == 1.0
     assert search([words[0][:4]], documents).tolist() == [[0.0, 0.0, 0.0]]
     assert search([words[0][:5]], documents).any()
