@@ -152,13 +152,19 @@ def test_every_file_of_a_set_is_on_the_disk_before_it_has_its_name(
 ) -> None:
     """What a power cut leaves under its name is whole."""
     flushed: set[int] = set()
-    fsync = os.fsync
+    early: list[Path] = []
+    fsync, replace = os.fsync, Path.replace
 
     def noted(file: int) -> None:
         fsync(file)
         flushed.add(os.fstat(file).st_ino)
 
+    def checked(path: Path, target: Path) -> Path:
+        early.extend([target] if path.stat().st_ino not in flushed else [])
+        return replace(path, target)
+
     monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", checked)
     whole, part, repaired = (tmp_path / name for name in ("set", "part", "repaired"))
     ss.pack(ss.corpora.folder(recordings), whole)
     ss.subset(whole, part, "50%")
@@ -166,7 +172,7 @@ def test_every_file_of_a_set_is_on_the_disk_before_it_has_its_name(
     (part / "set-000000.tar").write_bytes(b"\1" + (part / "set-000000.tar").read_bytes()[1:])
     ss.repair(part, repaired)
     files += [path for path in repaired.rglob("*") if path.is_file()]
-    assert [path for path in files if path.stat().st_ino not in flushed] == []
+    assert [path for path in files if path.stat().st_ino not in flushed] == early == []
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "behind"])

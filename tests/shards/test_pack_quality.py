@@ -37,7 +37,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, wav, rate in (
         ("fine", fine, RATE), ("twin", fine, RATE), ("another", noise(), RATE), ("loud", loud, RATE),
         ("quiet", quiet, RATE), ("offset", noise() + np.int16(1000), RATE), ("narrow", noise(1.0, 8000), 8000),
-        ("two", np.stack([noise(), noise()], 1), RATE), ("odd key ", noise(), RATE), ("no-text", noise(), RATE),
+        ("two", np.stack([noise(1.5), noise(1.5)], 1), RATE), ("odd key ", noise(), RATE), ("no-text", noise(), RATE),
         ("much-text", noise(), RATE),
     ):  # fmt: skip
         soundfile.write(folder / f"{name}.wav", wav, rate)
@@ -83,7 +83,7 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     found = {name: one["samples"] for name, one in report["findings"].items()}
     assert found == {name: sum(name in text.split() for text in WANTED.values()) for name in found}
     assert sorted(report["findings"]["clipped"]["first_keys"]) == ["another+folder", "beyond", "loud"]
-    assert report["findings"]["multichannel"]["seconds"] == rows["two"]["seconds"] == 1.0
+    assert report["findings"]["multichannel"]["seconds"] == rows["two"]["seconds"] == 1.5
     counts = json.loads((tmp_path / "set/manifest.json").read_bytes())["counts"]
     assert counts["findings"] == {name: count for name, count in found.items() if count}
     stream = ss.ShardStream(shards, epochs=1, shuffle=False, where="findings == '' and duplicate_of is None")
