@@ -10,6 +10,7 @@ import functools
 import os
 import pickle
 import random
+import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,9 @@ from apart import in_child
 from chaos.ranged_server import ObjectServer, serving
 
 from s3prl_stream.chaos import ChaosProxy, Cut, Fault, Request, Short, Stall, Unavailable, WholeObject
-from s3prl_stream.errors import MissingFile, ShardError, StreamError, UsageError
+from s3prl_stream.errors import MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.shards import coalesce, object_store, object_tries
+from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.store import open_store, reading_while
 
@@ -46,6 +48,22 @@ def raised(kind: type[Exception], action: Callable[[], Any]) -> str:
     with pytest.raises(kind) as caught:
         action()
     return str(caught.value)
+
+
+@in_child
+def test_a_sample_that_is_damaged_at_rest_is_damage_after_a_second_look(sample_set: Path, tmp_path: Path) -> None:
+    shutil.copytree(sample_set, tmp_path / "set")
+    folder = ShardFolder(ObjectStore(f"file://{tmp_path}/set"))
+    shard, rows = folder.shard_names[0], folder.rows(0)
+    sample = (shard, int(rows.offset[0]), int(rows.size[0]), int(rows.crc32c[0]), "here")
+    assert len(folder.read_bytes(*sample)) == rows.size[0]
+    content = bytearray((tmp_path / "set" / shard).read_bytes())
+    content[600] ^= 1
+    (tmp_path / "set" / shard).write_bytes(content)
+    folder = ShardFolder(ObjectStore(f"file://{tmp_path}/set"))
+    with pytest.raises(SampleError, match=r"^here: CRC-32C is"):
+        folder.read_bytes(*sample)
+    assert folder.tars.counters["rereads"] == 1
 
 
 @in_child

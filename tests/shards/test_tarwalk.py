@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tars import END, header, member, tar, with_checksum
 
 from s3prl_stream.errors import SampleError
-from s3prl_stream.shards.tarheader import pax_records, read_header
-from s3prl_stream.shards.tarwalk import Gap, Member, walk
+from s3prl_stream.shards.tarheader import MAX_MEMBER_BYTES, pax_records, pax_size, read_header
+from s3prl_stream.shards.tarwalk import MAX_NAME_BYTES, Gap, Member, walk
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
@@ -42,6 +42,14 @@ def test_all_that_tarfile_writes_is_found_as_tarfile_finds_it(kind: str, some: l
     assert [(one.name, one.start, one.content, one.size) for one in found if isinstance(one, Member)] == expected
     assert len(found) == len(expected)
     assert walked(data, limit=False) == found
+
+
+def test_a_name_in_two_fields_and_an_old_checksum_of_signed_bytes() -> None:
+    name = "folder/" * 20 + "x.wav"
+    assert named(walked(tar([(name, b"1")], tarfile.USTAR_FORMAT))) == [name]
+    block = header(b"caf\xe9.wav", 0)
+    signed = int(block[148:154], 8) - 256
+    assert named(walked(block[:148] + b"%06o\0 " % signed + block[156:] + END)) == ["caf\udce9.wav"]
 
 
 def test_long_names_and_long_links_of_both_kinds() -> None:
@@ -154,6 +162,15 @@ def test_pax_records_may_say_a_size_but_not_for_all_that_follow() -> None:
     for wrong in ("size=-00001", "size=1e2345", "size=9999999999999999999"):
         text = record(wrong) if len(wrong) < 20 else b"29 " + wrong.encode() + b"\n"
         assert named(walked(member("h", text, b"x") + member("a.wav", b"1") + member("b", b"") + END))[1:] == ["b"]
+    assert pax_size({"size": str(MAX_MEMBER_BYTES)}) == MAX_MEMBER_BYTES
+    with pytest.raises(SampleError, match="impossible"):
+        pax_size({"size": str(MAX_MEMBER_BYTES + 1)})
+    (sparse, _) = walked(member("h", record("GNU.sparse.major=1"), b"x") + member("a.wav", b"1"))
+    assert isinstance(sparse, Member)
+    assert (sparse.name, sparse.kind) == ("a.wav", "sparse")
+    path = b"path=" + b"p" * (MAX_NAME_BYTES + 1)
+    long = b"%d %s\n" % (len(path) + 6, path)
+    assert named(walked(member("h", long, b"x") + member("a.wav", b"1") + member("b", b"") + END))[1:] == ["b"]
     for name in ("path=abc.wav", "size=000100", "GNU.sparse.major=1"):
         data = member("g", record(name), b"g") + member("a.wav", b"1") + END
         assert named(walked(data)) == ["<pax>", "a.wav"]

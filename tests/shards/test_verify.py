@@ -286,7 +286,16 @@ def test_a_damaged_name_does_not_hide_a_missing_shard(broken: Path) -> None:
 
 @pytest.mark.parametrize(
     ("where", "value"),
-    [("name", True), ("packing", 5), ("samples", 2**70), ("samples", -1), ("samples", "many"), ("bytes", None)],
+    [
+        ("name", True),
+        ("packing", 5),
+        ("samples", 2**70),
+        ("samples", -1),
+        ("samples", "many"),
+        ("bytes", None),
+        ("name", "../set-000001.tar"),
+        ("name", "/etc/passwd"),
+    ],
 )
 def test_a_manifest_with_an_impossible_value_is_not_opened(broken: Path, where: str, value: object) -> None:
     manifest = json.loads((broken / MANIFEST).read_bytes())
