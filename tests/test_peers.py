@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -141,6 +142,24 @@ def test_a_loader_is_held_against_decoding_in_its_own_process(
     assert found["decode_cpu_s_per_hour"] >= 0
     assert decoded == 2 * [(clip.flac, "dr_flac") for clip in some]  # once to warm up
     assert "decode_cpu_s_per_hour" not in measure.speed(OneBatch(), None, epochs=1)
+
+
+def test_every_file_is_forgotten_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {tmp_path / "a.tar": b"a" * 3_000_000, tmp_path / "below" / "b": b"", tmp_path / "below" / "c": b"c"}
+    for path, content in contents.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    forgotten: list[int] = []
+    forget = os.posix_fadvise
+
+    def counting(file: int, *args: int) -> None:
+        forgotten.append(os.fstat(file).st_size)
+        forget(file, *args)
+
+    monkeypatch.setattr(os, "posix_fadvise", counting)
+    compare.read_anew([tmp_path, tmp_path / "none"])
+    assert sorted(forgotten) == [0, 1, 3_000_000]
+    assert all(path.read_bytes() == content for path, content in contents.items())
 
 
 def test_two_days_agree_where_the_later_ratio_is_within_the_earlier_spread() -> None:

@@ -58,6 +58,7 @@ def compare(
         run(python, "prepare", name, work, str(packed), 0)
     speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for number in range(rounds):
+        read_anew([packed, *(work / name for name in names)])
         for decoder in FLOORS:
             for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
                 if not is_measured(name, decoder, workers):
@@ -87,6 +88,20 @@ def compare(
         "loaders": loaders,
         "versions": versions(python),
     }
+
+
+def read_anew(folders: Sequence[Path]) -> None:
+    """Let the system forget what it holds of all files, and read them into other pages.
+
+    Where they lie in memory makes some percent, the same for all that follows: rounds are to differ in what one run and
+    the next differ in. What another process has mapped stays.
+    """
+    for path in (path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb", buffering=0) as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            while file.read(1 << 20):
+                pass
 
 
 def is_measured(name: str, decoder: str, workers: int) -> bool:
