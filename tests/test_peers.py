@@ -178,3 +178,5 @@ def test_two_days_agree_where_the_later_ratio_is_within_the_earlier_spread() -> 
     assert found["peak memory"].holds
     assert "3 of 6 ratios are within" in two_days.report(earlier, later)
     assert len([line for line in two_days.report(earlier, later).splitlines() if line.endswith("| outside |")]) == 3
+    assert over._replace(later=0.584).holds  # 0.58 as printed, as the end of the spread
+    assert not over._replace(later=0.586).holds

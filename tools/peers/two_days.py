@@ -30,8 +30,8 @@ class Agreement(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """The later ratio is within the spread of the earlier run."""
-        return self.lowest <= self.later <= self.highest
+        """The later ratio is within the spread of the earlier run, to the hundredth: as both are printed."""
+        return round(self.lowest, 2) <= round(self.later, 2) <= round(self.highest, 2)
 
 
 def agreements(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Iterator[Agreement]:
@@ -67,9 +67,9 @@ def report(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|",
     ]
     for one in found:
-        spread = f"{one.earlier:.3f} ({one.lowest:.3f} to {one.highest:.3f})"
+        spread = f"{one.earlier:.2f} ({one.lowest:.2f} to {one.highest:.2f})"
         mark = "" if one.holds else "outside"
-        lines.append(f"| {one.figure} | {one.peer} | {spread} | {one.later:.3f} | {mark} |")
+        lines.append(f"| {one.figure} | {one.peer} | {spread} | {one.later:.2f} | {mark} |")
     return "\n".join(lines)
 
 
