@@ -21,7 +21,7 @@ from s3prl_stream.hashing import U64, hash64
 from s3prl_stream.plan.batches import concatenate_runs, first_of_runs, group_runs, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
 from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
-from s3prl_stream.plan.planner import BlockPlan, LanePosition, Planner, Position, Step
+from s3prl_stream.plan.planner import START, BlockPlan, LanePosition, Planner, Position, Step
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.plan.stretches import Stretches
 from s3prl_stream.shards.member import I64, Rows
@@ -70,13 +70,9 @@ class MixPlanner(Planner):
                 raise UsageError(f"set {member.name}: nothing of it is selected, and its weight is not 0")
             self._lanes.append(lane)
             first = on.stop
+        self.start = START._replace(lanes=(LanePosition(),) * len(self._lanes))
         self._rows: OrderedDict[int, Rows] = OrderedDict()
         self._lock = threading.Lock()
-
-    @property
-    def start(self) -> Position:
-        """Where the first block begins."""
-        return Position(0, 0, 0, (LanePosition(),) * len(self._lanes))
 
     def weights_at(self, batch: int) -> Weights:
         """The weights of a block that begins at global batch `batch`.

@@ -48,6 +48,7 @@ class Position(NamedTuple):
 
 
 START = Position(0, 0, 0)
+"""Where the first block begins, but for the lanes of a mix."""
 
 
 class BlockPlan:
@@ -137,11 +138,7 @@ class Planner:
         self.shards = shards
         self.settings = settings
         self.selection = selection
-
-    @property
-    def start(self) -> Position:
-        """Where the first block begins."""
-        raise NotImplementedError
+        self.start = START
 
     def step(self, position: Position) -> Step | None:
         """The block at a position; None: the stream has ended before it."""
@@ -190,11 +187,6 @@ class EpochPlanner(Planner):
         self._batches_in_epoch: dict[int, int] = {}
         self._first_of_epoch: dict[int, int] = {}
         self._lock = threading.Lock()
-
-    @property
-    def start(self) -> Position:
-        """Where the first block begins."""
-        return START
 
     def blocks(self, epoch: int) -> EpochBlocks:
         """The blocks of an epoch."""

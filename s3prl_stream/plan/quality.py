@@ -6,6 +6,8 @@ Padding alone rewards sorted, frozen batches; fill alone rewards mixing all leng
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -119,14 +121,10 @@ def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
     for block in blocks:
         names = list(_identities(block))
         for start, stop in block.batches.edges:
-            there = [later.get(names[stretch]) for stretch in block.batches.sequence[start:stop]]
-            count = stop - start
-            pairs += count * (count - 1) // 2
-            again: dict[tuple[int, int], int] = {}
-            for place in there:
-                if place is not None:
-                    again[place] = again.get(place, 0) + 1
-            repeated += sum(number * (number - 1) // 2 for number in again.values())
+            there = (later.get(names[stretch]) for stretch in block.batches.sequence[start:stop])
+            together = Counter(place for place in there if place is not None)
+            pairs += math.comb(stop - start, 2)
+            repeated += sum(math.comb(count, 2) for count in together.values())
     return repeated / pairs if pairs else 0.0
 
 

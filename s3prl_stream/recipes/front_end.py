@@ -18,7 +18,6 @@ from s3prl_stream.pipes.kaldi import HOP_SAMPLES, WINDOW_SAMPLES
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.pipes.stage import Stage
 
-FRAMES_PER_SECOND = 100
 MIN_SAMPLES = 800
 """Shorter waveforms are padded with zeros to this length when features are asked for, as S3PRL's upstreams do."""
 

@@ -122,16 +122,16 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def newest_checkpoint(run: Path, *, folder: str = FOLDER) -> Path:
-    """Folder of the newest checkpoint, or of the best one (`folder=BEST`).
+def newest_checkpoint(run: Path) -> Path:
+    """Folder of the newest checkpoint.
 
     Raises:
         UsageError: the run has none.
     """
-    folders = list_checkpoints(run, folder=folder)
+    folders = list_checkpoints(run)
     if not folders:
         raise UsageError(
-            f"{run}: no checkpoint under {folder}/; is this the output folder of a run that came as far as one?"
+            f"{run}: no checkpoint under {FOLDER}/; is this the output folder of a run that came as far as one?"
         )
     return folders[-1]
 

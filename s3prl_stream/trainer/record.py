@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from s3prl_stream.errors import StreamError
+from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.trainer.losslog import METRICS, NAME, StepLog, open_lines
 from s3prl_stream.trainer.progress import Progress
 from s3prl_stream.trainer.settings import TrainSettings
@@ -93,7 +93,7 @@ class Record:
             self._losses = StepLog(self.run, NAME, last_step=self.step, every_step=True)
             self._metrics = StepLog(self.run, METRICS, last_step=self.step)
             self._waits = open_lines(self.run / WAITS)
-            self._events = _events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
+            self._events = _open_events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
         self._arrived_at = time.perf_counter()
         return self
 
@@ -208,7 +208,10 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _events(folder: Path, step: int) -> Any:
-    from s3prl_stream.trainer.events import open_events
-
-    return open_events(folder, step)
+def _open_events(folder: Path, last_step: int) -> Any:
+    """A writer that goes on after `last_step`: what an earlier process wrote of later steps is hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("tensorboard=true needs tensorboard: pip install 's3prl-stream[tensorboard]'") from None
+    return SummaryWriter(str(folder), purge_step=last_step + 1)
