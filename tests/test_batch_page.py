@@ -208,7 +208,7 @@ def test_pictures() -> None:
 
     feat_FD = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
     feat_FD[2, 1] = np.nan
-    shown = pixels(draw_features(feat_FD, scale_of(feat_FD)).png)
+    shown = pixels(draw_features(feat_FD, scale_of(feat_FD)))
     assert shown.shape == (3, 4, 3)
     red = (shown[..., 0] > 200) & (shown[..., 1:] < 60).all(axis=-1)
     assert np.argwhere(red).tolist() == [[1, 2]]  # bin 1 from below, frame 2
@@ -217,15 +217,15 @@ def test_pictures() -> None:
     assert light[-1] > 3 * light[0]
     long_FD = np.zeros((2500, 600), bool)
     long_FD[1300, 0] = True
-    mask = pixels(draw_mask(long_FD).png)
+    mask = pixels(draw_mask(long_FD))
     assert mask.shape[:2] == (200, 834)
     assert np.argwhere(mask[..., 2] == 0).tolist() == [[199, 433]]
     means = draw_features(np.repeat(np.arange(2.0), 1500)[:, None].astype(np.float32), scale_of(np.arange(2.0)))
-    assert len(np.unique(pixels(means.png).reshape(-1, 3), axis=0)) == 2
-    wave = pixels(draw_waveform(np.array([0, 100, -100, 50, 0], np.int16), 100, 160).png)
+    assert len(np.unique(pixels(means).reshape(-1, 3), axis=0)) == 2
+    wave = pixels(draw_waveform(np.array([0, 100, -100, 50, 0], np.int16), 100, 160))
     rows = [np.flatnonzero(wave[:, column, 0] < 100).tolist() for column in range(5)]
     assert rows == [[24], [0], [47], [12], [24]]
-    wave = pixels(draw_waveform(np.array([0, 0, 100, -100], np.int16), 100, 2).png)
+    wave = pixels(draw_waveform(np.array([0, 0, 100, -100], np.int16), 100, 2))
     assert (wave[..., 0] < 100).sum(axis=0).tolist() == [1, 48]
 
 

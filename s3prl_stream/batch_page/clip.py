@@ -12,7 +12,6 @@ import torch
 
 from s3prl_stream.batch_page.markup import Room, escaped, table
 from s3prl_stream.batch_page.media import (
-    Picture,
     Scale,
     as_int16,
     draw_features,
@@ -160,8 +159,8 @@ class _Clip:
         kind = "matrix" if bins > 1 else "strip"
         return _figure(self._picture(picture, width, f"Picture of {escaped(key)}", kind), told)
 
-    def _picture(self, picture: Picture, width: int, alt: str, kind: str) -> str:
-        uri = self.room.data_uri("image/png", picture.png)
+    def _picture(self, png: bytes, width: int, alt: str, kind: str) -> str:
+        uri = self.room.data_uri("image/png", png)
         if uri is None:
             return "<p>The page is full: the picture is left out.</p>"
         return f'<img class="{kind}" alt="{alt}" style="width:min(100%,{width}px)" src="{uri}">'

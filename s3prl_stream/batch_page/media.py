@@ -26,14 +26,6 @@ _NOT_FINITE = 255
 """Place in the palette, which is red there."""
 
 
-class Picture(NamedTuple):
-    """A PNG."""
-
-    png: bytes
-    width: int
-    height: int
-
-
 class Scale(NamedTuple):
     """Values that get the darkest and the lightest colour."""
 
@@ -69,8 +61,8 @@ def scale_of(values: npt.NDArray[Any]) -> Scale:
     return Scale(lowest, highest)
 
 
-def draw_features(feat_FD: npt.NDArray[Any], scale: Scale) -> Picture:
-    """Frames from left to right, bins from below; a pixel with a value that is not finite is red."""
+def draw_features(feat_FD: npt.NDArray[Any], scale: Scale) -> bytes:
+    """PNG: frames from left to right, bins from below; a pixel with a value that is not finite is red."""
     small_FD = _means(_means(feat_FD.astype(np.float64), MOST_COLUMNS, 0), MOST_ROWS, 1)
     finite_FD = np.isfinite(small_FD)
     width = max(scale.highest - scale.lowest, 1e-12)
@@ -79,14 +71,14 @@ def draw_features(feat_FD: npt.NDArray[Any], scale: Scale) -> Picture:
     return _picture(index_FD.T[::-1], [*_ramp(_NOT_FINITE), (220, 30, 30)])
 
 
-def draw_mask(mask_FD: npt.NDArray[np.bool_]) -> Picture:
-    """What is True in orange, on grey. Of neighbours that share a pixel, one is enough."""
+def draw_mask(mask_FD: npt.NDArray[np.bool_]) -> bytes:
+    """PNG: what is True in orange, on grey. Of neighbours that share a pixel, one is enough."""
     small_FD = _any(_any(mask_FD, MOST_COLUMNS, 0), MOST_ROWS, 1)
     return _picture(small_FD.T[::-1].astype(np.uint8), [(232, 232, 236), (214, 92, 0)])
 
 
-def draw_waveform(wav: npt.NDArray[np.int16], peak: int, columns: int) -> Picture:
-    """From the lowest to the highest sample [T] in each column; `peak` reaches the edges."""
+def draw_waveform(wav: npt.NDArray[np.int16], peak: int, columns: int) -> bytes:
+    """PNG: from the lowest to the highest sample [T] in each column; `peak` reaches the edges."""
     starts = np.unique(np.linspace(0, len(wav), min(columns, len(wav)), endpoint=False).astype(np.int64))
     half = WAVEFORM_ROWS / 2
     edges = [np.rint(half - half * f.reduceat(wav, starts) / max(peak, 1)) for f in (np.maximum, np.minimum)]
@@ -122,7 +114,7 @@ def _ramp(num_colours: int) -> list[Colour]:
     return [(int(red), int(green), int(blue)) for red, green, blue in zip(*channels, strict=True)]
 
 
-def _picture(index_HW: npt.NDArray[np.uint8], palette: list[Colour]) -> Picture:
+def _picture(index_HW: npt.NDArray[np.uint8], palette: list[Colour]) -> bytes:
     """A PNG (RFC 2083) of places in a palette, without filters."""
     height, width = index_HW.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with the number of its filter, 0: none
@@ -136,4 +128,4 @@ def _picture(index_HW: npt.NDArray[np.uint8], palette: list[Colour]) -> Picture:
     chunks = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
     ]
-    return Picture(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), width, height)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
