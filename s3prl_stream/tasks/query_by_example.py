@@ -63,14 +63,6 @@ def scores_of(costs_QD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.stack([(row.mean() - row) / max(float(row.std()), 1e-9) for row in np.ascontiguousarray(costs_QD)])
 
 
-def search(queries: Sequence[Floats], documents: Sequence[Floats]) -> npt.NDArray[np.float64]:
-    """`scores_of` each query, float [Q, H], in each document, float [D, H]: [queries, documents]."""
-    costs = np.zeros((len(queries), len(documents)))
-    for place, document in enumerate(documents):
-        costs[:, place] = costs_in(document, queries)
-    return scores_of(costs)
-
-
 def _of_length_one(frames_FH: Floats) -> npt.NDArray[np.float64]:
     frames = np.asarray(frames_FH, dtype=np.float64)
     unit: npt.NDArray[np.float64] = frames / np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), 1e-12)

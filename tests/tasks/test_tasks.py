@@ -28,7 +28,7 @@ from s3prl_stream.tasks import (
     UtteranceClassification,
 )
 from s3prl_stream.tasks.diarization import permutation_free_loss
-from s3prl_stream.tasks.query_by_example import distances, search, subsequence_cost
+from s3prl_stream.tasks.query_by_example import costs_in, distances, scores_of, subsequence_cost
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from
 from s3prl_stream.tasks.verification import Trial, read_trials
 
@@ -241,6 +241,11 @@ def test_frames_without_a_segment_do_not_count() -> None:
     assert task.score(unheard) == {"accuracy": pytest.approx(2 / 6)}  # "K" is no class: four frames are missed
     with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
         task.loss(logits, lengths, batch_of(segments=[segments((0, 1, "K")), []]))
+
+
+def search(queries: list[np.ndarray], documents: list[np.ndarray]) -> np.ndarray:
+    costs_DQ = np.array([costs_in(document, queries) for document in documents])
+    return scores_of(costs_DQ.T)
 
 
 def test_a_query_is_found_where_it_is() -> None:
