@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models import weight_names
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
 CONFIG = "config.json"
@@ -24,6 +23,8 @@ KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeec
 
 class HuggingFaceUpstream(LibraryUpstream):
     """A `HubertModel`, `Wav2Vec2Model`, `WavLMModel` ..."""
+
+    library = "huggingface"
 
     def __init__(self, model: Any, *, normalize: bool) -> None:
         config = model.config
@@ -41,17 +42,6 @@ class HuggingFaceUpstream(LibraryUpstream):
         attended_BT = (torch.arange(wav_BT.shape[1], device=wav_BT.device) < wav_len_B[:, None]).long()
         output: Any = self.model(wav_BT, attention_mask=attended_BT, output_hidden_states=True)
         return list(output.hidden_states)
-
-    def wave_weights(self) -> dict[str, Tensor] | None:
-        """Weights under the names of `WaveEncoder`, for a student to begin with; None: the model is of another kind."""
-        if not self._time_norm:
-            return None
-        try:
-            return weight_names.to_ours(
-                self.model.state_dict(), weight_names.library_wave(self.num_layers, library="huggingface")
-            )
-        except KeyError:
-            return None
 
 
 def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:

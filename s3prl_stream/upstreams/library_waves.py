@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from s3prl_stream.models import weight_names
 from s3prl_stream.models.wave import MIN_SAMPLES, conv_frames, norm_over_time
 from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs
 from s3prl_stream.upstreams.waves import padded
@@ -47,6 +49,9 @@ class LibraryUpstream(Upstream):
         normalize: whether it wants waveforms of mean 0 and variance 1.
     """
 
+    library: ClassVar[str]
+    """As `weight_names.library_wave` calls it."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -70,6 +75,16 @@ class LibraryUpstream(Upstream):
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             self._time_norm = [NormOverValidTime(first.layer_norm)]  # type: ignore[arg-type]
             first.layer_norm = self._time_norm[0]
+
+    def wave_weights(self) -> dict[str, Tensor] | None:
+        """Weights under the names of `WaveEncoder`, for a student to begin with; None: the model is of another kind."""
+        if not self._time_norm:
+            return None
+        try:
+            names = weight_names.library_wave(self.num_layers, library=self.library)
+            return weight_names.to_ours(self.model.state_dict(), names)
+        except KeyError:
+            return None
 
     @abstractmethod
     def hidden_states(self, wav_BT: Tensor, wav_len_B: Tensor) -> list[Tensor]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models import weight_names
 from s3prl_stream.models.wave import conv_frames
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
@@ -27,6 +26,8 @@ class TorchaudioUpstream(LibraryUpstream):
 
     Its WavLM does not know padding, and computes utterance by utterance here.
     """
+
+    library = "torchaudio"
 
     def __init__(self, model: Any, *, normalize: bool) -> None:
         convolutions = model.feature_extractor.conv_layers
@@ -51,17 +52,6 @@ class TorchaudioUpstream(LibraryUpstream):
             nn.utils.rnn.pad_sequence([hidden_1FH[0] for hidden_1FH in layer], batch_first=True)
             for layer in zip(*rows, strict=True)
         ]
-
-    def wave_weights(self) -> dict[str, Tensor] | None:
-        """Weights under the names of `WaveEncoder`, for a student to begin with; None: the model is of another kind."""
-        if not self._time_norm:
-            return None
-        try:
-            return weight_names.to_ours(
-                self.model.state_dict(), weight_names.library_wave(self.num_layers, library="torchaudio")
-            )
-        except KeyError:
-            return None
 
     def _of_library(self, wav_BT: Tensor, wav_len_B: Tensor | None = None) -> list[Tensor]:
         if wav_len_B is None:
