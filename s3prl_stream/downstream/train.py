@@ -18,7 +18,6 @@ from tqdm import tqdm
 from s3prl_stream import __version__
 from s3prl_stream.downstream.build import texts_of
 from s3prl_stream.downstream.judge import answers_to
-from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.parts import keep_features, make_parts, settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
@@ -27,14 +26,7 @@ from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
-from s3prl_stream.recipes.run_folder import (
-    SETTINGS,
-    check_run,
-    describe_module,
-    pick_device,
-    read_settings,
-    write_settings,
-)
+from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.alone import alone_in, output_folder
@@ -144,8 +136,13 @@ def _train(
     written = {**_written(recipe, shards, own, model.task, valid), **made_of}
     written = json.loads(json.dumps(written))  # as it will be read: no tuples
     hooks = []
-    if parts.judged is not None:
-        hooks.append(Hook(recipe.evaluate_every, _Judge(model, parts.judged, device)))
+    if (judged := parts.judged) is not None:
+
+        def ask(_step: int) -> Mapping[str, float]:
+            answers = answers_to(model, Loader(judged, rank=0, world_size=1), device)
+            return {f"valid_{name}": value for name, value in model.task.score(answers).items()}
+
+        hooks.append(Hook(recipe.evaluate_every, ask))
     kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
     with contextlib.ExitStack() as ending:
         if kept is not None:
@@ -155,7 +152,7 @@ def _train(
         ranks.wait_for_all()
         if ranks.is_first:
             ending.enter_context(alone_in(run))
-            write_settings(run, written)
+            write_json(run / SETTINGS, written)
             _keep_texts(texts, run)
         ranks.wait_for_all()
         before = list_checkpoints(run)
@@ -207,19 +204,6 @@ def _other_name(run: Path, written: Mapping[str, Any]) -> dict[str, Any]:
     before = read_settings(run) if (run / SETTINGS).is_file() else {}
     is_same = before.get("upstream_fingerprint") == written["upstream_fingerprint"]
     return {"upstream": before["upstream"]} if is_same and "upstream" in before else {}
-
-
-class _Judge:
-    """What a hook asks: the figures of the validation part."""
-
-    def __init__(self, model: DownstreamModel, stream: Any, device: torch.device) -> None:
-        self.model = model
-        self.stream = stream
-        self.device = device
-
-    def __call__(self, _step: int) -> Mapping[str, float]:
-        answers = answers_to(self.model, Loader(self.stream, rank=0, world_size=1), self.device)
-        return {f"valid_{name}": value for name, value in self.model.task.score(answers).items()}
 
 
 def _tell_damaged(loader: Loader, *, quiet: bool) -> None:

@@ -20,14 +20,14 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import check_run, describe_module, pick_device, write_settings
+from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.trainer.alone import alone_in, output_folder
-from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
 from s3prl_stream.trainer.losslog import open_lines
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -161,7 +161,12 @@ def _pretrain(
     batches.leave_out()
     questions = [make(recipe, objective) for make in hooks]
     if validated is not None:
-        questions.insert(0, Hook(valid.every, _Validation(objective, Loader(validated), device, own.precision)))
+        held_out = Loader(validated)
+
+        def ask(_step: int) -> dict[str, float]:
+            return {"valid_loss": mean_loss(objective, held_out, device=device, precision=own.precision)}
+
+        questions.insert(0, Hook(valid.every, ask))
     check_run(run, written)
     ranks.wait_for_all()
     if own.init is not None and not list_checkpoints(run):
@@ -170,7 +175,7 @@ def _pretrain(
         objective.get_submodule("encoder").compile(dynamic=True)
     with alone_in(run) if ranks.is_first else contextlib.nullcontext():
         if ranks.is_first:
-            write_settings(run, written)
+            write_json(run / SETTINGS, written)
         ranks.wait_for_all()
         result = train(
             objective,
@@ -210,20 +215,6 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
             f"init {folder}: the weights do not fit this network ({' '.join(str(error).split())[:300]}). Give the "
             "recipe and the sizes of that run; run.json there has them."
         ) from error
-
-
-class _Validation:
-    """The question of the loss on held-out clips."""
-
-    def __init__(self, objective: nn.Module, loader: Loader, device: torch.device, precision: str) -> None:
-        self.objective = objective
-        self.loader = loader
-        self.device = device
-        self.precision = precision
-
-    def __call__(self, _step: int) -> dict[str, float]:
-        loss = mean_loss(self.objective, self.loader, device=self.device, precision=self.precision)
-        return {"valid_loss": loss}
 
 
 class _RunBatches:

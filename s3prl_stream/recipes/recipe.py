@@ -123,16 +123,13 @@ def waveforms(settings: StreamSettings, shards: Any, *, device: str | None = Non
         device: stages that follow work on whole batches there, from int16 (`.on`); None: on samples, in the loader.
         **stream: further settings of `ShardStream`.
     """
-    root = ShardStream(shards, **cuts(settings), **stream)
+    root = ShardStream(
+        shards,
+        max_batch_seconds=settings.max_batch_seconds,
+        max_batch_size=settings.max_batch_size,
+        crop_seconds=None if settings.crop_seconds is None else float(settings.crop_seconds),
+        **stream,
+    )
     if device is None:
         return root.load_audio(sample_rate=16_000, dtype="float32")
     return root.load_audio(sample_rate=16_000, dtype="int16").on(device)
-
-
-def cuts(settings: StreamSettings) -> dict[str, Any]:
-    """What `ShardStream` has to know of the settings."""
-    return {
-        "max_batch_seconds": float(settings.max_batch_seconds),
-        "max_batch_size": settings.max_batch_size,
-        "crop_seconds": None if settings.crop_seconds is None else float(settings.crop_seconds),
-    }

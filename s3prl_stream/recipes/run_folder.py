@@ -15,7 +15,7 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.trainer.alone import LOCK
-from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_checkpoint
 
 SETTINGS = "run.json"
 
@@ -122,11 +122,6 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str 
             yield from _differences(one, other, f"{within}{name}.")
         elif one != other and f"{within}{name}" not in MAY_CHANGE:
             yield f"{within}{name} was {one!r}, is {other!r}"
-
-
-def write_settings(run: Path, settings: dict[str, Any]) -> None:
-    """Write the settings of a run into its folder, which nobody else writes to (`alone_in`)."""
-    write_json(run / SETTINGS, settings)
 
 
 def pick_device(device: str | None) -> torch.device:
