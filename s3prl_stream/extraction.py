@@ -25,7 +25,7 @@ from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
-from s3prl_stream.shards.manifest import library_versions, read_manifest, write_atomically, write_manifest
+from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -197,7 +197,7 @@ class _Job:
             "damaged": damaged,
             "loader": loader.state_dict(),
         }
-        write_atomically(self.folder / STATE, json.dumps(state).encode())
+        LocalStore(self.folder).write(STATE, json.dumps(state).encode())
 
     def _finish(self, damaged: list[dict[str, Any]]) -> None:
         parts, shards = self.new.finish(), self.new.shards
@@ -223,12 +223,7 @@ class _Job:
             "corpus": self.identity["data"].split()[0],
             "licence": None,
             "libraries": library_versions(),
-            "counts": {
-                "samples": sum(shard["samples"] for shard in shards),
-                "seconds": math.fsum(shard["seconds"] for shard in shards),
-                "damaged": len(damaged),
-                "skipped": {},
-            },
+            "counts": counts_of(shards, len(damaged), {}),
             "parts": parts,
             "shards": shards,
         }
@@ -280,7 +275,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
     (folder / WORK).mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / STATE, json.dumps({"identity": identity}).encode())
+    LocalStore(folder).write(STATE, json.dumps({"identity": identity}).encode())
     return {}
 
 

@@ -8,23 +8,13 @@ from typing import Any
 
 from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.index_files import offsets_of
-from s3prl_stream.shards.layout import (
-    FEATURES,
-    INDEX_COLUMNS,
-    QUALITY_COLUMNS,
-    SHARDS_PER_PART,
-    offsets_name,
-    part_name,
-    rows_name,
-    shard_name,
-)
+from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS, shard_name
 from s3prl_stream.shards.listing import metadata_json
-from s3prl_stream.shards.manifest import write_atomically
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, Features, encode_features
-from s3prl_stream.shards.repair import write_part
-from s3prl_stream.shards.repair_shard import parquet_bytes
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.store import LocalStore
+from s3prl_stream.shards.workers import Workers
+from s3prl_stream.shards.write_index import write_parts, write_sidecars
 from s3prl_stream.shards.writer import ShardWriter
 
 
@@ -87,20 +77,14 @@ class FeatureSet:
         description = self._writer.finish()
         table = index_table(self._writer.rows, self._columns)
         name = description["name"]
-        write_atomically(self._folder / offsets_name(name), offsets_of(table).astype("<u8").tobytes())
-        write_atomically(self._folder / rows_name(name), parquet_bytes([table]))
+        write_sidecars(LocalStore(self._folder).write, name, table, offsets_of(table))
         self._writer.path.replace(self._folder / name)
         self._writer, self.bytes_in_shard = None, 0
         self.shards.append(description)
 
     def finish(self) -> list[str]:
         """Write the index parts from the sidecars; their names."""
-        names = [shard["name"] for shard in self.shards]
-        parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
-        for number, part in enumerate(parts):
-            some = names[number * SHARDS_PER_PART : (number + 1) * SHARDS_PER_PART]
-            write_part((LocalStore(self._folder), part, some))
-        return parts
+        return write_parts(LocalStore(self._folder), [shard["name"] for shard in self.shards], Workers(0))
 
     def close(self) -> None:
         """Let go of an open file without finishing it."""

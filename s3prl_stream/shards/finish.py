@@ -7,10 +7,8 @@ written last, and what is there already is written again with the same bytes.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +18,20 @@ from s3prl_stream.errors import ShardError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.index_files import offsets_of
-from s3prl_stream.shards.layout import (
-    FORMAT_VERSION,
-    LEFT_OUT,
-    REPORT,
-    SHARDS_PER_PART,
-    offsets_name,
-    parquet_options,
-    part_name,
-    rows_name,
-)
+from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, REPORT
 from s3prl_stream.shards.listing import LeftOut, left_out_json
-from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.packplan import PackPlan
 from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
 from s3prl_stream.shards.settings import ORIGINAL
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.workfolder import FinishedShard, left_out_before, read_finished
+from s3prl_stream.shards.write_index import IndexWriter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _FIRST_KEYS = 20
-_UPLOADS = 8
 
 
 class NothingPacked(ShardError):
@@ -76,7 +65,7 @@ def finish(
     shards: list[dict[str, Any]] = []
     damaged: list[tuple[int, LeftOut]] = []
     reencoded, findings = 0, _Findings()
-    with _Writing(store, scratch) as writing:
+    with IndexWriter(store, scratch) as index:
         for number in numbers:
             table, shard = read_finished(store, number)
             damaged += shard.left_out
@@ -85,10 +74,10 @@ def finish(
                 table = _with_duplicates(table, first_of)
                 _check_tar(store, shard)
                 findings.add(table)
-                writing.add(shard.description["name"], table)
+                index.add(shard.description["name"], table, offsets_of(table))
                 shards.append(shard.description)
             progress(number + 1, len(numbers))
-        parts = writing.finish()
+        parts = index.finish()
     if not shards:
         raise NothingPacked(nothing_packed(plan, damaged))
     counts = Counter[tuple[str, str]]()
@@ -98,8 +87,12 @@ def finish(
             counts[one.kind, one.reason] += 1
             file.write(left_out_json(one._asdict()))
     store.upload(listing, LEFT_OUT)
-    samples = sum(shard["samples"] for shard in shards)
-    store.write(REPORT, report_json(samples, plan.packing["thresholds"], findings.found))
+    total = counts_of(
+        shards,
+        sum(count for (kind, _), count in counts.items() if kind == "damaged"),
+        {reason: count for (kind, reason), count in sorted(counts.items()) if kind != "damaged"},
+    )
+    store.write(REPORT, report_json(total["samples"], plan.packing["thresholds"], findings.found))
     extra.write(store)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -107,10 +100,7 @@ def finish(
         **about,
         "libraries": plan.libraries,
         "counts": {
-            "samples": samples,
-            "seconds": math.fsum(shard["seconds"] for shard in shards),
-            "damaged": sum(count for (kind, _), count in counts.items() if kind == "damaged"),
-            "skipped": {reason: count for (kind, reason), count in sorted(counts.items()) if kind != "damaged"},
+            **total,
             "findings": {name: one["samples"] for name, one in findings.found.items()},
             **({"reencoded": reencoded} if plan.packing["codec"] == ORIGINAL else {}),
         },
@@ -145,65 +135,6 @@ class _Findings:
                 one["seconds"] += row["seconds"]
                 if len(one["first_keys"]) < _FIRST_KEYS:
                     one["first_keys"].append(row["key"])
-
-
-class _Writing:
-    """Sidecars and index parts; in a store by several threads, for they are small."""
-
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self._store, self._scratch = store, scratch
-        self._parts: list[str] = []
-        self._part: Any = None
-        self._in_part = 0
-        self._threads = ThreadPoolExecutor(_UPLOADS if store.is_remote else 1, "index")
-        self._under_way: list[Future[None]] = []
-
-    def __enter__(self) -> _Writing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        if self._part is not None:
-            self._part.close()
-
-    def add(self, shard: str, table: pa.Table) -> None:
-        """The rows of the next shard."""
-        import pyarrow
-        import pyarrow.parquet
-
-        options = parquet_options(table.column_names)
-        sink = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(table, sink, row_group_size=table.num_rows, **options)
-        self._write(offsets_name(shard), offsets_of(table).astype("<u8").tobytes())
-        self._write(rows_name(shard), sink.getvalue().to_pybytes())
-        if self._part is None:
-            self._part = pyarrow.parquet.ParquetWriter(str(self._scratch / "part"), table.schema, **options)
-        self._part.write_table(table, row_group_size=table.num_rows)
-        self._in_part += 1
-        if self._in_part == SHARDS_PER_PART:
-            self._end_part()
-
-    def finish(self) -> list[str]:
-        """End the last part and wait for everything; names of the parts."""
-        self._end_part()
-        self._wait(0)
-        return self._parts
-
-    def _end_part(self) -> None:
-        if self._part is None:
-            return
-        self._part.close()
-        self._part, self._in_part = None, 0
-        self._parts.append(part_name(len(self._parts)))
-        self._store.upload(self._scratch / "part", self._parts[-1])
-
-    def _write(self, name: str, content: bytes) -> None:
-        self._under_way.append(self._threads.submit(self._store.write, name, content))
-        self._wait(2 * _UPLOADS)
-
-    def _wait(self, at_most: int) -> None:
-        while len(self._under_way) > at_most:
-            self._under_way.pop(0).result()
 
 
 def _duplicates(store: Store, numbers: Sequence[int]) -> dict[str, str]:

@@ -6,7 +6,6 @@ is unpacked, unpickled or run, and no name in it becomes a path.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections import Counter
@@ -31,6 +30,7 @@ from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_t
 from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.table_lengths import write_lengths
 from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.write_index import IndexWriter
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
@@ -174,10 +174,8 @@ def index_tars(
                 "from_table": sorted(from_table),
             },
         }
-        with (
-            target.being_written(scans),
-            contextlib.closing(ForeignIndexWriter(target.out, scratch, columns)) as writer,
-        ):
+        with target.being_written(scans), IndexWriter(target.out, scratch) as index:
+            writer = ForeignIndexWriter(target.out, index, columns)
             for scan, without in zip(scans, twice, strict=True):
                 own = target.writes_offsets(scan)
                 writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, own)

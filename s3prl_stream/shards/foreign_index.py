@@ -6,30 +6,19 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from s3prl_stream import __version__
 from s3prl_stream.shards.choose_run import Neighbours, speaker_of
-from s3prl_stream.shards.layout import (
-    FORMAT_VERSION,
-    LEFT_OUT,
-    SHARDS_PER_PART,
-    offsets_name,
-    parquet_options,
-    part_name,
-    rows_name,
-)
+from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT
 from s3prl_stream.shards.listing import LeftOut, left_out_json
-from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
 from s3prl_stream.shards.scan import Scan, scanned_rows
 from s3prl_stream.shards.store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from s3prl_stream.shards.write_index import IndexWriter
 
 MAX_COLUMNS = 128
 """Metadata in the index; the rest is delivered with the samples only. A field of one sample alone is no column."""
@@ -52,16 +41,15 @@ class ForeignIndexWriter:
 
     Args:
         out: where to.
-        scratch: local folder for files on their way.
+        index: writes their rows there.
         columns: of metadata, with their Arrow types.
     """
 
-    def __init__(self, out: Store, scratch: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, out: Store, index: IndexWriter, columns: Mapping[str, str]) -> None:
         self.shards: list[dict[str, Any]] = []
         """What the manifest says of every shard."""
         self.neighbours = Neighbours()
-        self._out, self._scratch, self._columns = out, scratch, columns
-        self._part: Any = None
+        self._out, self._index, self._columns = out, index, columns
 
     def add(self, scan: Scan, prefix: str, without: frozenset[int], write_offsets: bool) -> None:
         """One tar: its sidecars, its row group, and what the manifest says of it. One without samples is no shard.
@@ -75,12 +63,8 @@ class ForeignIndexWriter:
         rows = [row for number, row in enumerate(self._index_rows(scan, prefix)) if number not in without]
         if not rows:
             return
-        table = index_table(rows, self._columns)
-        self._write_rows(scan.name, table)
-        if write_offsets:
-            offsets = np.array([*(row.offset for row in rows), scan.end], dtype="<u8")
-            self._out.write(offsets_name(scan.name), offsets.tobytes())
-        self._append_to_part(table)
+        offsets = np.array([*(row.offset for row in rows), scan.end], dtype=np.uint64) if write_offsets else None
+        self._index.add(scan.name, index_table(rows, self._columns), offsets)
         self._look_at_neighbours(rows)
         self.shards.append(
             {
@@ -93,8 +77,6 @@ class ForeignIndexWriter:
                 "offsets": "written" if write_offsets else "found",
             }
         )
-        if len(self.shards) % SHARDS_PER_PART == 0:
-            self._end_part()
 
     def finish(self, left_out: Sequence[LeftOut], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the rest and the manifest.
@@ -103,7 +85,7 @@ class ForeignIndexWriter:
             left_out: all that is not in the set.
             facts: of the manifest: name, corpus, licence and what is about the index.
         """
-        self._end_part()
+        parts = self._index.finish()
         self._out.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in left_out))
         others = Counter(one.reason for one in left_out if one.kind != "damaged")
         manifest = {
@@ -111,51 +93,20 @@ class ForeignIndexWriter:
             **facts,
             "run": self.neighbours.choose_run(),
             "libraries": {"s3prl_stream": __version__},
-            "counts": {
-                "samples": sum(shard["samples"] for shard in self.shards),
-                "seconds": math.fsum(shard["seconds"] for shard in self.shards),
-                "damaged": sum(one.kind == "damaged" for one in left_out),
-                "skipped": dict(sorted(others.items())),
-            },
-            "parts": [part_name(number) for number in range(-(-len(self.shards) // SHARDS_PER_PART))],
+            "counts": counts_of(
+                self.shards, sum(one.kind == "damaged" for one in left_out), dict(sorted(others.items()))
+            ),
+            "parts": parts,
             "shards": self.shards,
         }
         write_manifest(self._out, manifest)
         return manifest
-
-    def close(self) -> None:
-        """Let go of open files."""
-        if self._part is not None:
-            self._part.close()
 
     def _index_rows(self, scan: Scan, prefix: str) -> Iterator[IndexRow]:
         for row in scanned_rows(scan):
             metadata = {name: value for name, value in row["metadata"].items() if name in self._columns}
             yield IndexRow(prefix + row["key"], scan.name, row["offset"], row["size"], row["crc32c"], row["codec"],
                            row["sample_rate"], row["frames"], metadata)  # fmt: skip
-
-    def _write_rows(self, shard: str, table: pa.Table) -> None:
-        import pyarrow.parquet
-
-        path = self._scratch / "rows.parquet"
-        options = parquet_options(table.column_names)
-        pyarrow.parquet.write_table(table, path, row_group_size=table.num_rows, **options)
-        self._out.upload(path, rows_name(shard))
-
-    def _append_to_part(self, table: pa.Table) -> None:
-        import pyarrow.parquet
-
-        if self._part is None:
-            options = parquet_options(table.column_names)
-            self._part = pyarrow.parquet.ParquetWriter(self._scratch / "part.parquet", table.schema, **options)
-        self._part.write_table(table, row_group_size=table.num_rows)
-
-    def _end_part(self) -> None:
-        if self._part is None:
-            return
-        self._part.close()
-        self._part = None
-        self._out.upload(self._scratch / "part.parquet", part_name((len(self.shards) - 1) // SHARDS_PER_PART))
 
     def _look_at_neighbours(self, rows: Sequence[IndexRow]) -> None:
         column = next((name for name in SPEAKER_COLUMNS if name in self._columns), "")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
+import math
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from s3prl_stream import __version__
 from s3prl_stream.errors import MissingFile, ShardError
 from s3prl_stream.shards.layout import MANIFEST
-from s3prl_stream.shards.store import PARTIAL, Store
+from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = 1 << 30
 
@@ -22,6 +22,16 @@ def library_versions() -> dict[str, str]:
 
     versions = {name: metadata.version(name) for name in ("numpy", "pyarrow", "soundfile", "soxr")}
     return {**versions, "libsndfile": soundfile.__libsndfile_version__, "s3prl_stream": __version__}
+
+
+def counts_of(shards: Sequence[Mapping[str, Any]], damaged: int, skipped: Mapping[str, int]) -> dict[str, Any]:
+    """What a manifest counts: samples and seconds of its shards, and the utterances that are in none of them."""
+    return {
+        "samples": sum(shard["samples"] for shard in shards),
+        "seconds": math.fsum(shard["seconds"] for shard in shards),
+        "damaged": damaged,
+        "skipped": dict(skipped),
+    }
 
 
 def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
@@ -44,13 +54,3 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
     except ValueError as error:
         url = f"{store.url}/{MANIFEST}"
         raise ShardError(f"{url}: not a readable manifest ({error}). Pack into another folder.") from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file under another name, flush it to the disk, and rename it."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import shutil
 import tempfile
@@ -24,7 +23,7 @@ from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import read_index, read_shard
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.index_files import IndexPart, Unusable, read_rows_sidecar
+from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
 from s3prl_stream.shards.layout import (
     EXTRA_FOLDER,
@@ -32,21 +31,20 @@ from s3prl_stream.shards.layout import (
     INDEX_FOLDER,
     LEFT_OUT,
     MANIFEST,
-    SHARDS_PER_PART,
     offsets_name,
-    part_name,
     rows_name,
 )
 from s3prl_stream.shards.listing import LeftOut, left_out_json
-from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.outfolder import refuse_odd_path
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.repair_shard import Job, Outcome, parquet_bytes, repair_shard
+from s3prl_stream.shards.repair_shard import Job, Outcome, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import LocalStore, Store, explaining_writes, open_store
 from s3prl_stream.shards.verify import store_of
 from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.write_index import write_parts
 
 _MARKER = ".packing.json"
 _SCRATCH = ".repairing-"
@@ -143,7 +141,7 @@ class _Repair:
                 raise ShardError(f"{self.store.url}: not one sound sample is left. {first.audio}: {first.message}")
             outcomes = self._without_duplicates(outcomes, columns, listing)
         kept = [one.description for one in outcomes if one.description is not None]
-        parts = self._write_parts([shard["name"] for shard in kept])
+        parts = write_parts(self.out, [shard["name"] for shard in kept], self.workers, self.progress)
         self.out.upload(self.left_out, LEFT_OUT)
         files = copy_extra_files(self.store, self.out, self.inventory.manifest)
         write_manifest(self.out, self._manifest(kept, parts, before, files))
@@ -200,14 +198,6 @@ class _Repair:
                     self.out.delete(name)
         return result
 
-    def _write_parts(self, names: Sequence[str]) -> list[str]:
-        parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
-        of_part = (names[first : first + SHARDS_PER_PART] for first in range(0, len(names), SHARDS_PER_PART))
-        tasks = [(self.out, part, list(some)) for part, some in zip(parts, of_part, strict=True)]
-        for done, _ in enumerate(self.workers.map(write_part, tasks), start=1):
-            self.progress("indexing", min(done * SHARDS_PER_PART, len(names)), len(names))
-        return parts
-
     def _manifest(
         self,
         shards: list[dict[str, Any]],
@@ -227,12 +217,7 @@ class _Repair:
             "format_version": FORMAT_VERSION,
             "name": self.inventory.name,
             **old,
-            "counts": {
-                "samples": sum(shard["samples"] for shard in shards),
-                "seconds": math.fsum(shard["seconds"] for shard in shards),
-                "damaged": kinds["damaged"] + self.num_lines_lost,
-                "skipped": dict(sorted(skipped.items())),
-            },
+            "counts": counts_of(shards, kinds["damaged"] + self.num_lines_lost, dict(sorted(skipped.items()))),
             **({"files": files} if files else {}),
             "parts": parts,
             "shards": shards,
@@ -262,18 +247,6 @@ def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
 def _entry_of(outcome: Outcome, position: int) -> Entry:
     assert outcome.description is not None
     return entry_of(outcome.description["name"], position, outcome.description)
-
-
-def write_part(task: tuple[Store, str, list[str]]) -> None:
-    """An index part from the sidecars of its shards, which have just been written."""
-    out, part, names = task
-    tables = []
-    for name in names:
-        table = read_rows_sidecar(out, name)
-        if isinstance(table, Unusable):
-            raise ShardError(f"{out.url}/{rows_name(name)}: was written, cannot be read: {table.message}")
-        tables.append(table)
-    out.write(part, parquet_bytes(tables))
 
 
 @contextlib.contextmanager

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import Content, Place, Sink, no_sink
 from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
-from s3prl_stream.shards.index_files import IndexPart, offsets_of, shard_bytes_of
+from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
-from s3prl_stream.shards.layout import offsets_name, parquet_options, rows_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.rows import IndexRow, index_table
 from s3prl_stream.shards.store import LocalStore, Store
 from s3prl_stream.shards.tar import END_OF_TAR
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from s3prl_stream.shards.write_index import placed, publish_shard
 
 
 class Job(NamedTuple):
@@ -84,46 +80,15 @@ def repair_shard(job: Job) -> Outcome:
             path, sha256 = store.path(name), content.sha256
         else:
             path, sha256 = new.path, new.finish()
-        table = _table(content.rows, job.columns)
-        offsets = offsets_of(table)
-        job.out.write(offsets_name(name), offsets.astype("<u8").tobytes())
-        job.out.write(rows_name(name), parquet_bytes([table]))
-        publish(path, job.out, name)
-    description = {
-        "name": name,
-        "samples": table.num_rows,
-        "seconds": math.fsum(table.column("seconds").to_pylist()),
-        "bytes": shard_bytes_of(table),
-        "sha256": sha256,
-    }
+        table = placed(index_table(content.rows, job.columns), name)
+        description = publish_shard(path, sha256, table, job.out, name)
     return Outcome(description, as_it_was, table.column("key_hash").to_numpy(), lost, len(lost))
-
-
-def parquet_bytes(tables: list[pa.Table]) -> bytes:
-    """A file of index rows: a row group for each table, all of one schema."""
-    import pyarrow.parquet
-
-    sink = pyarrow.BufferOutputStream()
-    schema = tables[0].schema
-    with pyarrow.parquet.ParquetWriter(sink, schema, **parquet_options(schema.names)) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=table.num_rows)
-    return bytes(sink.getvalue())
 
 
 def _is_sound(content: Content, size: int) -> bool:
     """Every byte of the file is one that a packer would write."""
     expected = sum(row.size for row in content.rows) + len(END_OF_TAR)
     return not content.bad and content.end is None and content.sha256 is not None and size == expected
-
-
-def _table(rows: list[IndexRow], columns: Mapping[str, str]) -> pa.Table:
-    """Index rows of samples that stand one behind the other from byte 0."""
-    moved, offset = [], 0
-    for row in rows:
-        moved.append(row._replace(offset=offset))
-        offset += row.size
-    return index_table(moved, columns)
 
 
 def _all_lost(entry: Entry, index: ShardIndex, reason: str, message: str) -> Outcome:
@@ -134,15 +99,6 @@ def _all_lost(entry: Entry, index: ShardIndex, reason: str, message: str) -> Out
     held = "an unknown number of" if entry.samples is None else f"{entry.samples}"
     message = f"{message}; it held {held} samples, whose keys are not known any more"
     return Outcome(None, False, nothing, [LeftOut("", entry.name, "damaged", reason, message)], entry.samples or 1)
-
-
-def publish(path: Path, out: Store, name: str) -> None:
-    """A finished file under its name, without copying its bytes where a hard link will do."""
-    if isinstance(out, LocalStore):
-        with contextlib.suppress(OSError):  # another disk, or one that knows no links
-            out.link(path, name)
-            return
-    out.upload(path, name)
 
 
 class NewTar:

@@ -9,7 +9,7 @@ a hash of their keys, neighbours of like duration together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,24 +19,18 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.layout import (
-    FORMAT_VERSION,
-    LEFT_OUT,
-    SHARDS_PER_PART,
-    part_name,
-    set_name,
-    shard_name,
-)
+from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, set_name, shard_name
 from s3prl_stream.shards.listing import LeftOut, left_out_json
-from s3prl_stream.shards.manifest import write_manifest
+from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.repair import begun, write_part
+from s3prl_stream.shards.repair import begun
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
-from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.subset_shard import Job, write_shard
 from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.write_index import write_parts
 
 _BYTES_PER_MB = 1_000_000
 _KEPT = ("packing", "corpus", "licence", "libraries")
@@ -127,7 +121,7 @@ def write_subset(
         damaged = [one for outcome in outcomes for one in outcome.damaged]
         if not kept:
             raise ShardError(f"{folder.store.url}: not one selected sample is sound. {damaged[0].message}")
-        parts = _write_parts(target, [shard["name"] for shard in kept], workers)
+        parts = write_parts(target, [shard["name"] for shard in kept], workers)
         target.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in damaged))
         origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
                   "where": None if where is None else str(where)}  # fmt: skip
@@ -177,14 +171,6 @@ def _arranged(folder: ShardFolder, selection: Selection, shard_bytes: float, see
         yield shard_of[order], row_of[order]
 
 
-def _write_parts(out: Store, names: Sequence[str], workers: Workers) -> list[str]:
-    parts = [part_name(number) for number in range(-(-len(names) // SHARDS_PER_PART))]
-    of_part = (list(names[first : first + SHARDS_PER_PART]) for first in range(0, len(names), SHARDS_PER_PART))
-    for _ in workers.map(write_part, [(out, part, some) for part, some in zip(parts, of_part, strict=True)]):
-        pass
-    return parts
-
-
 def _manifest(
     folder: ShardFolder,
     name: str,
@@ -200,12 +186,7 @@ def _manifest(
         "name": name,
         "subset_of": origin,
         **kept,
-        "counts": {
-            "samples": sum(shard["samples"] for shard in shards),
-            "seconds": math.fsum(shard["seconds"] for shard in shards),
-            "damaged": num_damaged,
-            "skipped": {},
-        },
+        "counts": counts_of(shards, num_damaged, {}),
         **({"files": files} if files else {}),
         "parts": parts,
         "shards": shards,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,12 +12,11 @@ import numpy as np
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.index_files import offsets_of, shard_bytes_of
-from s3prl_stream.shards.layout import offsets_name, rows_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.member import I64
-from s3prl_stream.shards.repair_shard import NewTar, parquet_bytes, publish
+from s3prl_stream.shards.repair_shard import NewTar
 from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.write_index import placed, publish_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,21 +60,8 @@ def write_shard(job: Job) -> Outcome:
         if not kept:
             return Outcome(None, damaged)
         sha256 = new.finish()
-        table = _moved(table.take(kept), job.name)
-        offsets = offsets_of(table)
-        job.out.write(offsets_name(job.name), offsets.astype("<u8").tobytes())
-        job.out.write(rows_name(job.name), parquet_bytes([table]))
-        publish(new.path, job.out, job.name)
-    return Outcome(
-        {
-            "name": job.name,
-            "samples": table.num_rows,
-            "seconds": math.fsum(table.column("seconds").to_pylist()),
-            "bytes": shard_bytes_of(table),
-            "sha256": sha256,
-        },
-        damaged,
-    )
+        table = placed(table.take(kept), job.name)
+        return Outcome(publish_shard(new.path, sha256, table, job.out, job.name), damaged)
 
 
 def _rows_in_order(job: Job) -> pa.Table:
@@ -105,17 +90,3 @@ def _samples(job: Job, table: pa.Table) -> Iterator[bytes | LeftOut]:
                     yield job.folder.read_bytes(shard, offset, size, crc32c, f"{shard}: {key} at byte {offset}")
                 except SampleError as error:
                     yield LeftOut(key, shard, "damaged", error.reason, str(error))
-
-
-def _moved(table: pa.Table, name: str) -> pa.Table:
-    """Rows of samples that stand one behind the other in the shard `name`."""
-    import pyarrow
-
-    sizes = table.column("size").to_numpy()
-    columns = {
-        "shard": pyarrow.array([name] * table.num_rows, pyarrow.string()),
-        "offset": pyarrow.array(np.cumsum(sizes) - sizes, pyarrow.int64()),
-    }
-    for column, values in columns.items():
-        table = table.set_column(table.column_names.index(column), column, values)
-    return table
