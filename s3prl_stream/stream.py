@@ -16,6 +16,7 @@ from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
 from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
+from s3prl_stream.pipes.arguments import one_number
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, stages_of
@@ -91,7 +92,7 @@ class ShardStream(Root):
             seed=seed,
             shuffle=shuffle,
             epochs=epochs,
-            max_batch_seconds=float(max_batch_seconds),
+            max_batch_seconds=one_number("ShardStream", "max_batch_seconds", max_batch_seconds, above=0),
             max_batch_size=max_batch_size,
             run=self.shards.default_run if run is None else run,
             chunk_seconds=chunk_seconds,

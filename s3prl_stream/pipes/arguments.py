@@ -1,4 +1,7 @@
-"""Checks of arguments that many stages share; each raises a UsageError that names the stage."""
+"""Checks of arguments that many stages share; each raises a UsageError that names the stage and the argument.
+
+Numbers of numpy are numbers too, and become Python's own. True and False are none, nor is a text.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,49 @@ from typing import Any
 from s3prl_stream.errors import UsageError
 
 
-def probability(stage: str, value: float, name: str = "prob") -> float:
+def one_number(
+    stage: str, name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> float:
+    """A finite number from `least` to `most`, both included, and greater than `above`; no range of them."""
+    if not (_is_number(value) and least <= value <= most and value > above):
+        raise UsageError(f"{stage}: {name}={value!r} is no number{_limits(least, above, most)}.")
+    return float(value)
+
+
+def whole_number(stage: str, name: str, value: Any, *, least: float, most: float = math.inf) -> int:
+    """A whole number from `least` to `most`, both included."""
+    if not (_is_number(value) and least <= value <= most and value == int(value)):
+        raise UsageError(f"{stage}: {name}={value!r} is no whole number{_limits(least, -math.inf, most)}.")
+    return int(value)
+
+
+def rate_or_none(stage: str, value: Any) -> int | None:
+    """A sample rate (Hz), or None."""
+    return None if value is None else whole_number(stage, "sample_rate", value, least=1)
+
+
+def probability(stage: str, value: Any, name: str = "prob") -> float:
     """A share, 0 to 1."""
-    if not isinstance(value, Real) or not 0.0 <= value <= 1.0:
-        raise UsageError(f"{stage}: {name}={value!r} is not between 0 and 1.")
-    return float(value)
-
-
-def one_number(stage: str, name: str, value: float, *, least: float, most: float = math.inf) -> float:
-    """A number from `least` to `most`; no range of them."""
-    if not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
-        limits = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
-        raise UsageError(f"{stage}: {name}={value!r} is no number {limits}.")
-    return float(value)
+    return one_number(stage, name, value, least=0, most=1)
 
 
 def number_range(
     stage: str, name: str, value: Sequence[float] | float, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """One number, or (lowest, highest), each from `least` to `most`, as a pair."""
-    # those of numpy are numbers too
-    bounds: tuple[Any, ...] = (
-        (value, value) if isinstance(value, Real) else tuple(value) if isinstance(value, Iterable) else ()
-    )
-    numbers = len(bounds) == 2 and all(isinstance(bound, Real) and math.isfinite(bound) for bound in bounds)
-    if not numbers or not least <= bounds[0] <= bounds[1] <= most:
-        limits = "" if (least, most) == (-math.inf, math.inf) else f" from {least:g} to {most:g}"
+    bounds: tuple[Any, ...] = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(bounds) != 2 or not all(map(_is_number, bounds)) or not least <= bounds[0] <= bounds[1] <= most:
+        limits = _limits(least, -math.inf, most)
         raise UsageError(f"{stage}: {name}={value!r} is neither a number{limits} nor (lowest, highest) of such.")
     return float(bounds[0]), float(bounds[1])
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite one."""
+    return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < float(value) < math.inf
+
+
+def _limits(least: float, above: float, most: float) -> str:
+    begin = f" from {least:g}" if math.isfinite(least) else f" above {above:g}" if math.isfinite(above) else ""
+    end = f" to {most:g}" if math.isfinite(most) else " on" if math.isfinite(least) else ""
+    return begin + end

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.source import read_source
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
 from s3prl_stream.shards.shardset import ShardSet, open_shards
 
@@ -59,10 +61,11 @@ class AudioBank:
         max_hours: float = 10.0,
         cache: str | Path | None = None,
     ) -> None:
-        if sample_rate <= 0 or not max_hours > 0:
-            raise UsageError(f"{type(self).__name__}: sample_rate={sample_rate} and max_hours={max_hours} must be > 0")
-        self.sample_rate = sample_rate
-        self.max_hours = max_hours
+        bank = type(self).__name__
+        self.sample_rate = sample_rate = whole_number(bank, "sample_rate", sample_rate, least=1)
+        self.max_hours = max_hours = (
+            math.inf if max_hours == math.inf else one_number(bank, "max_hours", max_hours, above=0)
+        )
         clips = _clips_of(source)
         made_of = json.dumps([_VERSION, self.keeps_silence, sample_rate, max_hours, [clip.made_of for clip in clips]])
         name = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()

@@ -7,16 +7,16 @@ chunks and to decode only what each needs, use the stream's own `chunk_seconds`.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
+from s3prl_stream.pipes.arguments import one_number, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.piece import check_rate, identity_of_piece, piece_of
+from s3prl_stream.pipes.piece import identity_of_piece, piece_of
 from s3prl_stream.pipes.stage import Samples, Source, Stage, stages_of
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
@@ -56,13 +56,12 @@ class _Unfold(Stage):
         raise NotImplementedError
 
     def check_settings(self) -> None:
-        """Raise the UsageError of a wrong tail, treatment of tokens or rate."""
+        """Raise the UsageError of a wrong tail or treatment of tokens."""
         name = type(self).__name__
         if self.tail not in TAILS:
             raise UsageError(f"{name}: tail={self.tail!r} does not exist; there are {', '.join(TAILS)}.")
         if self.tokens not in ("refuse", "drop"):
             raise UsageError(f"{name}: tokens={self.tokens!r} does not exist; there are refuse, drop.")
-        check_rate(name, self.sample_rate)
 
     def check_chain(self, source: Source) -> None:
         giver = next((stage for stage in stages_of(source) if "tokens" in stage.provides), None)
@@ -166,21 +165,14 @@ class UnfoldChunkBySec(_Unfold):
         tokens: str = "drop",
         sample_rate: int | None = None,
     ) -> None:
-        if not 0.0 < min_seconds < math.inf:
-            raise UsageError(f"UnfoldChunkBySec: min_seconds={min_seconds!r} is not a finite number greater than 0.")
-        if max_seconds is not None and not min_seconds <= max_seconds < math.inf:
-            raise UsageError(
-                f"UnfoldChunkBySec: max_seconds={max_seconds!r} is not from min_seconds={min_seconds!r} on."
-            )
-        if step_seconds is not None and not 0.0 < step_seconds <= min_seconds:
-            raise UsageError(
-                f"UnfoldChunkBySec: step_seconds={step_seconds!r} is not in (0, min_seconds={min_seconds!r}]: a longer "
-                "step would leave gaps."
-            )
-        self.min_seconds = float(min_seconds)
-        self.max_seconds = None if max_seconds is None else float(max_seconds)
-        self.step_seconds = None if step_seconds is None else float(step_seconds)
-        self.tail, self.tokens, self.sample_rate = tail, tokens, sample_rate
+        name = "UnfoldChunkBySec"
+        self.min_seconds = one_number(name, "min_seconds", min_seconds, above=0)
+        self.max_seconds = self.step_seconds = None
+        if max_seconds is not None:
+            self.max_seconds = one_number(name, "max_seconds", max_seconds, least=self.min_seconds)
+        if step_seconds is not None:  # a longer step would leave gaps
+            self.step_seconds = one_number(name, "step_seconds", step_seconds, above=0, most=self.min_seconds)
+        self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
         self.check_settings()
         super().__init__(source)
 
@@ -230,19 +222,15 @@ class UnfoldChunkByFrame(_Unfold):
         tokens: str = "drop",
         sample_rate: int | None = None,
     ) -> None:
-        for name, value in (("min_frames", min_frames), ("hop_samples", hop_samples)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"UnfoldChunkByFrame: {name}={value!r} is not a number from 1 on.")
-        if max_frames is not None and not (isinstance(max_frames, int) and max_frames >= min_frames):
-            raise UsageError(f"UnfoldChunkByFrame: max_frames={max_frames!r} is not a number from {min_frames} on.")
-        if step_frames is not None and not (isinstance(step_frames, int) and 0 < step_frames <= min_frames):
-            raise UsageError(
-                f"UnfoldChunkByFrame: step_frames={step_frames!r} is not in 1 to min_frames={min_frames!r}: a longer "
-                "step would leave gaps."
-            )
-        self.min_frames, self.max_frames, self.step_frames = min_frames, max_frames, step_frames
-        self.hop_samples = hop_samples
-        self.tail, self.tokens, self.sample_rate = tail, tokens, sample_rate
+        name = "UnfoldChunkByFrame"
+        self.min_frames = whole_number(name, "min_frames", min_frames, least=1)
+        self.max_frames = self.step_frames = None
+        if max_frames is not None:
+            self.max_frames = whole_number(name, "max_frames", max_frames, least=self.min_frames)
+        if step_frames is not None:  # a longer step would leave gaps
+            self.step_frames = whole_number(name, "step_frames", step_frames, least=1, most=self.min_frames)
+        self.hop_samples = whole_number(name, "hop_samples", hop_samples, least=1)
+        self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
         self.check_settings()
         super().__init__(source)
 

@@ -6,13 +6,13 @@ A stage for decoded audio: to plan by the length of crops and to decode only wha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.arguments import one_number, rate_or_none
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.piece import check_rate, identity_of_piece, piece_of
+from s3prl_stream.pipes.piece import identity_of_piece, piece_of
 from s3prl_stream.pipes.s3prl_arguments import CROP_REFUSED
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
@@ -52,13 +52,10 @@ class RandomCrop(Stage):
     def __init__(
         self, source: Samples | None = None, *, max_seconds: float | None = None, sample_rate: int | None = None
     ) -> None:
-        if max_seconds is not None and not 0.0 < max_seconds < math.inf:
-            raise UsageError(
-                f"RandomCrop: max_seconds={max_seconds!r} is neither seconds above 0 nor None (all of it)."
-            )
-        check_rate("RandomCrop", sample_rate)
-        self.max_seconds = None if max_seconds is None else float(max_seconds)
-        self.sample_rate = sample_rate
+        self.max_seconds = None
+        if max_seconds is not None:
+            self.max_seconds = one_number("RandomCrop", "max_seconds", max_seconds, above=0)
+        self.sample_rate = rate_or_none("RandomCrop", sample_rate)
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:

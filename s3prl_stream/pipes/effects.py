@@ -75,7 +75,7 @@ def needs_rng(effects: Effects) -> bool:
 
 
 def _parse(effect: Effect) -> Apply:
-    if isinstance(effect, str) or not effect or not isinstance(effect[0], str):
+    if not isinstance(effect, list | tuple) or not effect or not isinstance(effect[0], str):
         raise UsageError(f'effects: {effect!r} is not a list of a name and its arguments, as in ["gain", "-3.0"].')
     name, *arguments = effect
     if name not in _PARSERS:

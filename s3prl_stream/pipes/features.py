@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.arguments import whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.kaldi import (
     HOP_SAMPLES,
@@ -231,13 +232,11 @@ class ExtractFeat(OnBatch):
             raise UsageError(f".features(kind={kind!r}): there are {', '.join(KINDS)}")
         if norm not in NORMS:
             raise UsageError(f".features(norm={norm!r}): there are {', '.join(NORMS)}")
-        if not isinstance(deltas, int) or not 0 <= deltas <= 2:
-            raise UsageError(f".features(deltas={deltas!r}): the orders of deltas are 0, 1 or 2")
         if norm == "fixed" and kind not in FIXED_KINDS:
             raise UsageError(f".features({kind!r}, norm='fixed'): there is a fixed scale of {', '.join(FIXED_KINDS)}")
         self.kind = kind
         self.norm = norm
-        self.deltas = deltas
+        self.deltas = whole_number("features", "deltas", deltas, least=0, most=2)
         self.feat_name = feat_name
         self.provides = {feat_name: "float32 [F, D]"}
         super().__init__(source)

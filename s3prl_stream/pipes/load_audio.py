@@ -13,11 +13,11 @@ import torch
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.arguments import rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.kinds import told
 from s3prl_stream.pipes.outline import Outline
-from s3prl_stream.pipes.piece import check_rate
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
@@ -88,11 +88,10 @@ class LoadAudio(Stage):
         sox_effects: Sequence[Sequence[str | float]] | None = None,
         crop_segment: bool = False,
     ) -> None:
-        check_rate("load_audio", sample_rate)
         if dtype not in ("float32", "int16"):
             raise UsageError(f'load_audio: dtype {dtype!r} must be "float32" or "int16"')
-        if channel not in ("first", "mean") and (not isinstance(channel, int) or channel < 0):
-            raise UsageError(f'load_audio: channel {channel!r} must be "first", "mean" or a number from 0')
+        if isinstance(channel, str) and channel not in ("first", "mean"):
+            raise UsageError(f'load_audio: channel={channel!r} must be "first", "mean" or a number from 0')
         if not isinstance(crop_segment, bool):
             raise UsageError(f"load_audio: crop_segment {crop_segment!r} must be True or False")
         if sox_effects is not None:
@@ -101,9 +100,9 @@ class LoadAudio(Stage):
             lost = ("segments", *UNCUTTABLE_KEYS) if names & CUTTING else ("segments",) if names & REORDERING else ()
             self.removes = self.removes | {*lost}
             self.stretch = max(1.0, stretch_of(sox_effects))
-        self.sample_rate = sample_rate
+        self.sample_rate = rate_or_none("load_audio", sample_rate)
         self.dtype = dtype
-        self.channel = channel
+        self.channel = channel if isinstance(channel, str) else whole_number("load_audio", "channel", channel, least=0)
         self._sox_effects = None if sox_effects is None else [list(effect) for effect in sox_effects]
         self.crop_segment = crop_segment
         self.provides = {"wav": f"{dtype} [T]", "sample_rate": "any"}

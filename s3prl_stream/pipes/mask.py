@@ -20,6 +20,7 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
+from s3prl_stream.pipes.arguments import probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
 from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments
@@ -151,22 +152,17 @@ class MaskedReconstruction(OnBatch):
     ) -> None:
         if kind not in BAND_SHARE:
             raise UsageError(f".mask(kind={kind!r}): there are {', '.join(BAND_SHARE)}")
-        for name, share in (("time_share", time_share), ("band_share", band_share), ("noise_prob", noise_prob)):
-            if share is not None and not 0.0 <= share <= 1.0:
-                raise UsageError(f".mask({name}={share!r}): a share, 0 to 1")
-        if not isinstance(span_frames, int) or span_frames < 1:
-            raise UsageError(f".mask(span_frames={span_frames!r}): a number of frames from 1 on")
-        widest = BAND_SHARE[kind] if band_share is None else band_share
-        if not time_share and not widest:
+        self.time_share = probability("mask", time_share, "time_share")
+        self.span_frames = whole_number("mask", "span_frames", span_frames, least=1)
+        self.noise_prob = probability("mask", noise_prob, "noise_prob")
+        widest = BAND_SHARE[kind] if band_share is None else probability("mask", band_share, "band_share")
+        if not self.time_share and not widest:
             raise UsageError(".mask(time_share=0): with no band either, there is nothing to reconstruct")
         self.kind = kind
         self.legacy = legacy
-        self.time_share = float(time_share)
-        self.span_frames = span_frames
         self.band_share = band_share
         self.overlap = overlap
-        self.noise_prob = float(noise_prob)
-        self.settings = MaskSettings(widest, legacy, self.time_share, span_frames, overlap)
+        self.settings = MaskSettings(widest, legacy, self.time_share, self.span_frames, overlap)
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:

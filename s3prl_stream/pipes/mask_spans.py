@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.arguments import probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
 from s3prl_stream.sample import Batch, Sample
@@ -83,15 +84,12 @@ class SpanMask(OnBatch):
     ) -> None:
         if kind not in KINDS:
             raise UsageError(f".mask_spans(kind={kind!r}): there are {', '.join(KINDS)}")
-        if prob is not None and not 0.0 <= prob <= 1.0:
-            raise UsageError(f".mask_spans(prob={prob!r}): a share, 0 to 1")
-        for name, value in (("span_frames", span_frames), ("min_spans", min_spans)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f".mask_spans({name}={value!r}): a number from 1 on")
+        if prob is not None:
+            probability("mask_spans", prob)
         self.kind = kind
         self.prob = prob
-        self.span_frames = span_frames
-        self.min_spans = min_spans
+        self.span_frames = whole_number("mask_spans", "span_frames", span_frames, least=1)
+        self.min_spans = whole_number("mask_spans", "min_spans", min_spans, least=1)
         self.like = like
         self.takes = {"wav": "float32|int16 [T]"} if like is None else {like: "any"}
         super().__init__(source)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.pipes.arguments import one_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, rms_of_rows
 from s3prl_stream.pipes.s3prl_arguments import NORM_REFUSED, norm_arguments
@@ -38,7 +39,7 @@ class NormWav(OnBatch):
     provides: Mapping[str, str] = {"wav": "float32 [T]"}
 
     def __init__(self, source: Samples | None = None, *, target_db: float = -25.0) -> None:
-        self.target_db = float(target_db)
+        self.target_db = one_number("norm_wav", "target_db", target_db)
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:

@@ -45,7 +45,7 @@ class SpeedPerturbation(Stage):
     def __init__(
         self, source: Samples | None = None, *, factors: Sequence[float] = (0.9, 1.0, 1.1), prob: float = 1.0
     ) -> None:
-        if not isinstance(factors, Iterable) or not len(factors):
+        if not isinstance(factors, Iterable) or isinstance(factors, str) or not len(factors):
             raise UsageError(f"perturb_speed: factors={factors!r} are no list of factors, such as (0.9, 1.0, 1.1)")
         self.factors = tuple(one_number("perturb_speed", "factors", factor, least=0.1, most=10) for factor in factors)
         self.prob = probability("perturb_speed", prob)

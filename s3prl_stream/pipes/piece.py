@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 
@@ -29,9 +28,3 @@ def piece_of(sample: Sample, start: int, stop: int, stage_id: str) -> Sample:
 def identity_of_piece(sample: Sample, start: int, stage_id: str) -> str:
     """What the random draws on a piece follow from: the sample, the stage that cut it, and where it begins."""
     return f"{sample['identity']}/{stage_id}:{start}"
-
-
-def check_rate(stage: str, sample_rate: int | None) -> None:
-    """Raise a UsageError if a stage's `sample_rate` is neither Hz nor None."""
-    if sample_rate is not None and (not isinstance(sample_rate, int) or sample_rate <= 0):
-        raise UsageError(f"{stage}: sample_rate={sample_rate!r} must be Hz > 0, or None")

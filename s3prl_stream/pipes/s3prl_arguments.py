@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.arguments import whole_number
 
 Arguments: TypeAlias = dict[str, Any]
 Translate: TypeAlias = Callable[[Arguments], Arguments]
@@ -124,7 +125,7 @@ def vocabulary_arguments(given: Arguments) -> Arguments:
     if "vocab_args" not in given:
         return given
     rest = dict(given)
-    vocab = dict(rest.pop("vocab_args") or {})
+    vocab = _dict_of_arguments("EncodeText", "vocab_args", rest.pop("vocab_args"))
     subwords = rest.get("vocab_type", "character") in ("subword", "bpe")
     size = vocab.pop("vocab_size", None)
     understood = _SUBWORDS if subwords else _BASIC_VOCABULARY
@@ -140,16 +141,22 @@ def vocabulary_arguments(given: Arguments) -> Arguments:
     if "vocab_size" in rest:
         raise UsageError("EncodeText: vocab_args has another vocab_size; give one of them")
     # S3PRL counts the special ids of subwords, and not those of characters and words
-    return {**rest, "vocab_size": size if subwords else size + _SPECIAL_IDS}
+    if not subwords:
+        size = whole_number("EncodeText", "vocab_args: vocab_size", size, least=1) + _SPECIAL_IDS
+    return {**rest, "vocab_size": size}
 
 
 def _opened(given: Arguments, name: str, stage: str) -> Arguments:
     """The arguments with those that are in the dict called `name`."""
     rest = dict(given)
-    inside = rest.pop(name, None) or {}
-    if not isinstance(inside, Mapping):
-        raise UsageError(f"{stage}: {name}={inside!r} is no dict of arguments")
+    inside = _dict_of_arguments(stage, name, rest.pop(name, None))
     twice = [key for key in inside if key in rest]
     if twice:
         raise UsageError(f"{stage}: {', '.join(twice)} is in {name} and beside it; give one of them")
     return {**rest, **inside}
+
+
+def _dict_of_arguments(stage: str, name: str, given: Any) -> Arguments:
+    if not isinstance(given, Mapping | None):
+        raise UsageError(f"{stage}: {name}={given!r} is no dict of arguments")
+    return dict(given or {})

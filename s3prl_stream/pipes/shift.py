@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import SampleError
+from s3prl_stream.pipes.arguments import whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid
 from s3prl_stream.pipes.s3prl_arguments import SHIFT_REFUSED
@@ -34,9 +35,7 @@ class AutoregressivePrediction(OnBatch):
     provides: Mapping[str, str] = {"feat": "float32 [F, D]", "target_feat": "float32 [F, D]"}
 
     def __init__(self, source: Iterable[Sample] | None = None, *, n_future: int = 5) -> None:
-        if not isinstance(n_future, int) or n_future < 1:
-            raise UsageError(f".shift(n_future={n_future!r}): a number of frames from 1 on")
-        self.n_future = n_future
+        self.n_future = whole_number("shift", "n_future", n_future, least=1)
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.pipes.arguments import number_range, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
 from s3prl_stream.pipes.stage import Samples
@@ -73,13 +73,10 @@ class SpecAugment(OnBatch):
         self.freq_width, self.time_width = _widths("freq_width", freq_width), _widths("time_width", time_width)
         if fill not in ("zero", "mean"):
             raise UsageError(f'spec_augment: fill={fill!r} does not exist; there are "zero" and "mean".')
-        for name, value in (("freq_masks", freq_masks), ("time_masks", time_masks), ("warp_frames", warp_frames)):
-            if not isinstance(value, int) or value < 0:
-                raise UsageError(f"spec_augment: {name}={value!r} is not a number from 0 on.")
-        self.freq_masks = freq_masks
-        self.time_masks = time_masks
+        self.freq_masks = whole_number("spec_augment", "freq_masks", freq_masks, least=0)
+        self.time_masks = whole_number("spec_augment", "time_masks", time_masks, least=0)
         self.max_time_share = probability("spec_augment", max_time_share, "max_time_share")
-        self.warp_frames = warp_frames
+        self.warp_frames = whole_number("spec_augment", "warp_frames", warp_frames, least=0)
         self.fill = fill
         self.prob = probability("spec_augment", prob)
         super().__init__(source)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.arguments import rate_or_none, whole_number
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.encode_category import learned
-from s3prl_stream.pipes.piece import check_rate
 from s3prl_stream.pipes.s3prl_arguments import TAGS_REFUSED
 from s3prl_stream.pipes.segments import Segments, as_segments, labels_of
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
@@ -80,16 +80,12 @@ class BuildMultiClassTagging(Stage):
             raise UsageError(f"{name}: columns={columns!r} does not exist; there are {', '.join(COLUMNS)}.")
         if (categories is not None and columns != "all") or (num_labels is not None and columns != "recording"):
             raise UsageError(f'{name}: categories= belongs to columns="all", num_labels= to "recording".')
-        for setting, value in (("hop_samples", hop_samples), ("num_labels", num_labels)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}: {setting}={value!r} is not a number from 1 on.")
-        check_rate(name, sample_rate)
         self.columns = columns
         self.categories = None if categories is None else Categories(categories)
-        self.num_labels = num_labels
-        self.hop_samples = hop_samples
+        self.num_labels = None if num_labels is None else whole_number(name, "num_labels", num_labels, least=1)
+        self.hop_samples = whole_number(name, "hop_samples", hop_samples, least=1)
         self.like = like
-        self.sample_rate = sample_rate
+        self.sample_rate = rate_or_none(name, sample_rate)
         self.takes = {
             "wav": "float32|int16 [T]",
             "sample_rate": "any",

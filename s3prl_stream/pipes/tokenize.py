@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import probability
+from s3prl_stream.pipes.arguments import probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
@@ -87,14 +87,12 @@ class EncodeText(Stage):
             raise UsageError(
                 f"EncodeText: vocab_type={vocab_type!r} does not exist; there are {', '.join(VOCAB_TYPES)}."
             )
-        if vocab_size is not None and (not isinstance(vocab_size, int) or vocab_size < 4):
-            raise UsageError(f"EncodeText: vocab_size={vocab_size!r} is not a number from 4 on.")
         if (tags is not None) != isinstance(tokenizer, SlotTokenizer):
             raise UsageError("EncodeText: tags= and a SlotTokenizer belong together; give both or none.")
         self.tokenizer = tokenizer
         self.train_tokenizer = train_tokenizer
         self.vocab_type = vocab_type
-        self.vocab_size = vocab_size
+        self.vocab_size = None if vocab_size is None else whole_number("EncodeText", "vocab_size", vocab_size, least=4)
         self.text = text
         self.tags = tags
         self.eos = eos

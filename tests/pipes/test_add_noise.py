@@ -169,7 +169,7 @@ def test_silence_gets_nothing() -> None:
         ({"snr": (6, 3)}, "lowest, highest"),
         ({"snr": [1, 2, 3]}, "lowest, highest"),
         ({"snr": float("nan")}, "lowest, highest"),
-        ({"prob": 1.5}, "between 0 and 1"),
+        ({"prob": 1.5}, "prob=1.5 is no number from 0 to 1"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:

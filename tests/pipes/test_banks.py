@@ -163,7 +163,7 @@ def test_wrong_sources_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no audio files"):
         NoiseBank(tmp_path / "empty")
-    with pytest.raises(UsageError, match="must be > 0"):
+    with pytest.raises(UsageError, match="NoiseBank: max_hours=0 is no number above 0"):
         NoiseBank(tmp_path, max_hours=0)
 
 

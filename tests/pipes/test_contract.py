@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import atexit
 import inspect
+import math
+import re
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +20,7 @@ import pytest
 import soundfile
 
 from s3prl_stream import pipes
+from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes import NoiseBank, RirBank, chained_methods
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
@@ -315,6 +318,35 @@ def test_promise_fails_on_a_stage_that_breaks_it() -> None:
         contract.assert_input_is_not_mutated(case)
     with pytest.raises(AssertionError):
         contract.assert_output_follows_identity(case)
+
+
+def _numeric_settings() -> Iterator[tuple[Stage, str, str]]:
+    """(a stage, a parameter of it that is a number or a range of numbers, its annotation)."""
+    built = {type(stage): stage for stage in (pipes.MixUtterances(), *(case.build() for case in STAGES.values()))}
+    for stage in built.values():
+        for name, annotation in _parameters(_constructor(type(stage))).items():
+            kind = annotation.split(" = ")[0]
+            if re.search(r"\b(int|float)\b", kind) and "Sequence[Sequence" not in kind:
+                yield stage, name, kind
+
+
+def test_a_number_that_is_none_is_told_with_its_stage_and_argument() -> None:
+    settings = list(_numeric_settings())
+    assert len(settings) > 40
+    for stage, name, kind in settings:
+        below = [] if name.endswith("_db") or name == "snr" else [-1]
+        absent = [] if "None" in kind else [None]
+        for wrong in ("x", math.nan, math.inf, True, ["x", 1], *below, *absent):
+            with pytest.raises(UsageError, match=rf"^({stage.functional_name}|{type(stage).__name__}): {name}\b.*\W"):
+                type(stage)(**{**stage.config(), name: wrong})
+
+
+def test_numbers_of_numpy_are_those_of_python() -> None:
+    for stage, name, _ in _numeric_settings():
+        value = stage.config()[name]
+        if value is not None and not isinstance(value, str):
+            of_numpy = np.asarray(value)[()]  # a scalar, or an array of (lowest, highest)
+            assert type(stage)(**{**stage.config(), name: of_numpy}).describe() == stage.describe(), name
 
 
 # ---- the declarations under TYPE_CHECKING -----------------------------------------------------------

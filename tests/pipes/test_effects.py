@@ -169,6 +169,7 @@ def test_input_is_not_changed_and_the_voxceleb_recipe_of_s3prl_works() -> None:
         ([["equalizer", "1000", "1x", "3"]], "expected"),
         ([["silence", "-1", "0.1", "1%"]], "above_periods"),
         (["gain", "-3"], "is not a list of a name and its arguments"),
+        ([["gain", "-3"], 5], "5 is not a list of a name and its arguments"),
         (7, "no list of lists"),
         ("gain", "no list of lists"),
         ([["gain", ("a", "b")]], "neither a number"),

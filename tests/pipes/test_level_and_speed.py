@@ -74,7 +74,7 @@ def test_short_waveforms(num_frames: int) -> None:
         (lambda: SpeedPerturbation(factors=(0.0, 1.0)), "factors=0.0"),
         (lambda: SpeedPerturbation(factors=[(0.9, 1.1)]), r"factors=\(0.9, 1.1\) is no number from 0.1 to 10"),
         (lambda: RandomGain(gain_db="loud"), "gain_db"),
-        (lambda: RandomGain(gain_db=3, prob=2), "between 0 and 1"),
+        (lambda: RandomGain(gain_db=3, prob=2), "prob=2 is no number from 0 to 1"),
     ],
 )
 def test_wrong_settings_are_refused(build: Any, message: str) -> None:

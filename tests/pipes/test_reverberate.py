@@ -91,7 +91,7 @@ def test_draws_are_in_their_ranges_and_recorded() -> None:
         ({"rooms": "hall"}, "RirBank"),
         ({"rt60": 0}, "rt60=0"),
         ({"rt60": (1, 0.5)}, "rt60"),
-        ({"prob": -1}, "between 0 and 1"),
+        ({"prob": -1}, "prob=-1 is no number from 0 to 1"),
         ({"max_seconds": 0}, "max_seconds"),
         ({"max_seconds": (1, 2)}, "max_seconds"),
     ],

@@ -185,10 +185,10 @@ def test_misspelt_parameter_is_told_with_the_nearest() -> None:
 
 
 def test_settings_of_a_wrong_type_or_missing_name_the_stage() -> None:
-    from s3prl_stream.pipes import Phonemize, UnfoldChunkBySec
+    from s3prl_stream.pipes import EncodeMultipleCategory, Phonemize
 
-    with pytest.raises(UsageError, match="UnfoldChunkBySec: '<' not supported between instances of"):
-        UnfoldChunkBySec(min_seconds="2")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="EncodeMultipleCategory: 'int' object is not iterable"):
+        EncodeMultipleCategory(labels=5)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Phonemize: missing 1 required keyword-only argument: 'lexicon'"):
         Phonemize()  # type: ignore[call-arg]
 

@@ -129,7 +129,7 @@ def test_no_tokenizer_is_told_at_construction() -> None:
         EncodeText()
     with pytest.raises(UsageError, match=r"vocab_type='phone'.*character, word, subword, bpe"):
         EncodeText(train_tokenizer=True, vocab_type="phone")
-    with pytest.raises(UsageError, match="max_unknown_share=50 is not between 0 and 1"):
+    with pytest.raises(UsageError, match="max_unknown_share=50 is no number from 0 to 1"):
         EncodeText(tokenizer=CHARACTERS, max_unknown_share=50)
     with pytest.raises(UsageError, match="not known before they are read"):
         EncodeText(train_tokenizer=True)(sample for sample in [{"text": "A"}])

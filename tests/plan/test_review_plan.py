@@ -153,9 +153,10 @@ def test_pieces_that_fit_no_batch_once_stages_may_stretch_them_say_why() -> None
         ss.Loader(chunks)
 
 
-def test_a_budget_without_a_limit_is_refused() -> None:
-    with pytest.raises(UsageError, match="max_batch_seconds: inf"):
-        ss.ShardStream(clips([1.0]), max_batch_seconds=float("inf"))
+@pytest.mark.parametrize("budget", [float("inf"), float("nan"), 0, True, "60", None])
+def test_a_budget_that_is_none_is_refused(budget: Any) -> None:
+    with pytest.raises(UsageError, match=f"max_batch_seconds={budget!r} is no number above 0"):
+        ss.ShardStream(clips([1.0]), max_batch_seconds=budget)
 
 
 @pytest.mark.parametrize(
