@@ -35,7 +35,8 @@ class Upstream(nn.Module):
 
     @abstractmethod
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
-        """Hidden states of a batch. What is in a batch beside an utterance does not change its valid frames.
+        """Hidden states of a batch. What is in a batch beside an utterance does not change its valid frames, unless the
+        upstream was asked for S3PRL's own numbers (`legacy`), which depend on it.
 
         Args:
             wavs: float [T] each, or one padded tensor [B, T], at 16 kHz in [-1, 1].
@@ -54,14 +55,15 @@ class FeatureUpstream(Upstream):
     """An encoder of features, with the front end that computes them, or the features alone.
 
     Features are computed on the CPU and utterance by utterance, so they do not depend on what else is in the batch.
+    With `legacy` and `max_frames`, which are for the numbers of S3PRL's checkpoints, hidden states do.
 
     Args:
         encoder: (feat [B, F, D], feat_len [B]) -> hidden states; None: the features are the only hidden state.
         front_end: from waveforms to features.
         norm: of the features, as in `ExtractFeat`.
         legacy: features as S3PRL computes them for a batch, see `FrontEnd.legacy_features`.
-        max_frames: longer inputs are cut into pieces of like length no longer than this, each by itself, as S3PRL's
-            transformers do; None: they are not.
+        max_frames: a batch whose longest input is longer is cut into pieces of like length no longer than this, each by
+            itself, as S3PRL's transformers do: a shorter input is cut where the longest is. None: none is.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ REFUSED: list[tuple[type[Stage], dict[str, Any], str]] = [
     (pipes.EncodeText, {"vocab_file": "x.model"}, r"load_tokenizer"),
     (pipes.EncodeText, {"train_tokenizer": True, "vocab_args": {"coverage": 0.9}}, r"coverage=0\.9.*vocab_size="),
     (pipes.EncodeText, {"train_tokenizer": True, "vocab_size": 9, "vocab_args": {"vocab_size": 9}}, "one of them"),
-    (pipes.EncodeText, {"train_tokenizer": True, "vocab_args": {"vocab_size": "9"}}, "vocab_size='9' is no whole number"),
+    (pipes.EncodeText, {"train_tokenizer": True, "vocab_args": {"vocab_size": "9"}}, "vocab_size='9' is no whole"),
     (pipes.EncodeText, {"train_tokenizer": True, "vocab_args": "x"}, "vocab_args='x' is no dict"),
     (pipes.Phonemize, {"g2p_name": "g2p"}, "lexicon="),
     (pipes.EncodeCategory, {"category_encoder_name": "category"}, "categories="),
