@@ -106,9 +106,9 @@ def extract(
         raise UsageError(f"extract: layers {kept}; there are 0 to {up.num_layers}")
     if len(set(kept)) < len(kept):
         raise UsageError(f"extract: layers {kept}; name each once")
-    for name, value in (("max_batch_seconds", max_batch_seconds), ("shard_mb", shard_mb)):
+    for setting, value in (("max_batch_seconds", max_batch_seconds), ("shard_mb", shard_mb)):
         if not value > 0:
-            raise UsageError(f"extract: {name} is {value}; it must be above 0")
+            raise UsageError(f"extract: {setting} is {value}; it must be above 0")
     stream, planned = _stream(shard_set, where, subset, max_batch_seconds)
     folder = Path(out)
     identity: dict[str, Any] = {
@@ -264,6 +264,8 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         raise UsageError(f"{folder} is a file; OUT is the folder of the new set")
     if (folder / MANIFEST).exists():
         manifest = _manifest_of(folder)
+        if "upstream" not in (manifest.get("packing") or {}):
+            raise UsageError(f"{folder} holds a set that is no extraction: choose a new or an empty folder")
         before = {**(manifest.get("packing") or {}), "name": manifest.get("name")}
         _same(folder, before, {name: value for name, value in identity.items() if name != "data"})
         _same(folder, {"data": f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"}, {"data": identity["data"]})

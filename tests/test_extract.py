@@ -108,6 +108,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
     up = FeatureUpstream(Stops(), FrontEnd("logmel80"), norm="none").eval()
     settings = {**FEW, "shard_mb": 0.2, "name": "feats"}
     ss.extract(sample_set, up, tmp_path / "whole", **settings)
+    assert ss.open_shards(tmp_path / "whole").name == "feats"
     for left in (3, 0, 4):
         Stops.left = left
         with pytest.raises(KeyboardInterrupt):
@@ -187,7 +188,10 @@ def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.Ca
     words = ["extract", "--data", str(sample_set), "--upstream", "fbank80", "--out", str(tmp_path / "set")]
     assert main([*words, "--where", "seconds < 0.7", "--device", "cpu", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["samples"] == len(ss.open_shards(tmp_path / "set"))
+    written = ss.open_shards(tmp_path / "set")
+    assert (shown["samples"], written.name) == (len(written), "set")
+    assert main([*words[:-1], str(sample_set)]) == 2
+    assert "holds a set that is no extraction" in capsys.readouterr().err
     assert main([*words, "--layers", "1", "--device", "cpu"]) == 2
     assert "layers (1,); there are 0 to 0" in capsys.readouterr().err
     for option, value, said in (
