@@ -28,6 +28,8 @@ _MOST_CHARACTERS = 4000
 _MOST_OF_CHANGES = 1000
 _LEAST_LEFT_OUT = 400
 """Room for 30 clips, however many sets there are."""
+_ORDER_COUNTS = " (of several sets it is known by their order, too: give them in the order that was)"
+"""Though the batches of sets without weights do not depend on it: a selection is a hash of its rows, set after set."""
 
 
 class Cursor(NamedTuple):
@@ -97,8 +99,8 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         )
     try:
         differences = list(_differences(state["identity"], identity))
-        if not differences:
-            differences = _other_order(state.get("order_of_sets"), identity)
+        if state["identity"]["data"] == identity["data"]:
+            differences += _other_order(state.get("order_of_sets"), identity)
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
@@ -166,5 +168,6 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
             ]
             lines.append(f"{name}: {', '.join(parts)}")
         else:
-            lines.append(f"{name} was {old!r}, is {new!r}")
+            hint = _ORDER_COUNTS if name == "selection" and len(expected["data"]) > 1 else ""
+            lines.append(f"{name} was {old!r}, is {new!r}{hint}")
     return sorted(lines)

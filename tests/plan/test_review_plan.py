@@ -113,6 +113,20 @@ def test_a_state_is_of_sets_in_their_order_where_that_counts(settings: dict[str,
         assert first.receipt.fingerprint == swapped.receipt.fingerprint
 
 
+def test_a_selection_is_known_by_the_order_of_the_sets_and_the_refusal_says_so() -> None:
+    members = [MemoryShards(clips([1.0 + n % 3 for n in range(20)], seed), name) for seed, name in enumerate("ba")]
+    for weights in (None, (0.5, 0.5)):
+        first, swapped = (
+            ss.Loader(stream(ShardSet(order, weights), max_batch_seconds=5.0, epochs=None, subset="50%"))
+            for order in (members, members[::-1])
+        )
+        said = r"selection was .* give them in the order that was\)" + "; the order of the sets was b, a" * bool(
+            weights
+        )
+        with pytest.raises(StateError, match=said):
+            swapped.load_state_dict(first.state_dict())
+
+
 @pytest.mark.parametrize("missing", ["anchor", "next_batch", "identity", "plan_version"])
 def test_a_cursor_with_a_piece_missing_is_refused(missing: str) -> None:
     loader = ss.Loader(stream(clips([1.0])))
