@@ -28,7 +28,7 @@ from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, set_n
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.shards.store import LocalStore, is_remote
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.alone import alone_in
@@ -113,7 +113,7 @@ def extract(
     folder = Path(out)
     identity: dict[str, Any] = {
         "name": set_name(folder.resolve().name, name),
-        "data": f"{shard_set.name} {shard_set.fingerprint}",
+        "data": name_and_fingerprint(shard_set),
         "upstream": f"{type(upstream).__name__ if isinstance(upstream, Upstream) else upstream} {fingerprint_of(up)}",
         "layers": list(kept),
         "dtype": dtype,

@@ -355,7 +355,7 @@ def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, 
     group = label if holdout is None else holdout.split("=", 1)[0]
     for name in (label, group):
         if name not in columns:
-            raise UsageError(f"probe: no column {name!r}; the index has {', '.join(columns)}")
+            raise UsageError(f"probe: no column {name!r}; {shards.known_columns(name)}")
     rows = shards.table().select(["set", "key", label] + ([group] if group != label else [])).to_pylist()
     return {(row["set"], row["key"]): (_text(row[label]), _text(row[group])) for row in rows}
 

@@ -42,7 +42,7 @@ class ShardStream(Root):
     """Samples of a shard set in the order of the plan, endless unless `epochs` is given.
 
     Args:
-        shards: `open_shards(...)`, a folder or several, `MemoryShards`, a dict or a list of samples.
+        shards: `open_shards(...)`, a folder, `MemoryShards`, a list of these; or a dict or a list of samples.
         seed: of the plan and of every stage's draws.
         shuffle: False keeps the order of the set.
         epochs: how many; None: endless.
@@ -134,12 +134,17 @@ class ShardStream(Root):
         kept = {name: "any" for name in self._columns if not (self.splits and name in UNCUTTABLE_KEYS)}
         return {**kept, **dict.fromkeys(TAGS, "any")}
 
+    def why_not(self, key: str) -> str:
+        """Which of several sets lack a column that others have."""
+        found = self.shards.where_is(key)
+        return f" {key!r} is {found}." if found else ""
+
     def column(self, name: str) -> Iterator[Any]:
         """Of the selected rows, in the order of the index."""
         if name not in self._columns:
             raise UsageError(
-                f"the index has no column {name!r} from which something could be learned; it has "
-                f"{', '.join(self._columns)}. Give what is to be learned (categories=, tokenizer=)."
+                f"no column {name!r} from which something could be learned; "
+                f"{self.shards.known_columns(name)}. Give what is to be learned (categories=, tokenizer=)."
             )
         shard = 0
         for member in self.shards.members:

@@ -59,7 +59,7 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
     """
     known = shards.columns()
     if column not in known:
-        raise UsageError(f"this set has no column {column!r} to learn; it has {', '.join(known)}. Name one by label=.")
+        raise UsageError(f"no column {column!r} to learn; {shards.known_columns(column)}. Name one by label=.")
     expression = None if where is None else compile_where(where, known)
     for member in shards.members:
         for batch in member.batches([column], expression):
@@ -82,7 +82,7 @@ def need_columns(shards: ShardSet, names: Sequence[str], what: str) -> None:
     known = shards.columns()
     for name in names:
         if name not in known and name != SEGMENTS:
-            raise UsageError(f"{what}: {shards.name} has no column {name!r}; it has {', '.join(known)}")
+            raise UsageError(f"{what}: {shards.name} has no column {name!r}; {shards.known_columns(name)}")
 
 
 def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: Any) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.downstream.columns import need_columns
 from s3prl_stream.downstream.streams import Noise, judged_stream
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
@@ -115,8 +116,7 @@ def search_queries(
 
 def _loader(shards: Any, where: Any, noise: Noise | None, label: str) -> Loader:
     shard_set = as_shard_set(shards)
-    if label not in shard_set.columns():
-        raise UsageError(f"search: {shard_set.name} has no column {label!r}; it has {', '.join(shard_set.columns())}")
+    need_columns(shard_set, [label], "search")
     return Loader(judged_stream(shard_set, where=where, columns=[label], noise=noise), rank=0, world_size=1)
 
 

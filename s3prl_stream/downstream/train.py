@@ -27,7 +27,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
-from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
@@ -184,9 +184,9 @@ def _written(
         "task": recipe.name,
         "kind": recipe.kind,
         "task_config": task.config(),
-        "data": f"{shards.name} {shards.fingerprint}",
+        "data": name_and_fingerprint(shards),
         "weights": None if shards.weights is None else list(shards.weights),
-        "valid": None if valid is None else f"{valid.name} {valid.fingerprint}",
+        "valid": None if valid is None else name_and_fingerprint(valid),
         "where": None if own.where is None else str(own.where),
         "steps": recipe.steps,
         **{f"recipe_{name}": value for name, value in of_recipe.items()},

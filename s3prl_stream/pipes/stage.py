@@ -211,6 +211,7 @@ class Stage(Source):
                 raise ChainError(
                     f"{type(self).__name__} takes {key!r} ({wanted}), which {lost}. "
                     f"{type(source).__name__} gives: {', '.join(sorted(known))}."
+                    + (root_of(source).why_not(key) if taker is None else "")
                     + (f" Put .{giver_name}() before it?" if giver_name is not None else "")
                     + (f" What S3PRL calls {key!r} is {CALLED_HERE[key]!r} here." if key in CALLED_HERE else "")
                 )
@@ -342,6 +343,10 @@ class Root(Source):
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Feed this root's samples through bound stages, root first."""
         raise NotImplementedError
+
+    def why_not(self, key: str) -> str:  # noqa: ARG002
+        """What else is to be said of a key that `known_keys` does not name: a sentence, after a blank."""
+        return ""
 
     def length(self, stages: Sequence[Stage]) -> int:  # noqa: ARG002
         """Number of samples that a chain of these stages begins with."""

@@ -164,6 +164,7 @@ def check_text_chain(stage: Stage, source: Source, text: str | None) -> None:
         raise ChainError(
             f"{name} takes {' or '.join(map(repr, TEXT_KEYS))}, which nothing before it provides. "
             f"{type(source).__name__} gives: {', '.join(sorted(known))}. Write text=... if one of them is the text."
+            + "".join(map(root_of(source).why_not, TEXT_KEYS))
         )
 
 

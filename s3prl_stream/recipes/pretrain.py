@@ -25,7 +25,7 @@ from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
-from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
@@ -136,7 +136,7 @@ def _pretrain(
     objective = build_objective(recipe, encoder=encoder, seed=own.seed, teacher=teacher)
     written = {
         "recipe": recipe.name,
-        "data": f"{shards.name} {shards.fingerprint}",
+        "data": name_and_fingerprint(shards),
         "sets": [_place_of(member) for member in shards.members],
         "weights": None if shards.weights is None else list(shards.weights),
         **parts["stream"],

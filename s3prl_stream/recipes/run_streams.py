@@ -12,7 +12,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import read_pretraining, recipe_of
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
-from s3prl_stream.shards.shardset import ShardSet, open_shards
+from s3prl_stream.shards.shardset import ShardSet, name_and_fingerprint, open_shards
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_state
 
@@ -74,7 +74,7 @@ def loader_of_run(run: str | Path, sets: Sequence[str | Path] = ()) -> Loader:
     members = open_shards(places).members
     weights = settings.get("weights")
     shards = ShardSet(members, None if weights is None else tuple(weights))
-    found = f"{shards.name} {shards.fingerprint}"
+    found = name_and_fingerprint(shards)
     if found != settings["data"]:
         raise StateError(f"{run}: was trained on {settings['data']}, these sets are {found}; give those of the run")
     own, valid = (_only(kind, settings, start) for kind, start in ((RunSettings, ""), (ValidSettings, "valid_")))

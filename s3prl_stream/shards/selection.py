@@ -89,7 +89,7 @@ def compile_selection(
     """
     keep: Bools | None = None
     if where is not None:
-        keep = _evaluate(shards, compile_where(where, shards.columns(), owner=shards.column_owner), str(where))
+        keep = _evaluate(shards, compile_where(where, shards.columns(), known_columns=shards.known_columns), str(where))
     if key_range is not None:
         inside = _in_key_range(shards, key_range)
         keep = inside if keep is None else keep & inside
@@ -111,7 +111,7 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
     """
     keep = np.ones(len(shards), dtype=np.bool_)
     if where is not None:
-        keep = _evaluate(shards, compile_where(where, shards.columns(), owner=shards.column_owner), str(where))
+        keep = _evaluate(shards, compile_where(where, shards.columns(), known_columns=shards.known_columns), str(where))
     if subset is not None:
         keep = _subset(shards, subset, keep)
     seconds = [batch.column("seconds").to_numpy() for member in shards.members for batch in member.batches(["seconds"])]
@@ -156,7 +156,7 @@ class _Groups:
 
     def __init__(self, shards: ShardSet, column: str | None) -> None:
         if column is not None and column not in shards.columns():
-            raise UsageError(f"no column {column!r}; {shards.column_owner} {', '.join(shards.columns())}")
+            raise UsageError(f"no column {column!r}; {shards.known_columns(column)}")
         self.column = column
         self.numbers: dict[Any, int] = {}
 

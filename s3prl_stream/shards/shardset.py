@@ -44,13 +44,14 @@ class ShardSet:
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(
                 f"two of the sets are called {twice!r}; a sample's identity is (set, key). Pack one of "
-                "them with another name= (--name); a part that `subset` made is called like the whole"
+                "them with another name= (--name), of samples in memory give MemoryShards(samples, name); a part that "
+                "`subset` made is called like the whole"
             )
         self.name = "+".join(names)
         self.shard_samples = np.concatenate([member.shard_samples for member in self.members])
         self.shard_seconds = np.concatenate([member.shard_seconds for member in self.members])
         self._first_shard = np.cumsum([0, *(len(member.shard_names) for member in self.members)])
-        text = "\n".join(f"{member.name} {member.fingerprint}" for member in self.members)
+        text = "\n".join(map(name_and_fingerprint, self.members))
         self.fingerprint = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
@@ -112,11 +113,17 @@ class ShardSet:
         first, *others = (member.columns() for member in self.members)
         return {name: kind for name, kind in first.items() if all(name in other for other in others)}
 
-    @property
-    def column_owner(self) -> str:
-        """Who has these columns, for messages."""
-        names = [member.name for member in self.members]
-        return "the index has" if len(names) == 1 else f"what {' and '.join(names)} all have is"
+    def where_is(self, column: str) -> str:
+        """Of several sets, which have a column that some lack: "in a, not in b"; else nothing."""
+        having = [member.name for member in self.members if column in member.columns()]
+        lacking = [member.name for member in self.members if member.name not in having]
+        return f"in {', '.join(having)}, not in {', '.join(lacking)}" if having and lacking else ""
+
+    def known_columns(self, missing: str) -> str:
+        """What a message says about a column that is not among `columns`: where it is, and what there is."""
+        found = self.where_is(missing)
+        owner = f"it is {found}; all have" if found else "the index has" if len(self.members) == 1 else "all sets have"
+        return f"{owner} {', '.join(self.columns())}"
 
     def extra_file(self, name: str) -> bytes:
         """A small file that goes with the set, such as trials.txt.
@@ -156,6 +163,9 @@ def open_shards(
         temperature: mixes a list of sets by hours ** (1 / temperature): 1 in proportion to their hours, more favours
             small sets, infinity is uniform.
 
+    Nothing can be selected by a column that only some of several sets have, or learned from it, and no stage can be
+    told to need it. Samples of those that have it carry it all the same; in a batch it is None for the others.
+
     Raises:
         UsageError: no set there, or tars in place of their folder; weights or temperature out of range, or both.
         ShardError: a damaged manifest.
@@ -188,8 +198,13 @@ def _is_local_folder(url: str) -> bool:
     return not is_remote(url) and local_path(url).is_dir()
 
 
+def name_and_fingerprint(shards: ShardSet | SetMember) -> str:
+    """What a run or a set writes down of other sets, to know them again."""
+    return f"{shards.name} {shards.fingerprint}"
+
+
 def as_shard_set(shards: Any) -> ShardSet:
-    """What a stream accepts: a ShardSet, what `open_shards` takes, MemoryShards, or samples in memory."""
+    """What a stream accepts: a ShardSet, what `open_shards` takes, MemoryShards, lists of these, samples in memory."""
     if isinstance(shards, ShardSet):
         return shards
     if isinstance(shards, MemoryShards | ShardFolder):
@@ -204,6 +219,9 @@ def as_shard_set(shards: Any) -> ShardSet:
             return open_shards(shards)
         if all(isinstance(one, Mapping) for one in shards):
             return ShardSet([MemoryShards(shards)])
-        if all(isinstance(one, ShardSet) for one in shards):
-            return ShardSet([member for one in shards for member in one.members])
+        if all(isinstance(one, ShardSet | MemoryShards | ShardFolder | str | Path) for one in shards):
+            sets = [as_shard_set(one) for one in shards]
+            if any(one.weights is not None for one in sets):
+                raise UsageError("a mix by weights is no part of a list of sets: mix them all, {folder: weight, ...}")
+            return ShardSet([member for one in sets for member in one.members])
     raise UsageError(f"{shards!r:.200} is no shard set: give open_shards(...), a folder, or samples in memory")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3prl_stream.errors import UsageError
@@ -20,7 +20,7 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 _TEXT_TYPES = ("string", "large_string", "dictionary")
 
 
-def compile_where(where: Any, columns: Mapping[str, str], *, owner: str = "the index has") -> Any:
+def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Callable[[str], str] | None = None) -> Any:
     """An expression such as `language == "en" and seconds > 2 and speaker not in ("a", "b")` -> pyarrow expression.
 
     Allowed are column names, numbers, strings, True, False, None, comparisons, `in` / `not in` over a list of
@@ -30,7 +30,7 @@ def compile_where(where: Any, columns: Mapping[str, str], *, owner: str = "the i
     Args:
         where: the text, or a `pyarrow.compute.Expression`.
         columns: index column -> Arrow type.
-        owner: who has these columns, for the message about one that is not there.
+        known_columns: for the message about a column that is not there, see `ShardSet.known_columns`.
 
     Raises:
         UsageError: anything else, or an unknown column.
@@ -43,7 +43,7 @@ def compile_where(where: Any, columns: Mapping[str, str], *, owner: str = "the i
         raise UsageError(f"where: {where!r} is neither text nor a pyarrow expression")
     try:
         tree = ast.parse(where.strip(), mode="eval")
-        return _Compiler(where, columns, owner).condition(tree.body)
+        return _Compiler(where, columns, known_columns).condition(tree.body)
     except UsageError:
         raise
     except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
@@ -54,10 +54,10 @@ def compile_where(where: Any, columns: Mapping[str, str], *, owner: str = "the i
 
 
 class _Compiler:
-    def __init__(self, where: str, columns: Mapping[str, str], owner: str) -> None:
+    def __init__(self, where: str, columns: Mapping[str, str], told: Callable[[str], str] | None) -> None:
         self.where = where
         self.columns = columns
-        self.owner = owner
+        self.told = told or (lambda _: f"the index has {', '.join(columns)}")
 
     def condition(self, node: ast.expr) -> Any:
         if isinstance(node, ast.BoolOp):
@@ -121,7 +121,7 @@ class _Compiler:
         if node.id not in self.columns:
             near = difflib.get_close_matches(node.id, self.columns, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"where: no column {node.id!r}; {self.owner} {', '.join(self.columns)}.{hint}")
+            raise UsageError(f"where: no column {node.id!r}; {self.told(node.id)}.{hint}")
         field = pyarrow.compute.field(node.id)
         return field.cast("double") if number and self.columns[node.id].startswith(_TEXT_TYPES) else field
 

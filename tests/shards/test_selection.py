@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute
 import pytest
 
+import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
-from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,33 @@ def test_a_column_that_only_one_of_the_sets_has_is_told(shards: ShardSet) -> Non
     other = MemoryShards([{"key": "a", "wav": np.zeros(160, np.float32), "sample_rate": 16_000}], name="other")
     both = ShardSet([*shards.members, other])
     for choice in ({"where": "speaker == 'x'"}, {"balance": "speaker"}):
-        with pytest.raises(UsageError, match=r"no column 'speaker'; what \w+ and other all have is key, "):
+        with pytest.raises(UsageError, match=r"'speaker'; it is in memory, not in other; all have key, "):
             compile_selection(both, **choice)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"'dialect'; all sets have key, "):
+        compile_selection(both, where="dialect == 'x'")
+    stream = ss.ShardStream(both)
+    for chain in (
+        lambda: stream.encode_category("speaker"),
+        lambda: stream.encode_category("speaker", categories=["a"]),
+        lambda: stream.tokenize(train_tokenizer=True, text="speaker"),
+    ):
+        with pytest.raises(UsageError, match=r"'speaker'.* is in memory, not in other"):
+            chain()
+    told = {sample["set"]: "speaker" in sample for sample in ss.ShardStream(both, epochs=1)}
+    assert told == {"memory": True, "other": False}
+
+
+def test_a_list_of_sets_is_one_set_whatever_they_are(shards: ShardSet, sample_set: Path) -> None:
+    small = MemoryShards([{"wav": np.zeros(160, np.float32)}], name="small")
+    together = as_shard_set([shards, small, str(sample_set)])
+    assert [member.name for member in together.members] == ["memory", "small", ss.open_shards(sample_set).name]
+    assert len(as_shard_set([small, MemoryShards([{"wav": np.zeros(160, np.float32)}])])) == 2
+    with pytest.raises(UsageError, match=r"two of the sets are called 'small'.* MemoryShards\(samples, name\)"):
+        as_shard_set([small, small])
+    with pytest.raises(UsageError, match="a mix by weights is no part of a list"):
+        as_shard_set([ss.open_shards({str(sample_set): 1.0}), small])
+    with pytest.raises(UsageError, match="is no shard set"):
+        as_shard_set([small, {"wav": np.zeros(160, np.float32)}])
 
 
 @pytest.mark.parametrize("wrong", ["10", "ten hours", "-1h", "120%", "10h by", "1h by nothing", ""])
