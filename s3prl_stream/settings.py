@@ -6,6 +6,7 @@ num_layers = 12                --set num_layers=12          # the section may be
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import sys
@@ -43,13 +44,13 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     return given
 
 
-def read_assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """Name -> value of "section.name=value"; UsageError for what is none."""
-    given: dict[str, Any] = {}
+def read_assignments(texts: Iterable[str], example: str) -> dict[str, Text]:
+    """Name -> value of "name=value"; UsageError for what is none, with an example of what is."""
+    given: dict[str, Text] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"--set {text}: give section.name=value, as in train.lr=1e-3")
+            raise UsageError(f"--set {text}: give NAME=VALUE, as in {example}")
         given[name.strip()] = Text(value.strip())
     return given
 
@@ -112,7 +113,8 @@ def _find(name: str, fields: Mapping[str, list[str]]) -> tuple[str, str]:
 def fitted(name: str, value: Any, wanted: Any) -> Any:
     """The value as the type that a setting has; a UsageError, which begins with `name`, if it does not fit."""
     options = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    if isinstance(value, str) and value.lower() in _NOTHING and type(None) in options:  # TOML has no word for it
+    may_be_nothing = type(None) in options or wanted is Any
+    if may_be_nothing and isinstance(value, str) and value.lower() in _NOTHING:  # TOML has no word for it
         return None
     if isinstance(value, Text) and not any(one is str or typing.get_origin(one) is typing.Literal for one in options):
         value = _parsed(value)
@@ -149,13 +151,14 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
 
 
 def _parsed(text: Text) -> Any:
+    """A value as TOML spells it, or as Python does (False, .5, (1, 2)); anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         pass
     try:
-        return float(text)  # TOML knows neither .5 nor 1.
-    except ValueError:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
         return str(text)
 
 

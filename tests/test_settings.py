@@ -43,6 +43,8 @@ SECTIONS = {"model": Model(), "train": Train()}
         ("lr=.5", "train.lr", 0.5),
         ("lr=1.", "train.lr", 1.0),
         ("model.shared=true", "model.shared", True),
+        ("model.shared=False", "model.shared", False),  # as Python spells it
+        ("layers=4,8", "model.layers", (4, 8)),
         ("layers=[4, 12]", "model.layers", (4, 12)),
         ("betas=[0.9, 0.98]", "train.betas", (0.9, 0.98)),
         ("kind=constant", "train.kind", "constant"),
@@ -52,7 +54,7 @@ SECTIONS = {"model": Model(), "train": Train()}
     ],
 )
 def test_a_value_from_the_command_line(text: str, name: str, value: object) -> None:
-    assert resolve(read_assignments([text]), SECTIONS) == {name: value}
+    assert resolve(read_assignments([text], "train.lr=1e-3"), SECTIONS) == {name: value}
 
 
 @pytest.mark.parametrize(
@@ -66,15 +68,15 @@ def test_a_value_from_the_command_line(text: str, name: str, value: object) -> N
         ("num_layers=1.5", "setting model.num_layers: 1.5 is not a whole number"),
         ("shared=1", "setting model.shared: 1 is not true or false"),
         ("betas=[0.9]", "setting train.betas: [0.9] is not [a number, a number]"),
-        ("layers=4,8", "setting model.layers: '4,8' is not [a whole number, ...]"),
+        ("layers=4;8", "setting model.layers: '4;8' is not [a whole number, ...]"),
         ("kind=cubic", "setting train.kind: 'cubic' is not one of 'linear', 'constant'"),
         ("crop=wide", "setting train.crop: 'wide' is not a number or none"),
-        ("lr", "--set lr: give section.name=value"),
+        ("lr", "--set lr: give NAME=VALUE, as in train.lr=1e-3"),
     ],
 )
 def test_slips(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
-        resolve(read_assignments([text]), SECTIONS)
+        resolve(read_assignments([text], "train.lr=1e-3"), SECTIONS)
     assert said in str(error.value)
 
 

@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     given = {
         **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
-        **resolve(read_assignments(args.assignments), sections),
+        **resolve(read_assignments(args.assignments, "train.lr=1e-3"), sections),
         **{name: value for name, option in _OPTIONS.items() if (value := getattr(args, option)) is not None},
     }
     chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
 from dataclasses import asdict
@@ -13,11 +12,10 @@ from typing import Any, get_type_hints
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
-from s3prl_stream.settings import fitted, meant
+from s3prl_stream.settings import fitted, meant, read_assignments
 from s3prl_stream.timing import Timing
 
 DEFAULT_SNR = "3,20"
-_WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 _OPTIONS = {
     "steps": "steps",
@@ -115,7 +113,8 @@ def training_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings["tokenizer"] = load_tokenizer(args.tokenizer)
     if args.lexicon is not None:
         settings["lexicon"] = Lexicon.from_file(args.lexicon)
-    given = dict(map(_setting, args.settings))
+    assigned = read_assignments(args.settings, "head.hidden_size=64")
+    given = {name: fitted(f"--set {name}", value, _kind_of_setting(name)) for name, value in assigned.items()}
     return {**settings, "normalize": args.normalize, "finetune": args.finetune, **given}
 
 
@@ -169,36 +168,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--set {text}: give NAME=VALUE, as in head.hidden_size=64")
-    name = name.strip()
-    parsed = _value_of(value.strip())
-    if "." in name:  # of a head or a task, which know theirs
-        return name, parsed
-    kinds = _kinds_of_settings()
-    if name not in kinds:
-        hint = meant([name], [*sorted(kinds), "head.X", "task.X"])
-        raise UsageError(f"--set {name}: there is no such setting; {hint}")
-    return name, fitted(f"--set {name}", parsed, kinds[name])
-
-
-def _value_of(text: str) -> Any:
-    """A value as Python spells it, or as TOML does; anything else is text."""
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _kinds_of_settings() -> dict[str, Any]:
-    """Setting of a task or of a run -> its type."""
+def _kind_of_setting(name: str) -> Any:
+    """The type of a setting of a task or of a run; UsageError if there is none of that name."""
     from s3prl_stream.downstream.recipe import TaskRecipe
     from s3prl_stream.downstream.settings import RunSettings
 
+    if "." in name:  # of a head or a task, which know theirs
+        return Any
     fixed = {"name", "kind", "head_settings", "task_settings"}
-    kinds = {**get_type_hints(TaskRecipe), **get_type_hints(RunSettings)}
-    return {name: kind for name, kind in kinds.items() if name not in fixed}
+    hints = {**get_type_hints(TaskRecipe), **get_type_hints(RunSettings)}
+    kinds = {setting: kind for setting, kind in hints.items() if setting not in fixed}
+    if name not in kinds:
+        hint = meant([name], [*sorted(kinds), "head.X", "task.X"])
+        raise UsageError(f"--set {name}: there is no such setting; {hint}")
+    return kinds[name]
