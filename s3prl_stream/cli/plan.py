@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--blocks {args.blocks}: give 1 or more")
     old = [parse_old(text) for text in args.old]
     began = time.perf_counter()
-    stream = stream_from(args, epochs=None)
+    stream = stream_from(args)
     planner = stream.planner()
     planner.step(planner.start)
     first_block = time.perf_counter() - began

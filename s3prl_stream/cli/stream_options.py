@@ -54,14 +54,13 @@ def sets_from(sets: list[str], args: argparse.Namespace) -> ShardSet:
     return open_shards(dict(zip(sets, weights, strict=True)), temperature=args.temperature)
 
 
-def stream_from(args: argparse.Namespace, *, epochs: int | None) -> ShardStream:
-    """The stream that the options describe."""
+def stream_from(args: argparse.Namespace) -> ShardStream:
+    """The endless stream that the options describe."""
     from s3prl_stream.stream import ShardStream
 
     return ShardStream(
         sets_from(args.set, args),
         seed=args.seed,
-        epochs=epochs,
         max_batch_seconds=args.batch_seconds,
         max_batch_size=args.batch_size,
         run=args.neighbours,

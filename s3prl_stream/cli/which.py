@@ -62,7 +62,7 @@ def _loader(args: argparse.Namespace) -> Loader:
             option = {"neighbours": "run"}.get(said[0], said[0]).replace("_", "-")
             raise UsageError(f"{args.set[0]}: a run has its own settings; leave out --{option}")
         return loader_of_run(args.set[0], args.set[1:])
-    stream = stream_from(args, epochs=None)
+    stream = stream_from(args)
     if args.html is None:
         return Loader(stream)
     is_of_features = FRAMES_PER_SECOND in stream.shards.columns()

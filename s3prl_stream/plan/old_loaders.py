@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.planner import EpochPlanner
-from s3prl_stream.plan.quality import column_by_shard
+from s3prl_stream.plan.quality import speakers_by_shard
 from s3prl_stream.shards.member import I64
 
 MAX_CLIPS = 200_000
@@ -153,8 +153,7 @@ def gather_clips(planner: EpochPlanner) -> Clips:
         count += len(np.unique(blocks[-1].stretches.row))
         if count >= MAX_CLIPS:
             break
-    held = [(one.set_index, one.shard) for block in blocks for one in block.shards]
-    speakers = column_by_shard(planner, "speaker", set(held)) if "speaker" in planner.shards.columns() else None
+    speakers = speakers_by_shard(planner, blocks)
     whole, shard, speaker = [], [], []
     first_shard = 0
     for block in blocks:

@@ -136,11 +136,9 @@ def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
 
 def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] | None:
     """Distinct speakers in a batch, and in as many clips drawn uniformly."""
-    if "speaker" not in planner.shards.columns():
+    values = speakers_by_shard(planner, blocks)
+    if values is None:
         return None
-    values = column_by_shard(
-        planner, "speaker", {(one.set_index, one.shard) for block in blocks for one in block.shards}
-    )
     counts = []
     for number, block in enumerate(blocks):
         held = [values[one.set_index, one.shard] for one in block.shards]
@@ -158,20 +156,26 @@ def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] 
     return found, uniform
 
 
-def column_by_shard(planner: Planner, column: str, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], Any]:
-    """The values of a column as small numbers: (set, shard) -> [rows of the shard]."""
+def speakers_by_shard(planner: Planner, blocks: list[BlockPlan]) -> dict[tuple[int, int], Any] | None:
+    """The speakers in the shards of these blocks as small numbers: (set, shard) -> [rows of the shard].
+
+    None: there is no such column.
+    """
+    if "speaker" not in planner.shards.columns():
+        return None
+    wanted = {(one.set_index, one.shard) for block in blocks for one in block.shards}
     found: dict[tuple[int, int], Any] = {}
     numbers: dict[Any, int] = {}
     for index, member in enumerate(planner.shards.members):
         names = {name: number for number, name in enumerate(member.shard_names)}
         pieces: dict[int, list[Any]] = {}
-        for batch in member.batches([column, "shard"]):
+        for batch in member.batches(["speaker", "shard"]):
             held = batch.column("shard").to_numpy(zero_copy_only=False)
             begin = np.flatnonzero(held[1:] != held[:-1]) + 1
             for start, stop in itertools.pairwise([0, *begin.tolist(), len(held)]):
                 shard = names[held[start]]
                 if (index, shard) in wanted:
-                    cells = batch.column(column).slice(start, stop - start)
+                    cells = batch.column("speaker").slice(start, stop - start)
                     pieces.setdefault(shard, []).extend(cells.to_pylist())
         for shard, values in pieces.items():
             found[index, shard] = np.array([numbers.setdefault(value, len(numbers)) for value in values])
