@@ -62,7 +62,7 @@ def inspect_set(folder: str) -> dict[str, Any]:
     member = members[0]
     manifest, columns = member.manifest, list(member.columns())
     groups = [name for name in GROUPS if name in columns]
-    seconds_by: dict[str, Counter[str]] = {name: Counter() for name in groups}
+    seconds_by: dict[str, Any] = {name: Counter() for name in groups}
     num_by: dict[str, Counter[str]] = {name: Counter() for name in ("codec", "sample_rate")}
     findings: dict[str, _Found] = {}
     measured = [FINDINGS_COLUMN] if FINDINGS_COLUMN in columns else []
@@ -71,9 +71,10 @@ def inspect_set(folder: str) -> dict[str, Any]:
         if measured:
             _count_findings(batch, findings)
         for name in groups:
-            seconds_by[name].update(_sums(batch, name))
+            for value, _, seconds in _by_value(batch, name):
+                seconds_by[name][_NO_VALUE if value is None else str(value)] += seconds
         for name, counter in num_by.items():
-            counter.update({str(value.as_py()): n.as_py() for value, n in _pairs(batch.column(name).value_counts())})
+            counter.update({str(one["values"]): one["counts"] for one in batch.column(name).value_counts().to_pylist()})
         histogram = [a + b for a, b in zip(histogram, _histogram(batch), strict=True)]
     counts = manifest.get("counts", {})
     return {
@@ -113,31 +114,23 @@ class _Found(NamedTuple):
 
 def _count_findings(batch: pa.RecordBatch, findings: dict[str, _Found]) -> None:
     """Add what a batch of the index has; the column holds words with spaces between, or nothing."""
-    import pyarrow
-
-    table = pyarrow.Table.from_batches([batch.select([FINDINGS_COLUMN, "seconds"])])
-    rows = table.group_by(FINDINGS_COLUMN).aggregate([("seconds", "sum"), ("seconds", "count")]).to_pylist()
-    for row in rows:
-        for name in (row[FINDINGS_COLUMN] or "").split():
+    for words, count, seconds in _by_value(batch, FINDINGS_COLUMN):
+        for name in (words or "").split():
             samples, hours = findings.get(name, _Found(0, 0.0))
-            findings[name] = _Found(samples + row["seconds_count"], hours + row["seconds_sum"] / 3600)
+            findings[name] = _Found(samples + count, hours + seconds / 3600)
 
 
 def _most_first(findings: dict[str, _Found]) -> list[tuple[str, _Found]]:
     return sorted(findings.items(), key=lambda one: (-one[1].samples, one[0]))
 
 
-def _sums(batch: pa.RecordBatch, name: str) -> dict[str, float]:
-    """Seconds by value of a column."""
+def _by_value(batch: pa.RecordBatch, name: str) -> list[tuple[Any, int, float]]:
+    """(value, samples, seconds) of a column."""
     import pyarrow
 
     table = pyarrow.Table.from_batches([batch.select([name, "seconds"])])
-    rows = table.group_by(name).aggregate([("seconds", "sum")]).to_pylist()
-    return {_NO_VALUE if row[name] is None else str(row[name]): row["seconds_sum"] for row in rows}
-
-
-def _pairs(value_counts: Any) -> list[tuple[Any, Any]]:
-    return list(zip(value_counts.field(0), value_counts.field(1), strict=True))
+    rows = table.group_by(name).aggregate([("seconds", "count"), ("seconds", "sum")]).to_pylist()
+    return [(row[name], row["seconds_count"], row["seconds_sum"]) for row in rows]
 
 
 def _histogram(batch: pa.RecordBatch) -> list[int]:
