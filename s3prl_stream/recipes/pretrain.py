@@ -28,9 +28,10 @@ from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint, write_json
-from s3prl_stream.trainer.loop import Hook, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import open_lines
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
+from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.validate import mean_loss
 
 RESUMES = "resumes.jsonl"

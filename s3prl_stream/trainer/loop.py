@@ -38,11 +38,9 @@ from s3prl_stream.trainer.checkpoint import (
 from s3prl_stream.trainer.figures import LateFigures
 from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learning_rate, trained_parameters
 from s3prl_stream.trainer.ranks import Ranks, kept_buffers
-from s3prl_stream.trainer.record import DivergedError, Record, StepFigures, StepNote, finite
+from s3prl_stream.trainer.record import Record, StepFigures, StepNote, finite
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.to_device import ToDevice
-
-__all__ = ["Batches", "DivergedError", "Hook", "TrainResult", "TrainSettings", "train"]
 
 
 class Batches(Protocol):

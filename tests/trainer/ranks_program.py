@@ -32,8 +32,9 @@ from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.sample import Batch
 from s3prl_stream.stream import ShardStream
-from s3prl_stream.trainer.loop import Hook, TrainSettings, train
+from s3prl_stream.trainer.loop import Hook, train
 from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.settings import TrainSettings
 
 UPDATE_BATCHES = 4
 SIZES: dict[str, Any] = {

@@ -18,8 +18,10 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
-from s3prl_stream.trainer.loop import DivergedError, Hook, TrainResult, TrainSettings, train
+from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import read_lines, read_losses
+from s3prl_stream.trainer.record import DivergedError
+from s3prl_stream.trainer.settings import TrainSettings
 
 
 class Regression(nn.Module):
