@@ -134,25 +134,21 @@ def extract(
     return _report(folder, kept, first_sample=before)
 
 
+@dataclass(frozen=True)
 class _Job:
     """One extraction: its settings, and the set that is being written."""
 
-    def __init__(
-        self,
-        up: Upstream,
-        layers: tuple[int, ...],
-        dtype: str,
-        shard_bytes: float,
-        folder: Path,
-        identity: dict[str, Any],
-        new: FeatureSet,
-    ) -> None:
-        self.up, self.layers, self.dtype, self.shard_bytes = up, layers, dtype, shard_bytes
-        self.folder, self.identity, self.new = folder, identity, new
-        self.frames_per_second = round(SAMPLE_RATE / up.stride)
+    up: Upstream
+    layers: tuple[int, ...]
+    dtype: str
+    shard_bytes: float
+    folder: Path
+    identity: dict[str, Any]
+    new: FeatureSet
 
     def run(self, loader: Loader, state: dict[str, Any], planned: int, tell: Progress) -> None:
         """Extract what is left."""
+        frames_per_second = round(SAMPLE_RATE / self.up.stride)
         damaged: list[dict[str, Any]] = list(state.get("damaged", []))
         done = self.new.num_samples
         if "loader" in state:
@@ -160,7 +156,7 @@ class _Job:
         try:
             for batch in loader:
                 for key, metadata, features in self._features(batch):
-                    self.new.add(key, features, frames_per_second=self.frames_per_second, metadata=metadata)
+                    self.new.add(key, features, frames_per_second=frames_per_second, metadata=metadata)
                     done += 1
                 tell("extracting", done, planned)
                 if self.new.bytes_in_shard >= self.shard_bytes:

@@ -35,8 +35,7 @@ def hash64(*parts: int | str | npt.NDArray[Any]) -> U64:
 
     A pure function: the same parts give the same numbers on every machine and in every version of the plan.
     """
-    state = np.uint64(0)
-    result: U64 = np.asarray(state)
+    result: U64 = np.zeros((), dtype=np.uint64)
     for part in parts:
         if isinstance(part, str):
             words: U64 = np.asarray(key_hash(part), dtype=np.uint64)

@@ -21,20 +21,9 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError, UsageError
 
-PRETRAIN_SIZES = ("--hidden-size", "128", "--layers", "2", "--heads", "4", "--ffn-size", "512")
-PRETRAIN_BUDGET = (
-    "--attention-dropout",
-    "0",
-    "--batch-seconds",
-    "20",
-    "--crop-seconds",
-    "10",
-    "--lr",
-    "0.002",
-    "--seed",
-    "0",
-    "--device",
-    "cpu",
+PRETRAIN_OPTIONS = shlex.split(
+    "--hidden-size 128 --layers 2 --heads 4 --ffn-size 512 --attention-dropout 0 --batch-seconds 20 --crop-seconds 10 "
+    "--lr 0.002 --seed 0 --device cpu"
 )
 HELD_OUT_SHARE = 0.25
 """Share of the speakers that the probe keeps for testing."""
@@ -149,7 +138,7 @@ def _pack_if_needed(data: Path, out: Path, options: Sequence[str]) -> Path:
 def _pretrain_words(packed: Path, run: Path, steps: int) -> list[str]:
     every = ("--checkpoint-every", str(max(1, steps // 5)))
     words = ["pretrain", "tera", "--data", str(packed), "--out", str(run), "--steps", str(steps)]
-    return [*words, *PRETRAIN_SIZES, *PRETRAIN_BUDGET, *every]
+    return [*words, *PRETRAIN_OPTIONS, *every]
 
 
 def _command(*words: str, accepted: Sequence[int] = (0,)) -> None:

@@ -58,11 +58,9 @@ class Utterance:
         self.metadata: Mapping[str, Any] = metadata
 
     def __repr__(self) -> str:
-        stretch = (
-            ""
-            if self.start_seconds is None and self.end_seconds is None
-            else (f", start_seconds={self.start_seconds}, end_seconds={self.end_seconds}")
-        )
+        stretch = ""
+        if (self.start_seconds, self.end_seconds) != (None, None):
+            stretch = f", start_seconds={self.start_seconds}, end_seconds={self.end_seconds}"
         rest = "".join(f", {name}={value!r}" for name, value in self.metadata.items())
         return f"Utterance(key={self.key!r}, audio={self.audio!r}{stretch}{rest})"
 

@@ -48,11 +48,7 @@ class Place:
     def __init__(self, steps: Sequence[str]) -> None:
         self.steps = list(steps)
         self.numbers: Any = [0, -1, -1, -1]
-        self._number_of = {step: number for number, step in enumerate(self.steps)}
-
-    def enter(self, step: str) -> None:
-        """The step begins."""
-        self.numbers[STEP] = self._number_of.get(step, -1)
+        self.number_of = {step: number for number, step in enumerate(self.steps)}
 
 
 class StageClock:
@@ -73,7 +69,7 @@ class StageClock:
 
     def enter(self, stage: str) -> None:
         """The stage begins."""
-        self._place.enter(stage)
+        self._place.numbers[STEP] = self._place.number_of.get(stage, -1)
         self._stage, self._began = stage, perf_counter()
 
     def leave(self) -> None:

@@ -65,7 +65,8 @@ def _find(name: str, *, trained: bool, seed: int, encoder: nn.Module | None, leg
     if not trained or encoder is not None:
         raise UsageError(f"{name}: untrained weights and encoders of one's own are for runs; there is no {SETTINGS}")
     if name in BASELINES:
-        return FeatureUpstream(None, BASELINES[name].front_end, norm=BASELINES[name].norm)
+        front_end, norm = BASELINES[name]
+        return FeatureUpstream(None, front_end, norm=norm)
     if name.startswith(PREFIX):
         return bundle_upstream(name)
     if (path / CONFIG).is_file():
