@@ -51,7 +51,7 @@ def test_accuracy_counts_an_answer_of_several_slots_once() -> None:
 
 
 def test_labels_of_several_classes() -> None:
-    assert micro_f1([{"a", "b"}, set()], [{"a"}, {"c"}]) == pytest.approx(2 * 1 / (2 + 2))
+    assert micro_f1([{"a", "b"}, {"c"}], [{"a"}, {"c"}]) == pytest.approx(2 * 2 / (3 + 2))
     assert micro_f1([set()], [set()]) == 1.0
     scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
     targets = np.array([[1, 0], [0, 0], [1, 0], [0, 0]], dtype=np.bool_)
@@ -71,6 +71,8 @@ def test_error_rates_by_hand() -> None:
     assert wer(["a b c d"], ["x"]) == 4.0
     assert per(["AH0  T"], ["AH0 T"]) == 0.0
     assert error_rate([[1, 2, 3]], [[1, 3]]) == 0.5
+    with pytest.raises(UsageError, match="1 answers for 2 references"):
+        wer(["a"], ["a", "b"])
     for hopeless in ([""], []):
         with pytest.raises(UsageError, match=r"empty|0 references"):
             wer([""] * len(hopeless), hopeless)
@@ -127,6 +129,9 @@ def test_verification_by_hand() -> None:
     assert perfect == (0.0, 3.0)
     # one of two targets above all others: miss 0.5 at no false alarm; cost 0.01 * 0.5 over 0.01
     assert min_dcf([1, 0, 1, 0], [4, 3, 2, 1]).value == pytest.approx(0.5)
+    # where a miss costs 1000, one false alarm of two is the better of both: 0.99 * 0.5 over 0.99
+    assert min_dcf([1, 0, 1, 0], [4, 3, 2, 1], cost_miss=1000.0) == pytest.approx((0.5, 2.0))
+    assert min_dcf([0, 1] + [0] * 99, range(101, 0, -1)).value == pytest.approx(0.99)  # of 1 in 100, 99 times as likely
     for p_target in (0.01, 0.9):  # nothing is better than always the same answer
         assert min_dcf([0, 0, 1, 1], [4, 3, 2, 1], p_target=p_target).value == pytest.approx(1.0)
     for trials in (([1, 1], [0.0, 1.0]), ([1, 0], [0.0, float("nan")]), ([1, 0], [0.0])):
@@ -165,13 +170,15 @@ def turns(*spoken: tuple[float, float, str]) -> list[Turn]:
 def test_diarization_by_hand() -> None:
     reference = turns((0, 10, "A"), (10, 20, "B"))
     renamed = turns((0, 10, "x"), (10, 20, "y"))
-    assert diarization_error(renamed, reference) == (0, 0, 0, 20)
+    assert diarization_error(renamed, reference) == diarization_error(renamed[::-1], reference) == (0, 0, 0, 20)
     late = diarization_error(turns((0, 12, "x"), (12, 21, "y")), reference)
     assert late == (0, 1, 2, 20)
     assert late.rate == pytest.approx(0.15)
     one = diarization_error(turns((0, 20, "x")), reference)
     assert (one.confused, one.rate) == (10, 0.5)
     assert diarization_error([], reference) == (20, 0, 0, 20)
+    rounded = turns((0, 0.2, "A"), (0.2, 0.5, "B"), (0.5, 0.6, "A"), (0.6, 0.9, "B"))
+    assert diarization_error(rounded, rounded).confused == 0  # not a rounding error below
     assert diarization_error(reference, []) == (0, 20, 0, 0)
     with pytest.raises(UsageError, match="no speech"):
         _ = diarization_error(reference, []).rate
@@ -182,6 +189,7 @@ def test_collar_overlap_and_scored_stretches() -> None:
     assert diarization_error(answer, reference).confused == pytest.approx(0.2)
     with_collar = diarization_error(answer, reference, collar_seconds=0.25)
     assert with_collar.confused == 0
+    assert diarization_error(answer, [], collar_seconds=0.25) == (0, 20, 0, 0)
     later = turns((0, 10.3, "x"), (10.3, 20, "y"))
     assert diarization_error(later, reference, collar_seconds=0.25).confused == pytest.approx(0.05)
     assert with_collar.total == pytest.approx(20 - 4 * 0.25)  # each side of 10 once, inside of 0 and of 20
@@ -216,8 +224,10 @@ def test_median_filter() -> None:
     assert median_filter(blip, 1).tolist() == blip.tolist()
     assert median_filter(blip, 3)[:, 0].astype(int).tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
     assert median_filter(blip, 5)[:, 0].astype(int).tolist() == [0, 0, 0, 1, 0, 1, 1, 1, 1, 1]
-    with pytest.raises(UsageError, match="must be odd"):
-        median_filter(blip, 4)
+    assert not median_filter(blip[5:7], 3).any()  # before the first frame there is silence
+    for width in (4, -1):
+        with pytest.raises(UsageError, match="must be odd"):
+            median_filter(blip, width)
 
 
 # ---- queries ----------------------------------------------------------------------------------------
@@ -234,8 +244,9 @@ def test_term_weighted_value_by_hand() -> None:
     cheap = max_twv(mixed, is_in, cost_false_alarm=0.01)
     beta = 0.01 / 100 * (1 / 0.0008 - 1)
     assert cheap == (pytest.approx(1 - beta / 4), 0.3)
-    # a query that occurs nowhere changes nothing
-    assert max_twv(np.vstack([mixed, [[9, 9, 9]]]), np.vstack([is_in, [[False] * 3]])) == (0.5, 0.9)
+    for there in (False, True):  # a query that occurs nowhere, or everywhere, changes nothing
+        assert max_twv(np.vstack([mixed, [[9, 9, 9]]]), np.vstack([is_in, [[there] * 3]])) == (0.5, 0.9)
+    assert max_twv(np.full((2, 3), 0.5), is_in) == (0.0, np.inf)  # equal scores are found together or not at all
     for scores, there in ((perfect[:1], is_in), (perfect, is_in & False), (perfect * np.nan, is_in)):
         with pytest.raises(UsageError, match="max_twv"):
             max_twv(scores, there)

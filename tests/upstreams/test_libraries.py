@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from upstreams.small_models import save_small_huggingface, save_small_torchaudio
+from upstreams.small_models import save_small_huggingface, save_small_torchaudio, torchaudio_params
 from upstreams.test_upstream import LENGTHS, assert_interface, wavs
 
 import s3prl_stream as ss
 from s3prl_stream.models.wave import WaveEncoder
+from s3prl_stream.upstreams.library_waves import normalised
 from s3prl_stream.upstreams.torchaudio_models import bundle_upstream
+from s3prl_stream.upstreams.upstream import fingerprint_of
 from s3prl_stream.upstreams.waves import WaveUpstream
 
 
@@ -44,7 +47,7 @@ def assert_same_numbers(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["base", "large", "wavlm"])
-def test_torchaudio(kind: str, tmp_path: Path) -> None:
+def test_torchaudio(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = save_small_torchaudio(tmp_path / "model.pt", kind)
     up: Any = ss.upstream(tmp_path / "model.pt")
     assert (up.stride, up.hidden_size, up.num_layers) == (320, 24, 3)
@@ -60,6 +63,16 @@ def test_torchaudio(kind: str, tmp_path: Path) -> None:
         assert_same_numbers(up, as_ours(up))
     else:
         assert up.wave_weights() is None
+    pipelines: Any = importlib.import_module("torchaudio.pipelines")
+    made_by = "WavLM" if kind == "wavlm" else "Wav2Vec2"
+    bundle = pipelines.Wav2Vec2Bundle("", torchaudio_params(kind), 16_000, kind == "large", made_by)
+    monkeypatch.setattr(pipelines, "SMALL", bundle, raising=False)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    assert fingerprint_of(ss.upstream(f"torchaudio:SMALL:{tmp_path / 'weights.pt'}")) == fingerprint_of(up)
+
+
+def test_nothing_and_silence_are_normalised_to_silence() -> None:
+    assert not normalised(torch.zeros(2, 4), torch.tensor([0, 4])).any()
 
 
 def test_bundles_are_found_by_name(tmp_path: Path) -> None:

@@ -83,13 +83,17 @@ def test_an_encoder_gives_as_many_hidden_states_as_it_says() -> None:
     class Own(torch.nn.Module):
         hidden_size = 80
         num_layers = 1
+        num_given = 2
 
         def forward(self, feat: torch.Tensor, feat_len: torch.Tensor) -> Any:
-            return feat
+            return [feat] * self.num_given if self.num_given > 1 else feat
 
-    up = FeatureUpstream(Own(), FrontEnd("logmel80"))
-    with pytest.raises(ss.UsageError, match="encoder Own gave 1 hidden states, its num_layers is 1"):
-        up([torch.zeros(2000)])
+    own = Own()
+    up = FeatureUpstream(own, FrontEnd("logmel80"))
+    assert len(up([torch.zeros(2000)])) == 2
+    for own.num_given in (1, 3):
+        with pytest.raises(ss.UsageError, match=f"encoder Own gave {own.num_given} hidden states, its num_layers is 1"):
+            up([torch.zeros(2000)])
 
 
 def test_a_long_input_goes_through_in_pieces_that_see_their_own_valid_frames() -> None:
