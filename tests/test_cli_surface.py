@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +108,37 @@ def test_options_are_the_frozen_ones(command: str) -> None:
     everything = build_parser(command)
     choices = next(action for action in everything._actions if isinstance(action, argparse._SubParsersAction)).choices
     assert options_of(choices[command], command) == frozen
+
+
+def names_read(function: Callable[..., Any]) -> set[str]:
+    """What a function of `cli` reads of `args`, with the functions and the tables of `cli` that it uses."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(function))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args":
+            found.add(node.attr)
+        elif isinstance(node, ast.Tuple):  # of names to be looked up one by one
+            found |= {one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+        elif isinstance(node, ast.Name) and node.id != function.__name__:
+            used = function.__globals__.get(node.id)
+            if inspect.isfunction(used) and used.__module__.startswith("s3prl_stream.cli"):
+                found |= names_read(used)
+            elif isinstance(used, dict | tuple):
+                names = {*used, *used.values()} if isinstance(used, dict) else used
+                found |= {str(one).replace("-", "_") for one in names}
+    return found
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_option_is_forgotten(command: str) -> None:
+    """Each is read by what the command runs."""
+    found = names_read(importlib.import_module(f"s3prl_stream.cli.{command.replace('-', '_')}").run)
+    commands = next(one for one in build_parser(command)._actions if isinstance(one, argparse._SubParsersAction))
+    parser = commands.choices[command]
+    if command == "pack":  # each corpus has options of its own, which it names itself
+        corpora = next(one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+        parser = corpora.choices["rttm"]
+        found.add("rttm")
+    assert {one.dest for one in parser._actions} - {"help"} <= found
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
