@@ -6,6 +6,7 @@ import fnmatch
 import glob
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -53,9 +54,8 @@ def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
     found = [tar for source in given for name in _names(source) for tar in _matching(name)]
     if not found:
         raise UsageError(f"no tars at {', '.join(map(str, given)) or 'all: the list is empty'}.")
-    if len(set(found)) != len(found):
-        seen: set[str] = set()
-        twice = next(tar for tar in found if tar in seen or seen.add(tar))  # type: ignore[func-returns-value]
+    twice = next((tar for tar, count in Counter(found).items() if count > 1), None)
+    if twice is not None:
         raise UsageError(f"{twice} is named twice.")
     return found
 

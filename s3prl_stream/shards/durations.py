@@ -8,6 +8,7 @@ are read front to back with bounded memory for a line and for what gzip claims.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import zlib
@@ -207,13 +208,13 @@ def _rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     lines = (line for line in _lines(name) if line.strip())
     first = next(lines, b"")
     if first.lstrip()[:1] == b"{":
-        for number, line in enumerate(_chained(first, lines), start=1):
+        for number, line in enumerate(itertools.chain([first], lines), start=1):
             yield f"{name}, row {number}", _parsed(line, f"{name}, row {number}")
         return
     if first.lstrip()[:1] == b"[":
         raise UsageError(f"{name}: one JSON array; write JSON lines, one object a line.")
     divider = "\t" if b"\t" in first else ","
-    text = (_text(line, name) for line in _chained(first, lines))
+    text = (_text(line, name) for line in itertools.chain([first], lines))
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
     try:
         for number, cells in enumerate(csv.DictReader(text, delimiter=divider, quoting=quoting, strict=True), start=1):
@@ -222,11 +223,6 @@ def _rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{name}, row {number}", {str(column): value for column, value in cells.items() if value}
     except csv.Error as error:
         raise UsageError(f"{name}: not readable as a table: {error}.") from None
-
-
-def _chained(first: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from lines
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
@@ -261,12 +257,11 @@ def _inflated(name: str) -> Iterator[bytes]:
     chunks = _chunks(name)
     first = next(chunks, b"")
     if first[:2] != b"\x1f\x8b":
-        yield first
-        yield from chunks
+        yield from itertools.chain([first], chunks)
         return
     gzip, num_in, num_out = zlib.decompressobj(wbits=31), 0, 0
     try:
-        for chunk in _chained(first, chunks):
+        for chunk in itertools.chain([first], chunks):
             num_in += len(chunk)
             waiting = chunk
             while waiting:

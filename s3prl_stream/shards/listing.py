@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -96,8 +97,9 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
     if isinstance(corpus, str | Path):
         raise UsageError(f"{str(corpus)!r} is no corpus: give its utterances, such as corpora.folder({str(corpus)!r}).")
     hashes, digest, kinds = array("Q"), hashlib.blake2b(digest_size=16), list[Kinds]()
+    rest = iter(corpus)
     with ArrowFile(path, _LISTED) as file:
-        for utterances in _chunks(corpus, ROWS_PER_BATCH):
+        while utterances := list(itertools.islice(rest, ROWS_PER_BATCH)):
             rows = [_listed(utterance) for utterance in utterances]
             kinds.append(metadata_kinds(utterance.metadata for utterance in utterances))
             hashes.extend(key_hash(row.key) for row in rows)
@@ -252,14 +254,3 @@ def _two_of_one_key(key: str, first: str, second: str) -> str:
         f"two utterances have the key {key!r}: {first} and {second}. Keys must be unique: rename one file, or give "
         "keys in a manifest."
     )
-
-
-def _chunks(corpus: Iterable[Utterance], size: int) -> Iterator[list[Utterance]]:
-    chunk: list[Utterance] = []
-    for utterance in corpus:
-        chunk.append(utterance)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
