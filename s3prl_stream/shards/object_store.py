@@ -129,7 +129,9 @@ class ObjectStore:
                 fetch.users += 1
         for name, fetch in new:
             pool().submit(self._run, name, fetch)
-        return _Ahead(self, users)
+        ahead = contextlib.ExitStack()
+        ahead.callback(self._let_go, users)
+        return ahead
 
     def read_whole(self, name: str, *, at_most: int) -> bytes:
         """See `Store.read_whole`; one request."""
@@ -164,7 +166,7 @@ class ObjectStore:
         finally:
             fetch.done.set()
 
-    def let_go(self, users: Sequence[tuple[str, Fetch]]) -> None:
+    def _let_go(self, users: Sequence[tuple[str, Fetch]]) -> None:
         """Of each of these fetches there is one user less; those of nobody are forgotten."""
         with self._lock:
             for name, fetch in users:
@@ -380,16 +382,6 @@ class _Identity(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.size} bytes, {self.e_tag or self.modified}"
-
-
-class _Ahead:
-    def __init__(self, store: ObjectStore, users: list[tuple[str, Fetch]]) -> None:
-        self._store, self._users = store, users
-
-    def close(self) -> None:
-        """Forget what was read ahead; what is still under way is given up."""
-        users, self._users = self._users, []
-        self._store.let_go(users)
 
 
 def _begins_behind_the_end(error: Exception) -> bool:

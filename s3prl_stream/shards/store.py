@@ -280,10 +280,9 @@ class LocalStore:
         """See `Store.write`: under another name, flushed to the disk, renamed."""
 
         def write() -> None:
-            with self._being_written(name) as partial, partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            with self._being_written(name) as partial:
+                partial.write_bytes(content)
+                flush_to_disk(partial)
 
         again_if_it_vanishes(write, (self.folder / name).parent)
 
@@ -426,20 +425,11 @@ def _create_in_place(path: Path, content: bytes) -> bool:
     return True
 
 
-class _NothingAhead:
-    def close(self) -> None:
-        pass
+NOTHING_AHEAD: Ahead = contextlib.ExitStack()
 
 
-NOTHING_AHEAD: Ahead = _NothingAhead()
-
-
-def check_remote(url: str) -> str:
-    """The scheme of a remote URL.
-
-    Raises:
-        UsageError: an unknown scheme, or no bucket or host.
-    """
+def check_remote(url: str) -> None:
+    """Raises UsageError if a remote URL has an unknown scheme, or no bucket or host."""
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     if scheme not in REMOTE_SCHEMES:
@@ -447,4 +437,3 @@ def check_remote(url: str) -> str:
         raise UsageError(f"{scheme}://: unknown kind of store; known are {known}, file and local paths.")
     if not parts.netloc.rpartition("@")[2]:
         raise UsageError(f"{scheme}://{parts.path}: no bucket or host is named; write {scheme}://NAME/FOLDER.")
-    return scheme
