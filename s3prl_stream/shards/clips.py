@@ -17,6 +17,7 @@ from s3prl_stream.audio.silences import FRAME_SECONDS, SHORTEST_SILENCE_SECONDS,
 from s3prl_stream.audio.source import Channel, SourceInfo, levels_of_source, probe, stretch_frames
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.shards.listing import LeftOut, Listed, metadata_json
+from s3prl_stream.shards.settings import PackSettings
 from s3prl_stream.shards.workers import Workers, chunks
 
 TEXT_FIELDS = frozenset({"text", "transcription", "transcript", "sentence", "normalized_text", "words", "phones"})
@@ -48,14 +49,6 @@ class Clip(NamedTuple):
         return (self.first_frame, self.stop_frame) == (0, self.source.frames)
 
 
-class Lengths(NamedTuple):
-    """Which lengths are packed (s); None: no limit. The first two look at whole utterances, before any splitting."""
-
-    min_seconds: float | None = None
-    max_seconds: float | None = None
-    split_seconds: float | None = None
-
-
 class Selection(NamedTuple):
     """What becomes of some utterances, both in their order."""
 
@@ -75,13 +68,7 @@ class _Cut(NamedTuple):
 
 
 def select_clips(
-    utterances: Sequence[Listed],
-    first_position: int,
-    lengths: Lengths,
-    workers: Workers,
-    *,
-    at_silences: bool,
-    channel: Channel,
+    utterances: Sequence[Listed], first_position: int, settings: PackSettings, workers: Workers
 ) -> Selection:
     """What is packed of some neighbours in the corpus. Each of their files is opened once.
 
@@ -102,14 +89,14 @@ def select_clips(
             left_out.append((position, LeftOut(one.key, path, "damaged", error.reason, str(error))))
             continue
         clip = Clip(position, one.key, one.unsafe, path, first, stop, one.metadata, found)
-        unfit = _unfit(clip.seconds, lengths)
+        unfit = _unfit(clip.seconds, settings)
         if unfit is None:
             wholes.append(clip)
         else:
             left_out.append((position, LeftOut(one.key, path, "skipped", *unfit)))
     clips: list[Clip] = []
     piece_metadata: list[Mapping[str, Any]] = []
-    for clip, edges in zip(wholes, _edges(wholes, lengths, workers, at_silences, channel), strict=True):
+    for clip, edges in zip(wholes, _edges(wholes, settings, workers), strict=True):
         if isinstance(edges, SampleError):
             left_out.append((clip.position, LeftOut(clip.key, clip.audio, "damaged", edges.reason, str(edges))))
         elif len(edges) == 2:
@@ -138,27 +125,25 @@ def _probe_one(path: str) -> SourceInfo | SampleError:
         return error
 
 
-def _unfit(seconds: float, lengths: Lengths) -> tuple[str, str] | None:
-    if lengths.min_seconds is not None and seconds < lengths.min_seconds:
-        return "too_short", f"{seconds:.3f} s, shorter than {lengths.min_seconds:g} s"
-    if lengths.max_seconds is not None and seconds > lengths.max_seconds:
-        return "too_long", f"{seconds:.3f} s, longer than {lengths.max_seconds:g} s"
+def _unfit(seconds: float, settings: PackSettings) -> tuple[str, str] | None:
+    if settings.min_seconds is not None and seconds < settings.min_seconds:
+        return "too_short", f"{seconds:.3f} s, shorter than {settings.min_seconds:g} s"
+    if settings.max_seconds is not None and seconds > settings.max_seconds:
+        return "too_long", f"{seconds:.3f} s, longer than {settings.max_seconds:g} s"
     return None
 
 
-def _edges(
-    wholes: Sequence[Clip], lengths: Lengths, workers: Workers, at_silences: bool, channel: Channel
-) -> Iterator[list[int] | SampleError]:
+def _edges(wholes: Sequence[Clip], settings: PackSettings, workers: Workers) -> Iterator[list[int] | SampleError]:
     """For each clip the frames at which its pieces begin and end, at the source's rate."""
-    if lengths.split_seconds is None:
+    if settings.split_seconds is None:
         yield from ([clip.first_frame, clip.stop_frame] for clip in wholes)
         return
-    longest = [max(1, math.floor(lengths.split_seconds * clip.source.sample_rate)) for clip in wholes]
-    if not at_silences:
+    longest = [max(1, math.floor(settings.split_seconds * clip.source.sample_rate)) for clip in wholes]
+    if settings.split == "length":
         yield from (equal_edges(c.first_frame, c.stop_frame, most) for c, most in zip(wholes, longest, strict=True))
         return
     too_long = [
-        _Cut(clip.audio, clip.first_frame, clip.stop_frame, most, channel)
+        _Cut(clip.audio, clip.first_frame, clip.stop_frame, most, settings.channel)
         for clip, most in zip(wholes, longest, strict=True)
         if clip.stop_frame - clip.first_frame > most
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,10 +192,3 @@ def nothing_packed(plan: PackPlan, damaged: Sequence[tuple[int, LeftOut]]) -> st
         path, message, reason = first.audio, first.message, first.reason
     hint = " Do paths begin where they should (of a manifest: --audio-root)?" if reason == "missing" else ""
     return f"none of {plan.utterances} utterances could be packed. The first is {path}: {message} ({reason}).{hint}"
-
-
-def read_left_out(store: Store) -> Iterator[LeftOut]:
-    """The lines of `left_out.jsonl`."""
-    from s3prl_stream.shards.outfolder import left_out_of
-
-    return (LeftOut(**line) for line in left_out_of(store))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER
+from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
 from s3prl_stream.shards.settings import default_of
 from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
@@ -71,10 +72,10 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
     return manifest
 
 
-def left_out_of(store: Store) -> list[dict[str, Any]]:
+def read_left_out(store: Store) -> list[LeftOut]:
     """The lines of `left_out.jsonl`."""
     content = store.read_whole(LEFT_OUT, at_most=MAX_MANIFEST_BYTES)
-    return [json.loads(line) for line in content.splitlines()]
+    return [LeftOut(**json.loads(line)) for line in content.splitlines()]
 
 
 def _names(store: Store) -> Iterator[str]:

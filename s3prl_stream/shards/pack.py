@@ -20,11 +20,11 @@ from s3prl_stream.shards import packplan
 from s3prl_stream.shards.claims import BEAT_SECONDS, LEASE_SECONDS, Claims, new_owner
 from s3prl_stream.shards.engines import ENGINES, Engine, Processes, ThisProcess, ray_cluster
 from s3prl_stream.shards.extra_files import ExtraFiles
-from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed, read_left_out
+from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed
 from s3prl_stream.shards.layout import MANIFEST, set_name
 from s3prl_stream.shards.listing import LeftOut, Listing, list_utterances
 from s3prl_stream.shards.manifest import library_versions
-from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_strangers
+from s3prl_stream.shards.outfolder import find_finished, name_of_folder, read_left_out, refuse_strangers
 from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -245,7 +245,7 @@ class _Pack:
                 if not self._restart:
                     raise
                 self._wait_until_alone(claims)
-                remove_unfinished(self._store, found)
+                remove_unfinished(self._store, found.name)
         if self._store.size(MANIFEST) is None:
             write_plan(self._store, plan, scratch)
         return plan
@@ -265,7 +265,7 @@ class _Pack:
         self._extra.check(manifest, self._store.url)
         with contextlib.suppress(StreamError, OSError):  # a set of which one may only read
             remove_work(self._store)
-        return PackReport(self._store.url, True, manifest, list(read_left_out(self._store)))
+        return PackReport(self._store.url, True, manifest, read_left_out(self._store))
 
     @contextlib.contextmanager
     def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
@@ -348,10 +348,10 @@ class _Pack:
                 lambda done, total: self._tell("index", done, total),
             )
         except NothingPacked:
-            remove_unfinished(self._store, plan)
+            remove_unfinished(self._store, plan.name)
             raise
         remove_work(self._store)
-        return PackReport(self._store.url, False, manifest, list(read_left_out(self._store)))
+        return PackReport(self._store.url, False, manifest, read_left_out(self._store))
 
 
 def _claim_name(number: int) -> str:

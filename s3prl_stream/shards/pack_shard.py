@@ -5,12 +5,11 @@ What it writes follows from the plan alone, so it may be begun again, or twice.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +76,8 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
         ShardError: the set cannot be written.
     """
     store, name = task.store, shard_name(task.name, task.number)
-    with explaining_writes(store.url), _scratch(task.scratch) as scratch:
+    with explaining_writes(store.url), tempfile.TemporaryDirectory(prefix="shard-", dir=task.scratch) as folder:
+        scratch = Path(folder)
         clips = clips_of_shard(task.clips or local_clips(store, scratch), task.number)
         left_out: list[tuple[int, LeftOut]] = []
         reencoded = 0
@@ -224,10 +224,3 @@ def _why_refused(name: str, measures: Measures | None, thresholds: Mapping[str, 
     value = next((values[column] for column in (name, f"{name}_share") if column in values), None)
     limit = f" {thresholds[name]:g}" if name in thresholds else ""
     return f"refused: {FINDINGS[name]}{limit}{'' if value is None else f' ({value:g})'}"
-
-
-@contextlib.contextmanager
-def _scratch(folder: str | None) -> Iterator[Path]:
-    """A folder of this shard's own."""
-    with tempfile.TemporaryDirectory(prefix="shard-", dir=folder) as path:
-        yield Path(path)

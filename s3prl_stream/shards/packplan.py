@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from s3prl_stream.audio.source import SourceInfo
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.hashing import U64, key_hash
+from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.listing import (
@@ -34,6 +34,7 @@ from s3prl_stream.shards.listing import (
     refuse_equal_keys,
 )
 from s3prl_stream.shards.manifest import library_versions
+from s3prl_stream.shards.outfolder import difference
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.settings import ORIGINAL, PackSettings
 from s3prl_stream.shards.workers import Workers
@@ -109,10 +110,7 @@ def make_plan(
     position, first_left_out = 0, list[str]()
     with ArrowFile(unsorted, _PLANNED) as file, (folder / LEFT_OUT_BEFORE).open("wb") as left_out:
         for listed, kinds_listed in zip(listing.batches(), listing.kinds, strict=True):
-            selection = select_clips(
-                listed, position, settings.lengths, workers,
-                at_silences=settings.split == "silence", channel=settings.channel,
-            )  # fmt: skip
+            selection = select_clips(listed, position, settings, workers)
             clips = selection.clips
             file.write([_row(clip) for clip in clips])
             kinds += _kinds(clips, selection.piece_metadata, kinds_listed, all_kept=not selection.left_out)
@@ -127,7 +125,10 @@ def make_plan(
             progress(position, listing.num_utterances)
     hash_of = np.concatenate(hashes)
     refuse_equal_keys(hash_of, lambda: ((clip.key, clip.audio) for clip in _all_clips(unsorted)), _piece_of_one_key)
-    shards = _shards(hash_of, np.concatenate(seconds), np.concatenate(num_bytes), settings)
+    shards = []
+    if len(hash_of):
+        sizes = np.concatenate(num_bytes)
+        shards = arrange(hash_of, np.concatenate(seconds), sizes, settings.shard_mb * _BYTES_PER_MB, settings.seed)
     _write_by_shard(unsorted, folder / CLIPS, shards)
     unsorted.unlink()
     corpus_hash = hashlib.blake2b(np.sort(np.concatenate(digests)).tobytes(), digest_size=16).hexdigest()
@@ -234,17 +235,6 @@ def _estimated_bytes(clip: Clip, settings: PackSettings) -> float:
     return audio + _HEADER_BYTES + len(clip.metadata)
 
 
-def _shards(
-    hashes: U64,
-    seconds: npt.NDArray[np.float64],
-    num_bytes: npt.NDArray[np.float64],
-    settings: PackSettings,
-) -> list[npt.NDArray[np.int64]]:
-    if not len(hashes):
-        return []
-    return arrange(hashes, seconds, num_bytes, settings.shard_mb * _BYTES_PER_MB, settings.seed)
-
-
 def _write_by_shard(unsorted: Path, path: Path, shards: Sequence[npt.NDArray[np.int64]]) -> None:
     """Rows in the corpus's order -> one batch a shard, by way of files that each hold neighbouring shards."""
     import pyarrow
@@ -282,8 +272,6 @@ def _write_by_shard(unsorted: Path, path: Path, shards: Sequence[npt.NDArray[np.
 
 def refuse_other_plan(found: PackPlan, wanted: PackPlan, url: str) -> None:
     """Raises UsageError if a set was begun by another plan."""
-    from s3prl_stream.shards.outfolder import difference
-
     how = difference(found.identity, wanted.identity)
     if how is None and found.libraries != wanted.libraries:
         name = next(one for one in wanted.libraries if found.libraries.get(one) != wanted.libraries[one])

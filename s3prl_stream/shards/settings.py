@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from s3prl_stream.audio.encode import ENCODERS, check_codec
 from s3prl_stream.audio.source import Channel
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.clips import Lengths
 from s3prl_stream.shards.quality import checked_refusals, checked_thresholds
 
 ORIGINAL = "original"
@@ -38,7 +37,7 @@ class PackSettings:
     seed: int = 0
     """Of the order."""
     min_seconds: float | None = None
-    """Shorter utterances are skipped."""
+    """Shorter utterances are skipped, before any splitting."""
     max_seconds: float | None = None
     """Longer utterances are skipped."""
     split_seconds: float | None = None
@@ -79,11 +78,6 @@ class PackSettings:
         object.__setattr__(self, "refuse", checked_refusals(self.refuse))
 
     @property
-    def lengths(self) -> Lengths:
-        """The limits on length."""
-        return Lengths(self.min_seconds, self.max_seconds, self.split_seconds)
-
-    @property
     def takes_mono(self) -> bool:
         """The only channel of a file is the one that is asked for."""
         return self.channel in ("first", "mean", 0)
@@ -100,5 +94,4 @@ class PackSettings:
 
 def default_of(setting: str) -> Any:
     """What a set was packed with whose manifest is older than the setting."""
-    defaults = PackSettings().as_json()
-    return defaults.get(setting) if setting in {one.name for one in fields(PackSettings)} else None
+    return PackSettings().as_json().get(setting)

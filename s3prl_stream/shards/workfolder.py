@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,10 +82,8 @@ def publish(path: Path, store: Store, name: str) -> None:
 
 def _publish_bytes(content: bytes, path: Path, store: Store, name: str) -> None:
     if isinstance(store, LocalStore):
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        path.write_bytes(content)
+        flush_to_disk(path)
         publish(path, store, name)
     else:
         store.write(name, content)
@@ -225,16 +222,12 @@ def remove_empty_folders(store: Store) -> None:
                 return
 
 
-def remove_unfinished(store: Store, plan: PackPlan | None) -> None:
-    """Everything that a pack has put there which was not finished; nobody else's files."""
-    if plan is not None:
-        for name in _of_a_pack(store, plan.name):
-            store.delete(name)
-    remove_work(store)
-
-
-def _of_a_pack(store: Store, name: str) -> Sequence[str]:
+def remove_unfinished(store: Store, name: str) -> None:
+    """Everything that a pack of the set `name` has put there which was not finished; nobody else's files."""
     shards = rf"{re.escape(name)}-\d{{6,}}\.tar(\.idx|\.parquet)?"
     parts = rf"{INDEX_FOLDER}/part-\d{{5,}}\.parquet"
     ours = re.compile("|".join([shards, parts, *map(re.escape, (LEFT_OUT, REPORT, MANIFEST))]))
-    return [file for file, _ in store.list() if ours.fullmatch(file)]
+    for file, _ in store.list():
+        if ours.fullmatch(file):
+            store.delete(file)
+    remove_work(store)
