@@ -22,14 +22,9 @@ _MOST_SPEAKERS = 1_000_000
 
 
 class Neighbours:
-    """Statistics over the neighbours of many tars.
+    """Statistics over the neighbours of many tars."""
 
-    Args:
-        longest: the longest run to choose.
-    """
-
-    def __init__(self, longest: int = LONGEST_RUN) -> None:
-        self.longest = longest
+    def __init__(self) -> None:
         self._pairs = 0
         self._similar = 0
         self._same_speaker = 0
@@ -65,7 +60,7 @@ class Neighbours:
         """
         if not self._pairs or self.same_speaker_excess > _MOST_EXCESS or self.similar_share < 0.25:
             return 1
-        return self.longest
+        return LONGEST_RUN
 
 
 def speaker_of(key: str, speaker: object) -> str:

@@ -21,8 +21,6 @@ from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
 if TYPE_CHECKING:
     import pyarrow as pa
 
-"""Reason of a finding on the end marker."""
-
 RANGE_BYTES = 8 << 20
 """One read: few requests to an object store, little memory."""
 

@@ -98,7 +98,11 @@ def group(entries: Iterable[Member | Gap], last_dot: bool = False) -> Iterator[G
     """Samples, gaps and strays in the order of the tar; folders and files without a key are passed over."""
 
     def touches(key: str, gap: Gap | None) -> bool:
-        return _touches(key, gap, last_dot)
+        """Whether what is lost in a gap may have been a file of this key."""
+        if gap is None or gap.reason == "after_end":
+            return False
+        split = None if gap.name is None else key_and_suffix(gap.name, last_dot)
+        return split is None or split[0] == key
 
     key: str | None = None
     files: list[tuple[str, Member]] = []
@@ -264,14 +268,6 @@ def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> t
     except SampleError as error:
         raise SampleError(f"{where}: {error}", reason=error.reason) from None
     return audio, codec, metadata
-
-
-def _touches(key: str, gap: Gap | None, last_dot: bool) -> bool:
-    """True if what is lost in a gap may have been a file of this key."""
-    if gap is None or gap.reason == "after_end":
-        return False
-    split = None if gap.name is None else key_and_suffix(gap.name, last_dot)
-    return split is None or split[0] == key
 
 
 def _stray(member: Member) -> Stray | None:

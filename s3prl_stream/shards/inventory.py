@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
@@ -212,7 +212,8 @@ def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
     found = {file.removesuffix(".idx").removesuffix(".parquet") for file in files}
     for file in files:
         if file.startswith(f"{INDEX_FOLDER}/"):
-            found.update(_shards_in(IndexPart(store, file)))
+            part = IndexPart(store, file)
+            found.update(shard for row_group in range(part.num_row_groups or 0) for shard in part.shards_in(row_group))
     shards = {shard for shard in found if _SHARD.fullmatch(shard)}
     sets = {_set_of(shard) for shard in shards}
     if isinstance(name, str) and name in sets:
@@ -230,11 +231,6 @@ def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
             f"({', '.join(sorted(sets))}). Move those of the others away, or restore manifest.json from a copy."
         )
     return sorted((shard for shard in shards if _set_of(shard) in sets), key=_number)
-
-
-def _shards_in(part: IndexPart) -> Iterable[str]:
-    for row_group in range(part.num_row_groups or 0):
-        yield from part.shards_in(row_group)
 
 
 def entry_of(name: str, position: int, one: Mapping[str, Any]) -> Entry:

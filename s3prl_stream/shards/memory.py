@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +48,8 @@ class MemoryShards:
     ) -> None:
         self.name = name
         self.samples_per_shard = samples_per_shard
-        stranger = next((one for one in _values(samples) if not isinstance(one, Mapping)), None)
+        values = samples.values() if isinstance(samples, Mapping) else samples
+        stranger = next((one for one in values if not isinstance(one, Mapping)), None)
         if stranger is not None:
             raise UsageError(f"MemoryShards: {stranger!r:.80} is no dict, so no sample")
         if isinstance(samples, Mapping):
@@ -184,10 +185,6 @@ class MemoryShards:
             self._damaged[position] = SampleError(f"{path}: {error}", reason=error.reason)
             return 0, 16_000
         return info.frames, info.sample_rate
-
-
-def _values(samples: Mapping[str, Any] | Sequence[Any]) -> Iterable[Any]:
-    return samples.values() if isinstance(samples, Mapping) else samples
 
 
 def _bytes_of(value: Any) -> bytes:

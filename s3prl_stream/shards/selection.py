@@ -89,7 +89,7 @@ def compile_selection(
     """
     keep: Bools | None = None
     if where is not None:
-        keep = _evaluate(shards, compile_where(where, shards.columns(), known_columns=shards.known_columns), str(where))
+        keep = _evaluate(shards, where)
     if key_range is not None:
         inside = _in_key_range(shards, key_range)
         keep = inside if keep is None else keep & inside
@@ -111,7 +111,7 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
     """
     keep = np.ones(len(shards), dtype=np.bool_)
     if where is not None:
-        keep = _evaluate(shards, compile_where(where, shards.columns(), known_columns=shards.known_columns), str(where))
+        keep = _evaluate(shards, where)
     if subset is not None:
         keep = _subset(shards, subset, keep)
     seconds = [batch.column("seconds").to_numpy() for member in shards.members for batch in member.batches(["seconds"])]
@@ -128,9 +128,10 @@ def _counts(bits: npt.NDArray[np.uint8], first_row: npt.NDArray[np.int64]) -> np
     return np.array([np.count_nonzero(_unpack(bits, int(start), int(stop))) for start, stop in pairs], dtype=np.int64)
 
 
-def _evaluate(shards: ShardSet, expression: Any, text: str) -> Bools:
+def _evaluate(shards: ShardSet, where: Any) -> Bools:
     import pyarrow
 
+    expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
     keep = np.zeros(len(shards), dtype=np.bool_)
     row = 0
     try:
@@ -140,7 +141,7 @@ def _evaluate(shards: ShardSet, expression: Any, text: str) -> Bools:
                 keep[row : row + len(values)] = values
                 row += len(values)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
-        raise UsageError(f"where: {text!r:.200} cannot be evaluated ({str(error).splitlines()[0]})") from None
+        raise UsageError(f"where: {str(where)!r:.200} cannot be evaluated ({str(error).splitlines()[0]})") from None
     return keep
 
 

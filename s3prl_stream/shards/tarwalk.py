@@ -92,7 +92,9 @@ def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) 
         except SampleError as error:
             end, goes_on = _go_on(read, position, limit)
             name = error.member_name if isinstance(error, _CutMember) else None
-            yield Gap(position, end, _reason(error, goes_on), str(error), name)
+            # a member that claims more than is left is the last of a cut tar, or a lie if others follow it
+            reason = "size" if error.reason == "truncated" and goes_on else error.reason
+            yield Gap(position, end, reason, str(error), name)
             position = end if goes_on else None
             continue
         if member is None:
@@ -253,11 +255,6 @@ def _end(read: ReadAt, position: int, limit: int | None) -> int:
     while chunk := read(position, _SCAN_BYTES):
         position += len(chunk)
     return position
-
-
-def _reason(error: SampleError, goes_on: bool) -> str:
-    """A member that claims more than is left is the last of a cut tar, or a lie if others follow it."""
-    return "size" if error.reason == "truncated" and goes_on else error.reason
 
 
 def _after_zeros(read: ReadAt, position: int) -> int | None:
