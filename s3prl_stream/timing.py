@@ -68,10 +68,8 @@ class StageClock:
         self._place.numbers[SLOT] = slot
 
     def enter(self, stage: str) -> None:
-        """The stage begins."""
         self._place.numbers[STEP] = self._place.number_of.get(stage, -1)
         self._stage, self._began = stage, perf_counter()
 
     def leave(self) -> None:
-        """It ends."""
         self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + perf_counter() - self._began

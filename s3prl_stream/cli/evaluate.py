@@ -18,7 +18,6 @@ _SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "evaluate",
         help=COMMANDS["evaluate"],

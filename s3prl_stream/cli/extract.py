@@ -13,7 +13,6 @@ from s3prl_stream.errors import UsageError
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "extract",
         help=COMMANDS["extract"],

@@ -16,7 +16,6 @@ _SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "index",
         help=COMMANDS["index"],

@@ -26,7 +26,6 @@ _NO_VALUE = "(none)"
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "inspect", help=COMMANDS["inspect"], description="Show what a set holds; no audio is read."
     )
@@ -37,7 +36,6 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the facts of a set."""
     facts = inspect_set(args.set)
     if args.json:
         print(json.dumps(facts, ensure_ascii=False))

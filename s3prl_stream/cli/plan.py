@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "plan",
         help=COMMANDS["plan"],
@@ -38,7 +37,6 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the measures."""
     from dataclasses import asdict
 
     import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's

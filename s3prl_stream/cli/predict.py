@@ -22,7 +22,6 @@ _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "predict",
         help=COMMANDS["predict"],

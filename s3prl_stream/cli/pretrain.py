@@ -16,7 +16,6 @@ from s3prl_stream.timing import Timing
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "pretrain",
         help=COMMANDS["pretrain"],

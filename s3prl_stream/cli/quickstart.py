@@ -11,7 +11,6 @@ _PACK_OPTIONS = ("pattern", "table", "label-from")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "quickstart",
         help=COMMANDS["quickstart"],

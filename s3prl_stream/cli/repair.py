@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "repair",
         help=COMMANDS["repair"],

@@ -10,7 +10,6 @@ from s3prl_stream.cli import COMMANDS
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "report",
         help=COMMANDS["report"],

@@ -12,7 +12,6 @@ from s3prl_stream.cli.train import add_noise_options, noise_settings
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "search",
         help=COMMANDS["search"],

@@ -13,7 +13,6 @@ _SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command."""
     parser = subparsers.add_parser(
         "subset",
         help=COMMANDS["subset"],

@@ -38,7 +38,6 @@ _OPTIONS = {
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "train",
         help=COMMANDS["train"],

@@ -20,7 +20,6 @@ _OF_A_RUN = ("command", "set", "batch", "html", "json", "default_of")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
     parser = subparsers.add_parser(
         "which",
         help=COMMANDS["which"],

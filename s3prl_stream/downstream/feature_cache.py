@@ -116,7 +116,6 @@ class FeatureCache:
         return len(self._places)
 
     def close(self) -> None:
-        """Close the files."""
         for file in self._files:
             os.close(file)
         self._files.clear()

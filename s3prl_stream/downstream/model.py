@@ -46,7 +46,6 @@ class DownstreamModel(nn.Module):
 
     @property
     def upstream(self) -> Upstream:
-        """The upstream."""
         return self._upstream[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DownstreamModel:

@@ -66,7 +66,6 @@ class BlockPlan:
 
     @property
     def num_batches(self) -> int:
-        """Number of batches in this block."""
         return len(self.batches.edges)
 
     @property
@@ -189,7 +188,6 @@ class EpochPlanner(Planner):
         self._lock = threading.Lock()
 
     def blocks(self, epoch: int) -> EpochBlocks:
-        """The blocks of an epoch."""
         with self._lock:
             if self._epoch_blocks is None or self._epoch_blocks[0] != epoch:
                 found = epoch_blocks(self._identities, self.selection.counts, self.settings, epoch)

@@ -65,7 +65,6 @@ class CtcText(Task):
         return Best(self.metrics[0], "highest" if self.metrics[0].endswith("f1") else "lowest")
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {"text": self.text, "columns": list(self.columns), "metrics": self.metrics}
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:

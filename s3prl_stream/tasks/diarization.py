@@ -58,7 +58,6 @@ class Diarization(Task):
         self.output_size = num_speakers
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {
             "num_speakers": self.output_size,
             "frame_seconds": self.frame_seconds,

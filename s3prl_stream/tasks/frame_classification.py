@@ -38,7 +38,6 @@ class FrameClassification(Task):
         self.output_size = len(self.categories)
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {"categories": self.categories.names, "frame_seconds": self.frame_seconds}
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:

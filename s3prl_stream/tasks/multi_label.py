@@ -39,7 +39,6 @@ class MultiLabel(Task):
         self.output_size = len(self.categories)
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {
             "label": self.label,
             "categories": self.categories.names,

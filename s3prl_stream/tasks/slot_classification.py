@@ -36,7 +36,6 @@ class SlotClassification(Task):
         self.output_size = sum(map(len, self.categories.values()))
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {"categories": {name: values.names for name, values in self.categories.items()}}
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:

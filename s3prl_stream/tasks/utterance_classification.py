@@ -33,7 +33,6 @@ class UtteranceClassification(Task):
         self.output_size = len(self.categories)
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {"label": self.label, "categories": self.categories.names}
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:

@@ -69,7 +69,6 @@ class SpeakerVerification(Task):
         nn.init.xavier_normal_(self.speakers)
 
     def config(self) -> dict[str, Any]:
-        """See `Task.config`."""
         return {
             "label": self.label,
             "categories": self.categories.names,

@@ -94,7 +94,6 @@ class Ranks:
             )
 
     def wait_for_all(self) -> None:
-        """Return when every rank is here."""
         if self.world_size > 1:
             dist.barrier()
 

@@ -91,7 +91,6 @@ class LibraryUpstream(Upstream):
         """What the library's model makes of padded waveforms."""
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
-        """See `Upstream.forward`."""
         wav_BT, len_B = padded(wavs, lengths, next(self.parameters()).device)
         if wav_BT.shape[1] < MIN_SAMPLES:
             wav_BT = nn.functional.pad(wav_BT, (0, MIN_SAMPLES - wav_BT.shape[1]))
@@ -103,7 +102,6 @@ class LibraryUpstream(Upstream):
         return self.hidden_states(wav_BT, len_B)
 
     def num_frames(self, lengths: Lengths) -> Tensor:
-        """See `Upstream.num_frames`."""
         samples_B = torch.as_tensor(lengths).cpu().clamp(min=MIN_SAMPLES)
         return conv_frames(samples_B, self.kernels, self.strides)
 

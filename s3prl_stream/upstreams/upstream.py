@@ -87,7 +87,6 @@ class FeatureUpstream(Upstream):
         self.register_buffer("_where", torch.zeros(()), persistent=False)
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
-        """See `Upstream.forward`."""
         check_wavs(wavs)
         sizes = sizes_of(wavs, lengths)
         valid = [wav[:size] for wav, size in zip(wavs, sizes, strict=True)]

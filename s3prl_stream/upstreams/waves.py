@@ -31,7 +31,6 @@ class WaveUpstream(Upstream):
         self.num_layers = whole_number(encoder, "num_layers") + num_predictions
 
     def forward(self, wavs: Wavs, lengths: Lengths | None = None) -> list[Tensor]:
-        """See `Upstream.forward`."""
         wav_BT, len_B = padded(wavs, lengths, next(self.parameters()).device)
         hidden_states = states_of(self.encoder, self.encoder(wav_BT, len_B))
         if self.head is not None:
@@ -39,7 +38,6 @@ class WaveUpstream(Upstream):
         return hidden_states
 
     def num_frames(self, lengths: Lengths) -> Tensor:
-        """See `Upstream.num_frames`."""
         frames_B: Tensor = self.encoder.num_frames(torch.as_tensor(lengths).cpu())  # type: ignore[operator]
         return frames_B
 
