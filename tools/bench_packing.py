@@ -6,10 +6,10 @@ import io
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import warnings
@@ -90,7 +90,7 @@ def bench_pack(folder: Path, rounds: int, repeat: int, peers: Path | None) -> di
         "webdataset": lambda out: by_webdataset(jobs, out),
     }
     if peers is not None:
-        python = lhotse_environment(peers)
+        python = python_with(peers, "lhotse")
         ways["lhotse_shar"] = lambda out: by_lhotse(python, jobs, out)
     copying: dict[str, Callable[[Path], float | None]] = {
         "tar": lambda out: by_tar(jobs, out),
@@ -210,14 +210,14 @@ def by_lhotse(python: Path, jobs: list[tuple[str, str]], out: Path) -> float:
     return float(done.stdout.split()[-1])
 
 
-def lhotse_environment(folder: Path) -> Path:
-    """The Python of an environment with Lhotse, on top of the packages of this one; made where it is missing."""
+def python_with(folder: Path, *packages: str) -> Path:
+    """The Python of an environment that has packages on top of those of this one; they are installed once."""
     python = folder / "bin" / "python"
-    if not python.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        here = next(path for path in sys.path if path.endswith("site-packages"))
-        (site,) = folder.glob("lib/python3*/site-packages")
-        (site / "below.pth").write_text(here)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "lhotse"], check=True)
+    if not (folder / "installed").exists():
+        print(f"installing {', '.join(packages)} into {folder}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        (site,) = folder.glob("lib/python*/site-packages")
+        (site / "this_environment.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n", "utf-8")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        (folder / "installed").touch()
     return python
