@@ -50,8 +50,8 @@ class MultiLabel(Task):
         """[B, C] -> mean over utterances and labels."""
         targets_BC = torch.zeros(outputs.shape)
         for row, labels in enumerate(self.references(batch)):
-            one = {"key": [batch["key"][row]] * len(labels or ())}
-            targets_BC[row, self.categories.numbers(sorted(labels or ()), one, torch.device("cpu"))] = 1.0
+            given = sorted(labels or ())
+            targets_BC[row, self.categories.numbers(given, [batch["key"][row]] * len(given), targets_BC.device)] = 1.0
         return per_utterance(F.binary_cross_entropy_with_logits(outputs.float(), targets_BC.to(outputs.device)), len_B)
 
     def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:  # noqa: ARG002

@@ -42,7 +42,8 @@ class SlotClassification(Task):
         """[B, C] -> mean over the utterances of the sum over the slots."""
         losses = []
         for logits, (name, values) in zip(self._split(outputs), self.categories.items(), strict=True):
-            losses.append(F.cross_entropy(logits.float(), values.numbers(_values(batch, name), batch, outputs.device)))
+            targets_B = values.numbers(_values(batch, name), batch["key"], outputs.device)
+            losses.append(F.cross_entropy(logits.float(), targets_B))
         return per_utterance(torch.stack(losses).sum(), len_B)
 
     def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:  # noqa: ARG002

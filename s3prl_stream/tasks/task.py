@@ -123,13 +123,13 @@ class Categories:
     def __len__(self) -> int:
         return len(self.names)
 
-    def numbers(self, values: Sequence[str | None], batch: Batch, device: torch.device) -> Tensor:
-        """int64 [B].
+    def numbers(self, values: Sequence[str | None], keys: Sequence[str], device: torch.device) -> Tensor:
+        """int64 [B] of the values of utterances with these keys.
 
         Raises:
             UsageError: a value that is no class, with the utterance that has it.
         """
-        for key, value in zip(batch["key"], values, strict=True):
+        for key, value in zip(keys, values, strict=True):
             if value not in self._numbers:
                 some = ", ".join(map(repr, self.names[:10]))
                 raise UsageError(f"{key}: {self.where} is {value!r}, none of the {len(self)} classes ({some} ...)")

@@ -37,7 +37,7 @@ class UtteranceClassification(Task):
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over the utterances."""
-        targets_B = self.categories.numbers(self.references(batch), batch, outputs.device)
+        targets_B = self.categories.numbers(self.references(batch), batch["key"], outputs.device)
         return per_utterance(F.cross_entropy(outputs.float(), targets_B), len_B)
 
     def answers(self, outputs: Tensor, len_B: Tensor) -> list[Any]:  # noqa: ARG002

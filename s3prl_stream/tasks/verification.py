@@ -79,7 +79,7 @@ class SpeakerVerification(Task):
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over the utterances."""
-        targets_B = self.categories.numbers(self.references(batch), batch, outputs.device)
+        targets_B = self.categories.numbers(self.references(batch), batch["key"], outputs.device)
         cosines_BS = F.normalize(outputs.float(), dim=1) @ F.normalize(self.speakers, dim=0)
         margins_BS = self.margin * F.one_hot(targets_B, len(self.categories))
         return per_utterance(F.cross_entropy(self.scale * (cosines_BS - margins_BS), targets_B), len_B)
