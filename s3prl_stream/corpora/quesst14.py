@@ -33,7 +33,8 @@ def quesst14(
         language: such as "nnenglish", the only one of SUPERB; None: all.
 
     Raises:
-        UsageError: no such folder, list, split or language, or a line that is no file and language.
+        UsageError: no such folder, list, split or language, a line that is no file and language, or two files to score
+            with whose paths differ in / and - alone.
     """
     root = root_folder(root, "Audio, dev_queries, eval_queries and scoring")
     scoring = root / "scoring" if (root / "scoring").is_dir() else root
@@ -41,12 +42,19 @@ def quesst14(
     lines = {name: _read(root, scoring / _LISTS[name]) for name in wanted}
     found = sorted({spoken for some in lines.values() for _, spoken in some})
     languages = chosen(root, found, language, "language", default_all=True)
-    files = {
-        path.relative_to(scoring).as_posix().replace("/", "-"): path.read_bytes()
-        for path in (sorted(scoring.rglob("*")) if scoring != root else ())
-        if path.suffix in _SCORING and path.is_file()
-    }
-    return WithFiles(_utterances(lines, languages), files)
+    return WithFiles(_utterances(lines, languages), {} if scoring == root else _files(scoring))
+
+
+def _files(scoring: Path) -> dict[str, bytes]:
+    """What is scored with, by its path with - for /."""
+    paths: dict[str, Path] = {}
+    for path in sorted(scoring.rglob("*")):
+        if path.suffix in _SCORING and path.is_file():
+            name = path.relative_to(scoring).as_posix().replace("/", "-")
+            first = paths.setdefault(name, path)
+            if first != path:
+                raise UsageError(f"{first} and {path} would both become the extra file {name!r}: rename one of them.")
+    return {name: path.read_bytes() for name, path in paths.items()}
 
 
 def _read(root: Path, file: Path) -> list[tuple[Path, str]]:

@@ -174,6 +174,9 @@ def test_quesst14_shares_documents_and_brings_what_scores(tmp_path: Path) -> Non
     assert list(english) == ["quesst14_00001", "quesst14_dev_0001"]
     with pytest.raises(UsageError, match=r"no language 'czech'. It has: albanian, nnenglish"):
         corpora.quesst14(root, language="czech")
+    (root / "scoring/groundtruth_quesst14_dev-quesst14_dev.rttm").write_text("of another day")
+    with pytest.raises(UsageError, match=r"dev/quesst14_dev.rttm and .*dev-quesst14_dev.rttm would both become the"):
+        corpora.quesst14(root)
     (root / "scoring/language_key_dev.lst").write_text("dev_queries/quesst14_dev_0001.wav nnenglish more\n")
     with pytest.raises(UsageError, match=r"language_key_dev\.lst, line 1: more than FOLDER"):
         corpora.quesst14(root)
