@@ -60,14 +60,14 @@ def finish(
         NothingPacked: nothing was left.
         ShardError: a tar is not there as it was packed.
     """
-    numbers = range(len(plan.clips))
-    first_of = _duplicates(store, numbers)
+    numbers, digest = range(len(plan.clips)), plan.digest
+    first_of = _duplicates(store, digest, numbers)
     shards: list[dict[str, Any]] = []
     damaged: list[tuple[int, LeftOut]] = []
     reencoded, findings = 0, _Findings()
     with IndexWriter(store, scratch) as index:
         for number in numbers:
-            table, shard = read_finished(store, number)
+            table, shard = read_finished(store, digest, number)
             damaged += shard.left_out
             reencoded += shard.reencoded
             if shard.description is not None:
@@ -137,16 +137,17 @@ class _Findings:
                     one["first_keys"].append(row["key"])
 
 
-def _duplicates(store: Store, numbers: Sequence[int]) -> dict[str, str]:
+def _duplicates(store: Store, plan: str, numbers: Sequence[int]) -> dict[str, str]:
     """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip."""
-    hashes = np.concatenate([np.zeros(0, np.uint64), *(_hashes(read_finished(store, one)[0]) for one in numbers)])
+    of_shards = (_hashes(read_finished(store, plan, one)[0]) for one in numbers)
+    hashes = np.concatenate([np.zeros(0, np.uint64), *of_shards])
     hashes.sort()
     repeated = np.unique(hashes[1:][(hashes[1:] == hashes[:-1]) & (hashes[1:] != 0)])
     first_of: dict[str, str] = {}
     if not len(repeated):
         return first_of
     for number in numbers:
-        table = read_finished(store, number)[0]
+        table = read_finished(store, plan, number)[0]
         for row in np.flatnonzero(np.isin(_hashes(table), repeated)).tolist():
             key, of_samples = table.column("key")[row].as_py(), table.column("pcm_hash")[row].as_py()
             first_of[of_samples] = min(key, first_of.get(of_samples, key))

@@ -269,7 +269,7 @@ class _Pack:
 
     @contextlib.contextmanager
     def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
-        self._done = finished_shards(self._store, plan.name, len(plan.clips))
+        self._done = finished_shards(self._store, plan)
         self._before = sum(plan.clips[number] for number in self._done)
         if name == "ray":
             with ray_cluster() as cluster:
@@ -295,7 +295,7 @@ class _Pack:
                     continue
                 if not claims.take(what):
                     claimed.add(what)
-                elif is_finished(self._store, plan.name, number):
+                elif is_finished(self._store, plan.name, plan.digest, number):
                     claims.give_back(what)
                     self._note_done(plan, number)
                 elif self._store.size(MANIFEST) is not None:
@@ -314,7 +314,7 @@ class _Pack:
                 if self._store.size(MANIFEST) is not None:
                     return
                 claimed = claims.of_others()
-                for number in finished_shards(self._store, plan.name, len(plan.clips)) - self._done:
+                for number in finished_shards(self._store, plan) - self._done:
                     self._note_done(plan, number)
 
     def _note_done(self, plan: PackPlan, number: int) -> None:
@@ -326,17 +326,20 @@ class _Pack:
         here = engine.shares_this_machine
         on_disk = not self._store.is_remote
         return ShardTask(
-            self._store, plan.name, number, self._settings, plan.columns,
+            self._store, plan.name, plan.digest, number, self._settings, plan.columns,
             scratch=str(scratch) if here or on_disk else None,
             clips=local_clips(self._store, scratch) if here or on_disk else None,
         )  # fmt: skip
 
     def _finish(self, plan: PackPlan, claims: Claims, scratch: Path) -> PackReport:
-        while not claims.take(_FINISH):
-            time.sleep(_POLL_SECONDS)
-            report = self._finished_before(plan)
+        while True:
+            is_ours = claims.take(_FINISH)
+            report = self._finished_before(plan)  # also if it is: the one who had it may just have ended
             if report is not None:
                 return report._replace(already_there=False)
+            if is_ours:
+                break
+            time.sleep(_POLL_SECONDS)
             claims.of_others()  # removes the claim of one who was killed
         try:
             manifest = finish(

@@ -24,14 +24,14 @@ from s3prl_stream.audio.open_source import explaining_reads
 from s3prl_stream.audio.source import OTHER_MD5, read_flac_unchecked, read_source
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.clips import Clip
-from s3prl_stream.shards.layout import QUALITY_COLUMNS, shard_name
+from s3prl_stream.shards.layout import MANIFEST, QUALITY_COLUMNS, shard_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.packplan import clips_of_shard, original_codec
 from s3prl_stream.shards.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.settings import ORIGINAL, PackSettings
 from s3prl_stream.shards.store import Store, explaining_writes
-from s3prl_stream.shards.workfolder import FinishedShard, local_clips, publish, write_finished
+from s3prl_stream.shards.workfolder import FinishedShard, is_finished, local_clips, publish, write_finished
 from s3prl_stream.shards.writer import ShardWriter
 
 Int16 = npt.NDArray[np.int16]
@@ -43,6 +43,8 @@ class ShardTask(NamedTuple):
     store: Store
     name: str
     """Of the set."""
+    plan: str
+    """Its digest."""
     number: int
     settings: PackSettings
     columns: dict[str, str]
@@ -91,8 +93,10 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
                 tell()
             description = writer.finish() if writer.rows else None
             table = index_table(writer.rows, {**QUALITY_COLUMNS, **task.columns})
-        if store.size(name) is None:  # else another has finished it meanwhile
-            write_finished(store, task.number, table, FinishedShard(description, left_out, reencoded), scratch)
+        # else another has finished it meanwhile, or the whole set
+        if not is_finished(store, task.name, task.plan, task.number) and store.size(MANIFEST) is None:
+            about = FinishedShard(description, left_out, reencoded)
+            write_finished(store, task.plan, task.number, table, about, scratch)
             if description is not None:
                 publish(writer.path, store, name)
     return len(clips)

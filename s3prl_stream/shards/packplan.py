@@ -78,6 +78,12 @@ class PackPlan(NamedTuple):
         """What a manifest says of a set made by this plan."""
         return {"name": self.name, "packing": self.packing, "corpus_hash": self.corpus_hash}
 
+    @property
+    def digest(self) -> str:
+        """Of all that decides what a shard holds: another plan's shard of the same number is another shard."""
+        decides = [self.identity, self.libraries, self.columns, self.clips]
+        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=8).hexdigest()
+
     def to_json(self) -> bytes:
         """As it lies in a file."""
         return json.dumps(self._asdict()).encode()
@@ -88,7 +94,9 @@ class PackPlan(NamedTuple):
         try:
             return cls(**json.loads(content))
         except (ValueError, TypeError):
-            raise ShardError(f"{where}: not a readable plan. Pack with restart=True (--restart).") from None
+            raise ShardError(
+                f"{where}: not a readable plan. Remove it, and the same command makes it anew; finished shards stay."
+            ) from None
 
 
 def make_plan(

@@ -1,12 +1,13 @@
 """The hidden folder of a set that is being packed: the plan, and what is known of every finished shard.
 
     .packing/plan.json, plan.arrow, plan.jsonl     see `packplan.py`
-    .packing/shards/000012.parquet                 index rows of shard 12, with what else is known of it
-    .packing/shards/000012.nothing.parquet         nothing of it was left
+    .packing/shards/PLAN/000012.parquet            index rows of shard 12, with what else is known of it
+    .packing/shards/PLAN/000012.nothing.parquet    nothing of it was left
     .packing/claims/, .packing/alive/              see `claims.py`
     .packing/scratch-OWNER/                        half-written files, of a set on a disk
 
-A shard is finished when its rows are here and its tar is in its place. The rows are written first.
+A shard is finished when its rows are here and its tar is in its place. The rows are written first. They lie under the
+digest of their plan: what a killed restart has left, or a pack of the old plan that was only asleep, is nobody's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3prl_stream.errors import MissingFile
+from s3prl_stream.errors import MissingFile, ShardError
 from s3prl_stream.shards.claims import is_known_dead
 from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT, WORK_FOLDER, shard_name
 from s3prl_stream.shards.listing import LeftOut
@@ -113,18 +114,24 @@ _PIECE_BYTES = 64 << 20
 
 def left_out_before(store: Store) -> Iterator[tuple[int, LeftOut]]:
     """What the plan left out, in the order of the corpus."""
-    content = store.read_whole(f"{WORK_FOLDER}/{LEFT_OUT_BEFORE}", at_most=_MAX_ROWS_BYTES)
-    for line in content.splitlines():
-        position, one = json.loads(line)
-        yield position, LeftOut(*one)
+    name = f"{WORK_FOLDER}/{LEFT_OUT_BEFORE}"
+    try:
+        lines = [json.loads(line) for line in store.read_whole(name, at_most=_MAX_ROWS_BYTES).splitlines()]
+        yield from ((position, LeftOut(*one)) for position, one in lines)
+    except (MissingFile, ValueError, TypeError) as error:
+        what = "not there" if isinstance(error, MissingFile) else f"damaged ({error})"
+        raise ShardError(
+            f"{store.url}/{name}: {what}. Remove {WORK_FOLDER}/{PLAN}, and the same command makes the plan anew; "
+            "finished shards stay."
+        ) from None
 
 
-def rows_file(number: int, *, nothing: bool = False) -> str:
-    """Where the rows of a shard lie until the set is finished."""
-    return f"{_SHARDS}/{number:06d}{'.nothing' if nothing else ''}.parquet"
+def rows_file(plan: str, number: int, *, nothing: bool = False) -> str:
+    """Where the rows of a shard lie until the set is finished; `plan` is the plan's digest."""
+    return f"{_SHARDS}/{plan}/{number:06d}{'.nothing' if nothing else ''}.parquet"
 
 
-def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedShard, scratch: Path) -> None:
+def write_finished(store: Store, plan: str, number: int, table: pa.Table, shard: FinishedShard, scratch: Path) -> None:
     """Note what is known of a shard, before its tar is put in its place."""
     import pyarrow
     import pyarrow.parquet
@@ -132,40 +139,55 @@ def write_finished(store: Store, number: int, table: pa.Table, shard: FinishedSh
     sink = pyarrow.BufferOutputStream()
     about = {_ABOUT: json.dumps(shard._asdict()).encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
-    name = rows_file(number, nothing=shard.description is None)
+    name = rows_file(plan, number, nothing=shard.description is None)
     _publish_bytes(sink.getvalue().to_pybytes(), scratch / "rows", store, name)
 
 
-def read_finished(store: Store, number: int) -> tuple[pa.Table, FinishedShard]:
-    """Index rows of a finished shard, and what else is known of it."""
+def read_finished(store: Store, plan: str, number: int) -> tuple[pa.Table, FinishedShard]:
+    """Index rows of a finished shard, and what else is known of it.
+
+    Raises:
+        ShardError: they are gone, or damaged.
+    """
     import pyarrow
     import pyarrow.parquet
 
+    name = rows_file(plan, number)
     try:
-        content = store.read_whole(rows_file(number), at_most=_MAX_ROWS_BYTES)
+        content = store.read_whole(name, at_most=_MAX_ROWS_BYTES)
     except MissingFile:
-        content = store.read_whole(rows_file(number, nothing=True), at_most=_MAX_ROWS_BYTES)
-    table = pyarrow.parquet.read_table(pyarrow.BufferReader(content), use_threads=False)
-    about = json.loads(table.schema.metadata[_ABOUT])
-    left_out = [(position, LeftOut(*one)) for position, one in about["left_out"]]
-    return table.replace_schema_metadata(None), FinishedShard(about["description"], left_out, about["reencoded"])
+        nothing = rows_file(plan, number, nothing=True)
+        if store.size(nothing) is None:
+            raise ShardError(f"{store.url}/{name}: not there any more. The same command makes it anew.") from None
+        name, content = nothing, store.read_whole(nothing, at_most=_MAX_ROWS_BYTES)
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content), use_threads=False)
+        about = json.loads(table.schema.metadata[_ABOUT])
+        left_out = [(position, LeftOut(*one)) for position, one in about["left_out"]]
+        return table.replace_schema_metadata(None), FinishedShard(about["description"], left_out, about["reencoded"])
+    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        what = " ".join(str(error).split())
+        raise ShardError(
+            f"{store.url}/{name}: not the rows of a shard ({what}). Remove it, and the same command makes it anew."
+        ) from None
 
 
-def finished_shards(store: Store, name: str, num_shards: int) -> set[int]:
-    """Numbers of the shards of the set `name` that need no work any more."""
-    there = {file for file, _ in store.list()}
-    return {number for number in range(num_shards) if _is_finished(name, number, there.__contains__)}
+def finished_shards(store: Store, plan: PackPlan) -> set[int]:
+    """Numbers of the shards that need no work any more."""
+    there, digest = {file for file, _ in store.list()}, plan.digest
+    numbers = range(len(plan.clips))
+    return {number for number in numbers if _is_finished(plan.name, digest, number, there.__contains__)}
 
 
-def is_finished(store: Store, name: str, number: int) -> bool:
-    """The same of one shard."""
-    return _is_finished(name, number, lambda file: store.size(file) is not None)
+def is_finished(store: Store, name: str, plan: str, number: int) -> bool:
+    """The same of one shard of the set `name`; `plan` is the plan's digest."""
+    return _is_finished(name, plan, number, lambda file: store.size(file) is not None)
 
 
-def _is_finished(name: str, number: int, is_there: Callable[[str], bool]) -> bool:
-    if is_there(rows_file(number)):
+def _is_finished(name: str, plan: str, number: int, is_there: Callable[[str], bool]) -> bool:
+    if is_there(rows_file(plan, number)):
         return is_there(shard_name(name, number))
-    return is_there(rows_file(number, nothing=True))
+    return is_there(rows_file(plan, number, nothing=True))
 
 
 @contextlib.contextmanager
@@ -213,7 +235,8 @@ def remove_empty_folders(store: Store) -> None:
     """Of the work folder, on a disk, and the folder of the set if nothing is in it; none while a pack is alive."""
     if isinstance(store, LocalStore):
         work = store.folder / WORK_FOLDER
-        for folder in (work / "alive", work / "shards", work / "claims", work, store.folder):
+        of_plans = work.glob("shards/*")
+        for folder in (work / "alive", *of_plans, work / "shards", work / "claims", work, store.folder):
             try:
                 folder.rmdir()
             except FileNotFoundError:

@@ -25,6 +25,7 @@ from s3prl_stream import Utterance, pack
 from s3prl_stream.audio.decode import decode_int16
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards import listing, packplan
+from s3prl_stream.shards import pack as packing
 from s3prl_stream.shards.claims import Claims, new_owner
 from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART
 from s3prl_stream.shards.pack import PackReport, pack_set
@@ -408,8 +409,9 @@ def test_what_another_pack_has_finished_meanwhile_is_not_touched(
     before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*.[tp]ar*")}
     plan = read_plan(LocalStore(folder))
     assert plan is not None
-    (number, *_) = finished_shards(LocalStore(folder), "set", len(plan.clips))
-    task = ShardTask(LocalStore(folder), "set", number, PackSettings(shard_mb=0.2), plan.columns, None, None)
+    (number, *_) = finished_shards(LocalStore(folder), plan)
+    settings = PackSettings(shard_mb=0.2)
+    task = ShardTask(LocalStore(folder), "set", plan.digest, number, settings, plan.columns, None, None)
     assert pack_shard(task, lambda: None) == plan.clips[number]
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
     others: list[PackReport] = []
@@ -420,8 +422,64 @@ def test_what_another_pack_has_finished_meanwhile_is_not_touched(
             assert len(list((folder / ".packing/alive").iterdir())) == 1  # this pack's sign of life
 
     report = pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2), progress=finish_first)
-    assert (report.already_there, report.manifest) == (True, others[0].manifest)
+    assert (report.already_there, report.manifest) == (False, others[0].manifest)
     assert_set_is_whole(folder)
+
+
+def test_what_is_lost_of_the_work_folder_is_made_anew(recordings: Path, unfinished: Path, tmp_path: Path) -> None:
+    """The rows of a shard whose tar is there, the plan; what is damaged is named, and goes on when it is removed."""
+    folder = tmp_path / "set"
+    shutil.copytree(unfinished, folder)
+    tars = {path: path.read_bytes() for path in folder.glob("*.tar")}
+    one, other, *_ = sorted((folder / ".packing/shards").rglob("*.parquet"))
+    one.unlink()
+    for damaged, removed in (
+        (other, other),
+        (folder / ".packing/plan.jsonl", None),
+        (folder / ".packing/plan.json",) * 2,
+    ):
+        damaged.write_bytes(b"{1")
+        with pytest.raises(ShardError, match=rf"{damaged.name}: .*\. Remove .*the same command makes"):
+            pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
+        if removed is not None:
+            removed.unlink()
+    pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
+    assert_set_is_whole(folder)
+    assert {path: path.read_bytes() for path in tars} == tars
+    assert not list(folder.glob(".*"))
+
+
+def test_what_a_killed_restart_leaves_of_the_old_plan_is_no_part_of_the_new_set(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a shard of the old plan nothing was left: that must not pass for the shard of its number in the new one."""
+    sound = sorted(recordings.iterdir())[:4]
+    damaged = tmp_path / "damaged.flac"
+    soundfile.write(damaged, np.random.default_rng(0).integers(-999, 999, 9000, dtype=np.int16), 16_000)
+    os.truncate(damaged, 5000)
+    clips = [Utterance(path.stem, path) for path in [*sound, damaged]]
+
+    def pack_again(seed: int) -> PackReport:
+        return pack_set(clips, tmp_path / "set", PackSettings(shard_mb=0.001, seed=seed), restart=True)
+
+    def die(*args: Any) -> None:
+        raise OSError("the end")
+
+    def die_behind_the_plan(store: LocalStore, name: str) -> None:
+        die() if name.endswith("plan.jsonl") else delete(store, name)
+
+    delete = LocalStore.delete
+    for seed, where, dies in ((0, packing, ("finish", die)), (2, LocalStore, ("delete", die_behind_the_plan))):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, *dies)
+            with pytest.raises(ShardError, match="the end"):
+                pack_again(seed)
+    assert not (tmp_path / "set/.packing/plan.json").exists()
+    assert list((tmp_path / "set/.packing/shards").rglob("*.nothing.parquet"))
+    report = pack_again(2)
+    assert [one.key for one in report.damaged] == ["damaged"]
+    assert_set_is_whole(tmp_path / "set")
+    assert {row["key"] for row in read_index(tmp_path / "set")} == {path.stem for path in sound}
 
 
 @pytest.mark.parametrize("moment", ["before", "behind"])
