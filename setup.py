@@ -17,7 +17,7 @@ assert VERSION is not None, "s3prl_stream/__init__.py has no line __version__ = 
 
 BROWSER = ["playwright>=1.50,<2"]  # to test the pages; Chromium is another matter
 HUGGINGFACE = ["datasets>=4,<6", "transformers>=5,<6"]
-PLOTS = ["matplotlib>=3.9,<4"]
+PLOTS = ["matplotlib>=3.10.7,<4"]  # older ones call names that pyparsing 3.3 deprecates
 RAY = ["ray>=2.40,<3"]  # to pack on a cluster
 TENSORBOARD = ["tensorboard>=2.18,<3"]
 TRAINERS = ["accelerate>=1.10.1,<2", "lightning>=2.6,<3", "speechbrain>=1.1,<2", "transformers>=5,<6"]

@@ -164,6 +164,7 @@ def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
     utf8: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
     with _opened(path) as raw, io.TextIOWrapper(raw, newline="", **utf8) as file:
         first = file.readline()
+        _refuse_other_encodings(first, f"{path}, line 1")  # of UTF-16 the csv of Python 3.10 would say: contains NUL
         file.seek(0)
         divider = next((mark for mark in "\t|" if mark in first), "\t" if ".tsv" in path.suffixes else ",")
         # Only between commas do quotation marks quote; elsewhere they are part of the text.
@@ -173,8 +174,7 @@ def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
         try:
             for values in cells:
                 where = f"{path}, line {cells.line_num}"
-                if not _is_text("".join(values)):
-                    raise UsageError(f"{where}: not UTF-8 text. Save the table as UTF-8.")
+                _refuse_other_encodings("".join(values), where)
                 if columns is None:
                     columns = [value.strip() for value in values]
                     if header is None:
@@ -192,14 +192,13 @@ def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
             raise UsageError(f"{path}, line {cells.line_num}: not readable as a table: {error}.") from None
 
 
-def _is_text(cells: str) -> bool:
-    if cells.isascii():
-        return True
+def _refuse_other_encodings(text: str, where: str) -> None:
+    if text.isascii():
+        return
     try:
-        cells.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise UsageError(f"{where}: not UTF-8 text. Save the table as UTF-8.") from None
 
 
 def _refuse_twins(names: Sequence[str], where: str, what: str) -> None:

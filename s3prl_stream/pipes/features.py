@@ -297,7 +297,7 @@ def _reflected(wav: Tensor) -> F64:
     """Half a window more at each end. Not by np.pad, which copies three times, at a third of the cost of a log-mel."""
     reach = WINDOW_SAMPLES // 2
     padded_T = np.empty(len(wav) + 2 * reach)
-    padded_T[reach:-reach] = wav
+    padded_T[reach:-reach] = wav.numpy()
     padded_T[:reach] = padded_T[2 * reach : reach : -1]
     padded_T[-reach:] = padded_T[-reach - 2 : -2 * reach - 2 : -1]
     return padded_T
