@@ -74,6 +74,11 @@ def clip_length(read: ReadAt, size: int, codec: str) -> ClipLength:
     return checked_length(length, size, codec)
 
 
+def length_in(data: bytes | memoryview, codec: str) -> ClipLength:
+    """`clip_length` of a clip that is here as a whole."""
+    return clip_length(lambda offset, size: bytes(data[offset : offset + size]), len(data), codec)
+
+
 def checked_length(length: ClipLength, size: int, codec: str) -> ClipLength:
     """The same length.
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from s3prl_stream.audio.decode import blocks_of_unknown_length, mp3_says_its_length
 from s3prl_stream.audio.headers import after_id3
-from s3prl_stream.audio.lengths import clip_length
+from s3prl_stream.audio.lengths import length_in
 
 _HEAD_BYTES = 4096
 _ID3_HEADER_BYTES = 10
@@ -42,7 +42,7 @@ class UncountedMp3:
 
     def __init__(self, path: str) -> None:
         self._data = Path(path).read_bytes()
-        length = clip_length(lambda offset, size: self._data[offset : offset + size], len(self._data), "mp3")
+        length = length_in(self._data, "mp3")
         self.frames, self.samplerate = length.frames, length.sample_rate
         self._blocks = self._decoded()
         self._rest = next(self._blocks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
 from s3prl_stream.corpora.lists import by_name
@@ -53,15 +54,12 @@ def _mixtures(root: Path, splits: Sequence[str], mix: str, turns: Mapping[str, S
     for split in splits:
         for audio in sorted((root / split / mix).glob("*.wav")):
             speakers = [utterance.partition("-")[0] for utterance in audio.stem.split("_")]
-            mixture = Utterance(
-                audio.stem, audio, None, None, split=split, speakers=speakers, num_speakers=len(set(speakers))
-            )
-            if turns is None:
-                yield mixture
-            elif audio.stem in turns:
-                yield Utterance(mixture.key, audio, None, None, **mixture.metadata, segments=turns[audio.stem])
-            else:
-                raise UsageError(f"{audio}: the RTTM files say nothing of it. Give those of split {split!r}.")
+            about: dict[str, Any] = {"split": split, "speakers": speakers, "num_speakers": len(set(speakers))}
+            if turns is not None:
+                if audio.stem not in turns:
+                    raise UsageError(f"{audio}: the RTTM files say nothing of it. Give those of split {split!r}.")
+                about["segments"] = turns[audio.stem]
+            yield Utterance(audio.stem, audio, **about)
 
 
 LIBRIMIX = Corpus(

@@ -11,9 +11,9 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -160,13 +160,12 @@ class AudioBank:
         return np.concatenate(kept)
 
 
-class _Clip:
+class _Clip(NamedTuple):
     """A clip that may become part of a bank."""
 
-    def __init__(self, key: str, made_of: list[Any], read: Any) -> None:
-        self.key = key
-        self.made_of = made_of
-        self.read = read
+    key: str
+    made_of: list[Any]
+    read: Callable[[int], I16]
 
 
 def _clips_of(source: str | Path | ShardSet) -> list[_Clip]:

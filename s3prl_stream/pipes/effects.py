@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,10 +101,6 @@ def _gain(*arguments: str) -> Apply:
         return wav * np.float32(10.0 ** (gain_db / 20.0) / (peak or 1.0)), rate
 
     return apply
-
-
-def _norm(gain_db: str = "0") -> Apply:
-    return _gain("-n", gain_db)
 
 
 def _dither() -> Apply:
@@ -277,7 +274,7 @@ _PARSERS: dict[str, Callable[..., Apply]] = {
     "gain": _gain,
     "highpass": lambda *a: biquad("highpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
     "lowpass": lambda *a: biquad("lowpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
-    "norm": _norm,
+    "norm": partial(_gain, "-n"),
     "pitch": _pitch,
     "rate": _rate,
     "reverse": _reverse,

@@ -49,7 +49,7 @@ class EncodeCategory(Stage):
         self, source: Samples | None = None, *, label: str = "label", categories: Iterable[Any] | None = None
     ) -> None:
         self.label = label
-        self.categories = None if categories is None else _as_categories(categories)
+        self.categories = None if categories is None else Categories(categories)
         self.takes = {label: "any"}
         super().__init__(source)
 
@@ -97,7 +97,7 @@ class EncodeMultipleCategory(Stage):
         categories: Sequence[Iterable[Any]] | None = None,
     ) -> None:
         self.labels = labels if isinstance(labels, str) else tuple(labels)
-        self.categories = None if categories is None else [_as_categories(slot) for slot in categories]
+        self.categories = None if categories is None else [Categories(slot) for slot in categories]
         self.takes = {labels: "nested"} if isinstance(labels, str) else dict.fromkeys(labels, "any")
         super().__init__(source)
 
@@ -162,7 +162,7 @@ class EncodeMultiLabel(Stage):
         self, source: Samples | None = None, *, labels: str = "labels", categories: Iterable[Any] | None = None
     ) -> None:
         self.labels = labels
-        self.categories = None if categories is None else _as_categories(categories)
+        self.categories = None if categories is None else Categories(categories)
         self.takes = {labels: "nested"}
         super().__init__(source)
 
@@ -190,10 +190,6 @@ def learned(stage: Stage, name: str, labels: Iterable[Any]) -> Categories:
         return Categories(labels)
     except UsageError as error:
         raise UsageError(f"{type(stage).__name__}, learning from {name!r} of all samples: {error}") from None
-
-
-def _as_categories(labels: Iterable[Any]) -> Categories:
-    return labels if isinstance(labels, Categories) else Categories(labels)
 
 
 def _lists(rows: Iterable[Any], stage: Stage) -> Iterator[Sequence[Any]]:

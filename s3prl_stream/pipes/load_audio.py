@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.audio.decode import decode
+from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.arguments import rate_or_none, whole_number
@@ -127,7 +128,6 @@ class LoadAudio(Stage):
             )
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
-        """One sample with its `wav`."""
         row: Row | None = sample.get("decode_into")
         wav, rate, stretch = self._frames(sample, None if row is None else row.array)
         loaded = dict(sample)
@@ -170,14 +170,14 @@ class LoadAudio(Stage):
             wav, rate = _array_of(sample), _rate_of(sample)
             if self.crop_segment:
                 stretch = _segment_of(sample, len(wav), rate)
-            return _cut(wav, stretch), rate, stretch
+            return wav[stretch.first :][: stretch.num_frames], rate, stretch
         if "audio" in sample:
             data, codec = _bytes_of(sample)
         else:
             data, codec = _read_file(sample)
         if self.crop_segment:
-            frames, rate = _length(data, codec)
-            stretch = _segment_of(sample, frames, rate)
+            length = length_in(data, codec)
+            stretch = _segment_of(sample, length.frames, length.sample_rate)
         wav, rate = decode(
             data,
             codec,
@@ -212,13 +212,6 @@ def _segment_of(sample: Sample, num_frames: int, rate: int) -> Stretch:
             reason="range",
         )
     return Stretch(first, stop - first)
-
-
-def _length(data: bytes | memoryview, codec: str) -> tuple[int, int]:
-    from s3prl_stream.audio.lengths import clip_length
-
-    length = clip_length(lambda offset, size: bytes(data[offset : offset + size]), len(data), codec)
-    return length.frames, length.sample_rate
 
 
 def _read_file(sample: Sample) -> tuple[bytes, str]:
@@ -277,12 +270,6 @@ def _array_of(sample: Sample) -> npt.NDArray[Any]:
         )
     wav = wav[:, None] if wav.ndim == 1 else wav
     return wav if wav.dtype == np.int16 else wav.astype(np.float32, copy=False)
-
-
-def _cut(wav: npt.NDArray[Any], stretch: Stretch) -> npt.NDArray[Any]:
-    return (
-        wav[stretch.first :] if stretch.num_frames is None else wav[stretch.first : stretch.first + stretch.num_frames]
-    )
 
 
 def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDArray[Any]:

@@ -30,10 +30,9 @@ def outline_of(sample: Sample) -> Outline:
     if sample.get("wav") is not None:
         return Outline(metadata, len(sample["wav"]), int(sample.get("sample_rate", 16_000)))
     if "audio" in sample:
-        from s3prl_stream.audio.lengths import clip_length
+        from s3prl_stream.audio.lengths import length_in
 
-        audio = sample["audio"]
-        length = clip_length(lambda offset, size: bytes(audio[offset : offset + size]), len(audio), sample["codec"])
+        length = length_in(sample["audio"], sample["codec"])
         first = int(sample.get("first_frame", 0))
         count = sample.get("num_frames")
         return Outline(metadata, length.frames - first if count is None else int(count), length.sample_rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from s3prl_stream.pipes.chained import chained
-from s3prl_stream.pipes.stage import Samples, Stage
+from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 
 
@@ -22,9 +22,6 @@ class RecordDraws(Stage):
 
     provides: Mapping[str, str] = {"draws": "any"}
     in_identity = False
-
-    def __init__(self, source: Samples | None = None) -> None:
-        super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         yield {**sample, "draws": {}}

@@ -15,12 +15,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from s3prl_stream.shards.shardset import ShardSet
 
 PAD_ID = 0
 EOS_ID = 1
@@ -115,11 +115,7 @@ class CharacterTokenizer(Tokenizer):
             UsageError: there is no character, or no room for one.
         """
         counts = Counter(character for text in checked_texts(texts) for character in text.rstrip("\r\n"))
-        kept = sorted(counts, key=lambda character: (-counts[character], character))
-        if vocab_size is not None:
-            kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
-        check_learned("CharacterTokenizer", "character", kept, vocab_size)
-        return cls(sorted(kept))
+        return cls(most_frequent(counts, vocab_size, "CharacterTokenizer", "character"))
 
     def encode(self, text: str, *, eos: bool = True) -> list[int]:
         """One id per character; line ends at the end of the text are left out."""
@@ -268,15 +264,7 @@ def tokenizer_of_bytes(content: bytes) -> Tokenizer:
     raise UsageError('its fields should be "kind": "characters", "words" or "slots", and what belongs to them')
 
 
-class HasTable(Protocol):
-    """A set of shards, as far as its texts are concerned."""
-
-    def table(self) -> pa.Table:
-        """The index: one row per sample."""
-        ...
-
-
-def texts_of(shards: HasTable, column: str | None = None) -> list[str]:
+def texts_of(shards: ShardSet, column: str | None = None) -> list[str]:
     """The texts of a set in the order of its index, without the rows that have none.
 
     Args:
@@ -323,11 +311,18 @@ def checked_texts(texts: Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def check_learned(tokenizer: str, unit: str, kept: Sequence[str], vocab_size: int | None) -> None:
-    """Raise a UsageError if nothing is left to make a vocabulary of."""
+def most_frequent(counts: Counter[str], vocab_size: int | None, tokenizer: str, unit: str) -> list[str]:
+    """What of the counted characters or words becomes a vocabulary of so many ids (None: all of them), sorted.
+
+    Raises:
+        UsageError: nothing.
+    """
+    most = None if vocab_size is None else max(vocab_size - len(SPECIAL_TOKENS), 0)
+    kept = sorted(counts, key=lambda one: (-counts[one], one))[:most]
     if not kept:
-        why = "the texts hold none" if vocab_size is None or vocab_size > len(SPECIAL_TOKENS) else f"{vocab_size=}"
+        why = "the texts hold none" if most is None or most > 0 else f"{vocab_size=}"
         raise UsageError(f"{tokenizer}.from_texts: there is no {unit} to learn: {why}.")
+    return sorted(kept)
 
 
 def _processor(model_bytes: bytes) -> Any:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.tokenizers import EOS_ID, SPECIAL_TOKENS, UNK_ID, Tokenizer, check_learned, checked_texts
+from s3prl_stream.pipes.tokenizers import EOS_ID, SPECIAL_TOKENS, UNK_ID, Tokenizer, checked_texts, most_frequent
 
 PHONEMES = (
     "SIL", "SPN", "AA0", "AA1", "AA2", "AE0", "AE1", "AE2", "AH0", "AH1", "AH2", "AO0", "AO1", "AO2", "AW0",
@@ -47,11 +47,7 @@ class WordTokenizer(Tokenizer):
             UsageError: there is no word, or no room for one.
         """
         counts = Counter(word for text in checked_texts(texts) for word in text.split() if word not in SPECIAL_TOKENS)
-        kept = sorted(counts, key=lambda word: (-counts[word], word))
-        if vocab_size is not None:
-            kept = kept[: max(vocab_size - len(SPECIAL_TOKENS), 0)]
-        check_learned("WordTokenizer", "word", kept, vocab_size)
-        return cls(sorted(kept))
+        return cls(most_frequent(counts, vocab_size, "WordTokenizer", "word"))
 
     def encode(self, text: str, *, eos: bool = True) -> list[int]:
         """One id per word."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from s3prl_stream.audio.lengths import clip_length
+from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.foreign_sample import (
     MAX_SAMPLE_BYTES,
@@ -100,7 +100,7 @@ def _sample(
     metadata = metadata_of(parts, lambda member: bodies[member.content])
     audio = bodies[parts.audio.content]
     codec = codec_of(parts, audio[:64])
-    length = clip_length(lambda offset, size: audio[offset : offset + size], len(audio), codec)
+    length = length_in(audio, codec)
     if length.frames > max_seconds * length.sample_rate:
         seconds = length.frames / length.sample_rate
         raise SampleError(f"{seconds:.1f} s, more than max_seconds={max_seconds:g}", reason="too_long")
