@@ -94,7 +94,6 @@ class _Unfold(Stage):
             yield {**piece, "chunk_index": index, "chunk_start_seconds": start / sample_rate}
 
     def outline(self, before: Outline) -> list[Outline]:
-        """The chunks."""
         spans = self._spans(before.sample, before.num_frames, before.sample_rate)
         metadata = [{**before.sample, "identity": identity_of_piece(before.sample, a, self.stage_id)} for a, _ in spans]
         return [

@@ -242,7 +242,6 @@ class ExtractFeat(OnBatch):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
-        """The sample with its features."""
         _check_rate(sample)
         yield {**sample, self.feat_name: extract(sample["wav"], self.kind, norm=self.norm, deltas=self.deltas)}
 
@@ -263,7 +262,6 @@ class ExtractFeat(OnBatch):
         return {**sample, self.feat_name: torch.empty(frames, dims_of(self.kind, self.deltas), device="meta")}
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
-        """The batch with the features of its rows."""
         from s3prl_stream.pipes.batch_features import extract_rows
 
         feat_BFD, frames_B = extract_rows(batch["wav"], batch["wav_len"], self.kind, norm=self.norm, deltas=self.deltas)

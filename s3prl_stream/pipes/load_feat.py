@@ -44,7 +44,6 @@ class LoadFeat(Stage):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
-        """The sample with its features."""
         if sample["codec"] != FEATURES:
             raise UsageError(
                 f".load_feat(): {sample['key']} is {sample['codec']}, not features; load_audio reads that, and "

@@ -166,7 +166,6 @@ class MaskedReconstruction(OnBatch):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
-        """The sample with its masked features."""
         feat_FD, rng = np.asarray(sample["feat"]), self.rng(sample)
         num_frames, num_bins = feat_FD.shape
         mask = draw_mask(num_frames, num_bins, rng, self.settings)
@@ -195,7 +194,6 @@ class MaskedReconstruction(OnBatch):
         return {**drawn, "noisy": noisy, "seed": key_hash(f"{self.stage_id}/{sample['identity']}") >> 1}
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
-        """The batch with the masked features of its rows."""
         feat_BFD, lengths_B = batch["feat"], batch["feat_len"]
         origin_BF1 = drawn["origin"][:, :, None]
         bin_D = torch.arange(feat_BFD.shape[2], device=feat_BFD.device)

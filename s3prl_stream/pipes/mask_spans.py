@@ -95,7 +95,6 @@ class SpanMask(OnBatch):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
-        """The sample with its mask."""
         yield {**sample, **{name: torch.from_numpy(mask) for name, mask in self.draw(sample, self.rng(sample)).items()}}
 
     def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
@@ -111,6 +110,5 @@ class SpanMask(OnBatch):
         return {"frame_mask": mask_F}
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
-        """The batch with what was drawn for its rows."""
         lengths = drawn.on_device.get("frame_mask_len")
         return {**batch, "frame_mask": drawn["frame_mask"], **({} if lengths is None else {"frame_mask_len": lengths})}

@@ -50,6 +50,5 @@ class RandomGain(OnBatch):
         yield self.noted({**sample, "wav": sample["wav"] * 10.0 ** (drawn["gain_db"] / 20.0)}, **numbers_of(drawn))
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
-        """The batch with each row at its level."""
         gain_B1 = (10.0 ** (drawn["gain_db"].double() / 20.0))[:, None]
         return {**batch, "wav": batch["wav"] * gain_B1.float()}

@@ -94,7 +94,6 @@ class Reverberation(OnBatch):
         yield self.noted(sample, **numbers_of(drawn))
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
-        """The batch with each row in its room."""
         wav_BT = batch["wav"]
         longest = wav_BT.shape[1]
         num_points = fft_size(longest + drawn["response"].shape[1] - 1)

@@ -54,7 +54,6 @@ class SetOutputKeys(OnBatch):
         yield self.sketch(sample)
 
     def sketch(self, sample: Sample) -> Sample:
-        """The sample after this stage."""
         kept = {key: sample[key] for key in ALWAYS if key in sample}
         return {**kept, **{new: sample[old] for new, old in self.output_keys.items()}}
 
@@ -65,7 +64,6 @@ class SetOutputKeys(OnBatch):
         return {**kept, **{new: batch[old] for new, old in pairs if old in batch}}
 
     def known_keys(self) -> Mapping[str, str] | None:
-        """Those selected."""
         before = self.source.known_keys() if self.source is not None else None
         if before is None:
             return None
@@ -73,7 +71,6 @@ class SetOutputKeys(OnBatch):
         return {**kept, **{new: before[old] for new, old in self.output_keys.items()}}
 
     def keys_line(self) -> str:
-        """What remains."""
         return f"gives {', '.join(self.output_keys)} only"
 
 

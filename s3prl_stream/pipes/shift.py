@@ -39,7 +39,6 @@ class AutoregressivePrediction(OnBatch):
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterable[Sample]:
-        """The sample with input and target."""
         feat_FD = sample["feat"]
         if len(feat_FD) <= self.n_future:
             raise SampleError(
@@ -48,12 +47,10 @@ class AutoregressivePrediction(OnBatch):
         yield {**sample, "feat": feat_FD[: -self.n_future], "target_feat": feat_FD[self.n_future :]}
 
     def sketch(self, sample: Sample) -> Sample:
-        """Its shapes."""
         (shifted,) = self.emit(sample)
         return shifted
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:  # noqa: ARG002
-        """The batch with input and target of its rows."""
         feat_BFD, lengths_B = batch["feat"], batch["feat_len"] - self.n_future
         padding_BF1 = ~is_valid(lengths_B, feat_BFD.shape[1] - self.n_future)[:, :, None]
         now, later = feat_BFD[:, : -self.n_future], feat_BFD[:, self.n_future :]

@@ -114,7 +114,6 @@ class SpecAugment(OnBatch):
         yield self.noted(sample, **numbers_of(drawn))
 
     def on_batch(self, batch: Batch, drawn: Drawn) -> Batch:
-        """The batch with each row warped and masked."""
         feat_BFD, lengths_B = batch["feat"], batch["feat_len"]
         feat_BFD = _warped_rows(feat_BFD, lengths_B, drawn["warp_from"], drawn["warp_to"])
         valid_BF1 = is_valid(lengths_B, feat_BFD.shape[1])[:, :, None]

@@ -34,17 +34,13 @@ def arrange(
         shard_bytes: wanted size of a shard.
         seed: of the order.
     """
-    order = _shuffled(hashes, seed)
+    # of two keys of one hash (a chance of 10 ** -7 for a million) the first comes first
+    order = np.argsort(hash64("pack", seed, hashes), kind="stable").astype(np.int64)
     before = np.cumsum(num_bytes[order]) - num_bytes[order]
     num_shards = max(1, int(min(np.ceil(num_bytes.sum() / shard_bytes), _MOST_SHARDS)))
     shard = np.floor(before / num_bytes.sum() * num_shards).astype(np.int64)
     edges = np.flatnonzero(np.diff(shard)) + 1
     return [in_runs(members, seconds, seed, number) for number, members in enumerate(np.split(order, edges))]
-
-
-def _shuffled(hashes: U64, seed: int) -> npt.NDArray[np.int64]:
-    """By a hash of seed and key. Of two keys of one hash (a chance of 10 ** -7 for a million) the first comes first."""
-    return np.argsort(hash64("pack", seed, hashes), kind="stable").astype(np.int64)
 
 
 def in_runs(

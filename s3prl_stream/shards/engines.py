@@ -63,7 +63,6 @@ class ThisProcess:
         self._finished.append(task.number)
 
     def wait(self, seconds: float) -> list[int]:  # noqa: ARG002
-        """See `Engine.wait`."""
         finished, self._finished = self._finished, []
         return finished
 
@@ -84,15 +83,12 @@ class Processes:
 
     @property
     def clips_done(self) -> int:
-        """See `Engine.clips_done`."""
         return self._workers.counted
 
     def submit(self, task: ShardTask) -> None:
-        """See `Engine.submit`."""
         self._running[task.number] = self._workers.submit(_pack_and_count, task)
 
     def wait(self, seconds: float) -> list[int]:
-        """See `Engine.wait`."""
         finished = self._workers.wait(self._running.values(), seconds)
         for number in finished:
             del self._running[number]
@@ -123,11 +119,9 @@ class Ray:
         self._running: dict[Any, int] = {}
 
     def submit(self, task: ShardTask) -> None:
-        """See `Engine.submit`."""
         self._running[self._pack.remote(task)] = task.number
 
     def wait(self, seconds: float) -> list[int]:
-        """See `Engine.wait`."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)

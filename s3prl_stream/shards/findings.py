@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from s3prl_stream.shards.tar import END_OF_TAR
 
@@ -34,10 +34,6 @@ class Finding(NamedTuple):
     """What was found and what was expected."""
     advice: str
     """What to do next."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Name -> value."""
-        return self._asdict()
 
     def __str__(self) -> str:
         sample = "" if self.key is None else f": {self.key}"

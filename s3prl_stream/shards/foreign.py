@@ -25,7 +25,7 @@ from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.progress import Progress
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.table_lengths import write_lengths
@@ -148,7 +148,7 @@ def index_tars(
             ScanTask(base, tar, full, str(scratch / f"{number}.jsonl"), lengths, splits.get(tar), last_dot)
             for number, tar in enumerate(names)
         ]
-        scans, left_out = _scan_all(tasks, num_workers, progress)
+        scans, left_out = _scan_all(tasks, num_workers, progress or tell_nobody)
         fit = None if table is None else _join(scans, table)
         twice = _duplicates(scans, prefix_keys)
         left_out += _listed_twice(scans, twice)
@@ -208,9 +208,7 @@ def _base_and_names(found: Sequence[str]) -> tuple[str, list[str]]:
     return base, [os.path.relpath(path, base).replace(os.sep, "/") for path in paths]
 
 
-def _scan_all(
-    tasks: Sequence[ScanTask], num_workers: int, progress: Progress | None
-) -> tuple[list[Scan], list[LeftOut]]:
+def _scan_all(tasks: Sequence[ScanTask], num_workers: int, tell: Progress) -> tuple[list[Scan], list[LeftOut]]:
     """The tars that can be read, and what is left out of them or instead of them.
 
     Raises:
@@ -226,8 +224,7 @@ def _scan_all(
             else:
                 scans.append(scan)
                 left_out += scan.left_out
-            if progress is not None:
-                progress("indexing", done, len(tasks))
+            tell("indexing", done, len(tasks))
     if not scans:
         message = f"none of {len(tasks)} tars can be indexed. {_first(left_out)}"
         raise (UsageError if all(one.reason in ("compressed", "missing") for one in left_out) else ShardError)(message)

@@ -79,7 +79,6 @@ class ObjectStore:
     # ---- reading -------------------------------------------------------------------------------
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none of this name."""
         try:
             return self._head(name).size
         except MissingFile:
@@ -304,7 +303,6 @@ class ObjectStore:
     # ---- listing and writing -------------------------------------------------------------------
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:
-        """See `Store.list`."""
         import obstore
 
         if self._is_web_server:
@@ -318,11 +316,9 @@ class ObjectStore:
         return sorted(one for one in self._persistently(folder, "listed", collect) if one[0].startswith(prefix))
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Store.write`."""
         self._put(name, content, len(content))
 
     def create(self, name: str, content: bytes) -> bool:
-        """See `Store.create`."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, NotSupportedError, PreconditionError
 
@@ -343,7 +339,6 @@ class ObjectStore:
         self._put(name, path, path.stat().st_size)
 
     def delete(self, name: str) -> None:
-        """See `Store.delete`."""
         import obstore
 
         with contextlib.suppress(MissingFile):

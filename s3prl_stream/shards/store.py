@@ -222,7 +222,6 @@ class LocalStore:
         return path
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none of this name."""
         return self._size(self.folder / name, name)
 
     def read(self, name: str, offset: int, size: int) -> bytes:
@@ -234,7 +233,6 @@ class LocalStore:
             raise self._unreadable(name, error, f" at byte {offset}") from error
 
     def read_again(self, name: str, offset: int, size: int) -> bytes:
-        """See `Store.read_again`."""
         return self.read(name, offset, size)
 
     def read_ahead(self, ranges: Sequence[tuple[str, int, int]]) -> Ahead:  # noqa: ARG002
@@ -242,7 +240,6 @@ class LocalStore:
         return NOTHING_AHEAD
 
     def read_whole(self, name: str, *, at_most: int) -> bytes:
-        """See `Store.read_whole`."""
         path = self.folder / name
         with self._explained(name):
             size = path.stat().st_size
@@ -320,7 +317,6 @@ class LocalStore:
             partial.hardlink_to(path)
 
     def delete(self, name: str) -> None:
-        """See `Store.delete`."""
         (self.folder / name).unlink(missing_ok=True)
         self._forget(name)
 

@@ -28,7 +28,7 @@ from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
 from s3prl_stream.shards.layout import SHARDS_PER_PART
-from s3prl_stream.shards.progress import Progress
+from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.workers import Workers, check_num_workers
@@ -60,7 +60,7 @@ class VerifyReport(NamedTuple):
             "shards": self.shards,
             "samples": self.samples,
             "bytes": self.num_bytes,
-            "findings": [finding.as_json() for finding in self.findings],
+            "findings": [finding._asdict() for finding in self.findings],
         }
 
 
@@ -120,14 +120,13 @@ def verify(
     findings += [of_file(name, "extra", message, "left out by repair") for name, message in extra]
     examine = _examine_indexed if inventory.is_indexed else _examine_packed
     hashes: list[U64] = []
-    num_bytes = 0
+    num_bytes, tell = 0, progress or tell_nobody
     with Workers(num_workers) as workers:
         for examined in examine(store, inventory, workers, full):
             findings += examined.findings
             hashes.append(examined.key_hashes)
             num_bytes += examined.num_bytes
-            if progress is not None:
-                progress("checking", len(hashes), inventory.num_shards)
+            tell("checking", len(hashes), inventory.num_shards)
     # an index of tars made elsewhere never had any
     twice = () if inventory.is_indexed else duplicates(store, inventory.entries, hashes)
     for place, (shard, key, offset, size) in twice:
