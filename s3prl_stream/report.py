@@ -100,17 +100,13 @@ def _facts(
 
 
 def _draw_losses(losses: list[dict[str, Any]], metrics: list[dict[str, Any]], out: Path) -> tuple[str, str]:
-    curves = [Curve("trained on", *_thinned([(line["step"], line["loss"]) for line in losses]))]
-    held_out = [(line["step"], line["valid_loss"]) for line in metrics if line.get("valid_loss") is not None]
-    if held_out:
-        curves.append(Curve("held out", [step for step, _ in held_out], [loss for _, loss in held_out]))
-    draw_curves(curves, "loss", out / "loss.png")
+    trained_on, held_out = _curve("trained on", losses, "loss"), _curve("held out", metrics, "valid_loss")
+    draw_curves([trained_on, held_out] if held_out.steps else [trained_on], "loss", out / "loss.png")
     return "loss.png", "Loss"
 
 
 def _draw_rate(losses: list[dict[str, Any]], out: Path) -> tuple[str, str]:
-    rate = Curve("learning rate", *_thinned([(line["step"], line["lr"]) for line in losses]))
-    norm = Curve("gradient norm", *_thinned([(line["step"], line["grad_norm"]) for line in losses]))
+    rate, norm = _curve("learning rate", losses, "lr"), _curve("gradient norm", losses, "grad_norm")
     draw_curves([rate], "learning rate", out / "rate.png", others=[norm], other_label="gradient norm")
     return "rate.png", "Learning rate and gradient"
 
@@ -130,13 +126,9 @@ def _draw_speed(losses: list[dict[str, Any]], times: dict[int, dict[str, Any]], 
 
 def _draw_metrics(metrics: list[dict[str, Any]], out: Path) -> list[tuple[str, str]]:
     names = sorted({name for line in metrics for name in line} - {"step", "valid_loss"})
-    curves = []
-    for name in names:
-        points = [(line["step"], line[name]) for line in metrics if line.get(name) is not None]
-        curves.append(Curve(name, [step for step, _ in points], [value for _, value in points]))
-    if not curves:
+    if not names:
         return []
-    draw_curves(curves, "", out / "metrics.png")
+    draw_curves([_curve(name, metrics, name) for name in names], "", out / "metrics.png")
     return [("metrics.png", "Asked on the way")]
 
 
@@ -180,6 +172,11 @@ def _draw_reconstructions(
         )
         pictures.append((name, f"Reconstruction: {batch['key'][row]}"))
     return pictures, None
+
+
+def _curve(label: str, lines: list[dict[str, Any]], name: str) -> Curve:
+    """A value of these lines over their steps."""
+    return Curve(label, *_thinned([(line["step"], line.get(name)) for line in lines]))
 
 
 def _thinned(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
