@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, duration, usable_cores
+from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.foreign import IndexReport
@@ -85,9 +85,8 @@ def _as_json(report: IndexReport) -> dict[str, Any]:
 def _lines(report: IndexReport) -> list[str]:
     facts, table = _as_json(report), report.table
     lines = [
-        f"{report.url}: {facts['samples']} samples, {duration(facts['hours'])} in {facts['shards']} "
-        f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB; "
-        f"neighbours read together from a store: {facts['run']}"
+        size_of_set(report.url, facts["samples"], facts["hours"], facts["shards"], facts["bytes"])
+        + f"; neighbours read together from a store: {facts['run']}"
     ]
     if facts["layout"] is not None:
         lines.append(_layout_line(facts["layout"]))

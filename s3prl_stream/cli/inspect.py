@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import duration
+from s3prl_stream.cli.progress import size_of_set
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def _histogram(batch: pa.RecordBatch) -> list[int]:
 def _lines(facts: dict[str, Any], top: int) -> list[str]:
     codecs, rates = (", ".join(facts[name]) for name in ("codecs", "sample_rates"))
     lines = [
-        f"{facts['name']}: {facts['samples']} samples, {duration(facts['hours'])} in {facts['shards']} "
-        f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB ({codecs}, {rates} Hz)"
+        size_of_set(facts["name"], facts["samples"], facts["hours"], facts["shards"], facts["bytes"])
+        + f" ({codecs}, {rates} Hz)"
     ]
     lines += [f"{name}: {facts[name]}" for name in ("corpus", "licence") if facts[name]]
     skipped = "".join(f", {count} {reason.replace('_', ' ')}" for reason, count in facts["skipped"].items())

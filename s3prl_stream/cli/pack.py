@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, duration, usable_cores
+from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -175,9 +175,8 @@ def _print_summary(report: PackReport) -> None:
     if report.already_there:
         print(f"{report.url}: this very set is there already; nothing was done.")
     print(
-        f"{report.url}: {facts['samples']} samples, {duration(facts['hours'])} in {facts['shards']} "
-        f"{'shard' if facts['shards'] == 1 else 'shards'}, {facts['bytes'] / 1e6:.1f} MB "
-        f"({packing['codec']}, {packing['sample_rate']} Hz)"
+        size_of_set(report.url, facts["samples"], facts["hours"], facts["shards"], facts["bytes"]),
+        f"({packing['codec']}, {packing['sample_rate']} Hz)",
     )
     for reason, count in facts["skipped"].items():
         print(f"skipped: {count} {reason.replace('_', ' ')}")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, duration, usable_cores
+from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
 
 _SHOWN = 20
 
@@ -48,11 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
         return 1 if report.damaged else 0
-    shards = "shard" if report.shards == 1 else "shards"
-    print(
-        f"{report.out}: {report.samples} samples, {duration(report.hours)} in {report.shards} {shards}, "
-        f"{report.num_bytes / 1e6:.1f} MB"
-    )
+    print(size_of_set(report.out, report.samples, report.hours, report.shards, report.num_bytes))
     if report.damaged:
         print(f"damaged: {len(report.damaged)}; they are not in the subset, and stand in {report.out}/left_out.jsonl")
         for one in report.damaged[:_SHOWN]:
