@@ -12,7 +12,7 @@ import difflib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,16 @@ def meant(given: Iterable[str], known: Sequence[str]) -> str:
     """What an error says of names that are not known."""
     close = [match for name in given for match in difflib.get_close_matches(name, known, n=1)]
     return f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(known)}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """(full name, "NAME was X, is Y") of all that differs; what is inside of something has its name behind a dot."""
+    for name in sorted(before.keys() | now.keys()):
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from differences(one, other, f"{within}{name}.")
+        elif one != other:
+            yield f"{within}{name}", f"{within}{name} was {one!r}, is {other!r}"
 
 
 def describe(sections: Mapping[str, Any]) -> list[str]:

@@ -287,11 +287,11 @@ def test_a_state_of_other_data_stages_or_version_is_refused() -> None:
     state = ss.Loader(stream).state_dict()
     with pytest.raises(StateError, match="data"):
         ss.Loader(chain(memory([2.0] * 31))).load_state_dict(state)
-    with pytest.raises(StateError, match="stages: norm_wav was None"):
+    with pytest.raises(StateError, match=r"stages\.norm_wav was None"):
         ss.Loader(stream.norm_wav()).load_state_dict(state)
-    with pytest.raises(StateError, match=r"stages: norm_wav was '.*', is None"):
+    with pytest.raises(StateError, match=r"stages\.norm_wav was '.*', is None"):
         ss.Loader(stream).load_state_dict(ss.Loader(stream.norm_wav()).state_dict())
-    with pytest.raises(StateError, match="stages: add_noise was"):
+    with pytest.raises(StateError, match=r"stages\.add_noise was"):
         ss.Loader(stream).load_state_dict(ss.Loader(stream.source.add_noise(snr=(3, 21), prob=0.5)).state_dict())
     with pytest.raises(StateError, match=r"another stream: of_later was 1, is None$"):
         ss.Loader(stream).load_state_dict({**state, "identity": {**state["identity"], "of_later": 1}})

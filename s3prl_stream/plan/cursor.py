@@ -17,6 +17,7 @@ from s3prl_stream.plan.mix import Change
 from s3prl_stream.plan.planner import LanePosition, Position
 from s3prl_stream.plan.settings import PLAN_VERSION
 from s3prl_stream.receipt import Topology
+from s3prl_stream.settings import differences
 
 KIND = "s3prl_stream cursor"
 
@@ -88,7 +89,7 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
 
     Raises:
         StateError: not a cursor, or one of another plan version, data, selection, settings or stages; the message
-            names the first difference of each kind.
+            names all that differs.
     """
     if not isinstance(state, Mapping) or state.get("kind") != KIND:
         raise StateError("this is no cursor of a stream; give what Loader.state_dict() returned")
@@ -98,21 +99,22 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
             "the same settings give other batches. Finish the run with the package version that began it."
         )
     try:
-        differences = list(_differences(state["identity"], identity))
+        hints = {"selection": _ORDER_COUNTS} if len(identity["data"]) > 1 else {}
+        other = [f"{told}{hints.get(name, '')}" for name, told in differences(state["identity"], identity)]
         if state["identity"]["data"] == identity["data"]:
-            differences += _other_order(state.get("order_of_sets"), identity)
+            other += _other_order(state.get("order_of_sets"), identity)
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
-        if not differences and identity["mixed"] and not changes:
+        if not other and identity["mixed"] and not changes:
             raise KeyError("mix")
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
         cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out, topology)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
-    if differences:
-        raise StateError("the cursor belongs to another stream: " + "; ".join(differences))
+    if other:
+        raise StateError("the cursor belongs to another stream: " + "; ".join(other))
     return cursor
 
 
@@ -152,22 +154,3 @@ def _other_order(found: Sequence[int] | None, identity: Mapping[str, Any]) -> li
     by_name = sorted(identity["data"])
     was = ", ".join(by_name[place] for place in found)
     return [f"the order of the sets was {was}, is {', '.join(identity['data'])}: give them in the order that was"]
-
-
-def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name in expected.keys() | found.keys():
-        old, new = found.get(name), expected.get(name)
-        if old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            parts = [
-                f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
-                for key in sorted(old.keys() | new.keys())
-                if old.get(key) != new.get(key)
-            ]
-            lines.append(f"{name}: {', '.join(parts)}")
-        else:
-            hint = _ORDER_COUNTS if name == "selection" and len(expected["data"]) > 1 else ""
-            lines.append(f"{name} was {old!r}, is {new!r}{hint}")
-    return sorted(lines)

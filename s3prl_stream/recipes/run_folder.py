@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from torch import nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.settings import differences
 from s3prl_stream.trainer.alone import LOCK
-from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights, newest_checkpoint
+from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint
 
 SETTINGS = "run.json"
 
@@ -37,10 +37,7 @@ def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.M
     settings = read_pretraining(run)
     objective = fresh_objective(run, settings, encoder=encoder, seed=settings["seed"])
     folder = Path(run) if run_of(run) != Path(run) else newest_checkpoint(Path(run))
-    try:
-        objective.load_state_dict(load_weights(folder))
-    except RuntimeError as error:
-        raise StateError(f"{folder}: the weights do not fit this encoder: {error}") from error
+    load_weights_into(objective, folder)
     return objective.eval()
 
 
@@ -104,24 +101,15 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         raise UsageError(f"{run}: is a file; the output of a run is a folder")
     path = run / SETTINGS
     if path.exists():
-        differences = list(_differences(read_settings(run), settings))
-        if differences:
+        other = [told for name, told in differences(read_settings(run), settings) if name not in MAY_CHANGE]
+        if other:
             raise StateError(
-                f"{run}: holds another run: {'; '.join(differences)}. Give the same settings, or another output folder."
+                f"{run}: holds another run: {'; '.join(other)}. Give the same settings, or another output folder."
             )
     elif run.exists() and any(
         not entry.name.startswith(".unfinished-") and entry.name != LOCK for entry in run.iterdir()
     ):
         raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    for name in sorted(before.keys() | now.keys()):
-        one, other = before.get(name), now.get(name)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{within}{name}.")
-        elif one != other and f"{within}{name}" not in MAY_CHANGE:
-            yield f"{within}{name} was {one!r}, is {other!r}"
 
 
 def pick_device(device: str | None) -> torch.device:
