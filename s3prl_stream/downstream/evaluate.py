@@ -34,7 +34,7 @@ from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
-from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights, newest_checkpoint
+from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights_into, newest_checkpoint
 from s3prl_stream.trainer.to_device import ToDevice
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
@@ -219,11 +219,7 @@ def load_run(
         finetune=settings["finetune"],
         seed=settings["seed"],
     )
-    checkpoint = _checkpoint(folder)
-    try:
-        model.load_state_dict(load_weights(checkpoint))
-    except RuntimeError as error:
-        raise StateError(f"{checkpoint}: the weights do not fit this model: {error}") from error
+    load_weights_into(model, _checkpoint(folder))
     return model.to(used_device).eval()
 
 

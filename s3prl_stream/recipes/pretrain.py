@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.own_encoder import own_encoder
@@ -27,7 +27,7 @@ from s3prl_stream.sample import Batch
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
-from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import open_lines
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -209,13 +209,7 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
         StateError: the weights do not fit.
     """
     folder = Path(init) if (Path(init) / "model.pt").is_file() else newest_checkpoint(Path(init))
-    try:
-        objective.load_state_dict(load_weights(folder))
-    except RuntimeError as error:
-        raise StateError(
-            f"init {folder}: the weights do not fit this network ({' '.join(str(error).split())[:300]}). Give the "
-            "recipe and the sizes of that run; run.json there has them."
-        ) from error
+    load_weights_into(objective, folder)
 
 
 class _RunBatches:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 
@@ -109,6 +109,17 @@ def load_weights(folder: Path, *, device: str | torch.device = "cpu") -> dict[st
     """The weights in a checkpoint; StateError if they cannot be read."""
     weights: dict[str, Tensor] = _load(folder / "model.pt", torch.device(device))
     return weights
+
+
+def load_weights_into(module: nn.Module, folder: Path) -> None:
+    """Give a module the weights in a checkpoint; StateError if they cannot be read, or do not fit."""
+    try:
+        module.load_state_dict(load_weights(folder))
+    except RuntimeError as error:
+        raise StateError(
+            f"{folder}: the weights do not fit this network ({' '.join(str(error).split())[:300]}). Give the networks "
+            "and the sizes of that run; run.json there has them."
+        ) from error
 
 
 def load_state(folder: Path) -> dict[str, Any]:
