@@ -112,7 +112,7 @@ def manifest_shard_without_checksum(folder: Path) -> None:
 
 STOPPING = {
     remove_shard: "set-000001.tar: cannot be read at byte",
-    remove_part: "part-00000.parquet: cannot be read",
+    remove_part: r"part-00000.parquet: cannot be read \(not there\). `s3prl-stream repair` makes it anew",
     truncate_part: "part-00000.parquet: not a readable index part",
     empty_part: "part-00000.parquet: not a readable index part",
     part_of_another_set: "The index is of another set",

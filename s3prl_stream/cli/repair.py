@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         "repair",
         help=COMMANDS["repair"],
         description="Read every byte of SET and write what is sound of it to OUT, with a new index and manifest. SET "
-        "stays as it is; on one disk, sound shards are shared by hard links. Exit status 1 if a sample was lost.",
+        "stays as it is; on one disk, sound shards are shared by hard links. Exit status 1 if something was lost.",
     )
     parser.add_argument("set", metavar="SET", help="folder or URL of the set")
     parser.add_argument("out", metavar="OUT", help="folder or URL of the new set, new or empty")
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress("shards", "repairing") as progress:
         report = repair(args.set, args.out, num_workers=args.workers, progress=progress.tell)
     print(json.dumps(report.as_json(), ensure_ascii=False) if args.json else "\n".join(_lines(report)))
-    return 1 if report.num_lost else 0
+    return 1 if report.num_lost or report.files_lost else 0
 
 
 def _lines(report: RepairReport) -> list[str]:
@@ -43,6 +43,7 @@ def _lines(report: RepairReport) -> list[str]:
         f"shards: {report.shards_as_they_were} as they were, {report.shards_rewritten} rewritten, "
         f"{len(report.shards_lost)} lost",
     ]
+    lines += [f"lost: {name}" for name in report.files_lost]
     if not report.num_lost:
         return [*lines, "no sample was lost; index and manifest are new"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.lost.items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from s3prl_stream.errors import MissingFile, ShardError, UsageError
@@ -37,10 +37,7 @@ class ExtraFiles:
 
     def in_manifest(self) -> dict[str, Any]:
         """What the manifest says of them: {"files": [...]}, or nothing where there are none."""
-        entries = [
-            {"name": f"{EXTRA_FOLDER}/{name}", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in self._files.items()
-        ]
+        entries = [_entry(name, content) for name, content in self._files.items()]
         return {"files": entries} if entries else {}
 
     def check(self, finished: Mapping[str, Any], url: str) -> None:
@@ -52,6 +49,21 @@ class ExtraFiles:
         """Write them into the set."""
         for name, content in self._files.items():
             store.write(f"{EXTRA_FOLDER}/{name}", content)
+
+
+def entries_of(store: Store, there: Iterable[str]) -> list[dict[str, Any]]:
+    """What a manifest says of the extra files among these files of a set, as they are now."""
+    names = sorted(name.partition("/")[2] for name in there if name.startswith(f"{EXTRA_FOLDER}/"))
+    return [
+        _entry(name, store.read_whole(f"{EXTRA_FOLDER}/{name}", at_most=_MOST_BYTES))
+        for name in names
+        if _NAME.fullmatch(name)
+    ]
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"name": f"{EXTRA_FOLDER}/{name}", "bytes": len(content), "sha256": sha256}
 
 
 def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> bytes:

@@ -8,6 +8,7 @@ from s3prl_stream.shards.tar import END_OF_TAR
 
 ADVICE = {
     "left out by repair": "restore the file from a copy, or run `s3prl-stream repair`, which leaves this sample out",
+    "file left out": "restore the file from a copy, or run `s3prl-stream repair`, which leaves it out",
     "shard left out": "restore the shard from a copy, or run `s3prl-stream repair`, which leaves its samples out",
     "rebuilt by repair": "no audio is lost: run `s3prl-stream repair`, which rebuilds it",
     "index again": "restore the tar or the index from a copy, or run `s3prl-stream index` on the tars again; until "

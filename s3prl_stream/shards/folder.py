@@ -24,8 +24,9 @@ from s3prl_stream.shards.bytes import check_bytes, split_members
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
+from s3prl_stream.shards.manifest import is_unfinished
 from s3prl_stream.shards.member import Rows
-from s3prl_stream.shards.store import Ahead, LocalStore, Store, open_store
+from s3prl_stream.shards.store import RESTORE, Ahead, LocalStore, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -239,6 +240,8 @@ class ShardFolder:
         """What Arrow raises on a damaged file (a dozen kinds) as a ShardError; types named in `but` pass."""
         try:
             yield
+        except MissingFile:
+            raise MissingFile(f"{self.store.url}/{name}: cannot be read (not there). {MEND_INDEX}") from None
         except StreamError:
             raise
         except _UNREADABLE as error:
@@ -260,11 +263,8 @@ def _read_manifest(store: Store) -> dict[str, Any]:
     try:
         content = store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
     except MissingFile as error:
-        why = str(error).rstrip(".") if store.is_remote else f"{MANIFEST} is missing"
-        raise UsageError(
-            f"{store.url}: no shard set here ({why}). Make one with `s3prl-stream pack`, "
-            "or of tars made elsewhere with `s3prl-stream index`."
-        ) from None
+        why = str(error).removesuffix(f". {RESTORE}") if store.is_remote else f"{MANIFEST} is missing"
+        raise UsageError(f"{store.url}: no shard set here ({why}). {_how_to_get_one(store)}") from None
     path = f"{store.url}/{MANIFEST}"
     try:
         manifest = json.loads(content)
@@ -278,6 +278,15 @@ def _read_manifest(store: Store) -> dict[str, Any]:
     if not manifest["shards"]:
         raise UsageError(f"{store.url}: the set is empty (its manifest names no shard). Pack it again.")
     return dict(manifest)
+
+
+def _how_to_get_one(store: Store) -> str:
+    """What to do where there is no manifest."""
+    if is_unfinished(store):
+        return "It was begun and never finished: give the command that makes it again."
+    if store.size(part_name(0)) is not None:
+        return f"The index of one is there, its manifest is lost: {MEND_INDEX}"
+    return "Make one with `s3prl-stream pack`, or of tars made elsewhere with `s3prl-stream index`."
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:

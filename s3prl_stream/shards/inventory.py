@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
+from s3prl_stream.shards.extra_files import entries_of
 from s3prl_stream.shards.findings import Finding, of_file
 from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
 from s3prl_stream.shards.layout import (
@@ -18,10 +19,10 @@ from s3prl_stream.shards.layout import (
     LEFT_OUT,
     MANIFEST,
     SHARDS_PER_PART,
-    WORK_FOLDER,
     part_name,
 )
 from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.manifest import is_unfinished
 from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = MAX_LEFT_OUT_BYTES = 1 << 30
@@ -94,6 +95,8 @@ def take_inventory(store: Store) -> Inventory:
         problems += _contradictions(manifest, entries)
     findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
     others = {field: value for field, value in manifest.items() if field not in ("shards", "name", "format_version")}
+    if problems and "files" not in others:  # taken as they are: nothing says what they were
+        others["files"] = entries_of(store, _files(store) or ())
     return Inventory(name, entries, others, findings)
 
 
@@ -133,7 +136,7 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
 def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
     """(manifest, what is wrong with it); what is no manifest at all gives {}."""
     if store.size(MANIFEST) is None:
-        if store.size(".packing.json") is not None or store.size(f"{WORK_FOLDER}/plan.json") is not None:
+        if is_unfinished(store):
             raise UsageError(f"{store.url}: this set was never finished. Pack (or repair) it again.")
         return {}, ["missing"]
     try:
@@ -208,7 +211,10 @@ def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
     """
     files = _files(store)
     if files is None:
-        raise ShardError(f"{store.url}: the manifest is damaged, and a web server does not list the shards.")
+        raise ShardError(
+            f"{store.url}: {MANIFEST} is damaged ({problem}), and a web server does not list the shards. Restore it "
+            "from a copy, or give the set by a path or a bucket."
+        )
     found = {file.removesuffix(".idx").removesuffix(".parquet") for file in files}
     for file in files:
         if file.startswith(f"{INDEX_FOLDER}/"):

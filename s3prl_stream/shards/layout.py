@@ -34,6 +34,9 @@ REPORT = "report.json"
 WORK_FOLDER = ".packing"
 """Stands in a set while it is packed."""
 
+UNFINISHED = ".packing.json"
+"""The same of a set that is written from another one: by `repair`, `subset` or `extract`."""
+
 SHARDS_PER_PART = 16
 """A part's footer is parsed whole to reach one row group: 16 shards cost 0.4 ms, 256 cost 5 ms (measured)."""
 

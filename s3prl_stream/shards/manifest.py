@@ -10,7 +10,7 @@ from typing import Any
 
 from s3prl_stream import __version__
 from s3prl_stream.errors import MissingFile, ShardError
-from s3prl_stream.shards.layout import MANIFEST
+from s3prl_stream.shards.layout import MANIFEST, UNFINISHED, WORK_FOLDER
 from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = 1 << 30
@@ -41,6 +41,11 @@ def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
     store.write(MANIFEST, content.encode("utf-8", "backslashreplace"))
 
 
+def is_unfinished(store: Store) -> bool:
+    """A pack, a repair or a subset has begun here; of one without a manifest: and not ended."""
+    return store.size(UNFINISHED) is not None or store.size(f"{WORK_FOLDER}/plan.json") is not None
+
+
 def read_manifest(store: Store) -> dict[str, Any] | None:
     """The manifest of a set as it stands there; None if there is none.
 
@@ -53,4 +58,7 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         url = f"{store.url}/{MANIFEST}"
-        raise ShardError(f"{url}: not a readable manifest ({error}). Pack into another folder.") from None
+        raise ShardError(
+            f"{url}: not a readable manifest ({error}). `s3prl-stream repair` writes the set with a new one; "
+            "or pack into another folder."
+        ) from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from s3prl_stream.errors import MissingFile, ShardError, StreamError
 from s3prl_stream.shards.object_clients import reason_of, status_of
+from s3prl_stream.shards.store import RESTORE
 
 MAX_FAILURES = 20
 """Tries in a row that bring not a byte, about 100 s of them; any byte sets the count back."""
@@ -88,7 +89,7 @@ class Tries:
 
         cannot, reason, status = f"{self._where}: cannot be {what}", reason_of(error), status_of(error)
         if isinstance(error, FileNotFoundError):
-            return MissingFile(f"{cannot} (not there: {reason}).")
+            return MissingFile(f"{cannot} (not there: {reason}). {RESTORE}")
         if isinstance(error, obstore_errors.PreconditionError):
             return self._changed("the server says so")
         denied = obstore_errors.PermissionDeniedError | obstore_errors.UnauthenticatedError

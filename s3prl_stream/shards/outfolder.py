@@ -14,11 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER
+from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER, offsets_name, part_name, rows_name
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
 from s3prl_stream.shards.settings import default_of
 from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
+
+_MEND = "`s3prl-stream repair` writes the set with a new one."
 
 
 def name_of_folder(out: str | Path) -> str:
@@ -41,6 +43,11 @@ def refuse_strangers(store: Store) -> None:
     names = list(_names(store))
     stranger = None if any(name.startswith(WORK_FOLDER) for name in names) else next(iter(names), None)
     if stranger is not None:
+        if store.size(part_name(0)) is not None:
+            raise UsageError(
+                f"{store.url} holds a set whose {MANIFEST} is lost: `s3prl-stream repair` writes it with a new one. Or "
+                "choose a new or an empty folder."
+            )
         raise UsageError(f"{store.url} holds other files, such as {stranger}: choose a new or an empty folder.")
 
 
@@ -63,19 +70,33 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
     how = difference(manifest, identity)
     if how is not None:
         raise UsageError(f"{store.url} holds another set: {how}. Choose another folder, or remove that one.")
+    there = dict(store.list())
     for shard in manifest["shards"]:
-        if store.size(shard["name"]) != shard["bytes"]:
+        found = there.get(shard["name"])
+        if found != shard["bytes"]:
+            what = "not there" if found is None else f"{found} bytes"
             raise ShardError(
-                f"{store.url}/{shard['name']}: missing or not of {shard['bytes']} bytes. Remove {store.url} and pack "
-                "again."
+                f"{store.url}/{shard['name']}: {what}, {shard['bytes']} bytes were packed. `s3prl-stream repair` "
+                f"writes the set without what is lost; or remove {store.url} and pack again."
             )
+    index = [name for shard in manifest["shards"] for name in (offsets_name(shard["name"]), rows_name(shard["name"]))]
+    lost = next((name for name in [*manifest.get("parts", []), *index, LEFT_OUT] if name not in there), None)
+    if lost is not None:
+        raise ShardError(f"{store.url}/{lost}: not there, though the set was finished. {_MEND}")
     return manifest
 
 
 def read_left_out(store: Store) -> list[LeftOut]:
-    """The lines of `left_out.jsonl`."""
+    """The lines of `left_out.jsonl`.
+
+    Raises:
+        ShardError: it is damaged.
+    """
     content = store.read_whole(LEFT_OUT, at_most=MAX_MANIFEST_BYTES)
-    return [LeftOut(**json.loads(line)) for line in content.splitlines()]
+    try:
+        return [LeftOut(**json.loads(line)) for line in content.splitlines()]
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"{store.url}/{LEFT_OUT}: damaged ({error}). {_MEND}") from None
 
 
 def _names(store: Store) -> Iterator[str]:

@@ -21,7 +21,7 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.content import Place, metadata_columns_of, no_sink
 from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import read_index, read_shard
-from s3prl_stream.shards.extra_files import copy_extra_files
+from s3prl_stream.shards.extra_files import copy_extra_files, problems_with
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
@@ -31,6 +31,7 @@ from s3prl_stream.shards.layout import (
     INDEX_FOLDER,
     LEFT_OUT,
     MANIFEST,
+    UNFINISHED,
     offsets_name,
     rows_name,
 )
@@ -46,7 +47,6 @@ from s3prl_stream.shards.verify import store_of
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.write_index import write_parts
 
-_MARKER = ".packing.json"
 _SCRATCH = ".repairing-"
 _MOST_SHOWN = 20
 
@@ -65,6 +65,8 @@ class RepairReport(NamedTuple):
     """Reason -> samples; `left_out.jsonl` of the new set lists them."""
     first_lost: list[LeftOut]
     """At most 20 of them."""
+    files_lost: list[str]
+    """Extra files that are missing or damaged."""
 
     @property
     def num_lost(self) -> int:
@@ -144,6 +146,7 @@ class _Repair:
         parts = write_parts(self.out, [shard["name"] for shard in kept], self.workers, self.progress)
         self.out.upload(self.left_out, LEFT_OUT)
         files = copy_extra_files(self.store, self.out, self.inventory.manifest)
+        files_lost = sorted({name for name, _ in problems_with(self.store, self.inventory.manifest)} - {MANIFEST})
         write_manifest(self.out, self._manifest(kept, parts, before, files))
         return RepairReport(
             url=self.store.url,
@@ -154,6 +157,7 @@ class _Repair:
             shards_lost=[entry.name for entry, one in zip(entries, outcomes, strict=True) if one.description is None],
             lost=dict(sorted(self.lost.items())),
             first_lost=self.first_lost,
+            files_lost=files_lost,
         )
 
     def _columns(self) -> dict[str, str]:
@@ -259,7 +263,7 @@ def begun(out: Store, name: str) -> Iterator[Path]:
     """
     ours = re.compile(
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
-        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(_MARKER)}|{re.escape(_SCRATCH)}[^/]*/.*"
+        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(UNFINISHED)}|{re.escape(_SCRATCH)}[^/]*/.*"
     )
     refuse_odd_path(out)
     if out.url.startswith(("http://", "https://")):
@@ -268,17 +272,17 @@ def begun(out: Store, name: str) -> Iterator[Path]:
     if MANIFEST in there:
         raise UsageError(f"{out.url} holds a set: choose a new or an empty folder.")
     for file in there:
-        if _MARKER not in there or not ours.fullmatch(file):
+        if UNFINISHED not in there or not ours.fullmatch(file):
             raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
     folder = out.folder if isinstance(out, LocalStore) else None
     with explaining_writes(out.url, again="give the same command again"):
-        out.write(_MARKER, json.dumps({"name": name}).encode())
+        out.write(UNFINISHED, json.dumps({"name": name}).encode())
         if folder is not None:
             for old in folder.glob(f"{_SCRATCH}*"):
                 shutil.rmtree(old)
         for file in there:
-            if file != _MARKER:
+            if file != UNFINISHED:
                 out.delete(file)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
             yield Path(scratch)
-        out.delete(_MARKER)
+        out.delete(UNFINISHED)

@@ -27,6 +27,9 @@ MAX_OPEN_FILES = 64
 PARTIAL = ".partial"
 """Every file is written under a name with this at its end, and renamed when it is complete."""
 
+RESTORE = "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
+"""What to do about a file of a set that is lost."""
+
 REMOTE_SCHEMES = ("s3", "gs", "az", "abfs", "abfss", "http", "https")
 _TRIES = 100
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
@@ -370,10 +373,7 @@ class LocalStore:
             kind = MissingFile
         elif error.errno in _LOST_BY_THE_DISK:
             kind = DamagedFile
-        return kind(
-            f"{self.folder / name}: cannot be read{where} ({error.strerror}). "
-            "Restore the file; `s3prl-stream verify` lists what else is damaged, `repair` writes a set without it."
-        )
+        return kind(f"{self.folder / name}: cannot be read{where} ({error.strerror}). {RESTORE}")
 
 
 def flush_to_disk(path: Path) -> None:

@@ -117,7 +117,7 @@ def verify(
     inventory = take_inventory(store)
     findings = inventory.findings + check_left_out(store, inventory)
     extra = problems_with(store, inventory.manifest)
-    findings += [of_file(name, "extra", message, "left out by repair") for name, message in extra]
+    findings += [of_file(name, "extra", message, "file left out") for name, message in extra]
     examine = _examine_indexed if inventory.is_indexed else _examine_packed
     hashes: list[U64] = []
     num_bytes, tell = 0, progress or tell_nobody

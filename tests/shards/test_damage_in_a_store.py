@@ -21,7 +21,7 @@ from tars import clip, tar
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import MissingFile, ShardError, UsageError
 from s3prl_stream.shards import repair as repairing
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.object_store import ObjectStore
@@ -69,7 +69,7 @@ def test_a_web_server_is_verified_like_a_disk(tmp_path: Path) -> None:
                 assert facts(here) == facts(there)
                 assert here.is_sound == (folder is whole)
         del server.objects["/set/manifest.json"]
-        with pytest.raises(ShardError, match="a web server does not list"):
+        with pytest.raises(ShardError, match=r"manifest\.json is damaged \(missing\), and a web server does not list"):
             ss.verify(f"{server.url}/set")
         with pytest.raises(UsageError, match="takes no files"):
             ss.repair(broken, f"{server.url}/out")
@@ -127,6 +127,19 @@ def test_a_set_in_a_store_is_verified_and_repaired_within_it(tmp_path: Path) -> 
         assert report._replace(url="", out="") == expected._replace(url="", out="")
         assert files_of(folder / "stored") == files_of(folder / "local")
         shutil.rmtree(folder)
+
+
+@in_child
+def test_a_file_that_is_lost_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """In a store rows are read from beside the tar, not from the index parts."""
+    broken = fresh_set(tmp_path)
+    folder = ShardFolder(ObjectStore(broken.as_uri()))
+    for name in ("set-000001.tar", "set-000001.tar.parquet"):
+        (broken / name).unlink()
+    with pytest.raises(MissingFile, match=r"set-000001\.tar\.parquet: cannot be read \(not there\).*repair` makes it"):
+        folder.rows(1)
+    with pytest.raises(MissingFile, match=r"set-000001\.tar: cannot be read at byte 0 \(not there: .*\)\. Restore the"):
+        folder.read_bytes("set-000001.tar", 0, 10, -1, "here")
 
 
 @in_child

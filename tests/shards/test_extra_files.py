@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 import s3prl_stream as ss
+from s3prl_stream.cli import main
 from s3prl_stream.errors import ShardError, UsageError
 
 TRIALS = b"1 a b\n0 a c\n"
@@ -31,7 +32,9 @@ def audio(tmp_path: Path) -> Path:
     return tmp_path / "audio"
 
 
-def test_extra_files_go_with_the_set_through_verify_and_repair(audio: Path, tmp_path: Path) -> None:
+def test_extra_files_go_with_the_set_through_verify_and_repair(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "set"
     shards = ss.pack(corpus(audio, trials_txt=TRIALS), out)
     assert shards.extra_file("trials.txt") == (out / "files/trials.txt").read_bytes() == TRIALS
@@ -46,9 +49,14 @@ def test_extra_files_go_with_the_set_through_verify_and_repair(audio: Path, tmp_
     assert [(one.file, one.reason) for one in ss.verify(out).findings] == [("files/trials.txt", "extra")]
     with pytest.raises(ShardError, match="SHA-256 differs"):
         ss.open_shards(out).extra_file("trials.txt")
-    ss.repair(out, tmp_path / "without")
+    assert ss.repair(out, tmp_path / "without").files_lost == ["files/trials.txt"]
     assert ss.verify(tmp_path / "without", full=True).is_sound
     assert not (tmp_path / "without/files").exists()
+    assert main(["repair", str(out), str(tmp_path / "again"), "--workers", "0"]) == 1
+    assert "lost: files/trials.txt" in capsys.readouterr().out
+    (out / "manifest.json").unlink()  # and with it what the file was
+    assert ss.repair(out, tmp_path / "taken").files_lost == []
+    assert ss.open_shards(tmp_path / "taken").extra_file("trials.txt") == (out / "files/trials.txt").read_bytes()
 
 
 @pytest.mark.parametrize(

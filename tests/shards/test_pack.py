@@ -307,8 +307,17 @@ def test_the_same_set_again_is_no_work_and_another_is_refused(recordings: Path, 
     with pytest.raises(UsageError, match="its name is 'set'"):
         pack_set(corpus(recordings), folder, settings, name="other")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    (folder / "left_out.jsonl").write_text('{"key": 1')
+    with pytest.raises(ShardError, match=r"left_out\.jsonl: damaged \(.*\)\. `s3prl-stream repair` writes"):
+        pack_set(corpus(recordings), folder, settings)
+    for lost in ("set-000000.tar.idx", "index/part-00000.parquet"):
+        (folder / lost).unlink()
+        with pytest.raises(
+            ShardError, match=rf"{lost}: not there, though the set was finished\. `s3prl-stream repair`"
+        ):
+            pack_set(corpus(recordings), folder, settings)
     (folder / "set-000000.tar").write_bytes(b"")
-    with pytest.raises(ShardError, match="missing or not of"):
+    with pytest.raises(ShardError, match=r"000000\.tar: 0 bytes, \d+ bytes were packed\. `s3prl-stream repair` writes"):
         pack_set(corpus(recordings), folder, settings)
 
 

@@ -273,9 +273,14 @@ def test_what_is_no_set_or_a_newer_one(broken: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="num_workers is -1"):
         ss.verify(broken, num_workers=-1)
     (broken / MANIFEST).unlink()
+    with pytest.raises(UsageError, match=r"manifest\.json is missing.*its manifest is lost: `s3prl-stream repair`"):
+        ss.open_shards(broken)
+    with pytest.raises(UsageError, match=r"holds a set whose manifest\.json is lost: `s3prl-stream repair`"):
+        ss.pack([], broken)
     (broken / ".packing.json").write_text('{"name": "set"}')
-    with pytest.raises(UsageError, match="never finished"):
-        ss.verify(broken)
+    for look in (ss.verify, ss.open_shards):
+        with pytest.raises(UsageError, match="never finished"):
+            look(broken)
 
 
 def test_a_damaged_name_does_not_hide_a_missing_shard(broken: Path) -> None:
