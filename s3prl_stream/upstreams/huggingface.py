@@ -73,7 +73,7 @@ def _wants_normalised(folder: Path, config: Any) -> bool:
     """As the preprocessor beside the model says; where there is none, models with layer norm in the convolutions do."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return bool(_read_json(path).get("do_normalize", False))
+        return bool(_read_json(path).get("do_normalize", True))  # as transformers takes it
     return bool(getattr(config, "feat_extract_norm", "group") == "layer")
 
 

@@ -124,7 +124,12 @@ def test_weights_that_are_missing_are_not_drawn_in_silence(tmp_path: Path) -> No
     weights = safetensors.load_file(file)
     del weights["masked_spec_embed"]  # only training has a use for it
     safetensors.save_file(weights, file, metadata={"format": "pt"})
-    ss.upstream(tmp_path)
+    up: Any = ss.upstream(tmp_path)
+    assert (up.model.config.layerdrop, up.model.config.apply_spec_augment) == (0.0, False)  # also if it is trained
+    for beside, normalize in (("{}", True), ('{"do_normalize": false}', False)):  # as transformers reads it
+        (tmp_path / "preprocessor_config.json").write_text(beside)
+        up = ss.upstream(tmp_path)
+        assert up.normalize == normalize
     safetensors.save_file({f"x.{name}": one for name, one in weights.items()}, file, metadata={"format": "pt"})
     with pytest.raises(ss.UsageError, match=r"weights of the hubert are not in it, such as encoder\."):
         ss.upstream(tmp_path)
