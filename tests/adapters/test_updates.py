@@ -82,6 +82,11 @@ def test_the_cursor_counts_what_is_in_the_weights() -> None:
     assert again.state_dict() == state
     assert numbers(next(iter(again))) == [4, 5]
     assert numbers(next(iter(updates))) == [4, 5]  # the same object goes on there too: the third was fetched in vain
+    assert updates.state_dict() == state
+    start = updates_of().state_dict()
+    updates.load_state_dict(start)  # or back to the beginning
+    assert updates.state_dict() == start
+    assert numbers(next(iter(updates))) == [0, 1]
 
 
 def test_an_epoch_of_the_trainer_is_a_number_of_updates() -> None:
@@ -151,7 +156,19 @@ def test_what_is_no_update_changes_nothing(factor: float) -> None:
     """Not finite, or without data: momentum and decay would move the weights."""
     assert all(change > 1e-5 for change in step([(1.0, 1)])[0])
     assert step([(factor, 1)])[0] == [0.0, 0.0]
-    assert step([(1.0, 0)])[0] == [0.0, 0.0]
+    assert step([(1.0, 0)]) == ([0.0, 0.0], 0.0)
+
+
+def test_a_loss_that_is_not_finite_is_no_update_whatever_its_gradient() -> None:
+    class Added(Weights):
+        def forward(self, batch: dict[str, Any]) -> Loss:
+            return Loss(self.matrix.sum() + batch["factor"], torch.tensor(1))
+
+    weights = Added()
+    loss_of = UpdateLoss(weights, TrainSettings(num_steps=9))
+    loss_of([{"batch_index": 0, "factor": float("inf")}]).mean.backward()
+    assert weights.matrix.grad is not None
+    assert weights.matrix.grad.isnan().all()
 
 
 def test_batch_norms_count_nothing_of_what_is_no_update() -> None:
@@ -195,3 +212,4 @@ def test_rates_are_those_of_our_loop() -> None:
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([learning_rate(number, settings) for number in range(1, 21)])
+    assert optimizer.param_groups[0]["lr"] == rates[-1]  # of an update too many as well

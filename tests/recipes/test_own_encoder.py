@@ -34,6 +34,8 @@ def test_by_its_dotted_name_on_the_command_line(sample_set: Path, tmp_path: Path
     words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path), "--steps", "1", "--encoder", NAME]
     assert main([*words, "--batch-seconds", "10", "--crop-seconds", "2", "--device", "cpu"]) == 0
     assert read_settings(tmp_path)["encoder"].startswith("recipes.my_networks.Net ")
+    fresh = [ss.upstream(tmp_path, trained=False, seed=seed, encoder=NAME).state_dict() for seed in (0, 1)]
+    assert not torch.equal(*(one["encoder.layer.weight"] for one in fresh))
 
 
 def test_its_weights_follow_from_the_seed() -> None:

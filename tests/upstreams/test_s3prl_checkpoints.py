@@ -98,6 +98,8 @@ def test_s3prls_converted_hubert(reference: Path) -> None:
     up = ss.upstream(path)
     assert (up.num_layers, up.hidden_size, up.stride) == (4, 48, 320)
     assert_interface(up, tolerance=2e-5)
+    as_there: Any = ss.upstream(path, legacy=True)
+    assert as_there.encoder.legacy
 
 
 @pytest.mark.parametrize("name", SIZES)

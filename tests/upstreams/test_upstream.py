@@ -39,9 +39,12 @@ def assert_interface(up: Upstream, *, tolerance: float = 1e-5) -> None:
         alone = [up([wav]) for wav in wavs()]
         rows = nn.utils.rnn.pad_sequence(wavs(), batch_first=True, padding_value=0.5)  # with anything
         padded = up(rows, torch.tensor(LENGTHS))
+        cut = up([nn.functional.pad(wavs()[1], (0, 500), value=0.5)], LENGTHS[1:2])
     frames = up.num_frames(LENGTHS).tolist()
     assert frames == up.num_frames(torch.tensor(LENGTHS)).tolist()
     assert len(together) == up.num_layers + 1
+    for one, two in zip(cut, alone[1], strict=True):
+        torch.testing.assert_close(one, two, atol=tolerance, rtol=0)
     for layer, hidden_BFH in enumerate(together):
         assert hidden_BFH.shape == (3, max(frames), up.hidden_size)
         assert hidden_BFH.dtype == torch.float32
@@ -57,16 +60,27 @@ def test_baselines(name: str) -> None:
     assert_interface(up)
     assert up.num_layers == 0
     assert up.hidden_size == {"fbank": 240, "mfcc": 39, "spectrogram": 201}.get(name, 80)
+    feat, louder = up([wavs()[0]])[0], up([wavs()[0] * 2])[0]
+    is_normalised = feat.mean(dim=1).abs().max() < 1e-4  # of which a mean over time would tell nothing
+    assert is_normalised == (name in ("fbank", "mfcc"))
+    assert torch.allclose(feat, louder, atol=1e-3) == (
+        name != "fbank80"
+    )  # all others bring waves or features to a level
 
 
 def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_path: Path) -> None:
-    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, checkpoint_every=1, num_layers=1, num_heads=2, **TINY)
+    sizes: dict[str, Any] = {**TINY, "checkpoint_every": 1, "num_layers": 1, "num_heads": 2, "norm": "fixed"}
+    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **sizes)
     first, last = list_checkpoints(tmp_path)
-    newest, early, late = (ss.upstream(path) for path in (tmp_path, first, last))
+    newest, early, late = ups = [ss.upstream(path) for path in (tmp_path, first, last)]
     assert_interface(newest)
-    weights = [up.state_dict()["encoder.project.weight"] for up in (newest, early, late)]
+    weights = [up.state_dict()["encoder.project.weight"] for up in ups]
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
+    assert {up.norm for up in ups} == {"fixed"}  # of the features that it was trained on
+    fresh = [ss.upstream(tmp_path, trained=False, seed=seed).state_dict() for seed in (0, 5, 5)]
+    assert torch.equal(fresh[1]["encoder.project.weight"], fresh[2]["encoder.project.weight"])
+    assert not torch.equal(fresh[0]["encoder.project.weight"], fresh[1]["encoder.project.weight"])
 
 
 @pytest.mark.parametrize("network", [True, False])
@@ -110,6 +124,8 @@ def test_a_long_input_goes_through_in_pieces_that_see_their_own_valid_frames() -
             for first, stop in pieces:
                 (expected,) = encoder(feat[None, first:stop], torch.tensor([stop - first]))[-1]
                 torch.testing.assert_close(found[row, first:stop], expected, atol=1e-5, rtol=0)
+    encoder.to("meta")  # as one that is being trained is moved, without the upstream that asks it
+    assert {state.device.type for state in up([short])} == {"meta"}
 
 
 def test_short_waveforms_are_taken_as_padded_and_s3prl_counts_frames_by_share() -> None:
@@ -129,5 +145,6 @@ def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
     for name in (tmp_path, "no/such/run"):
         with pytest.raises(ss.UsageError, match=r"no run\.json"):
             ss.upstream(name)
-    with pytest.raises(ss.UsageError, match="are for runs"):
-        ss.upstream("logmel80", trained=False)
+    for asked in ({"trained": False}, {"encoder": nn.Identity()}):
+        with pytest.raises(ss.UsageError, match="are for runs"):
+            ss.upstream("logmel80", **asked)
