@@ -44,8 +44,8 @@ def test_scalars_become_tensors_and_the_rest_lists() -> None:
 
 
 def test_a_key_that_only_some_have_is_a_list_with_none() -> None:
-    batch = collate([{"label": 1}, {}])
-    assert batch["label"] == [1, None]
+    batch = collate([{"label": 1, "snr_db": 0.5}, {}])
+    assert (batch["label"], batch["snr_db"]) == ([1, None], [0.5, None])
 
 
 def test_arrays_that_cannot_be_stacked_are_an_error() -> None:

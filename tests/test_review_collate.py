@@ -85,6 +85,16 @@ def test_a_batch_of_rows_decoded_in_place_is_not_copied() -> None:
     assert batch["clean"].tolist() == [[1.0] * 8, [2.0] * 5 + [0.0] * 3], "another key of the same rows is a copy"
 
 
+def test_rows_that_lie_in_the_memory_otherwise_are_copied() -> None:
+    """Pieces that overlap, and a dimension more."""
+    memory = BatchMemory()
+    (row,) = memory.rows([10], "float32")
+    row.array[:] = np.arange(10)
+    batch = collate([{"wav": row.tensor[:8]}, {"wav": row.tensor[5:]}], memory=memory)
+    assert batch["wav"].tolist() == [[0, 1, 2, 3, 4, 5, 6, 7], [5, 6, 7, 8, 9, 0, 0, 0]]
+    assert collate([{"wav": row.tensor[:, None]}], memory=memory)["wav"].shape == (1, 10, 1)
+
+
 def test_what_is_done_to_a_batch_does_not_show_in_the_samples() -> None:
     """One sample fills its memory as a row of a batch does."""
     target = torch.arange(5)
