@@ -21,7 +21,7 @@ from streams import RATE, clips, cuts, delivered
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.plan.cursor import MOST_CHANGES
-from s3prl_stream.plan.mix import MixPlanner
+from s3prl_stream.plan.mix import Change, MixPlanner
 from s3prl_stream.plan.planner import view
 from s3prl_stream.sample import PlannedBatch
 from s3prl_stream.shards.memory import MemoryShards
@@ -435,3 +435,46 @@ def test_a_set_of_which_no_clip_fits_is_refused_in_a_finite_mix(weights: list[fl
     stream = ShardStream(shards, max_batch_seconds=2.0, epochs=2, too_long="skip", stop="first")
     with pytest.raises(UsageError, match="max_batch_seconds"):
         list(Loader(stream))
+
+
+@pytest.mark.parametrize("stop", ["first", "all"])
+def test_the_last_block_gives_every_set_its_share_up_to_where_the_mix_ends(stop: str) -> None:
+    weights = (0.6, 0.4)
+    for count in range(15, 35):
+        shards = mixed([[1.0] * 30, [1.0] * count], weights, samples_per_shard=7)
+        stream = ShardStream(shards, epochs=1, stop=stop, max_batch_seconds=5.0, block_samples=16)
+        found = Counter(item.set_index for planned in batches_of(stream, 10**6) for item in planned.items)
+        ends = (min if stop == "first" else max)(30 / weights[0], count / weights[1])
+        assert all(abs(found[index] - weights[index] * ends) < 2 for index in range(2)), (count, found)
+
+
+def test_weights_that_hold_from_the_end_on_decide_whether_it_is_one() -> None:
+    """The set that has had its epoch rests from there on, so the mix ends with the other."""
+    shards = mixed([[1.0] * 6, [1.0] * 20], [0.5, 0.5])
+    planner = ShardStream(shards, epochs=1, stop="first", max_batch_seconds=2.0).planner()
+    assert isinstance(planner, MixPlanner)
+    end = planner.num_batches()
+    planner.changes = [*planner.changes, Change(end, (0.0, 1.0))]
+    found = [item.key for _, planned, _ in view(planner, planner.start, end, 0, 1) for item in planned.items]
+    assert found
+    before = [item for _, planned, _ in view(planner, planner.start, 0, 0, 1) for item in planned.items]
+    assert Counter(item.set_index for item in before) == {0: 6, 1: 20}
+
+
+@pytest.mark.parametrize("weights", [None, (0.5, 0.5)])
+def test_a_state_from_behind_the_end_that_is_asked_for_now_is_at_its_end(weights: tuple[float, float] | None) -> None:
+    def loader(epochs: int) -> Loader:
+        shards = ShardSet(mixed([[1.0] * 6, [1.0] * 6], [1, 1]).members, weights)
+        stop = None if weights is None else "first"
+        return Loader(ShardStream(shards, epochs=epochs, stop=stop, max_batch_seconds=2.0).load_audio(sample_rate=RATE))
+
+    long, short = loader(5), loader(2)
+    state = [long.state_dict() for _ in long][-2]
+    short.load_state_dict(state)
+    assert list(short) == []
+
+
+def test_a_block_that_has_been_given_in_advance_is_passed_over() -> None:
+    """A clip of 4 s is two blocks of a set whose clips have 2 s on average: then nothing at all is due."""
+    stream = ShardStream(mixed([[4.0, 1.0, 1.0]], [1], samples_per_shard=1), max_batch_seconds=4.0, block_samples=1)
+    assert len(batches_of(stream, 30)) == 30

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from streams import RATE, cuts, durations, memory, settings
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.plan.batches import group_runs
+from s3prl_stream.hashing import hash64
+from s3prl_stream.plan.batches import MAX_BUCKET_RATIO, group_runs, make_batches
 from s3prl_stream.plan.blocks import epoch_blocks
 from s3prl_stream.plan.planner import START, EpochPlanner, view
 from s3prl_stream.plan.settings import PlanSettings
@@ -163,6 +164,16 @@ def test_runs_are_neighbours_of_one_shard_and_like_duration(
             assert list(sizes) == list(range(seen, seen + wanted))
             assert max(sizes.values()) <= np.ceil(1.5 * sizes.total() / wanted)
             seen += wanted
+
+
+@given(st.lists(st.lists(st.floats(0.2, 9.0), min_size=1, max_size=4), min_size=1, max_size=40), st.integers(0, 99))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_runs_of_a_bucket_are_alike_in_their_longest_clips(runs: list[list[float]], seed: int) -> None:
+    """What a batch is padded to; so a clip is not put beside much longer ones for a short neighbour."""
+    seconds, run_of = np.concatenate(runs), np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+    found = make_batches(seconds, run_of, hash64("run", seed, np.arange(len(runs))), PlanSettings(), (0, 0))
+    longest = np.array([max(run) for run in runs])[run_of[found.sequence]]
+    assert (np.maximum.accumulate(longest) <= MAX_BUCKET_RATIO * longest).all()
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("split", [4, 4, 3]), ("crop", [10, 3]), ("skip", [3])])
