@@ -212,7 +212,7 @@ class ObjectStore:
                     raise ShardError(f"{self.url}/{name}: an answer was {at - end} bytes longer than asked for.")
             except Exception as error:
                 self._answered |= status_of(error) is not None
-                if known is None and _begins_behind_the_end(error):  # and nobody has told us yet where that is
+                if known is None and _may_begin_behind_the_end(error):  # and nobody has told us yet where that is
                     self._head(name)
                     continue
                 tries.failed(error, f"read at byte {at}")
@@ -250,7 +250,13 @@ class ObjectStore:
             if not (self._is_web_server and status_of(error) in _SAID_TO_HEAD_ALONE):
                 raise
         self._count(requests=1)
-        return obstore.get(client, name, options={"range": (0, 1)}).meta
+        try:
+            return obstore.get(client, name, options={"range": (0, 1)}).meta
+        except Exception as error:
+            if not _may_begin_behind_the_end(error):
+                raise
+        self._count(requests=1)
+        return obstore.get(client, name).meta  # an empty file has no first byte
 
     def _identity(self, name: str, meta: Any) -> _Identity:
         found = _Identity.of(meta)
@@ -379,5 +385,9 @@ class _Identity(NamedTuple):
         return f"{self.size} bytes, {self.e_tag or self.modified}"
 
 
-def _begins_behind_the_end(error: Exception) -> bool:
-    return status_of(error) == 416 or "Wanted range starting at" in str(error)
+def _may_begin_behind_the_end(error: Exception) -> bool:
+    """An empty file some servers send whole, whatever is asked of it: nginx does."""
+    from obstore.exceptions import NotSupportedError
+
+    is_behind = status_of(error) == 416 or "Wanted range starting at" in str(error)
+    return is_behind or isinstance(error, NotSupportedError)

@@ -30,9 +30,13 @@ class RangedHandler(BaseHTTPRequestHandler):
         if content is None:
             return self.send_error(404)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
+        if asked is None or (not content and self.server.sends_empty_whole):
             self.send_response(200)
             body = content
+        elif int(asked[1]) >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            body = b""
         else:
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             body = content[first : last + 1]
@@ -79,6 +83,7 @@ class ObjectServer(ThreadingHTTPServer):
     Attributes:
         head_status: the answer to each HEAD, where that is refused.
         names_ranges: False: answers lack Content-Range.
+        sends_empty_whole: True: of an empty file a range is no error 416 but all of it, as nginx answers.
     """
 
     daemon_threads = True
@@ -89,6 +94,7 @@ class ObjectServer(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.head_status: int | None = None
         self.names_ranges = True
+        self.sends_empty_whole = False
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_headers_only_and_the_same_set_as_from_the_disk(tmp_path: Path) -> None:
         assert remote.fingerprint == local.fingerprint
         assert remote.is_remote
         assert epoch(remote) == epoch(local)
+
+
+@in_child
+def test_empty_clips_and_an_empty_tar_on_a_server_without_head(tmp_path: Path) -> None:
+    """The first clip and the last of a tar have no bytes."""
+    (tmp_path / "tars").mkdir()
+    for codec in ("flac", "opus"):
+        one, other = clip("b", 3000, codec), [(f"{key}.{codec}", b"") for key in "ac"]
+        (tmp_path / f"tars/{codec}.tar").write_bytes(tar([other[0], *one, other[1]]))
+    (tmp_path / "tars/z.tar").touch()
+    local = ss.index_shards(tmp_path / "tars", tmp_path / "a", name="s", prefix_keys=True)
+    with served(tmp_path / "tars") as (url, _, server):
+        for server.head_status, server.sends_empty_whole in ((405, True), (405, False), (None, True)):
+            out = tmp_path / f"{server.head_status}{server.sends_empty_whole}"
+            remote = ss.index_shards(f"{url}/{{flac,opus,z}}.tar", out, name="s", prefix_keys=True)
+            assert epoch(remote) == epoch(local)
+            reasons = [json.loads(line)["reason"] for line in (out / "left_out.jsonl").read_text().splitlines()]
+            assert reasons == ["empty"] * 4 + ["not_a_tar"]
 
 
 @in_child

@@ -94,9 +94,16 @@ def test_a_file_of_unknown_size_may_end_before_the_range() -> None:
 
 
 @in_child
-def test_an_empty_file_is_read_whole() -> None:
-    with stored(content=b"") as (store, _, _):
-        assert store.read_whole("a.tar", at_most=10) == b""
+def test_an_empty_file_is_empty_with_head_or_without_and_whatever_a_server_says_of_its_first_byte() -> None:
+    for head_status in (None, 405):
+        for sends_whole in (False, True):
+            with stored(content=b"") as (store, proxy, server):
+                server.head_status, server.sends_empty_whole = head_status, sends_whole
+                fresh = functools.partial(ObjectStore, f"{proxy.url}/set")
+                assert fresh().size("a.tar") == 0
+                assert store.read_whole("a.tar", at_most=10) == fresh().read("a.tar", 0, 10) == b""
+                assert fresh().read("a.tar", 5, 10) == store.read_again("a.tar", 0, 10) == b""
+                assert store.counters["retries"] == 0
 
 
 @in_child
@@ -128,7 +135,6 @@ def test_every_passing_fault_is_one_retry() -> None:
         [Unavailable()] * 4,
         [Unavailable(429), Unavailable(500), Unavailable(408)],
         [Short(honest=True)] * 2,
-        [WholeObject()] * 2,
         [Stall(100.0, after_bytes=70_000)],
         [Stall(100.0, before_headers=True)],
     ):
@@ -137,6 +143,14 @@ def test_every_passing_fault_is_one_retry() -> None:
             assert store.counters["retries"] == len(faults) == store.counters["requests"] - 1
             assert store.counters["bytes"] >= 200_000
             assert proxy.num_requests == store.counters["requests"]
+
+
+@in_child
+def test_a_whole_answer_is_one_retry_and_before_that_a_look_whether_the_file_is_empty() -> None:
+    with stored([WholeObject(), None, WholeObject()]) as (store, proxy, _):
+        assert store.read("a.tar", 5, 200_000) == CONTENT[5:200_005]
+        assert [one.method for one in proxy.requests] == ["GET", "HEAD", "GET", "GET"]
+        assert store.counters["retries"] == 1
 
 
 @in_child
@@ -151,7 +165,7 @@ def test_faults_that_do_not_pass_are_errors_that_say_what_to_do() -> None:
         assert proxy.num_requests == object_tries.MAX_FAILURES
     with stored(endless(WholeObject())) as (store, proxy, _):
         assert "server does not serve ranges of files" in raised(ShardError, lambda: store.read("a.tar", 5, 10))
-        assert proxy.num_requests == 3
+        assert [one.method for one in proxy.requests] == ["GET", "HEAD", "GET", "GET", "GET"]
     with stored(endless(Unavailable(403))) as (store, proxy, _):
         assert "permission denied (403 Forbidden, SlowDown). Check the cred" in raised(
             ShardError, lambda: store.read("a.tar", 5, 10)
