@@ -24,10 +24,6 @@ _POLL_SECONDS = 0.2
 _jitter = random.Random()  # of its own: a fault must not move the draws of whoever uses the global one
 
 
-class WholeAnswerError(Exception):
-    """Other bytes than those that were asked for."""
-
-
 class AbandonedError(Exception):
     """Nobody waits for this request any more."""
 
@@ -98,7 +94,7 @@ class Tries:
                 f"{cannot}, permission denied ({reason}). Check the credentials in the environment, and the bucket's "
                 "rules."
             )
-        is_whole = isinstance(error, obstore_errors.NotSupportedError | WholeAnswerError)
+        is_whole = isinstance(error, obstore_errors.NotSupportedError)
         if is_whole or re.search("Content-(Range|Length)", reason):  # which the answer lacks
             self._whole_answers += 1
             if self._whole_answers >= MAX_WHOLE_ANSWERS:

@@ -29,6 +29,9 @@ class RangedHandler(BaseHTTPRequestHandler):
         content = self.server.objects.get(self.path.partition("?")[0])
         if content is None:
             return self.send_error(404)
+        etag = f"W/{etag_of(content)}" if self.server.has_weak_etags else etag_of(content)
+        if "If-Match" in self.headers and (self.server.has_weak_etags or self.headers["If-Match"] != etag):
+            return self.send_error(412)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None or (not content and self.server.sends_empty_whole):
             self.send_response(200)
@@ -43,7 +46,8 @@ class RangedHandler(BaseHTTPRequestHandler):
             self.send_response(206)
             if self.server.names_ranges:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.send_header("ETag", etag_of(content))
+        body += bytes(self.server.bytes_too_many)
+        self.send_header("ETag", etag)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Host", self.headers["Host"])
         self.end_headers()
@@ -83,6 +87,8 @@ class ObjectServer(ThreadingHTTPServer):
     Attributes:
         head_status: the answer to each HEAD, where that is refused.
         names_ranges: False: answers lack Content-Range.
+        has_weak_etags: True: its ETags fit no If-Match.
+        bytes_too_many: that follow those which Content-Range names.
         sends_empty_whole: True: of an empty file a range is no error 416 but all of it, as nginx answers.
     """
 
@@ -94,6 +100,8 @@ class ObjectServer(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.head_status: int | None = None
         self.names_ranges = True
+        self.has_weak_etags = False
+        self.bytes_too_many = 0
         self.sends_empty_whole = False
 
     @property

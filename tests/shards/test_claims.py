@@ -88,6 +88,33 @@ def test_a_pack_that_was_killed_on_this_machine_is_known_at_once(tmp_path: Path)
         assert claims.take("000003")
 
 
+def test_a_claim_that_is_given_back_and_taken_again_while_it_is_looked_at_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone when its owner is read, and there again before anything is made of that."""
+    listing, read = LocalStore.list, Claims._owner_of
+
+    def list_and_give_back(store: LocalStore, prefix: str = "") -> list[tuple[str, int]]:
+        found = listing(store, prefix)
+        if "claims" in prefix:
+            two.give_back("000003")
+        return found
+
+    def read_and_take(claims: Claims, what: str) -> str | None:
+        found = read(claims, what)
+        if found is None:
+            assert two.take(what)
+        return found
+
+    with Claims(tmp_path, others_machine("one")) as one, Claims(tmp_path, others_machine("two")) as two:
+        assert [two.take("000003"), two.take("000004")] == [True, True]
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "list", list_and_give_back)
+            patch.setattr(Claims, "_owner_of", read_and_take)
+            assert one.of_others() == {"000004"}
+        assert not one.take("000003")
+
+
 def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
     got: list[int] = []
 

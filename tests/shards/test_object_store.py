@@ -219,7 +219,8 @@ def test_a_replaced_file_is_an_error_whenever_it_is_noticed() -> None:
     with stored() as (store, _, server):  # between two reads
         store.read("a.tar", 0, 10)
         server.objects["/set/a.tar"] = CONTENT[::-1]
-        assert changed in raised(ShardError, lambda: store.read("a.tar", 10, 10))
+        told = raised(ShardError, lambda: store.read("a.tar", 10, 10))
+        assert f"{changed} (the server says so)" in told  # it was asked for this version alone
         assert changed in raised(ShardError, lambda: store.read_again("a.tar", 10, 10))
         assert changed in raised(ShardError, lambda: store.size("a.tar"))
         assert ObjectStore(f"{server.url}/set").read("a.tar", 0, 10) == CONTENT[::-1][:10]
@@ -234,6 +235,29 @@ def test_a_replaced_file_is_an_error_whenever_it_is_noticed() -> None:
 
     with stored(replacing) as (store, _, server):
         assert changed in raised(ShardError, lambda: store.read("a.tar", 0, 2_000_000))
+
+
+@in_child
+def test_a_weak_etag_is_compared_and_not_asked_for() -> None:
+    with stored() as (store, _, server):
+        server.has_weak_etags = True
+        assert store.read("a.tar", 0, 10) + store.read("a.tar", 10, 10) == CONTENT[:20]
+        server.objects["/set/a.tar"] = CONTENT[::-1]
+        found = raised(ShardError, lambda: store.read("a.tar", 10, 10))
+        assert 'object changed since it was first read (it was 3000000 bytes, W/"' in found
+
+
+@in_child
+def test_bytes_that_nobody_asked_for_are_an_error() -> None:
+    with stored() as (store, _, server):
+        server.bytes_too_many = 20
+        assert "20 bytes longer than asked for" in raised(ShardError, lambda: store.read("a.tar", 10, 10))
+
+
+@in_child
+def test_a_message_is_no_longer_than_it_must_be() -> None:
+    found = raised(MissingFile, lambda: ObjectStore("memory:///").read("long" * 300, 0, 1))
+    assert 300 < found.count("long") <= 350, found  # the client says the name once more
 
 
 @in_child

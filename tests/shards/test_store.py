@@ -98,6 +98,7 @@ def test_of_several_that_create_a_file_one_does(folder: Path, monkeypatch: pytes
 def test_what_is_no_file_is_not_listed_and_what_may_not_be_looked_at_is_said(folder: Path) -> None:
     (folder / "gone").symlink_to("nowhere")
     (folder / "loop").symlink_to("loop")
+    (folder / "linked").symlink_to(folder / "index")
     os.mkfifo(folder / "pipe")
     store = LocalStore(folder)
     assert [name for name, _ in store.list()] == ["a.tar", "index/part"]
