@@ -18,7 +18,7 @@ from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, waveforms
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, features
 
 EPOCHS_100 = 878_900
 """Batches in 100 epochs of LibriSpeech's 960 h in S3PRL."""
@@ -70,9 +70,7 @@ def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
 def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `feat`, `target_feat`."""
     settings: ShiftedStream = recipe.stream_settings  # type: ignore[assignment]
-    assert recipe.front_end is not None
-    loaded = waveforms(settings, shards, **stream)
-    return recipe.front_end.chain(loaded, norm=settings.norm).shift(settings.n_future)
+    return features(recipe, shards, **stream).shift(settings.n_future)
 
 
 def _recipe(name: str, model: GruModel) -> Recipe:

@@ -17,7 +17,7 @@ from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionOb
 from s3prl_stream.pipes.features import dims_of
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, waveforms
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, features
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     """Crops of clips -> `feat`, `masked_feat`, `loss_mask`."""
     settings: MaskedStream = recipe.stream_settings  # type: ignore[assignment]
     assert recipe.front_end is not None
-    loaded = waveforms(settings, shards, **stream)
-    features = recipe.front_end.chain(loaded, norm=settings.norm)
+    chain = features(recipe, shards, **stream)
     target_dim = recipe.front_end.feat_dim if settings.target is None else dims_of(settings.target, 0)
     if recipe.model.target_dim != target_dim:
         raise UsageError(
@@ -78,8 +77,8 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
             f"have {target_dim} dimensions"
         )
     if settings.target is not None:
-        features = features.features(settings.target, norm=settings.norm, feat_name="target_feat")
-    return features.mask(settings.mask, noise_prob=settings.noise_prob, legacy=recipe.legacy)
+        chain = chain.features(settings.target, norm=settings.norm, feat_name="target_feat")
+    return chain.mask(settings.mask, noise_prob=settings.noise_prob, legacy=recipe.legacy)
 
 
 def _encoder(model: TransformerModel) -> TransformerEncoder:

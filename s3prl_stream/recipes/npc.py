@@ -8,17 +8,15 @@ those of S3PRL's runner, which are those of the authors: Adam at a constant rate
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from s3prl_stream.models.npc import NpcEncoder
 from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
-from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.apc import EPOCHS_100
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, waveforms
+from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, features
 
 
 @dataclass(frozen=True)
@@ -60,20 +58,12 @@ def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
     return PredictionObjective(encoder, head, target="feat")
 
 
-def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
-    """Crops of clips -> `feat`."""
-    settings = recipe.stream_settings
-    assert recipe.front_end is not None
-    loaded = waveforms(settings, shards, **stream)
-    return recipe.front_end.chain(loaded, norm=settings.norm)
-
-
 NPC = Recipe(
     name="npc",
     model=NpcModel(),
     encoder=_encoder,
     build_objective=_objective,
-    build_stream=_stream,
+    build_stream=features,
     front_end=FrontEnd("fbank80"),
     train=TrainDefaults(lr=1e-3, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
 )

@@ -114,6 +114,13 @@ class Recipe:
         return recipe.build_stream(recipe, shards, **stream)
 
 
+def features(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
+    """The beginning of a recipe's chain on features: crops of clips -> `feat`; settings as of `waveforms`."""
+    assert recipe.front_end is not None
+    loaded = waveforms(recipe.stream_settings, shards, **stream)
+    return recipe.front_end.chain(loaded, norm=recipe.stream_settings.norm)
+
+
 def waveforms(settings: StreamSettings, shards: Any, *, device: str | None = None, **stream: Any) -> Stage:
     """The beginning of a recipe's chain: crops of clips -> `wav` at 16 kHz.
 
