@@ -7,6 +7,8 @@ in `args[0]` (torch edits exceptions in flight and only leaves strings alone); f
 
 from __future__ import annotations
 
+import functools
+
 
 class StreamError(Exception):
     """Root of all errors of this package."""
@@ -52,8 +54,8 @@ class SampleError(StreamError):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_sample_error, (self.args[0], self.reason))
+    def __reduce__(self) -> tuple[object, ...]:  # keyword arguments do not survive pickling by themselves
+        return functools.partial(SampleError, reason=self.reason), (self.args[0],)
 
 
 class TooManyFailures(StreamError):
@@ -62,8 +64,3 @@ class TooManyFailures(StreamError):
 
 class StuckLoader(StreamError):
     """No batch came for longer than a loader may wait; the stacks of its threads and processes are on stderr."""
-
-
-def _rebuild_sample_error(message: str, reason: str) -> SampleError:
-    """Keyword arguments do not survive pickling of exceptions between processes by themselves."""
-    return SampleError(message, reason=reason)
