@@ -60,4 +60,4 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
         return settings.lr
     if settings.optimizer == "legacy":
         return settings.lr * (settings.num_steps - step) / (settings.num_steps - warmup_steps)
-    return settings.lr * (settings.num_steps + 1 - step) / max(settings.num_steps + 1 - warmup_steps, 1.0)
+    return settings.lr * (settings.num_steps + 1 - step) / (settings.num_steps + 1 - warmup_steps)

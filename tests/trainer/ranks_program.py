@@ -24,7 +24,7 @@ from torch import nn
 
 import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
 from s3prl_stream import early_probe
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.probe import ProbeResult, probe
@@ -50,6 +50,14 @@ SIZES: dict[str, Any] = {
     "update_batches": UPDATE_BATCHES,
     "valid": {"share": 0.2, "subset": "9s", "every": 3},
     "checkpoint_every": 2,
+    "device": "cpu",
+    "quiet": True,
+}
+FEW: dict[str, Any] = {
+    "hidden_size": 8,
+    "update_batches": UPDATE_BATCHES,
+    "max_batch_seconds": 6.0,
+    "crop_seconds": 1.5,
     "device": "cpu",
     "quiet": True,
 }
@@ -111,13 +119,21 @@ def everything(data: Path, out: Path) -> None:
     """What each rank of a world does."""
     ranks = Ranks()
     pretrain("tera", data, steps=STEPS, out=out / f"tera-{ranks.world_size}", **SIZES)
-    if ranks.world_size == 2:
-        pretrain("tera", data, steps=STOPPED_AFTER, out=out / "tera-2-then-1", **SIZES)
+    if ranks.world_size > 1:
+        steps = STOPPED_AFTER - 2 if ranks.world_size == 4 else STOPPED_AFTER
+        pretrain("tera", data, steps=steps, out=out / "tera-4-2-1", **SIZES)
+    left_out = pretrain(
+        "apc", data, steps=1, out=out / f"nothing-{ranks.world_size}", skip_batches=[(0, 3)], **FEW
+    ).left_out
+    (out / f"left-out-{ranks.world_size}-{ranks.rank}").write_text(str(left_out))
     updates = num_updates(data)
     assert levels(out / f"greedy-{ranks.world_size}", data, num_steps=2, greedy_at=3, rank=ranks.rank) == 1
     with pytest.raises(UsageError, match=f"ended before step {updates + 1}"):
         levels(out / f"levels-{ranks.world_size}", data, num_steps=updates + 1, rank=ranks.rank)
     if ranks.world_size > 1:
+        own_folder = out / (f"greedy-{ranks.world_size}" if ranks.is_first else "not-the-folder-of-the-first")
+        with pytest.raises(StateError, match=r"do not agree on the newest checkpoint: \[2, 0"):
+            levels(own_folder, data, num_steps=3, rank=ranks.rank)
         with pytest.raises(UsageError, match="cannot share that evenly"):
             pretrain("tera", data, steps=1, out=out / "odd", **{**SIZES, "update_batches": 3})
 
@@ -185,7 +201,7 @@ def main() -> int:
     if not on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM):
         return 1
     everything(data, out)
-    pretrain("tera", data, steps=STEPS, out=out / "tera-2-then-1", **SIZES)
+    pretrain("tera", data, steps=STEPS, out=out / "tera-4-2-1", **SIZES)
     return 0
 
 

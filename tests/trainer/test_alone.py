@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from small_recipes import pretrain_small
 
 import s3prl_stream as ss
 from s3prl_stream.recipes.run_folder import SETTINGS
+from s3prl_stream.trainer.alone import LOCK, alone_in
 
 HOLDER = """
 import contextlib, sys
@@ -48,7 +51,7 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         for run in runs.values():
-            with pytest.raises(ss.StateError, match=f"process {other.pid} .* works in this folder"):
+            with pytest.raises(ss.StateError, match=rf": process {other.pid} of \S+ works in this folder"):
                 run(2)
         other.kill()
     assert {path: path.read_bytes() for path in before} == before
@@ -57,8 +60,18 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
 
 
 def test_a_run_that_was_killed_before_its_settings_were_written_begins(sample_set: Path, tmp_path: Path) -> None:
-    (tmp_path / ".lock").touch()
+    for left in (".lock", ".unfinished-run.json"):
+        (tmp_path / left).touch()
     assert pretrain_small("apc", sample_set, tmp_path, steps=1, where="digit < 1").last_step == 1
+
+
+def test_where_a_file_system_has_no_locks_nobody_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    with alone_in(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).is_file()
 
 
 def test_a_bucket_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

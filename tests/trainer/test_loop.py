@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,8 +20,10 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
-from s3prl_stream.trainer.loop import Hook, TrainResult, train
+from s3prl_stream.trainer.loop import Hook, TrainResult, add_gradients, train, update_weights
 from s3prl_stream.trainer.losslog import read_lines, read_losses
+from s3prl_stream.trainer.optimizer import build_optimizer
+from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.record import DivergedError
 from s3prl_stream.trainer.settings import TrainSettings
 
@@ -148,13 +152,19 @@ def test_more_steps_go_on(tmp_path: Path) -> None:
 
 
 def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Path) -> None:
-    """Dropout off: an update of batches of 4, 2, 0 and 5 elements equals one of a single batch with all 11."""
+    """Dropout off: an update of batches of 4, 2, 0 and 5 elements equals one of a single batch with all 11, and one of
+    a single element equals one of that element twice."""
 
     class Joined(Counted):
         def batch(self, number: int) -> Batch:
             parts = [super(Joined, self).batch(4 * number + part) for part in range(4)]
             keys = [key for part in parts for key in part["key"]]
             return {"key": keys, "x": torch.cat([p["x"] for p in parts]), "y": torch.cat([p["y"] for p in parts])}
+
+    class Twice(Counted):
+        def batch(self, number: int) -> Batch:
+            one = super().batch(number)
+            return {"key": one["key"] * 2, "x": one["x"].repeat(2, 1), "y": one["y"].repeat(2, 1)}
 
     def losses(name: str, batches: Counted, update_batches: int) -> list[float]:
         net = Regression()
@@ -169,9 +179,68 @@ def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Pa
             seconds_by_set=lambda batch: {"a": 1.0},
             quiet=True,
         )
-        return [line["loss"] for line in read_losses(tmp_path / name)]
+        lines = read_losses(tmp_path / name)
+        assert [line["seconds"] for line in lines] == [update_batches] * 5
+        return [line["loss"] for line in lines]
 
     assert losses("apart", Counted(), 4) == pytest.approx(losses("joined", Joined(), 1), rel=1e-5)
+    assert losses("once", Counted((1,)), 1) == pytest.approx(losses("twice", Twice((1,)), 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [1e9, 0.1])
+def test_the_gradient_of_an_update_is_the_clipped_mean(clip_norm: float) -> None:
+    """Adam hardly sees a wrong factor, so the gradients themselves are compared."""
+    ours, plain = Regression().eval(), Regression().eval()
+    batches = [Counted().batch(number) for number in (0, 1, 3)]
+    settings, sums = TrainSettings(num_steps=1, clip_norm=clip_norm), torch.zeros(3, dtype=torch.float64)
+    add_gradients(ours, batches, sums, settings, Ranks(), 1)
+    update_weights(ours, build_optimizer(ours, settings), sums, settings, Ranks(), 0.1)
+    (
+        plain.net(torch.cat([one["x"] for one in batches])) - torch.cat([one["y"] for one in batches])
+    ).abs().mean().backward()
+    nn.utils.clip_grad_norm_(plain.parameters(), clip_norm)
+    for one, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_what_an_objective_draws_follows_from_seed_step_and_place(tmp_path: Path) -> None:
+    def draws(name: str, seed: int) -> list[float]:
+        drawn: list[float] = []
+
+        class Draws(Regression):
+            def forward(self, batch: Batch) -> Loss:
+                drawn.append(torch.rand(()).item())
+                return super().forward(batch)
+
+        settings = TrainSettings(num_steps=2, update_batches=3, seed=seed)
+        named: dict[str, Any] = {"set_names": [], "seconds_by_set": lambda batch: {}, "quiet": True}
+        train(Draws(), Counted((4,)), settings, run=tmp_path / name, **named)
+        return drawn
+
+    first = draws("one", 0)
+    assert draws("again", 0) == first
+    assert len({*first, *draws("other", 1)}) == 12
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_or_a_gradient_alone_that_is_not_finite_moves_nothing(tmp_path: Path, what: str) -> None:
+    class Odd(Regression):
+        def forward(self, batch: Batch) -> Loss:
+            loss = super().forward(batch)
+            if len(batch["key"]) != 2:
+                return loss
+            more = torch.tensor(math.inf) if what == "loss" else (0 * self.net[0].weight.sum()).sqrt()
+            return Loss(loss.mean + more, loss.num_elements)
+
+    settings = TrainSettings(num_steps=1, lr=0.05, schedule="constant", warmup_share=0.0)
+    named: dict[str, Any] = {"set_names": [], "seconds_by_set": lambda batch: {}, "quiet": True}
+    good, odd = Regression(), Odd()
+    train(good, Counted((4, 2)), settings, run=tmp_path / "good", **named)
+    train(odd, Counted((4, 2)), dataclasses.replace(settings, num_steps=2), run=tmp_path / "odd", **named)
+    assert all(torch.equal(odd.state_dict()[name], weight) for name, weight in good.state_dict().items())
+    line = read_losses(tmp_path / "odd")[1]
+    assert (line["loss"] is None, line["grad_norm"] is None) == (what == "loss", what == "gradient")
+    assert line["left_out"] == "loss or gradient was not finite"
 
 
 def test_a_gradient_that_is_not_finite_costs_its_update_alone(tmp_path: Path) -> None:
@@ -184,6 +253,7 @@ def test_a_gradient_that_is_not_finite_costs_its_update_alone(tmp_path: Path) ->
     assert all(
         json.loads(folder.joinpath("state.json").read_text())["skipped"] == 2 for folder in list_checkpoints(tmp_path)
     )
+    assert run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=21)).skipped_steps == 2  # of all steps so far
 
 
 def test_an_update_without_data_moves_nothing(tmp_path: Path) -> None:
@@ -212,16 +282,20 @@ def test_batches_that_end_too_early(tmp_path: Path) -> None:
 def test_a_log_that_lost_lines_is_refused(tmp_path: Path) -> None:
     run_until(tmp_path, 9)
     lines = (tmp_path / "losses.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "losses.jsonl").write_text("".join(lines[:5]))
-    with pytest.raises(StateError, match="does not hold steps 1 to 8"):
-        run_once(tmp_path)
+    for left in (lines[:5], [*lines[:3], *lines[4:]]):
+        (tmp_path / "losses.jsonl").write_text("".join(left))
+        with pytest.raises(StateError, match="does not hold steps 1 to 8"):
+            run_once(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("num_steps", 0), ("lr", 0.0), ("lr", float("nan")), ("warmup_share", 1.0), ("update_batches", 0)],
+    [
+        *(("num_steps", 0), ("lr", 0.0), ("lr", float("nan")), ("warmup_share", 1.0), ("update_batches", 0)),
+        *(("weight_decay", -0.1), ("betas", (0.9, 1.0)), ("betas", (0.9,)), ("optimizer", "sgd"), ("best_is", "first")),
+    ],
 )
-def test_settings_out_of_range_are_named(name: str, value: float) -> None:
+def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=name):
         dataclasses.replace(SETTINGS, **{name: value})
 
@@ -251,8 +325,9 @@ def test_a_batch_without_memory_costs_its_update_alone(tmp_path: Path) -> None:
     with pytest.raises(
         DivergedError, match=r"step 3: memory was exhausted 3 times in a row .* Make the batches smaller"
     ):
-        one(tmp_path / "always", Greedy(), update_batches=4, max_bad_steps=3, num_steps=6)
+        one(tmp_path / "always", greedy := Greedy(), update_batches=4, max_bad_steps=3, num_steps=6)
     assert len(read_losses(tmp_path / "always")) == 3
+    assert all(torch.equal(greedy.state_dict()[name], weight) for name, weight in Regression().state_dict().items())
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None:
@@ -264,9 +339,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None
         train(Wrong(), Counted(), SETTINGS, run=tmp_path, set_names=[], seconds_by_set=lambda batch: {}, quiet=True)
 
 
-def with_hook(folder: Path, *, num_steps: int = 20, stop_at: int = 99) -> TrainResult:
+def with_hook(
+    folder: Path, *, num_steps: int = 20, stop_at: int = 99, best_is: Literal["lowest", "highest"] = "lowest"
+) -> TrainResult:
     """A run that asks for the mean weight every 5 steps, keeps the best of it, and may stop as if killed."""
-    objective = Regression()
+    objective = Regression().eval()  # as it may come; it is trained all the same
 
     def ask(step: int) -> dict[str, float]:
         assert not objective.training
@@ -275,7 +352,7 @@ def with_hook(folder: Path, *, num_steps: int = 20, stop_at: int = 99) -> TrainR
         torch.rand(step)  # draws of a hook are nobody's business
         return {"valid_error": abs(step - 10) + 1.0}
 
-    settings = dataclasses.replace(SETTINGS, num_steps=num_steps, best_by="valid_error")
+    settings = dataclasses.replace(SETTINGS, num_steps=num_steps, best_by="valid_error", best_is=best_is)
     return train(
         objective,
         Counted(),
@@ -303,6 +380,53 @@ def test_hooks_are_asked_and_the_best_stays(tmp_path: Path) -> None:
     with_hook(tmp_path / "killed")
     assert read_lines(tmp_path / "killed" / "metrics.jsonl") == lines
     assert [folder.name for folder in list_checkpoints(tmp_path / "killed", folder=BEST)] == ["step-00000010"]
+    with_hook(tmp_path / "highest", best_is="highest")
+    assert [folder.name for folder in list_checkpoints(tmp_path / "highest", folder=BEST)] == ["step-00000020"]
+
+
+def test_what_a_checkpoint_relies_on_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that dies then has either the checkpoint with its lines, or the one before."""
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(file: int) -> None:
+        fsync(file)
+        done.append(Path(os.readlink(f"/proc/self/fd/{file}")).name)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        done.append(f"to {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    with_hook(tmp_path, num_steps=5)
+    assert done[:4] == [".unfinished-losses.jsonl", "to losses.jsonl", ".unfinished-metrics.jsonl", "to metrics.jsonl"]
+    of_step = done[done.index("to step-00000004") + 2 :]
+    best, last = (at for at, one in enumerate(of_step) if one == "to step-00000005")
+    files = {"model.pt", "state.json", ".unfinished-step-00000005"}
+    assert set(of_step[:best]) == files
+    assert set(of_step[best + 2 : last]) == {"losses.jsonl", "metrics.jsonl", "training.pt", *files}
+    assert (of_step[best + 1], of_step[last + 1]) == ("best", "checkpoints")
+
+
+def test_the_time_of_hooks_and_checkpoints_is_no_steps(tmp_path: Path) -> None:
+    """The steps between two questions took no longer than what lies between them on the clock."""
+    entered, left = {}, {}
+
+    def ask(step: int) -> dict[str, float]:
+        entered[step] = time.perf_counter()
+        time.sleep(0.05)
+        left[step] = time.perf_counter()
+        return {}
+
+    named: dict[str, Any] = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": 1.0}, "quiet": True}
+    train(Regression(), Counted(), SETTINGS, run=tmp_path, hooks=[Hook(4, ask)], **named)
+    took = {line["step"]: line["seconds"] for line in read_lines(tmp_path / "waits.jsonl")}
+    for last in (8, 12, 16, 20):
+        between = entered[last] - left[last - 4]
+        assert sum(took[step] for step in range(last - 3, last + 1)) <= between + 1e-5
 
 
 def test_a_best_checkpoint_that_the_run_has_not_come_to_is_forgotten(tmp_path: Path) -> None:
@@ -318,7 +442,7 @@ def test_a_best_checkpoint_that_the_run_has_not_come_to_is_forgotten(tmp_path: P
 
 def test_the_best_before_the_newest_checkpoint_stays_until_there_is_another(tmp_path: Path) -> None:
     """A run that goes on otherwise than before (batches skipped, more steps) may never do so well again."""
-    values = {5: 3.0, 10: 2.0, 15: 1.0, 20: 4.0}
+    values = {5: 3.0, 10: 2.0, 15: 1.0, 20: 2.0}  # as good is not better
 
     def run(stop_at: int) -> None:
         def ask(step: int) -> dict[str, float]:
@@ -336,6 +460,7 @@ def test_the_best_before_the_newest_checkpoint_stays_until_there_is_another(tmp_
     run(0)
     (best,) = list_checkpoints(tmp_path, folder=BEST)
     assert (best.name, load_state(best)["metrics"]) == ("step-00000010", {"error": 2.0, "share": None})
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [5, 10, 15, 20]
 
 
 def test_the_best_is_looked_for_anew_where_none_is_left(tmp_path: Path) -> None:
@@ -381,9 +506,11 @@ def test_bad_steps_in_a_row_are_counted_across_a_resume(tmp_path: Path) -> None:
 
 def test_lines_go_on_behind_one_that_was_cut(tmp_path: Path) -> None:
     run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=4))
-    with (tmp_path / "waits.jsonl").open("a") as file:
-        file.write('{"step": 5, "wai')
+    for name in ("waits.jsonl", "metrics.jsonl"):
+        with (tmp_path / name).open("a") as file:
+            file.write('{"step": 5, "wai')
     run_once(tmp_path, dataclasses.replace(SETTINGS, num_steps=6))
+    assert read_lines(tmp_path / "metrics.jsonl") == []
     assert [line["step"] for line in read_lines(tmp_path / "waits.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 

@@ -52,9 +52,14 @@ def assert_the_losses_of_tera_are_those_of_one_rank(runs: Path, world_size: int)
 
 
 def assert_another_number_of_ranks_goes_on(runs: Path) -> None:
-    assert_close(runs / "tera-1", runs / "tera-2-then-1")
-    (receipt,) = read_lines(runs / "tera-2-then-1" / "resumes.jsonl")
-    assert (receipt["before"]["ranks"], receipt["now"]["ranks"]) == (2, 1)
+    assert_close(runs / "tera-1", runs / "tera-4-2-1")
+    receipts = read_lines(runs / "tera-4-2-1" / "resumes.jsonl")
+    assert [(one["before"]["ranks"], one["now"]["ranks"]) for one in receipts] == [(4, 2), (2, 1)]
+
+
+def assert_what_was_left_out_is_that_of_all_ranks(runs: Path, world_size: int) -> None:
+    told = {(runs / f"left-out-{world_size}-{rank}").read_text() for rank in range(world_size)}
+    assert told == {(runs / "left-out-1-0").read_text()} != {"0"}
 
 
 def assert_an_end_that_does_not_come_out_even_is_the_same(runs: Path, world_size: int) -> None:
@@ -79,5 +84,6 @@ def test_worlds(runs: Path) -> None:
     assert_another_number_of_ranks_goes_on(runs)
     for world_size in (1, 2, 4):
         assert_a_rank_without_memory_costs_the_update_of_all(runs, world_size)
+        assert_what_was_left_out_is_that_of_all_ranks(runs, world_size)
         assert all(line["rank_sum"] == 0 for line in read_lines(runs / f"levels-{world_size}" / "metrics.jsonl"))
     assert not (runs / "odd").exists()  # the first rank alone writes
