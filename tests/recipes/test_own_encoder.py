@@ -13,6 +13,7 @@ import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.run_folder import read_settings
+from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 
 NAME = "recipes.my_networks:Net"
 FEW: dict[str, Any] = {"steps": 2, "max_batch_seconds": 10.0, "crop_seconds": 2.0, "device": "cpu", "quiet": True}
@@ -32,10 +33,13 @@ def test_the_network_is_changed_in_one_line(recipe: str, sample_set: Path, tmp_p
 
 def test_by_its_dotted_name_on_the_command_line(sample_set: Path, tmp_path: Path) -> None:
     words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path), "--steps", "1", "--encoder", NAME]
+    words += ["--seed", "3", "--lr", "1e-30"]
     assert main([*words, "--batch-seconds", "10", "--crop-seconds", "2", "--device", "cpu"]) == 0
     assert read_settings(tmp_path)["encoder"].startswith("recipes.my_networks.Net ")
     fresh = [ss.upstream(tmp_path, trained=False, seed=seed, encoder=NAME).state_dict() for seed in (0, 1)]
     assert not torch.equal(*(one["encoder.layer.weight"] for one in fresh))
+    begun: Any = own_encoder(NAME, seed=3)
+    assert torch.equal(load_weights(newest_checkpoint(tmp_path))["encoder.layer.weight"], begun.layer.weight)
 
 
 def test_its_weights_follow_from_the_seed() -> None:

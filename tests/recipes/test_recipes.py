@@ -13,6 +13,7 @@ from torch import nn
 import s3prl_stream as ss
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.run_folder import recipe_of
 
 PUBLISHED = {
     "mockingjay": (21_450_240, 776_688, 22_226_928),
@@ -117,6 +118,7 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
     assert not find_recipe("tera").having({"legacy": True}).train.decay_norms
     assert find_recipe("tera").having({"legacy": True, "optimizer": "adamw"}).train.optimizer == "adamw"
     assert find_recipe("tera").having({"legacy": True, "decay_norms": True}).train.decay_norms
+    assert recipe_of({"recipe": "tera", "encoder": {}, "legacy": True}).legacy  # of a run
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "step-00000007-mine").mkdir(parents=True)  # somebody's copy
+    before = len(os.listdir("/proc/self/fd"))
     for step in (5, 10, 100_000_000, 200_000_000):
         save_checkpoint(tmp_path, checkpoint(step), keep=2)
     assert [load_checkpoint(folder).state["step"] for folder in list_checkpoints(tmp_path)] == [
@@ -39,6 +43,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
         200_000_000,
     ]
     assert newest_checkpoint(tmp_path).name == "step-200000000"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_an_unfinished_one_is_not_seen_and_not_in_the_way(tmp_path: Path) -> None:
@@ -79,6 +84,20 @@ def test_what_a_kill_left_half_deleted_goes_with_the_next(tmp_path: Path) -> Non
     (tmp_path / "checkpoints" / "step-00000001").rename(tmp_path / "checkpoints" / ".unfinished-step-00000001")
     save_checkpoint(tmp_path, checkpoint(2), keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+def test_a_kill_while_one_is_deleted_leaves_no_half_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, *, ignore_errors: bool = False) -> None:
+        if path.exists() and not ignore_errors:
+            raise KeyboardInterrupt
+
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, checkpoint(2), keep=1)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002"]
 
 
 def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:
