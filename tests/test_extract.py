@@ -132,7 +132,8 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
     assert (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path, up: Any) -> None:
+def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path) -> None:
+    """And is told of once, also by a run that goes on behind it."""
     shutil.copytree(sample_set, tmp_path / "broken")
     table = ss.open_shards(sample_set).table().to_pylist()
     row = next(one for one in table if one["seconds"] < 0.8)
@@ -140,7 +141,13 @@ def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path, up: Any) 
     content = bytearray(path.read_bytes())
     content[row["offset"] + row["size"] // 2] ^= 0xFF
     path.write_bytes(content)
-    report = ss.extract(tmp_path / "broken", up, tmp_path / "set", **FEW)
+    up = FeatureUpstream(Stops(), FrontEnd("logmel80"), norm="none").eval()
+    Stops.left = 2
+    with pytest.raises(KeyboardInterrupt):
+        ss.extract(tmp_path / "broken", up, tmp_path / "set", shard_mb=0.05, **FEW)
+    Stops.left = 10**6
+    report = ss.extract(tmp_path / "broken", up, tmp_path / "set", shard_mb=0.05, **FEW)
+    assert report.first_sample > 0
     expected = {one["key"] for one in table if one["seconds"] < 0.8} - {row["key"]}
     assert (report.damaged, rows_of(tmp_path / "set").keys()) == (1, expected)
     line = json.loads((tmp_path / "set" / "left_out.jsonl").read_text())
@@ -186,9 +193,14 @@ def test_a_folder_in_which_another_process_extracts_is_refused(sample_set: Path,
 
 def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["extract", "--data", str(sample_set), "--upstream", "fbank80", "--out", str(tmp_path / "set")]
-    assert main([*words, "--where", "seconds < 0.7", "--device", "cpu", "--json"]) == 0
+    where = ["--where", "seconds < 0.7", "--batch-seconds", "0.4"]  # less than most have
+    assert main([*words, *where, "--device", "cpu", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     written = ss.open_shards(tmp_path / "set")
+    made = written.table().to_pylist()
+    of_set = [row for row in ss.open_shards(sample_set).table().to_pylist() if row["seconds"] < 0.7]
+    assert [row["key"] for row in made] == [row["key"] for row in of_set]  # in its order, and whole
+    assert [row["seconds"] for row in made] == pytest.approx([row["seconds"] for row in of_set], abs=0.03)
     assert (shown["samples"], written.name) == (len(written), "set")
     assert main([*words[:-1], str(sample_set)]) == 2
     assert "holds a set that is no extraction" in capsys.readouterr().err

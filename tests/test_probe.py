@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import s3prl_stream as ss
+from s3prl_stream import early_probe as on_the_way
 from s3prl_stream import probe as module
 from s3prl_stream.cli import main
 from s3prl_stream.early_probe import ProbeSettings, early_probe
@@ -47,7 +49,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_tones_are_found_by_every_kind_of_features(run: Path) -> None:
+def test_tones_are_found_by_every_kind_of_features(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int | None] = []
+
+    def noted(name: Any, **how: Any) -> Any:
+        made.append(how.get("seed"))
+        return ss.upstream(name, **how)
+
+    monkeypatch.setattr(module, "upstream", noted)
     result = probe(tones(["a", "b", "c"] * 20, ["x", "y"] * 30), run, label="label", seeds=2)
     assert [(row.features, row.layer) for row in result.rows] == [
         ("logmel80", "-"),
@@ -56,6 +65,7 @@ def test_tones_are_found_by_every_kind_of_features(run: Path) -> None:
         ("pretrained", "last"),
         ("pretrained", "best"),
     ]
+    assert made == [None, 1000, 1001, None]  # each seed has untrained weights of its own
     assert result.rows[0].accuracy > 0.95
     assert (result.classes, result.utterances, result.damaged, result.without_label) == (3, 60, 0, 0)
     assert {layer for row in result.rows if row.layer == "last" for layer in row.chosen_layers} == {2}
@@ -123,6 +133,11 @@ def test_the_choice_does_not_depend_on_test_labels(monkeypatch: pytest.MonkeyPat
     shuffled[fold.test] = 1 - shuffled[fold.test]
     second = module._score_fold(features, shuffled, fold, 0)
     assert calls == asked
+    fitted = ~fold.test & ~fold.validation
+    parts = {
+        (train, test) for _, train, test, _ in calls
+    }  # chosen on what was not fitted, then fitted on all of training
+    assert parts == {(fitted.tobytes(), fold.validation.tobytes()), ((~fold.test).tobytes(), fold.test.tobytes())}
     assert first["best"][1] == second["best"][1] == 1
     assert first["best"][0] == pytest.approx(1 - second["best"][0])
 
@@ -135,6 +150,52 @@ def test_logistic_regression_is_the_minimum() -> None:
     assert fit_and_score(values, classes, every, every, l2=1e-4, seed=0) == pytest.approx(4 / 6)
     clear = np.array([0, 0, 0, 1, 1, 1])
     assert fit_and_score(values, clear, every, every, l2=1e-4, seed=0) == 1.0
+    uneven = np.array([0, 0, 0, 0, 0, 1])
+    assert fit_and_score(values, uneven, every, every, l2=1e3, seed=0) == pytest.approx(5 / 6)  # the bias alone is free
+
+
+def test_the_test_part_has_no_say_in_the_scale() -> None:
+    """Were it scaled by its own outlier, two classes of which one is rare would be one."""
+    values = np.array([-1.0] * 6 + [1.0] * 2 + [-1.0, 1.0, 1e4], dtype=np.float32)[:, None]
+    classes = np.array([0] * 6 + [1] * 2 + [0, 1, 1])
+    train = np.arange(11) < 8
+    assert fit_and_score(values, classes, train, ~train, l2=1e-2, seed=0) == 1.0
+
+
+def test_figures_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    fold = module._Fold("x", np.arange(7) >= 2, np.zeros(7, dtype=np.bool_))
+    assert module._chance(np.array([0, 0, 0, 1, 1, 1, 1]), fold) == 0.2  # the most frequent in training is 0
+    scores = {"last": [0.2, 0.6], "best": [0.5, 0.5]}
+    monkeypatch.setattr(
+        module,
+        "_score_fold",
+        lambda features, classes, fold, seed: {name: (by[seed], 1) for name, by in scores.items()},
+    )
+    rows = module._table({"x": np.zeros((2, 7, 1))}, np.zeros(7), {0: [fold], 1: [fold]})
+    assert [(row.layer, row.accuracy, row.spread) for row in rows] == [
+        ("last", pytest.approx(0.4), pytest.approx(0.08**0.5)),  # the deviation of a sample of two
+        ("best", 0.5, 0.0),
+    ]
+
+
+def test_means_over_frames_do_not_see_the_padding() -> None:
+    data, log_mel = as_shard_set(tones(["a", "b"] * 6, ["s"] * 12)), {"logmel80": ss.upstream("logmel80")}
+    (keys, alone, _), (same, together, _) = (
+        module.extract_pooled(data, log_mel, max_batch_seconds=seconds) for seconds in (0.5, 120.0)
+    )
+    assert keys == same
+    np.testing.assert_allclose(alone["logmel80"], together["logmel80"], atol=1e-4)
+
+
+def test_on_the_way_the_last_layer_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("logmel80", "-", 0.1), ("pretrained", "last", 0.2), ("pretrained", "best", 0.3)]
+    found = SimpleNamespace(rows=[module.ProbeRow(name, layer, accuracy, 0.0, ()) for name, layer, accuracy in rows])
+    monkeypatch.setattr(on_the_way, "probe", lambda *_, **__: found)
+    recipe = find_recipe("apc").having({"hidden_size": 8})
+    hook = early_probe(ProbeSettings(label="label"), tones(["a", "b"] * 10, ["x"] * 20))(
+        recipe, build_objective(recipe)
+    )
+    assert hook.ask(1) == {"probe_accuracy": 0.2, "probe_logmel80": 0.1}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_recipes import pretrain_small
 
+from s3prl_stream import report as module
 from s3prl_stream.cli import main
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes.run_folder import read_settings
@@ -59,6 +62,33 @@ def test_a_run_of_train_has_no_reconstructions(sample_set: Path, tmp_path: Path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(StateError, match=r"run\.json: cannot be read"):
         report(tmp_path)
+
+
+def test_facts_of_a_run(tmp_path: Path) -> None:
+    def line(step: int, loss: float | None) -> dict[str, Any]:
+        return {"step": step, "loss": loss, "applied": loss is not None, "seconds": 36.0, "hours_seen": step / 100}
+
+    times = [(1, 9.0, 9.0), (1, 1.0, 4.0), (2, 0.0, 1.0)]  # the first step twice: before a kill, and after it
+    (tmp_path / "waits.jsonl").write_text(
+        "".join(
+            json.dumps({"step": step, "waited_seconds": waited, "seconds": took}) + "\n" for step, waited, took in times
+        )
+    )
+    losses = [line(step, None if step == 2 else float(step)) for step in range(1, 121)]
+    facts = module._facts(
+        tmp_path, losses, [{"step": 5, "a": 1.0}, {"step": 9, "a": 2.0}], module._newest_times(tmp_path)
+    )
+    assert facts == {
+        "steps": "120", "audio seen": "1.20 h", "loss": "70.5000 (mean of the last 100 steps)",
+        "speed": "0.004 audio hours a second", "waiting for data": "20.0% of the time",
+        "updates left out": "1", "continued": "0 times", "a": "2",
+    }  # fmt: skip
+
+
+def test_a_long_curve_is_one_of_means() -> None:
+    points = [(step, float(step)) for step in range(1, 801)]
+    steps, values = module._thinned([*points, (801, None), (802, math.nan)])
+    assert (len(steps), steps[:2], values[:2]) == (400, [2, 4], [1.5, 3.5])
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

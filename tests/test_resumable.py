@@ -16,6 +16,7 @@ import torch
 from streams import RATE, memory
 
 import s3prl_stream as ss
+from s3prl_stream import resumable as module
 from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.sample import Sample
 
@@ -169,6 +170,21 @@ def test_a_bad_stage_is_named_on_a_packed_set_too(sample_set: Path) -> None:
     stream = ss.ShardStream(sample_set, max_batch_seconds=1.0, crop_seconds=0.3).load_audio()
     with pytest.raises(AssertionError, match=r"stage 'global_numpy' \(2 of 2\) gives another 'wav' for clip"):
         ss.assert_resumable(GlobalNumpy()(stream), batches=3)
+
+
+def test_all_ranks_are_read_and_every_bit_is_told_apart() -> None:
+    states: list[Any] = []
+    assert sorted(number for number, _ in module._read(chain(), (2, 0), None, None, 3, states)) == list(range(6))
+    assert [number for number, _ in module._read(chain(), (1, 0), states[-1], None, 2)] == [6, 7]
+    zeros = [
+        torch.zeros(2, 3),
+        torch.zeros(3, 2),
+        torch.zeros(2, 3, dtype=torch.int32),
+        np.zeros((2, 3)),
+        np.zeros((3, 2)),
+    ]
+    values = [*zeros, [0, 0], [[0], 0], (0.0, 0), [True, 0], "0", b"0", {"0": 0}, None, np.float32(0)]
+    assert len({module._digest(value) for value in values}) == len(values)
 
 
 def test_lost_samples_are_noticed() -> None:

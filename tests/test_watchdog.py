@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from s3prl_stream.pipes.stage import Source, Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.timing import Place
+from s3prl_stream.watchdog import Watchdog
 
 HANGS_AT = "clip0031"
 TEST_IS_OVER = threading.Event()
@@ -84,6 +88,24 @@ def test_a_stage_that_hangs_is_named_with_its_clip(workers: int, capfd: pytest.C
     assert stacks.count("s3prl_stream: ") == 1 + workers
     if workers:
         assert "has nothing to do" in message  # the other one: its batches are built
+
+
+def test_what_is_told_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is signalled that is not a living worker: number 0 would be every process of the group."""
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, _: signalled.append(process))
+    dog = Watchdog(Place(["read", "mask"]), 2)
+    dog.numbers[1] = torch.tensor([2**30, 4, 1, 0])  # no process has this number
+    dog.dump()
+    assert signalled == []
+    assert dog.describe([]) == (
+        f"worker 0 has not begun (it imports, or the chain is on its way to it); worker 1 (process {2**30}) is dead"
+    )
+    batch: Any = SimpleNamespace(number=0, items=[SimpleNamespace(key="a"), SimpleNamespace(key="b")])
+    assert [dog._doing([1, 0, 1, slot], {0: batch}) for slot in (1, -1)] == [
+        "is in 'mask' of batch 0, at clip 'b'",
+        "is in 'mask' of batch 0",
+    ]
 
 
 SCRIPT = """

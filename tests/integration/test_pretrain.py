@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.recipes.run_folder import load_objective
 from s3prl_stream.recipes.tera import tera_stream
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
@@ -198,6 +199,7 @@ def test_an_upstream_of_the_run(sample_set: Path, tmp_path: Path) -> None:
     ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **SIZES)
     up = ss.upstream(tmp_path)
     assert (up.stride, up.hidden_size, up.num_layers, up.training) == (160, 16, 1, False)
+    assert not load_objective(tmp_path).training
     wavs = [torch.randn(16_000) * 0.1, torch.randn(4321) * 0.1, torch.zeros(10)]
     with torch.no_grad():
         together = up(wavs)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from streams import memory
 
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
+from s3prl_stream.plan import decode_cores, old_loaders
 from s3prl_stream.plan.decode_cores import measure_decode_cores
 from s3prl_stream.plan.old_loaders import Clips, OldSettings, batches_of, gather_clips, parse_old, simulate
 from s3prl_stream.plan.planner import EpochPlanner
@@ -95,7 +97,31 @@ def test_measures_of_known_batches() -> None:
     assert (quality.repeated_pairs, quality.speakers_per_batch, quality.speakers_vs_uniform) == (None, None, None)
 
 
-def test_clips_are_those_of_the_stream(sample_set: Path) -> None:
+def test_measures_of_buckets_speakers_and_a_buffer() -> None:
+    clips = clips_of([1.0] * 8)._replace(speaker=np.repeat([0, 1], 4))
+    assert simulate(clips, OldSettings(max_duration=10.0)).budget_filled == pytest.approx(0.8)
+    apart = simulate(clips, OldSettings(batch_size=4))
+    assert (apart.speakers_per_batch, apart.clips_per_batch) == (1.0, 4.0)
+    assert apart.speakers_vs_uniform is not None
+    assert apart.speakers_vs_uniform < 1
+    many = clips_of([1.0] * 400, per_shard=20)
+    mixed = simulate(many, OldSettings(batch_size=8, shuffle_buffer=200)).repeated_pairs
+    assert mixed is not None
+    assert mixed < 0.2  # another epoch, another order
+    orders = [np.concatenate(batches_of(many, OldSettings(batch_size=20), 0, epoch))[::20].tolist() for epoch in (0, 1)]
+    assert orders[0] != orders[1] != list(range(0, 400, 20))
+
+
+def test_of_a_large_set_whole_blocks_are_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = ShardStream(memory([1.0] * 64), block_samples=16, max_batch_seconds=9.0)
+    whole = gather_clips(planner_of(stream))
+    assert (len(whole.seconds), len(np.unique(whole.shard)), whole.is_whole_set) == (64, 4, True)
+    monkeypatch.setattr(old_loaders, "MAX_CLIPS", 20)
+    part = gather_clips(planner_of(stream))
+    assert (len(part.seconds), len(np.unique(part.shard)), part.is_whole_set) == (32, 2, False)
+
+
+def test_clips_are_those_of_the_stream(sample_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ShardStream(sample_set, where="speaker != 'ada'", crop_seconds=0.4)
     clips = gather_clips(planner_of(chosen))
     rows = [row for row in chosen.shards.table().to_pylist() if row["speaker"] != "ada"]
@@ -109,6 +135,11 @@ def test_clips_are_those_of_the_stream(sample_set: Path) -> None:
     assert cores is not None
     assert cores.clips == 16
     assert min(cores.here, cores.whole_by_libsndfile) > 0
+    monkeypatch.setattr(decode_cores, "_cpu_seconds", lambda work: {"here": 2.0, "whole": 3.0}[work.__name__])
+    known = measure_decode_cores(planner_of(chosen))
+    assert known is not None
+    assert known.whole_by_libsndfile == pytest.approx(1.5 * known.here)
+    assert 16 * min(clips.seconds) <= 2.0 / known.here * decode_cores.AT_SPEED <= 16 * 0.4 + 1e-6  # used, of 16 clips
 
 
 def test_an_index_without_its_tars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import pytest
+from streams import clips, memory
 
+from s3prl_stream.loader import Loader
 from s3prl_stream.plan.quality import measure
+from s3prl_stream.shards.memory import MemoryShards
+from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.stream import ShardStream
 
@@ -46,6 +51,38 @@ def test_quality_of_one_block(one_block: Path, run: int) -> None:
     assert quality.repeated_pairs < 0.3
     assert quality.speakers_vs_uniform is not None
     assert quality.speakers_vs_uniform > 0.9
+
+
+def test_every_figure_of_a_small_set_is_as_counted() -> None:
+    lengths = [0.5 + (7 * number) % 5 for number in range(64)]
+    stream = ShardStream(memory(lengths), block_samples=32, max_batch_seconds=12.0)
+    loader = Loader(stream.load_audio(sample_rate=1000), rank=0, world_size=1)
+    first = loader.batches_in_epoch(0)
+    epochs = [
+        [[int(row["key"][4:]) for row in loader.which(batch)] for batch in range(begin, begin + count)]
+        for begin, count in ((0, first), (first, loader.batches_in_epoch(1)))
+    ]
+    batches = epochs[0]
+    padded = [len(batch) * max(lengths[clip] for clip in batch) for batch in batches]
+    pairs, later = ({frozenset(pair) for one in epoch for pair in combinations(one, 2)} for epoch in epochs)
+    reads = sum(clip % 16 == 0 or clip - 1 not in batch for batch in batches for clip in batch)
+    found = measure(stream.planner())
+    assert (found.blocks, found.batches, found.clips, found.hours) == (2, first, 64, pytest.approx(sum(lengths) / 3600))
+    assert found.clips_per_batch == pytest.approx(64 / first)
+    assert found.padding == pytest.approx(1 - sum(lengths) / sum(padded))
+    assert found.budget_filled == pytest.approx(sum(padded) / first / 12)
+    assert found.largest_batch_seconds == pytest.approx(max(padded))
+    assert found.repeated_pairs == pytest.approx(len(pairs & later) / len(pairs))
+    assert found.speakers_per_batch == pytest.approx(
+        sum(len({clip % 7 for clip in batch}) for batch in batches) / first
+    )
+    assert found.reads_per_hour == pytest.approx(reads / found.hours)
+
+
+def test_the_realised_mix_is_one_of_seconds() -> None:
+    mixed = ShardSet([MemoryShards(clips([length] * 40), name) for name, length in (("long", 4.0), ("short", 1.0))])
+    share = measure(ShardStream(mixed, max_batch_seconds=12.0).planner()).share_of_set
+    assert share == {"long": pytest.approx(0.8), "short": pytest.approx(0.2)}
 
 
 def test_a_set_in_corpus_order_pays_in_reads_alone(one_block: Path, tmp_path: Path) -> None:

@@ -16,20 +16,20 @@ import s3prl_stream as ss
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.s3prl_export import save_s3prl, to_s3prl
-from s3prl_stream.recipes.s3prl_import import conv_channels, load_s3prl
+from s3prl_stream.recipes.s3prl_import import conv_channels, from_s3prl, load_s3prl, read_checkpoint
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
 MODELS = ("tera", "audio_albert", "mockingjay", "apc", "vq_apc", "npc", "distiller")
-SMALL: dict[str, Any] = {"hidden_size": 16}
-SMALL_TRANSFORMER = {**SMALL, "num_layers": 2, "num_heads": 2, "ffn_size": 24}
+SMALL: dict[str, Any] = {"hidden_size": 16, "dropout": 0.3}  # nothing that is the default by chance
+SMALL_TRANSFORMER = {**SMALL, "num_layers": 2, "num_heads": 2, "ffn_size": 24, "attention_dropout": 0.2}
 SIZES: dict[str, dict[str, Any]] = {
     "tera": SMALL_TRANSFORMER,
     "tera_fbank": SMALL_TRANSFORMER,
     "mockingjay": SMALL_TRANSFORMER,
     "audio_albert": {**SMALL_TRANSFORMER, "num_layers": 3},
     "mockingjay_large": SMALL_TRANSFORMER,
-    "apc": SMALL,
-    "vq_apc": {**SMALL, "codebook_sizes": (8, 8)},
+    "apc": {**SMALL, "n_future": 3},
+    "vq_apc": {**SMALL, "codebook_sizes": (8, 8), "temperature": 0.7},
     "npc": {**SMALL, "num_blocks": 2, "codebook_sizes": (4, 4)},
     "distilhubert": {
         **SMALL_TRANSFORMER,
@@ -38,6 +38,9 @@ SIZES: dict[str, dict[str, Any]] = {
         "position_groups": 4,
         "target_layers": (1, 2),
         "target_size": 16,
+        "activation_dropout": 0.4,
+        "conv_gradient": 0.5,
+        "cosine_weight": 0.6,
     },
 }
 
@@ -112,10 +115,48 @@ def test_written_and_read_again(name: str, tmp_path: Path) -> None:
     back, again = load_s3prl(tmp_path / "states.ckpt")
     assert (back.name, back.front_end) == (recipe.name, recipe.front_end)
     assert back.model == recipe.model
+    assert getattr(back.stream_settings, "n_future", 0) == getattr(recipe.stream_settings, "n_future", 0)
     assert again.state_dict().keys() == objective.state_dict().keys()
     for key, tensor in objective.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
     assert_interface(ss.upstream(tmp_path / "states.ckpt"), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_written_is_what_s3prl_wrote(reference: Path, model: str) -> None:
+    """All that we write, weights, masks and settings; its own also say how they were trained."""
+    theirs = read_checkpoint(reference / model / "weights_only.ckpt")
+
+    def assert_there(ours: Any, theirs: Any, place: str) -> None:
+        if isinstance(ours, dict):
+            for name, value in ours.items():
+                assert_there(value, theirs[name], f"{place}/{name}")
+        elif isinstance(ours, torch.Tensor):
+            assert torch.equal(ours, theirs), place
+        else:
+            assert ours == theirs, place
+
+    assert_there(to_s3prl(*load_s3prl(reference / model / "weights_only.ckpt")), theirs, model)
+
+
+def test_features_with_slopes_and_a_linear_target_are_written() -> None:
+    log_mel = FrontEnd("logmel80", target_db=-25.0, deltas=2)
+    recipe = dataclasses.replace(find_recipe("tera"), front_end=log_mel).having(
+        {**SMALL_TRANSFORMER, "feat_dim": 240, "target_dim": 240}
+    )
+    assert from_s3prl(to_s3prl(recipe, build_objective(recipe)), "x")[0].front_end == log_mel
+    large = find_recipe("mockingjay_large").having(SMALL_TRANSFORMER)
+    content = to_s3prl(large, build_objective(large))
+    assert content["Upstream_Config"]["audio"]["target"]["feat_type"] == "linear"
+    for wrong in ({"hidden_act": "relu"}, {"pre_layer_norm": True}):
+        sizes = {**content["Upstream_Config"]["transformer"], **wrong}
+        with pytest.raises(ss.UsageError, match="only post-norm encoders with GELU"):
+            from_s3prl({**content, "Upstream_Config": {**content["Upstream_Config"], "transformer": sizes}}, "x")
+
+
+def test_frames_of_shorter_waveforms_are_rounded_as_there() -> None:
+    """8 030 samples are 50.7 frames of 16 000 / 101."""
+    assert FrontEnd("logmel80").legacy_num_frames([16_000, 8030]).tolist() == [101, 51]
 
 
 def test_one_target_layer_has_another_form_there(tmp_path: Path) -> None:
