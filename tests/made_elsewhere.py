@@ -18,7 +18,7 @@ import soundfile
 from tars import END, Member, offsets, tar
 
 import s3prl_stream as ss
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 
 RATE = 16_000
 
@@ -47,7 +47,7 @@ def some_clips(sample_set: Path, count: int = 24) -> list[Clip]:
     """Short clips of the sample that ships."""
     clips = []
     for sample in ss.ShardStream(sample_set, epochs=1, shuffle=False, where="seconds < 0.5"):
-        wav = decode_int16(sample["audio"], sample["codec"])[0][:, 0]
+        wav = decode(sample["audio"], sample["codec"])[0][:, 0]
         clips.append(Clip(str(sample["key"]), wav, str(sample["text"]), str(sample["speaker"])))
         if len(clips) == count:
             return clips

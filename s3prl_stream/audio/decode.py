@@ -27,37 +27,6 @@ bit differed any more; without, up to 31 / 32768 did."""
 _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"})
 
 
-def decode_int16(
-    data: bytes | memoryview,
-    codec: str,
-    *,
-    first_frame: int = 0,
-    num_frames: int | None = None,
-    clip_frames: int | None = None,
-) -> tuple[npt.NDArray[np.int16], int]:
-    """Decode a clip or a stretch of it.
-
-    Args:
-        data: the encoded bytes, as they lie in a shard.
-        codec: the file extension: flac, wav, ogg, opus, mp3 or whatever else libsndfile reads.
-        first_frame: where the stretch begins (samples per channel).
-        num_frames: its length; None: to the end.
-        clip_frames: length of the whole clip, as an index has it; None: unknown.
-
-    Returns:
-        ([frames, channels] int16, sample rate in Hz). The array may be a read-only view of `data`. Deeper integers
-        lose their lower bits (floor); floats are scaled by 32768, rounded half to even and clipped.
-
-    Raises:
-        SampleError(reason="decode"): the bytes cannot be decoded, or fewer frames came than the header or the caller
-            promised.
-        SampleError(reason="differs"): the clip is longer or shorter than `clip_frames`, as far as its header tells; of
-            a clip without a length in its header, as far as it is decoded.
-        UsageError: a negative stretch.
-    """
-    return decode(data, codec, first_frame=first_frame, num_frames=num_frames, clip_frames=clip_frames)
-
-
 def decode(
     data: bytes | memoryview,
     codec: str,
@@ -67,14 +36,29 @@ def decode(
     clip_frames: int | None = None,
     out: npt.NDArray[Any] | None = None,
 ) -> tuple[npt.NDArray[Any], int]:
-    """As `decode_int16`, but into `out` where that saves a pass over the audio: a whole FLAC of one channel.
+    """Decode a clip or a stretch of it.
 
     Args:
-        out: [>= frames] contiguous int16 or float32; its beginning becomes the result, or it is left alone. Floats (of
-            16 bits or fewer) are what `decode_int16` gives over 32768, to the last bit.
+        data: the encoded bytes, as they lie in a shard.
+        codec: the file extension: flac, wav, ogg, opus, mp3 or whatever else libsndfile reads.
+        first_frame: where the stretch begins (samples per channel).
+        num_frames: its length; None: to the end.
+        clip_frames: length of the whole clip, as an index has it; None: unknown.
+        out: [>= frames] contiguous int16 or float32, where that saves a pass over the audio (a whole FLAC of one
+            channel): its beginning becomes the result, or it is left alone. Floats (of 16 bits or fewer) are the int16
+            over 32768, to the last bit.
 
     Returns:
-        ([frames, channels], sample rate in Hz): int16 but for a float32 `out` that was used.
+        ([frames, channels], sample rate in Hz): int16 but for a float32 `out` that was used. The array may be a
+        read-only view of `data`. Deeper integers lose their lower bits (floor); floats are scaled by 32768, rounded
+        half to even and clipped.
+
+    Raises:
+        SampleError(reason="decode"): the bytes cannot be decoded, or fewer frames came than the header or the caller
+            promised.
+        SampleError(reason="differs"): the clip is longer or shorter than `clip_frames`, as far as its header tells; of
+            a clip without a length in its header, as far as it is decoded.
+        UsageError: a negative stretch.
     """
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
         raise UsageError(f"frames {first_frame} + {num_frames} are no stretch of a clip: both must be 0 or more")

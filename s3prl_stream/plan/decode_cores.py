@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.plan.planner import EpochPlanner
 from s3prl_stream.sample import Item, Sample
 
@@ -47,7 +47,7 @@ def measure_decode_cores(planner: EpochPlanner) -> DecodeCores | None:
     def here() -> None:
         for item, sample in pairs:
             first, frames = item.first_frame, item.num_frames
-            decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=frames)
+            decode(sample["audio"], sample["codec"], first_frame=first, num_frames=frames)
 
     def whole() -> None:
         import soundfile
@@ -60,7 +60,7 @@ def measure_decode_cores(planner: EpochPlanner) -> DecodeCores | None:
 
 def _seconds(item: Item, sample: Sample) -> float:
     first, frames = item.first_frame, item.num_frames
-    wav, rate = decode_int16(sample["audio"], sample["codec"], first_frame=first, num_frames=frames)
+    wav, rate = decode(sample["audio"], sample["codec"], first_frame=first, num_frames=frames)
     return len(wav) / rate
 
 

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
@@ -189,7 +189,7 @@ def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
         if not isinstance(sample_rate, int) or sample_rate < 1:
             raise SampleError(f"the JSON says {FRAMES_PER_SECOND} {sample_rate!r}, expected a number", reason="json")
     else:
-        wav, sample_rate = decode_int16(audio, codec)
+        wav, sample_rate = decode(audio, codec)
         frames = len(wav)
     return IndexRow(key, shard, offset, len(data), google_crc32c.value(data), codec, sample_rate, frames, metadata)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import SampleError
 from s3prl_stream.hashing import U64
 from s3prl_stream.sample import Item
@@ -145,7 +145,7 @@ def _check(folder: ShardFolder, item: Item, sample_rate: int | None) -> None:
     sample = folder.read(item)
     if sample_rate is None:
         return
-    wav, rate = decode_int16(sample["audio"], sample["codec"])
+    wav, rate = decode(sample["audio"], sample["codec"])
     if (len(wav), rate) != (item.clip_frames, sample_rate):
         raise SampleError(
             f"decodes to {len(wav)} frames at {rate} Hz, the index says {item.clip_frames} at {sample_rate}",

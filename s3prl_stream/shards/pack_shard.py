@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.audio.headers import flac_header
 from s3prl_stream.audio.measures import Measures, measure
@@ -180,7 +180,7 @@ def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
     if codec == "flac":  # as strict as for what is encoded
         wav = read_source(clip.audio, sample_rate=rate, channel=settings.channel)
     else:
-        wav = np.ascontiguousarray(decode_int16(audio, codec)[0][:, 0])
+        wav = np.ascontiguousarray(decode(audio, codec)[0][:, 0])
     return _Packed(audio, codec, len(wav), rate, wav, md5 or _md5(wav), True)
 
 

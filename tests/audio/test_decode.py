@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from s3prl_stream.audio.decode import decode, decode_int16, float_to_int16
+from s3prl_stream.audio.decode import decode, float_to_int16
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.errors import SampleError, UsageError
 
@@ -35,7 +35,7 @@ def encoded(wav: npt.NDArray[np.int16], kind: str, subtype: str = "PCM_16", samp
 def test_lossless_codecs_give_every_sample_back(codec: str, channels: int, as_buffer: type) -> None:
     wav = noise(20_000, channels)
     data = as_buffer(encoded(wav, codec.upper()))
-    decoded, sample_rate = decode_int16(data, codec)
+    decoded, sample_rate = decode(data, codec)
     assert sample_rate == 16_000
     assert decoded.dtype == np.int16
     np.testing.assert_array_equal(decoded, wav)
@@ -45,8 +45,8 @@ def test_lossless_codecs_give_every_sample_back(codec: str, channels: int, as_bu
 @pytest.mark.parametrize(("first", "num"), [(0, 20_000), (0, 1), (4095, 4098), (19_999, 1), (7, None), (20_000, 0)])
 def test_a_part_is_the_part_of_the_whole(codec: str, first: int, num: int | None) -> None:
     data = encoded(noise(20_000), codec.upper(), "VORBIS" if codec == "ogg" else "PCM_16")
-    whole, _ = decode_int16(data, codec)
-    part, _ = decode_int16(data, codec, first_frame=first, num_frames=num)
+    whole, _ = decode(data, codec)
+    part, _ = decode(data, codec, first_frame=first, num_frames=num)
     np.testing.assert_array_equal(part, whole[first:] if num is None else whole[first : first + num])
 
 
@@ -55,8 +55,8 @@ def test_24_bits_lose_the_lower_eight_the_same_way_whole_and_in_part(codec: str)
     wav = np.random.default_rng(0).integers(-(2**23), 2**23, (9000, 1), dtype=np.int32) << 8
     buffer = io.BytesIO()
     soundfile.write(buffer, wav, 44_100, format=codec.upper(), subtype="PCM_24")
-    whole, _ = decode_int16(buffer.getvalue(), codec)
-    part, _ = decode_int16(buffer.getvalue(), codec, first_frame=100, num_frames=5000)
+    whole, _ = decode(buffer.getvalue(), codec)
+    part, _ = decode(buffer.getvalue(), codec, first_frame=100, num_frames=5000)
     np.testing.assert_array_equal(whole, wav >> 16)
     np.testing.assert_array_equal(part, whole[100:5100])
 
@@ -80,7 +80,7 @@ def test_floats_decoded_in_place_are_the_integers_over_32768(
     soundfile.write(buffer, wav, 16_000, format="FLAC", subtype=subtype)
     row = np.full(9001, 7.0, dtype=np.float32)
     found, rate = decode(buffer.getvalue(), "flac", first_frame=first, out=row)
-    integers, _ = decode_int16(buffer.getvalue(), "flac", first_frame=first)
+    integers, _ = decode(buffer.getvalue(), "flac", first_frame=first)
     assert (rate, found.dtype) == (16_000, np.float32 if is_used else np.int16)
     assert np.shares_memory(found, row) == is_used
     np.testing.assert_array_equal(found, integers * np.float32(1 / 32768) if is_used else integers)
@@ -93,7 +93,7 @@ def test_floats_are_scaled_rounded_half_to_even_and_clipped() -> None:
     assert float_to_int16(values).tolist() == expected
     buffer = io.BytesIO()
     soundfile.write(buffer, values, 8000, format="WAV", subtype="FLOAT")
-    decoded, sample_rate = decode_int16(buffer.getvalue(), "wav")
+    decoded, sample_rate = decode(buffer.getvalue(), "wav")
     assert (decoded[:, 0].tolist(), sample_rate) == (expected, 8000)
 
 
@@ -102,7 +102,7 @@ def test_floats_are_scaled_rounded_half_to_even_and_clipped() -> None:
 def test_a_cut_file_is_an_error(codec: str, kept: float) -> None:
     data = encode(noise(50_000)[:, 0], 16_000, codec)
     with pytest.raises(SampleError) as caught:
-        decode_int16(data[: int(len(data) * kept)], codec)
+        decode(data[: int(len(data) * kept)], codec)
     assert caught.value.reason == "decode"
 
 
@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_any_flac_frame_is_an_error() -> None:
         damaged[position] ^= 0x10
         for stretch in ({}, {"first_frame": 12_000, "num_frames": 26_000}):
             with pytest.raises(SampleError) as caught:
-                decode_int16(bytes(damaged), "flac", **stretch)
+                decode(bytes(damaged), "flac", **stretch)
             assert caught.value.reason == "decode"
 
 
@@ -121,7 +121,7 @@ def test_a_flipped_bit_in_any_flac_frame_is_an_error() -> None:
 @pytest.mark.parametrize("codec", ["flac", "wav", "ogg", "opus", "mp3"])
 def test_what_is_no_audio_is_an_error_without_addresses_in_it(data: bytes, codec: str) -> None:
     with pytest.raises(SampleError) as caught:
-        decode_int16(data, codec)
+        decode(data, codec)
     assert caught.value.reason == "decode"
     assert "0x" not in str(caught.value)
 
@@ -130,9 +130,9 @@ def test_a_stretch_behind_the_end_is_an_error() -> None:
     for codec in ("flac", "wav"):
         data = encode(noise(1000)[:, 0], 16_000, codec)
         with pytest.raises(SampleError, match="holds 1000 frames"):
-            decode_int16(data, codec, first_frame=900, num_frames=101)
+            decode(data, codec, first_frame=900, num_frames=101)
         with pytest.raises(UsageError):
-            decode_int16(data, codec, first_frame=-1)
+            decode(data, codec, first_frame=-1)
 
 
 def test_a_flac_header_that_claims_more_than_the_bytes_can_hold_allocates_nothing() -> None:
@@ -140,17 +140,17 @@ def test_a_flac_header_that_claims_more_than_the_bytes_can_hold_allocates_nothin
     data[21] |= 0x0F  # the upper bits of the number of frames
     data[22:26] = b"\xff" * 4
     with pytest.raises(SampleError, match="impossible"):
-        decode_int16(bytes(data), "flac")
+        decode(bytes(data), "flac")
 
 
 def test_a_flac_written_to_a_pipe_lasts_until_the_end() -> None:
     wav = noise(20_000)
     data = bytearray(encode(wav[:, 0], 16_000, "flac"))
     data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])
-    np.testing.assert_array_equal(decode_int16(bytes(data), "flac")[0], wav)
-    np.testing.assert_array_equal(decode_int16(bytes(data), "flac", first_frame=9, num_frames=90)[0], wav[9:99])
+    np.testing.assert_array_equal(decode(bytes(data), "flac")[0], wav)
+    np.testing.assert_array_equal(decode(bytes(data), "flac", first_frame=9, num_frames=90)[0], wav[9:99])
     with pytest.raises(SampleError, match="holds 20000 frames"):
-        decode_int16(bytes(data), "flac", num_frames=20_001)
+        decode(bytes(data), "flac", num_frames=20_001)
 
 
 def test_a_wav_written_to_a_pipe_lasts_until_the_end() -> None:
@@ -158,7 +158,7 @@ def test_a_wav_written_to_a_pipe_lasts_until_the_end() -> None:
     data = bytearray(encoded(wav, "WAV"))
     position = data.index(b"data")
     data[position + 4 : position + 8] = struct.pack("<I", 0xFFFFFFFF)
-    np.testing.assert_array_equal(decode_int16(bytes(data), "wav")[0], wav)
+    np.testing.assert_array_equal(decode(bytes(data), "wav")[0], wav)
 
 
 def test_chunks_before_the_sound_of_a_wav_are_stepped_over() -> None:
@@ -166,4 +166,4 @@ def test_chunks_before_the_sound_of_a_wav_are_stepped_over() -> None:
     data = encoded(wav, "WAV")
     position = data.index(b"data")
     with_list = data[:position] + b"LIST" + struct.pack("<I", 5) + b"INFOx\0" + data[position:]
-    np.testing.assert_array_equal(decode_int16(with_list, "wav")[0], wav)
+    np.testing.assert_array_equal(decode(with_list, "wav")[0], wav)

@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.encode import OPUS_RATES, encode
 from s3prl_stream.audio.ogg import SERIAL, with_fixed_serial
 from s3prl_stream.errors import SampleError, UsageError
@@ -52,7 +52,7 @@ def test_opus_keeps_length_and_place_and_gives_the_same_bytes(rate: int, frames:
     wav = speech_like(frames, seed, rate)
     encoded = encode(wav, rate, "opus")
     assert encoded == encode(wav, rate, "opus")
-    decoded, decoded_rate = decode_int16(encoded, "opus")
+    decoded, decoded_rate = decode(encoded, "opus")
     assert (len(decoded), decoded_rate) == (frames, rate)
     if frames > rate:  # no delay: the sound lies where it lay
         inner = wav[rate // 20 : -rate // 20].astype(np.float64)
@@ -83,7 +83,7 @@ def test_what_libsndfile_writes_differs_only_by_the_serial() -> None:
 def test_less_than_half_of_the_bytes_of_flac(sample_set: Path) -> None:
     with tarfile.open(sample_set / "sample-000000.tar") as tar:
         flac = tar.extractfile(tar.next()).read()  # type: ignore[arg-type,union-attr]
-    wav, rate = decode_int16(flac, "flac")
+    wav, rate = decode(flac, "flac")
     assert len(encode(wav[:, 0], rate, "opus")) < len(flac) / 2
 
 
@@ -104,5 +104,5 @@ def test_what_cannot_be_encoded() -> None:
 @settings(max_examples=30, deadline=None)
 def test_lossless_codecs_are(values: list[int], codec: str) -> None:
     wav = np.array(values, dtype=np.int16)
-    decoded, _ = decode_int16(encode(wav, 16_000, codec), codec)
+    decoded, _ = decode(encode(wav, 16_000, codec), codec)
     np.testing.assert_array_equal(decoded[:, 0], wav)

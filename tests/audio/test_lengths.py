@@ -12,7 +12,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from s3prl_stream.audio.decode import decode_int16, mp3_says_its_length
+from s3prl_stream.audio.decode import decode, mp3_says_its_length
 from s3prl_stream.audio.lengths import ClipLength, clip_length, rate_in_head
 from s3prl_stream.errors import SampleError
 
@@ -77,9 +77,9 @@ def length_of(data: bytes, kind: str) -> ClipLength:
 def test_the_length_is_that_of_decoding(kind: str, frames: int, rate: int, channels: int) -> None:
     data = encoded(kind, frames, rate, channels)
     length = length_of(data, kind)
-    wav, decoded_rate = decode_int16(data, kind.split()[0])
+    wav, decoded_rate = decode(data, kind.split()[0])
     assert length == (len(wav), decoded_rate, False)
-    half, _ = decode_int16(
+    half, _ = decode(
         data, kind.split()[0], first_frame=length.frames // 2, num_frames=length.frames - length.frames // 2
     )
     assert len(half) == length.frames - length.frames // 2
@@ -119,10 +119,10 @@ def test_an_mp3_without_a_header_is_decoded_to_its_end(rate: int) -> None:
     bare = without_xing(data)
     assert (mp3_says_its_length(data), mp3_says_its_length(bare)) == (True, False)
     length = length_of(bare, "mp3")
-    wav, decoded_rate = decode_int16(bare, "mp3")
+    wav, decoded_rate = decode(bare, "mp3")
     assert length == (len(wav), decoded_rate, True)
     assert 20 * rate <= len(wav) < 20 * rate + 4 * 1152  # not trimmed: only the header says by how much
-    middle, _ = decode_int16(bare, "mp3", first_frame=70_000, num_frames=1000)
+    middle, _ = decode(bare, "mp3", first_frame=70_000, num_frames=1000)
     np.testing.assert_array_equal(middle, wav[70_000:71_000])
     assert soundfile.info(io.BytesIO(bare)).frames != len(wav)  # what libsndfile alone would have guessed
 
@@ -131,13 +131,11 @@ def test_a_flac_that_was_written_to_a_pipe_is_decoded() -> None:
     data = encoded("flac", 200_000)
     bare = flac_of_unknown_length(data)
     assert length_of(bare, "flac") == (200_000, 16_000, True)
-    wav, _ = decode_int16(data, "flac")
-    np.testing.assert_array_equal(decode_int16(bare, "flac")[0], wav)
-    np.testing.assert_array_equal(
-        decode_int16(bare, "flac", first_frame=65_000, num_frames=70_000)[0], wav[65_000:135_000]
-    )
+    wav, _ = decode(data, "flac")
+    np.testing.assert_array_equal(decode(bare, "flac")[0], wav)
+    np.testing.assert_array_equal(decode(bare, "flac", first_frame=65_000, num_frames=70_000)[0], wav[65_000:135_000])
     with pytest.raises(SampleError, match="the clip holds 200000 frames"):
-        decode_int16(bare, "flac", first_frame=0, num_frames=200_001)
+        decode(bare, "flac", first_frame=0, num_frames=200_001)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +197,7 @@ def test_damaged_headers_raise_nothing_else(codec: str, data: st.DataObject) -> 
     cut = data.draw(st.integers(0, len(clip)))
     try:
         length = length_of(bytes(clip[:cut]), codec)
-        wav, _ = decode_int16(bytes(clip[:cut]), codec, num_frames=min(length.frames, 10**6))
+        wav, _ = decode(bytes(clip[:cut]), codec, num_frames=min(length.frames, 10**6))
     except SampleError as error:
         found = error.reason
     else:

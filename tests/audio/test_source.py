@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.source import levels_of_source, probe, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
 
@@ -135,7 +135,7 @@ def test_an_mp3_without_a_count_of_frames_is_read_to_its_end(tmp_path: Path, tag
     assert probe(str(counted)).frames == len(wav)
     path = tmp_path / "a.mp3"
     path.write_bytes(tag + data[data.index(b"\xff", 4) :])  # without its Xing frame
-    whole, _ = decode_int16(path.read_bytes(), "mp3")
+    whole, _ = decode(path.read_bytes(), "mp3")
     assert soundfile.info(path).frames < len(whole) / 2
     info = probe(str(path))
     assert (info.frames, info.sample_rate, info.channels) == (len(whole), RATE, 2)

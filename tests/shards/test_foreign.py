@@ -18,7 +18,7 @@ from streams import delivered
 from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offsets, tar
 
 import s3prl_stream as ss
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.foreign import IndexReport, index_tars
@@ -113,7 +113,7 @@ def test_formats_of_tars_and_codecs(kind: str, codec: str, tmp_path: Path) -> No
     assert [(row["text"], row["label"], row["codec"]) for row in table] == [(f"text {n}", n, codec) for n in range(4)]
     found = wavs(loader(shards))
     for number, (row, n) in enumerate(zip(table, frames, strict=True)):
-        wav, rate = decode_int16(encoded(codec, n, number), codec)
+        wav, rate = decode(encoded(codec, n, number), codec)
         assert (row["frames"], row["sample_rate"]) == (len(wav), rate)
         if rate == RATE:
             np.testing.assert_array_equal(found[row["key"]], wav[:, 0])

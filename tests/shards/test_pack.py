@@ -22,7 +22,7 @@ import pytest
 import soundfile
 
 from s3prl_stream import Utterance, pack
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards import listing, packplan
 from s3prl_stream.shards import pack as packing
@@ -125,7 +125,7 @@ def test_sets_are_whole_and_webdataset_reads_the_sources_back(recordings: Path, 
     for sample in read_webdataset(tmp_path / "set"):
         key = sample["__key__"]
         (source,) = recordings.glob(f"{key}.*")
-        wav, sample_rate = decode_int16(sample[codec], codec)
+        wav, sample_rate = decode(sample[codec], codec)
         assert sample_rate == RATE
         np.testing.assert_array_equal(wav[:, 0], soundfile.read(source, dtype="int16")[0])
         assert json.loads(sample["json"]) == {"speaker": key[-1], "take": int(key[4:]), "text": f"text of {key}"}
@@ -242,7 +242,7 @@ def test_long_recordings_are_split_without_loss(tmp_path: Path) -> None:
         {"first_second": 0.0, "segments": [{"start": 0, "end": 3, "label": "a"}]},
         {"first_second": 3.0, "segments": [{"start": 0.0, "end": 3.0}]},
     ]
-    pieces = [decode_int16(samples[f"long-{n:04d}"]["flac"], "flac")[0][:, 0] for n in range(4)]
+    pieces = [decode(samples[f"long-{n:04d}"]["flac"], "flac")[0][:, 0] for n in range(4)]
     np.testing.assert_array_equal(np.concatenate(pieces), wav)
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
     told = [json.loads(samples[f"long-{n:04d}"]["json"]) for n in range(4)]
@@ -270,7 +270,7 @@ def test_stretches_channels_and_rates(tmp_path: Path) -> None:
     listed = [Utterance("one", tmp_path / "a.wav", 1.0, 2.5), Utterance("two", tmp_path / "a.wav", 2.5)]
     exactly = PackSettings(sample_rate=8000, channel=1, min_seconds=1.5, max_seconds=1.5)
     pack_set(listed, tmp_path / "set", exactly)
-    samples = {s["__key__"]: decode_int16(s["flac"], "flac")[0][:, 0] for s in read_webdataset(tmp_path / "set")}
+    samples = {s["__key__"]: decode(s["flac"], "flac")[0][:, 0] for s in read_webdataset(tmp_path / "set")}
     np.testing.assert_array_equal(samples["one"], -left[8000:20_000])
     np.testing.assert_array_equal(samples["two"], -left[20_000:])
     report = pack_set(listed, tmp_path / "set16", PackSettings(channel="mean"))

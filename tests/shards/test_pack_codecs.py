@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 import s3prl_stream as ss
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode as decode_bytes
 from s3prl_stream.cli import main
 
 RATE = 16_000
@@ -66,7 +66,7 @@ def test_originals_keep_their_bytes_where_they_fit(mixed: Path, tmp_path: Path, 
     assert json.loads((tmp_path / "set/manifest.json").read_bytes())["counts"]["reencoded"] == 4
     rows = {row["key"]: row for row in shards.table().to_pylist()}
     for name, data in packed.items():
-        wav, rate = decode_int16(data, name.partition(".")[2])
+        wav, rate = decode_bytes(data, name.partition(".")[2])
         row = rows[name.partition(".")[0]]
         assert (len(wav), rate) == (row["frames"], RATE)
         md5 = hashlib.md5(np.ascontiguousarray(wav).astype("<i2")).hexdigest()

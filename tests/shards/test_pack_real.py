@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s3prl_stream.audio.decode import decode_int16
+from s3prl_stream.audio.decode import decode
 from s3prl_stream.cli import main
 from s3prl_stream.shards.shardset import open_shards
 
@@ -42,7 +42,7 @@ def test_librispeech_comes_back_through_webdataset_sample_for_sample(
         key = sample["__key__"]
         speaker, chapter, _ = key.split("-")
         source = real_data / "LibriSpeech/train-clean-100" / speaker / chapter / f"{key}.flac"
-        wav, sample_rate = decode_int16(sample["flac"], "flac")
+        wav, sample_rate = decode(sample["flac"], "flac")
         expected, expected_rate = soundfile.read(source, dtype="int16")
         assert sample_rate == expected_rate
         np.testing.assert_array_equal(wav[:, 0], expected)
