@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,7 @@ from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.bytes import check_bytes, split_members
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
+from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
 from s3prl_stream.shards.manifest import is_unfinished
 from s3prl_stream.shards.member import Rows
@@ -74,24 +72,7 @@ class ShardFolder:
         """Where the shards lie: beside the manifest, unless they were indexed from elsewhere."""
         self._indexed = IndexedSamples(manifest) if "indexed" in manifest else None
         self._columns: dict[str, str] | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._parts: OrderedDict[int, pq.ParquetFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def _parts_lock(self) -> threading.Lock:
-        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
-            self._begin()
-        return self._lock
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_parts": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        self._parts: Kept[int, pq.ParquetFile] = Kept(MAX_OPEN_PARTS)
 
     @property
     def is_remote(self) -> bool:
@@ -170,8 +151,12 @@ class ShardFolder:
         """Index column -> Arrow type."""
         if self._columns is None:
             name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
-            with self._parts_lock(), self._reading(name):
-                schema = self._remote_rows(name).schema if self.store.is_remote else self._part(0).schema_arrow
+            with self._reading(name):
+                if self.store.is_remote:
+                    schema = self._remote_rows(name).schema
+                else:
+                    with self._part(0) as part:
+                        schema = part.schema_arrow
             self._columns = {field.name: str(field.type) for field in schema}
         return self._columns
 
@@ -204,8 +189,7 @@ class ShardFolder:
                 yield from part.to_batches(columns=wanted, use_threads=False)
 
     def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
-        with self._parts_lock():
-            part = self._part(shard // SHARDS_PER_PART)
+        with self._part(shard // SHARDS_PER_PART) as part:
             return part.read_row_group(shard % SHARDS_PER_PART, columns=columns, use_threads=False)
 
     def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -223,17 +207,13 @@ class ShardFolder:
 
         return pyarrow.BufferReader(self.store.read_whole(name, at_most=MAX_INDEX_BYTES))
 
-    def _part(self, number: int) -> pq.ParquetFile:
+    def _part(self, number: int) -> contextlib.AbstractContextManager[pq.ParquetFile]:
         import pyarrow.parquet
 
-        if number in self._parts:
-            self._parts.move_to_end(number)
-            return self._parts[number]
-        part = pyarrow.parquet.ParquetFile(self._source(part_name(number)), page_checksum_verification=True)
-        while len(self._parts) >= MAX_OPEN_PARTS:
-            self._parts.popitem(last=False)
-        self._parts[number] = part
-        return part
+        def opened() -> pq.ParquetFile:
+            return pyarrow.parquet.ParquetFile(self._source(part_name(number)), page_checksum_verification=True)
+
+        return self._parts.using(number, opened)
 
     @contextlib.contextmanager
     def _reading(self, name: str, *, but: tuple[str, ...] = ()) -> Iterator[None]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import ShardError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.foreign_sample import read_foreign
+from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.store import Store, is_remote, open_store
 
@@ -52,19 +50,7 @@ class IndexedSamples:
         self._prefix_keys = bool(about.get("prefix_keys"))
         self._last_dot = bool(about.get("last_dot"))
         self._columns = [str(name) for name in about.get("from_table", [])]
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._kept: OrderedDict[int, dict[int, Sample]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_kept": None, "_lock": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._begin()
+        self._kept: Kept[int, dict[int, Sample]] = Kept(MAX_SHARDS_KEPT)
 
     def sample(self, data: bytes, item: Item, shard_name: str, where: str, rows_of: RowsOf) -> Sample:
         """The metadata of one sample, its `audio` bytes and `codec`.
@@ -88,15 +74,9 @@ class IndexedSamples:
         return {**metadata, "audio": audio, "codec": codec}
 
     def _from_table(self, item: Item, rows_of: RowsOf) -> Sample:
-        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
-            self._begin()
-        with self._lock:
-            rows = self._kept.get(item.shard)
-            if rows is None:
-                table = rows_of(item.shard, ["offset", *self._columns])
-                rows = {row.pop("offset"): row for row in table.to_pylist()}
-                self._kept[item.shard] = rows
-                while len(self._kept) > MAX_SHARDS_KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(item.shard)
-        return {name: value for name, value in rows.get(item.offset, {}).items() if value is not None}
+        def by_offset() -> dict[int, Sample]:
+            table = rows_of(item.shard, ["offset", *self._columns])
+            return {row.pop("offset"): row for row in table.to_pylist()}
+
+        row = self._kept.get(item.shard, by_offset).get(item.offset, {})
+        return {name: value for name, value in row.items() if value is not None}

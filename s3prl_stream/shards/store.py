@@ -13,8 +13,6 @@ import re
 import secrets
 import shutil
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from s3prl_stream.errors import DamagedFile, MissingFile, ShardError, UsageError
+from s3prl_stream.shards.kept import Kept
 
 MAX_OPEN_FILES = 64
 PARTIAL = ".partial"
@@ -196,12 +195,7 @@ class LocalStore:
         self.url = str(folder)
         self.counters: dict[str, int] = {}
         self._pinned: dict[str, _Identity] = {}
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._lock = threading.Lock()
+        self._open: Kept[str, _OpenFile] = Kept(MAX_OPEN_FILES)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}
@@ -230,7 +224,9 @@ class LocalStore:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """See `Store.read`; a file that is replaced while it is open is read to its end as it was."""
         try:
-            file = self._file(name)  # held while it is read: another thread may let go of it meanwhile
+            file = self._open.get(
+                name, lambda: self._opened(name)
+            )  # held while it is read: another thread may let go of it meanwhile
             return os.pread(file.descriptor, size, offset)
         except OSError as error:
             raise self._unreadable(name, error, f" at byte {offset}") from error
@@ -333,23 +329,13 @@ class LocalStore:
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        with self._lock:
-            self._pinned.pop(name, None)
-            self._open.pop(name, None)
+        self._pinned.pop(name, None)
+        self._open.forget(name)
 
-    def _file(self, name: str) -> _OpenFile:
-        if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
-            self._begin()
-        with self._lock:
-            if name in self._open:
-                self._open.move_to_end(name)
-                return self._open[name]
-            while len(self._open) >= MAX_OPEN_FILES:
-                self._open.popitem(last=False)
-            file = _OpenFile(self.folder / name)
-            self._check_identity(name, os.fstat(file.descriptor))
-            self._open[name] = file
-            return file
+    def _opened(self, name: str) -> _OpenFile:
+        file = _OpenFile(self.folder / name)
+        self._check_identity(name, os.fstat(file.descriptor))
+        return file
 
     def _check_identity(self, name: str, stat: os.stat_result) -> None:
         found = _Identity.of(stat)

@@ -596,7 +596,7 @@ def test_a_worker_forked_while_another_loader_reads_the_index(tmp_path: Path) ->
     (item, _) = next(ss.ShardStream(shards, shuffle=False).planned()).items
     context = multiprocessing.get_context("fork")
     told = context.SimpleQueue()
-    with folder._lock, folder._indexed._lock:
+    with folder._parts._lock, folder._indexed._kept._lock:
         child = context.Process(target=lambda: told.put(shards.read(item)["text"]), daemon=True)
         child.start()
         child.join(30)

@@ -144,10 +144,10 @@ def test_files_are_closed_at_the_end_of_the_interpreter(folder: Path, monkeypatc
     """When the names of modules are gone; pytest fails on what `__del__` would complain of."""
     store = LocalStore(folder)
     store.read("a.tar", 0, 1)
-    (file,) = store._open.values()
+    file = store._open.get("a.tar", lambda: store._opened("a.tar"))
     descriptor = file.descriptor
     monkeypatch.setattr(stores, "os", None)
-    store._open.clear()
+    store._open.forget("a.tar")
     del file
     monkeypatch.undo()
     with pytest.raises(OSError, match="Bad file descriptor"):
