@@ -79,14 +79,15 @@ def _parse(effect: Effect) -> Apply:
     if not isinstance(effect, list | tuple) or not effect or not isinstance(effect[0], str):
         raise UsageError(f'effects: {effect!r} is not a list of a name and its arguments, as in ["gain", "-3.0"].')
     name, *arguments = effect
-    if name not in _PARSERS:
+    if name not in _EFFECTS:
         hint = " Reverberation is a stage of its own, .reverberate()." if name == "reverb" else ""
         raise UsageError(f"effects: {name!r} is not known; there are {', '.join(KNOWN)}.{hint}")
+    usage, parse = _EFFECTS[name]
     try:
-        return _PARSERS[str(name)](*(str(argument) for argument in arguments))
+        return parse(*(str(argument) for argument in arguments))
     except (TypeError, ValueError, IndexError) as error:
         reason = f": {error}" if isinstance(error, UsageError) else ""
-        raise UsageError(f"effects: {list(effect)!r}: expected {_USAGE[str(name)]}{reason}") from None
+        raise UsageError(f"effects: {list(effect)!r}: expected {usage}{reason}") from None
 
 
 # ---- level ------------------------------------------------------------------------------------------
@@ -236,51 +237,35 @@ def _tempo_arguments(effect: Effect) -> tuple[float, dict[str, float]]:
     return factor, dict(zip(("segment_ms", "search_ms", "overlap_ms"), lengths, strict=False))
 
 
-_USAGE = {
-    "allpass": "frequency width[h|k|q|o]",
-    "band": "[-n] frequency [width[h|k|q|o]]",
-    "bandpass": "[-c] frequency width[h|k|q|o]",
-    "bandreject": "frequency width[h|k|q|o]",
-    "bass": "gain-dB [frequency [width[s|h|k|q|o]]]",
-    "channels": "1",
-    "dither": "no arguments",
-    "equalizer": "frequency width[q|o|h|k] gain-dB",
-    "gain": "[-n] gain-dB",
-    "highpass": "[-1|-2] frequency [width[q|o|h|k]]",
-    "lowpass": "[-1|-2] frequency [width[q|o|h|k]]",
-    "norm": "[level-dB]",
-    "pitch": "[-q] cents [segment-ms [search-ms [overlap-ms]]]",
-    "rate": "[-q|-l|-m|-h|-v] hertz",
-    "reverse": "no arguments",
-    "silence": "1 seconds threshold[d|%]",
-    "speed": "factor[c]",
-    "tempo": "[-q] factor [segment-ms [search-ms [overlap-ms]]]",
-    "treble": "gain-dB [frequency [width[s|h|k|q|o]]]",
-    "trim": "start-seconds [length-seconds]",
+_EFFECTS: dict[str, tuple[str, Callable[..., Apply]]] = {
+    "allpass": ("frequency width[h|k|q|o]", lambda *a: biquad("allpass", "h", a, default="missing")),
+    "band": ("[-n] frequency [width[h|k|q|o]]", lambda *a: biquad("band", "h", a, flags="-n")),
+    "bandpass": ("[-c] frequency width[h|k|q|o]", lambda *a: biquad("bandpass", "h", a, flags="-c", default="missing")),
+    "bandreject": ("frequency width[h|k|q|o]", lambda *a: biquad("bandreject", "h", a, default="missing")),
+    "bass": ("gain-dB [frequency [width[s|h|k|q|o]]]", lambda *a: tone("bass", "100", a)),
+    "channels": ("1", _channels),
+    "dither": ("no arguments", _dither),
+    "equalizer": ("frequency width[q|o|h|k] gain-dB", lambda *a: biquad("equalizer", "q", a)),
+    "gain": ("[-n] gain-dB", _gain),
+    "highpass": (
+        "[-1|-2] frequency [width[q|o|h|k]]",
+        lambda *a: biquad("highpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
+    ),
+    "lowpass": (
+        "[-1|-2] frequency [width[q|o|h|k]]",
+        lambda *a: biquad("lowpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
+    ),
+    "norm": ("[level-dB]", partial(_gain, "-n")),
+    "pitch": ("[-q] cents [segment-ms [search-ms [overlap-ms]]]", _pitch),
+    "rate": ("[-q|-l|-m|-h|-v] hertz", _rate),
+    "reverse": ("no arguments", _reverse),
+    "silence": ("1 seconds threshold[d|%]", _silence),
+    "speed": ("factor[c]", _speed),
+    "tempo": ("[-q] factor [segment-ms [search-ms [overlap-ms]]]", _tempo),
+    "treble": ("gain-dB [frequency [width[s|h|k|q|o]]]", lambda *a: tone("treble", "3000", a)),
+    "trim": ("start-seconds [length-seconds]", _trim),
 }
+"""Effect -> its arguments, for messages, and what makes it of them."""
 
-KNOWN = tuple(_USAGE)
+KNOWN = tuple(_EFFECTS)
 """The effects there are."""
-
-_PARSERS: dict[str, Callable[..., Apply]] = {
-    "allpass": lambda *a: biquad("allpass", "h", a, default="missing"),
-    "band": lambda *a: biquad("band", "h", a, flags="-n"),
-    "bandpass": lambda *a: biquad("bandpass", "h", a, flags="-c", default="missing"),
-    "bandreject": lambda *a: biquad("bandreject", "h", a, default="missing"),
-    "bass": lambda *a: tone("bass", "100", a),
-    "channels": _channels,
-    "dither": _dither,
-    "equalizer": lambda *a: biquad("equalizer", "q", a),
-    "gain": _gain,
-    "highpass": lambda *a: biquad("highpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
-    "lowpass": lambda *a: biquad("lowpass", "q", a, flags="-1 -2", default=str(math.sqrt(0.5))),
-    "norm": partial(_gain, "-n"),
-    "pitch": _pitch,
-    "rate": _rate,
-    "reverse": _reverse,
-    "silence": _silence,
-    "speed": _speed,
-    "tempo": _tempo,
-    "treble": lambda *a: tone("treble", "3000", a),
-    "trim": _trim,
-}

@@ -14,7 +14,6 @@ import soundfile
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes import EncodeText, LoadAudio
-from s3prl_stream.pipes import effects as effects_module
 from s3prl_stream.pipes.effects import apply_effects, check_effects, needs_rng, stretch_of
 from s3prl_stream.pipes.sox_effects import SoxEffects
 from s3prl_stream.pipes.tempo import stretch
@@ -185,10 +184,6 @@ def test_frequencies_above_the_half_of_the_rate_are_refused() -> None:
     check_effects([["lowpass", "9k"]])
     with pytest.raises(UsageError, match="9000 Hz: must be below half the sample rate, 8000 Hz"):
         apply_effects(tone(100), RATE, [["lowpass", "9k"]])
-
-
-def test_every_known_effect_has_a_parser() -> None:
-    assert set(effects_module.KNOWN) == set(effects_module._PARSERS)
 
 
 # ---- the stage ---------------------------------------------------------------------------------------
