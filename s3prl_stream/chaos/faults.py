@@ -127,9 +127,7 @@ class WholeObject(Fault):
     server refuses the request, and that 403 is what the client gets: use plain http.
     """
 
-    @property
-    def kind(self) -> str:
-        return "full200"
+    kind = "full200"
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,7 @@ class ChangedEtag(Fault):
 
     etag: str = '"00000000000000000000000000000000"'
 
-    @property
-    def kind(self) -> str:
-        return "etag"
+    kind = "etag"
 
 
 @dataclass(frozen=True)
@@ -151,9 +147,7 @@ class FlippedByte(Fault):
     """Counted from the object's first byte, whatever the range; an answer that does not hold it passes whole. None:
     drawn inside the answer."""
 
-    @property
-    def kind(self) -> str:
-        return "flip"
+    kind = "flip"
 
 
 @dataclass(frozen=True)
@@ -167,9 +161,7 @@ class Slow(Fault):
         if self.bytes_per_second < 1:
             raise UsageError(f"fault slow: bytes_per_second is 1 or more, not {self.bytes_per_second}")
 
-    @property
-    def kind(self) -> str:
-        return "slow"
+    kind = "slow"
 
 
 Chooser = Callable[[Request], Fault | None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.store import is_remote, open_store
+from s3prl_stream.shards.store import is_remote, local_path, open_store
 
 MAX_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
@@ -36,6 +36,11 @@ def expand_braces(pattern: str) -> list[str]:
     if len(names) > MAX_NAMES:
         raise UsageError(f"{pattern}: stands for more than {MAX_NAMES} names.")
     return names
+
+
+def existing_or_expanded(name: str) -> list[str]:
+    """`expand_braces`, but for a file or folder that has a brace in its name."""
+    return [name] if not is_remote(name) and local_path(name).exists() else expand_braces(name)
 
 
 def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
@@ -64,9 +69,7 @@ def _names(source: str | Path) -> list[str]:
     text = str(source)
     if text.startswith("pipe:"):
         raise UsageError(f"{text}: commands are not run. Write `COMMAND | ...` and read it as SequentialTars('-').")
-    if not is_remote(text) and Path(text).exists():  # a file may have a brace in its name
-        return [text]
-    return expand_braces(text)
+    return existing_or_expanded(text)
 
 
 def _matching(name: str) -> Iterator[str]:

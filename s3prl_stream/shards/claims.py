@@ -19,7 +19,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from s3prl_stream.errors import MissingFile, StreamError
 from s3prl_stream.shards.layout import WORK_FOLDER
@@ -73,9 +72,7 @@ class Claims:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         store = open_store(self._url)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.braces import expand_braces
+from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.foreign_sample import key_and_suffix, with_free_names
 from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import is_remote, open_store
@@ -118,17 +118,13 @@ def read_table(sources: str | Path | Sequence[str | Path], whole_names: bool = F
     """
     table = Table(whole_names)
     given = [sources] if isinstance(sources, str | Path) else list(sources)
-    names = [name for source in given for name in _existing_or_expanded(str(source))]
+    names = [name for source in given for name in existing_or_expanded(str(source))]
     for name in names:
         for where, values in _rows(name):
             _add(table, values, where)
     if not table.num_rows:
         raise UsageError(f"{', '.join(names)}: no rows in it.")
     return table
-
-
-def _existing_or_expanded(name: str) -> list[str]:
-    return [name] if not is_remote(name) and Path(name).exists() else expand_braces(name)
 
 
 def _add(table: Table, values: Mapping[str, Any], where: str) -> None:

@@ -89,4 +89,4 @@ class FeatureSet:
     def close(self) -> None:
         """Let go of an open file without finishing it."""
         if self._writer is not None:
-            self._writer.__exit__(None, None, None)
+            self._writer.__exit__()

@@ -149,7 +149,6 @@ def reason_of(error: BaseException) -> str:
         return f"{status[1]}, {code[1]}" if code else status[1]
     first = text.partition("\n")[0]
     detail = re.search(r'message: "([^"]*)"', text)
-    if detail is None and "TimedOut" in text:
-        detail = re.match("(.*)", "timed out")
+    said = detail[1] if detail else "timed out" if "TimedOut" in text else ""
     words = " ".join(without_secrets(first.rpartition(" - ")[2]).split())[:200]
-    return f"{words}: {detail[1]}" if detail else words
+    return f"{words}: {said}" if said else words

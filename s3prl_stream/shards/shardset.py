@@ -12,7 +12,7 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Item, Sample
-from s3prl_stream.shards.braces import expand_braces
+from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
@@ -184,7 +184,7 @@ def open_shards(
 
 def _folders(url: str | Path) -> list[str]:
     """The folders that a name with braces stands for."""
-    folders = [str(url)] if not is_remote(url) and local_path(url).exists() else expand_braces(str(url))
+    folders = existing_or_expanded(str(url))
     tar = next((folder for folder in folders if folder.endswith(".tar") and not _is_local_folder(folder)), None)
     if tar is not None:
         raise UsageError(
