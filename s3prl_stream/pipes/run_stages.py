@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 
 from s3prl_stream.errors import ChainError, SampleError, StreamError, UsageError
 from s3prl_stream.pipes.key_names import emit_under_names
@@ -40,7 +41,7 @@ def run_batch(
             clock.leave()
             position += 1
             continue
-        group = stages[position : _end_of_sample_scope(stages, position)]
+        group = list(takewhile(lambda stage: stage.scope == "sample", stages[position:]))
         position += len(group)
         survivors: list[Sample] = []
         for sample in done:
@@ -51,10 +52,6 @@ def run_batch(
                 on_damage(sample, error)
         done = survivors
     return done
-
-
-def _end_of_sample_scope(stages: Sequence[Stage], start: int) -> int:
-    return next((i for i in range(start, len(stages)) if stages[i].scope == "batch"), len(stages))
 
 
 def through(stages: Sequence[Stage], sample: Sample, clock: StageClock) -> list[Sample]:

@@ -168,7 +168,7 @@ def _described(store: Store, shards: Any) -> tuple[dict[str, dict[str, Any]], st
         order.append((_set_of(name), _number(name)))
         if len(order) > 1 and (order[-1][0] != order[0][0] or order[-1] <= order[-2]):
             return described, f"{name} does not follow {names[len(order) - 2]}"
-    there = _files(store)
+    there = listed_files(store)
     part: IndexPart | None = None
     for position, name in enumerate(names):
         if there is None or name in there:
@@ -190,10 +190,10 @@ def _number(shard: str) -> int:
     return int(shard.rpartition("-")[2].removesuffix(".tar"))
 
 
-def _files(store: Store) -> set[str] | None:
-    """None: the store cannot tell."""
+def listed_files(store: Store) -> dict[str, int] | None:
+    """Name -> bytes of each file; None: the store cannot tell."""
     try:
-        return {file for file, _ in store.list()}
+        return dict(store.list())
     except UsageError:  # a web server
         return None
 
@@ -209,7 +209,7 @@ def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
     Raises:
         UsageError, ShardError: there are none, those of several sets, or no way to list them.
     """
-    files = _files(store)
+    files = listed_files(store)
     if files is None:
         raise ShardError(
             f"{store.url}: {MANIFEST} is damaged ({problem}), and a web server does not list the shards. Restore it "

@@ -132,21 +132,15 @@ def _evaluate(shards: ShardSet, where: Any) -> Bools:
     import pyarrow
 
     expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
-    keep = np.zeros(len(shards), dtype=np.bool_)
-    row = 0
     try:
-        for member in shards.members:
-            for batch in member.batches([], expression):
-                values = batch.column("keep").fill_null(False).to_numpy(zero_copy_only=False)
-                keep[row : row + len(values)] = values
-                row += len(values)
+        batches = (batch.column("keep") for member in shards.members for batch in member.batches([], expression))
+        keep: Bools = np.concatenate([found.fill_null(False).to_numpy(zero_copy_only=False) for found in batches])
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
         raise UsageError(f"where: {str(where)!r:.200} cannot be evaluated ({str(error).splitlines()[0]})") from None
     return keep
 
 
 class _Piece(NamedTuple):
-    rows: slice
     hashes: U64
     seconds: npt.NDArray[np.float64]
     groups: npt.NDArray[np.int64]
@@ -173,13 +167,10 @@ class _Groups:
 
 def _pieces(shards: ShardSet, groups: _Groups) -> Iterator[_Piece]:
     columns = ["key_hash", "seconds", *([groups.column] if groups.column else [])]
-    row = 0
     for member in shards.members:
         for batch in member.batches(columns):
-            rows = slice(row, row + batch.num_rows)
-            row += batch.num_rows
             hashes = hash64("subset", member.name, batch.column("key_hash").to_numpy())
-            yield _Piece(rows, hashes, batch.column("seconds").to_numpy(), groups.of(batch))
+            yield _Piece(hashes, batch.column("seconds").to_numpy(), groups.of(batch))
 
 
 def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
@@ -214,21 +205,17 @@ def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
         is_range = False
     if not is_range:
         raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
-    inside = np.zeros(len(shards), dtype=np.bool_)
-    row = 0
+    inside = []
     for member in shards.members:
         for batch in member.batches(["key_hash"]):
             numbers = uniform(hash64("key range", member.name, batch.column("key_hash").to_numpy()))
-            inside[row : row + len(numbers)] = (numbers >= low) & (numbers < high)
-            row += len(numbers)
-    return inside
+            inside.append((numbers >= low) & (numbers < high))
+    return np.concatenate(inside)
 
 
 def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:
     groups = _Groups(shards, column)
-    codes = np.zeros(len(shards), dtype=np.int64)
-    for piece in _pieces(shards, groups):
-        codes[piece.rows] = piece.groups
+    codes = np.concatenate([piece.groups for piece in _pieces(shards, groups)])
     on = np.ones(len(codes), dtype=np.bool_) if keep is None else keep
     sizes = np.bincount(codes[on], minlength=len(groups.numbers))
     share = on.sum() / max(np.count_nonzero(sizes), 1)

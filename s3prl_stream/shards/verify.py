@@ -26,7 +26,7 @@ from s3prl_stream.shards.extra_files import problems_with
 from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
-from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, take_inventory
+from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, listed_files, take_inventory
 from s3prl_stream.shards.layout import SHARDS_PER_PART
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet
@@ -166,10 +166,7 @@ def _examine_indexed(store: Store, inventory: Inventory, workers: Workers, full:
 
 def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:
     """One shard a task where it is read, one index part a task where it is not."""
-    try:
-        listed: dict[str, int] | None = dict(store.list())
-    except UsageError:  # a web server
-        listed = None
+    listed = listed_files(store)
     for group in inventory.groups():
         entries = [(entry, store.size(entry.name) if listed is None else listed.get(entry.name)) for entry in group]
         if full:

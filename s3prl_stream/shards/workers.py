@@ -64,8 +64,8 @@ class Workers:
 
     @property
     def counted(self) -> int:
-        """How often `count` was called in all workers so far."""
-        return int(self._counter.value) if self._pool is not None else 0
+        """How often `count` was called in all workers so far; only where there are some."""
+        return int(self._counter.value)
 
     def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
         """Begin a task in a worker process; only where there are some.
