@@ -33,7 +33,6 @@ class NoiseAugmentation(OnBatch):
             `.on(device)` the normals are the device's, from a seed for each waveform: the same ratio, other noise.
 
     Args:
-        source: what to read from; None to bind later.
         noise: "gaussian" (white), or a `NoiseBank` of noise, music or speech.
         snr: (lowest, highest) signal-to-noise ratio in dB over the whole waveform, or one number. S3PRL's list is
             accepted.

@@ -134,7 +134,6 @@ class UnfoldChunkBySec(_Unfold):
     chunk has an identity of its own, so later stages draw anew for each.
 
     Args:
-        source: what to read from; None to bind later.
         min_seconds: the least length of a chunk; all are this long when max_seconds is None. (S3PRL: min_chunk_secs)
         max_seconds: the greatest; lengths are drawn uniformly between both. (S3PRL: max_chunk_secs)
         step_seconds: from the beginning of a chunk to that of the next, at most min_seconds; None: from its end, so
@@ -199,7 +198,6 @@ class UnfoldChunkByFrame(_Unfold):
     In, Out, Random, and what becomes of text and segments: as of `UnfoldChunkBySec`.
 
     Args:
-        source: what to read from; None to bind later.
         min_frames, max_frames, step_frames: as the seconds of `UnfoldChunkBySec`, in frames. (S3PRL: min_chunk_frames,
             max_chunk_frames)
         hop_samples: waveform samples from a frame to the next. (S3PRL: feat_frame_shift)

@@ -34,7 +34,6 @@ class RandomCrop(Stage):
     What is cut loses `text`, `transcription` and `tokens`; `segments` are cut with it.
 
     Args:
-        source: what to read from; None to bind later.
         max_seconds: the greatest length; None: nothing is cut. (S3PRL: max_secs)
         sample_rate: the rate (Hz) that the audio must have; None: any.
 

@@ -32,7 +32,6 @@ class EncodeCategory(Stage):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         label: its key. (S3PRL: label_name)
         categories: all labels there are; None: those of all samples of the root, found once when bound. Give them where
             a part of the data may lack one: `chain.stage("encode_category").categories` of the training data.
@@ -77,7 +76,6 @@ class EncodeMultipleCategory(Stage):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         labels: the key of the list, or the N keys.
         categories: for each of the N all labels there are; None: those of all samples of the root.
 
@@ -146,7 +144,6 @@ class EncodeMultiLabel(Stage):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         labels: the key of the list. (S3PRL: label_name)
         categories: all C labels there are; None: those of all samples of the root.
 

@@ -26,7 +26,6 @@ class LoadFeat(Stage):
     Raises: SampleError (the sample is left out and listed) if the bytes are damaged; UsageError if it is audio.
 
     Args:
-        source: what to read from; None to bind later.
         layer: which of the L stored layers, from 0; None: all.
         dtype: "float32", or "float16" as stored.
     """

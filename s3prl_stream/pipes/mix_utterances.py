@@ -36,7 +36,6 @@ class MixUtterances(Stage):
             sample that drops out of the batch changes no other pair.
 
     Args:
-        source: what to read from; None to bind later.
         ratio_db: (lowest, highest) ratio in dB of this utterance's RMS to the other's, each over its whole length.
         max_share: the stretch is up to this share of the waveform long, 0 to 1, and up to the length of the other.
         prob: share of the waveforms that are mixed, 0 to 1.

@@ -31,7 +31,6 @@ class NormWav(OnBatch):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         target_db: RMS level that comes out, in dB relative to an RMS of 1.0 (so below 0, usually).
     """
 

@@ -26,7 +26,6 @@ class OnDevice(Stage):
     would without this stage. Which device it is does not belong to what a batch is, and is in no state.
 
     Args:
-        source: what to read from; None to bind later.
         device: such as "cuda" (the process's current one) or "cpu".
 
     Raises:

@@ -30,7 +30,6 @@ class SpeedPerturbation(Stage):
     A waveform gets longer by up to 1 / the least factor, so the batches of a stream are planned smaller by that.
 
     Args:
-        source: what to read from; None to bind later.
         factors: one of them is drawn for each waveform, all equally often; 1.1 is faster, shorter and higher.
         prob: share of the waveforms for which one is drawn, 0 to 1; the others keep their speed.
 

@@ -31,7 +31,6 @@ class Phonemize(Stage):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         lexicon: a `Lexicon`.
         tokenizer: of the phonemes; None: one id for each of `PHONEMES` (S3PRL's), from 3 on.
         text: the key of the text; None for "text", or else "transcription".

@@ -23,7 +23,6 @@ class RandomGain(OnBatch):
     Random: by identity: the coin (uniform), the gain (uniform).
 
     Args:
-        source: what to read from; None to bind later.
         gain_db: (lowest, highest) gain in dB, or one number.
         prob: share of the waveforms that are changed, 0 to 1.
 

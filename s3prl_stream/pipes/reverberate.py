@@ -28,7 +28,6 @@ class Reverberation(OnBatch):
             (uniform) and the reflections (normals).
 
     Args:
-        source: what to read from; None to bind later.
         rooms: "simulated" (`rooms.simulated`: noise that decays exponentially), or a `RirBank`.
         rt60: (lowest, highest) seconds in which the reflections decay by 60 dB, or one number; of simulated rooms.
         drr_db: (lowest, highest) ratio of direct to reflected energy in dB; of simulated rooms.

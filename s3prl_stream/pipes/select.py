@@ -24,7 +24,6 @@ class SetOutputKeys(OnBatch):
     Random: none.
 
     Args:
-        source: what to read from; None to bind later.
         output_keys: the keys to keep, or {new name: key}, as in S3PRL. A length ("x_len": "wav_len") comes with its
             tensor when samples are collated, and may be named or not.
 

@@ -29,7 +29,6 @@ class SoxEffects(Stage):
     Random: by identity: the coin (uniform), then each range in turn (uniform), then what `dither` needs.
 
     Args:
-        source: what to read from; None to bind later.
         effects: such as [["gain", "-3.0"], ["pitch", (-200, 200)]]: a name of `effects.KNOWN` and its arguments. An
             argument that is a pair (lowest, highest) is drawn for each waveform.
         prob: share of the waveforms that is changed, 0 to 1.

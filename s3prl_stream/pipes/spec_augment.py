@@ -37,7 +37,6 @@ class SpecAugment(OnBatch):
             (uniform) of the masks of bins, then of frames.
 
     Args:
-        source: what to read from; None to bind later.
         freq_width: (least, most) bins in a mask of bins, both included; never more than there are.
         freq_masks: how many of them; they may overlap.
         time_width: (least, most) frames in a mask of frames, both included.

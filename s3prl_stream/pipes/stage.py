@@ -77,6 +77,8 @@ class Source(ChainedMethods, IterDataPipe[Sample]):
 class Stage(Source):
     """One step of a chain.
 
+    The first argument of every stage is the source to read from; None: it is bound later, by `stage(source)`.
+
     An author writes a keyword-only constructor which keeps the parameters under their own names and *then* calls
     `super().__init__(source)` (which checks the chain), declares `takes` and `provides`, and implements `emit`.
     Nothing is mutated: a stage returns new dicts.

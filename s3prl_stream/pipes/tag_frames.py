@@ -47,7 +47,6 @@ class BuildMultiClassTagging(Stage):
     are those of the whole recording.
 
     Args:
-        source: what to read from; None to bind later.
         columns: "recording": the labels of the recording itself, sorted. "all": those of all recordings. (S3PRL:
             intra_or_inter)
         categories: the labels of columns="all"; None: those of all samples of the root, found once when bound.

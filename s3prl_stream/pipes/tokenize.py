@@ -41,7 +41,6 @@ class EncodeText(Stage):
     root as they are there. `chain.stage("tokenize").tokenizer` is the result, for other data and to be saved.
 
     Args:
-        source: what to read from; None to bind later.
         tokenizer: a `CharacterTokenizer`, `WordTokenizer`, `SentencePieceTokenizer` (`train_sentencepiece`),
             `SlotTokenizer` or another `Tokenizer`; None: it is trained.
         train_tokenizer: must be True where no tokenizer is given.
