@@ -33,15 +33,12 @@ def biquad(function: str, default_unit: str, arguments: Sequence[str], flags: st
         raise UsageError("a frequency above 0, and no more arguments than that")
     if asked and flags == "-1 -2":
         if asked == ["-1"]:
-            return _one_pole(function, hertz)
+            return _filter(function, hertz, lambda rate: _one_pole(function, hertz, rate))
     elif asked:
         settings[{"bandpass": "skirt", "band": "noise"}[function]] = True
-
-    def apply(wav: F32, rate: int, _: Any) -> Sound:
-        _check_frequency(function, hertz, rate)
-        return _filtered(wav, _coefficients(function, hertz, rate, width(hertz, rate, 0.0), **settings)), rate
-
-    return apply
+    return _filter(
+        function, hertz, lambda rate: _coefficients(function, hertz, rate, width(hertz, rate, 0.0), **settings)
+    )
 
 
 def tone(function: str, default_hertz: str, arguments: Sequence[str]) -> Apply:
@@ -51,25 +48,33 @@ def tone(function: str, default_hertz: str, arguments: Sequence[str]) -> Apply:
     width = _width(arguments[2] if len(arguments) > 2 else "0.5s", "s")
     if len(arguments) > 3 or hertz <= 0:
         raise UsageError("a frequency above 0, and no more arguments than that")
+    return _filter(
+        function, hertz, lambda rate: _coefficients(function, hertz, rate, width(hertz, rate, gain_db), gain_db)
+    )
+
+
+def _filter(function: str, hertz: float, coefficients: Callable[[int], Coefficients]) -> Apply:
+    """In float64: at low frequencies the recursion in float32 is off by 60 dB below the signal."""
 
     def apply(wav: F32, rate: int, _: Any) -> Sound:
-        _check_frequency(function, hertz, rate)
-        return _filtered(wav, _coefficients(function, hertz, rate, width(hertz, rate, gain_db), gain_db)), rate
+        from scipy.signal import lfilter
+
+        if hertz >= rate / 2:
+            limit = f"must be below half the sample rate, {rate / 2:g} Hz"
+            raise UsageError(f"effects: {function} at {hertz:g} Hz: {limit}")
+        if not wav.shape[-1]:
+            return wav, rate
+        return lfilter(*coefficients(rate), wav.astype(np.float64)).astype(np.float32), rate
 
     return apply
 
 
-def _one_pole(function: str, hertz: float) -> Apply:
+def _one_pole(function: str, hertz: float, rate: int) -> Coefficients:
     """`lowpass -1` and `highpass -1`: 6 dB an octave."""
-
-    def apply(wav: F32, rate: int, _: Any) -> Sound:
-        _check_frequency(function, hertz, rate)
-        pole = math.exp(-2.0 * math.pi * hertz / rate)
-        high = (1.0 + pole) / 2.0
-        b0, b1 = (1.0 - pole, 0.0) if function == "lowpass" else (high, -high)
-        return _filtered(wav, ([b0, b1], [1.0, -pole])), rate
-
-    return apply
+    pole = math.exp(-2.0 * math.pi * hertz / rate)
+    high = (1.0 + pole) / 2.0
+    b0, b1 = (1.0 - pole, 0.0) if function == "lowpass" else (high, -high)
+    return [b0, b1], [1.0, -pole]
 
 
 def _coefficients(
@@ -117,21 +122,6 @@ def _band(hertz: float, rate: int, width_hertz: float, *, noise: bool) -> Coeffi
     if noise:
         b0 = math.sqrt(((1.0 + a2) ** 2 - a1 * a1) * (1.0 - a2) / (1.0 + a2))
     return [b0, 0.0, 0.0], [1.0, a1, a2]
-
-
-def _filtered(wav: F32, coefficients: Coefficients) -> F32:
-    """In float64: at low frequencies the recursion in float32 is off by 60 dB below the signal."""
-    from scipy.signal import lfilter
-
-    if not wav.shape[-1]:
-        return wav
-    result: F32 = lfilter(*coefficients, wav.astype(np.float64)).astype(np.float32)
-    return result
-
-
-def _check_frequency(function: str, hertz: float, rate: int) -> None:
-    if hertz >= rate / 2:
-        raise UsageError(f"effects: {function} at {hertz:g} Hz: must be below half the sample rate, {rate / 2:g} Hz")
 
 
 def number(text: str | float) -> float:
