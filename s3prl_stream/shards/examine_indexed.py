@@ -6,6 +6,7 @@ their samples are read as a stream reads them, and decoded.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -127,8 +128,7 @@ def _sample_findings(folder: ShardFolder, tar: IndexedTar, rows: pa.Table, full:
     for first in range(0, len(numbers), _AT_ONCE):
         some = rows.take(numbers[first : first + _AT_ONCE]).to_pylist()
         items = [_item(tar.number, row) for row in some]
-        ahead = folder.read_ahead(items)
-        try:
+        with contextlib.closing(folder.read_ahead(items)):
             for item, row in zip(items, some, strict=True):
                 try:
                     _check(folder, item, row["sample_rate"] if full else None)
@@ -136,8 +136,6 @@ def _sample_findings(folder: ShardFolder, tar: IndexedTar, rows: pa.Table, full:
                     message = str(error).removeprefix(f"{tar.name}: {item.key} at byte {item.offset}: ")
                     found = of_sample(tar.name, item.key, item.offset, item.size, error.reason, message)
                     yield found._replace(advice=ADVICE["index again"])
-        finally:
-            ahead.close()
 
 
 def _check(folder: ShardFolder, item: Item, sample_rate: int | None) -> None:

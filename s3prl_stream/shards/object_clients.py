@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 import threading
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,8 +39,10 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_
 _HTTP_ALLOWED = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 
 _lock = threading.Lock()
-_clients: dict[Any, Any] = {}
-_of_the_parent: dict[Any, Any] = {}  # kept: what obstore frees in a child, it may take away from the parent
+_clients: dict[tuple[str, bool], Any] = {}
+_of_the_parent: dict[
+    tuple[str, bool], Any
+] = {}  # kept: what obstore frees in a child, it may take away from the parent
 _forked_after_use = False
 
 
@@ -67,48 +70,46 @@ def in_use() -> bool:
     return bool(_clients)
 
 
-def client_of(url: str, config: dict[str, str] | None = None, *, for_writing: bool = False) -> Any:
+def client_of(url: str, *, for_writing: bool = False) -> Any:
     """obstore's client for a folder; one in each process, however many sets are opened.
 
     Args:
         url: s3://, gs://, az://, abfss://, http(s)://, or for tests file:// and memory://.
-        config: in place of what the environment says; obstore's names, such as {"endpoint": ...}.
         for_writing: obstore tries failed requests again; else that is left to the caller.
 
     Raises:
-        UsageError: obstore does not understand the URL or the configuration.
+        UsageError: obstore does not understand the URL or what the environment says.
         StreamError: in a forked child.
     """
     refuse_after_fork(without_secrets(url))
     for_writing = for_writing and not url.startswith("memory:")  # of which each client has its own
-    key = (url, for_writing, tuple(sorted((config or {}).items())))
+    key = (url, for_writing)
     with _lock:
         if key not in _clients:
-            _clients[key] = _connect(url, config, WRITE_RETRIES if for_writing else READ_RETRIES)
+            _clients[key] = _connect(url, WRITE_RETRIES if for_writing else READ_RETRIES)
         return _clients[key]
 
 
-def _connect(url: str, config: dict[str, str] | None, retries: dict[str, Any]) -> Any:
+def _connect(url: str, retries: dict[str, Any]) -> Any:
     import obstore.exceptions
     from obstore import store
 
     scheme = urlsplit(url).scheme.lower()
-    if scheme == "s3" and config is None:
-        config = profile_settings()
+    config = profile_settings() if scheme == "s3" else {}
     options: dict[str, Any] = {"client_options": _client_options(url, config), "retry_config": retries}
     try:
         if scheme in ("http", "https"):  # whoever the host is: from_url would sign requests to some of them
             return store.HTTPStore.from_url(url, **options)
         if scheme in ("file", "memory"):
             return store.from_url(url)
-        return store.from_url(url, config=config, **options)  # type: ignore[arg-type]
+        return store.from_url(url, config=config, **options)  # type: ignore[call-overload]
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise UsageError(f"{without_secrets(url)}: no store can be reached by it ({reason_of(error)}).") from None
 
 
-def _client_options(url: str, config: dict[str, str] | None) -> dict[str, Any]:
+def _client_options(url: str, config: Mapping[str, str]) -> dict[str, Any]:
     """Unencrypted connections only to this machine, where the URL says http, or where the environment allows them."""
-    endpoints = [value for name, value in (config or {}).items() if name.endswith("endpoint")]
+    endpoints = [value for name, value in config.items() if name.endswith("endpoint")]
     endpoints += [os.environ[name] for name in _ENDPOINTS if name in os.environ]
     allowed = (
         url.lower().startswith("http://")

@@ -41,7 +41,6 @@ class ObjectStore:
 
     Args:
         url: s3://BUCKET/FOLDER, gs://, az://CONTAINER/FOLDER, abfss://, http(s)://HOST/FOLDER.
-        config: obstore's configuration in place of the environment's; unlike that, it travels with a pickle.
 
     Raises:
         UsageError: a URL of another kind, or with a query.
@@ -49,12 +48,12 @@ class ObjectStore:
 
     is_remote = True
 
-    def __init__(self, url: str, config: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str) -> None:
         if urlsplit(url).scheme not in _TEST_SCHEMES:
             check_remote(url)
         if "?" in url or "#" in url:
             raise UsageError(f"{without_secrets(url)}: the URL of a set has no query and no fragment.")
-        self._url, self._config = url.rstrip("/"), config
+        self._url = url.rstrip("/")
         self.url = without_secrets(self._url)
         self._is_web_server = urlsplit(self._url).scheme.lower() in ("http", "https")
         self._begin()
@@ -67,10 +66,10 @@ class ObjectStore:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self._url, "config": self._config, "answered": self._answered}
+        return {"url": self._url, "answered": self._answered}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["url"], state["config"])  # type: ignore[misc]
+        self.__init__(state["url"])  # type: ignore[misc]
         self._answered = state["answered"]
 
     def __repr__(self) -> str:
@@ -230,7 +229,7 @@ class ObjectStore:
             options["range"] = {"offset": start}
         if known is not None and known.is_strong:
             options["if_match"] = known.e_tag
-        client = client_of(self._url, self._config)
+        client = client_of(self._url)
         self._count(requests=1)
         answer = obstore.get(client, name, options=options)  # type: ignore[arg-type]
         self._answered = True
@@ -289,7 +288,7 @@ class ObjectStore:
     ) -> Result:
         """The answer to a request without a body worth resuming."""
         tries = self._tries(name, still_wanted)
-        client = client_of(self._url, self._config, for_writing=for_writing)
+        client = client_of(self._url, for_writing=for_writing)
         while True:
             self._count(requests=1)
             try:

@@ -391,9 +391,16 @@ def test_no_message_holds_a_secret() -> None:
     with stored([Unavailable(), *[Unavailable(403)] * 9]) as (_, proxy, _):
         host = proxy.url.removeprefix("http://")
         store = ObjectStore(f"http://user:hidden@{host}/set")
-        account = {"account_name": "account", "sas_key": "sv=2021&sig=hidden%2B", "azure_storage_endpoint": proxy.url}
-        s3 = {"access_key_id": "hidden", "secret_access_key": "hidden", "endpoint": proxy.url, "region": "x"}
-        for one in (store, ObjectStore("az://container/set", account), ObjectStore("s3://bucket/set", s3)):
+        os.environ |= {
+            "AZURE_STORAGE_ACCOUNT_NAME": "account",
+            "AZURE_STORAGE_SAS_KEY": "sv=2021&sig=hidden%2B",
+            "AZURE_STORAGE_ENDPOINT": proxy.url,
+            "AWS_ACCESS_KEY_ID": "hidden",
+            "AWS_SECRET_ACCESS_KEY": "hidden",
+            "AWS_ENDPOINT_URL": proxy.url,
+            "AWS_REGION": "x",
+        }
+        for one in (store, ObjectStore("az://container/set"), ObjectStore("s3://bucket/set")):
             for action in (
                 functools.partial(one.read, "a.tar", 0, 1),
                 functools.partial(one.size, "a.tar"),
