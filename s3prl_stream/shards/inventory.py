@@ -96,7 +96,7 @@ def take_inventory(store: Store) -> Inventory:
     findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
     others = {field: value for field, value in manifest.items() if field not in ("shards", "name", "format_version")}
     if problems and "files" not in others:  # taken as they are: nothing says what they were
-        others["files"] = entries_of(store, _files(store) or ())
+        others["files"] = entries_of(store, listed_files(store) or ())
     return Inventory(name, entries, others, findings)
 
 
