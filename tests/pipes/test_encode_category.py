@@ -63,7 +63,7 @@ def test_labels_of_a_stream_are_its_index_column_and_batches_have_them() -> None
     assert "speaker" not in batch
     part = ss.ShardStream(data, where="split == 'y'").load_audio().encode_category("speaker")
     assert list(part.stage("encode_category").categories) == [1, 2]
-    with pytest.raises(UsageError, match=r"no column 'labels' .* it has"):
+    with pytest.raises(UsageError, match=r"no column 'labels' .* the index has"):
         ss.ShardStream(data).load_audio().encode_multilabel("labels")
 
 
