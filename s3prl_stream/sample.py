@@ -6,7 +6,7 @@ plan is one waveform sample per channel (as in soundfile), never a feature frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,6 +27,17 @@ TEXT_KEYS = ("text", "transcription")
 
 UNCUTTABLE_KEYS = frozenset({*TEXT_KEYS, "tokens"})
 """What is true of a whole utterance only, so that no piece of one may keep it. Segments are cut with it."""
+
+
+def with_free_names(values: Mapping[str, Any], taken: Collection[str] = RESERVED_KEYS) -> dict[str, Any]:
+    """The same values, those of names that are taken under names with underscores behind them."""
+    free: dict[str, Any] = {name: value for name, value in values.items() if name not in taken}
+    for name, value in values.items():
+        if name in taken:
+            while name in taken or name in free:
+                name += "_"
+            free[name] = value
+    return free
 
 
 class Utterance:

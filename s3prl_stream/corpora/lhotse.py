@@ -15,7 +15,7 @@ from s3prl_stream.corpora.lists import said_twice
 from s3prl_stream.corpora.tables import TAKEN_NAMES, Row, read_rows
 from s3prl_stream.corpora.turns import in_time, segment
 from s3prl_stream.errors import UsageError
-from s3prl_stream.sample import Utterance
+from s3prl_stream.sample import Utterance, with_free_names
 
 _FIELDS = ("text", "language", "speaker", "gender")
 
@@ -168,14 +168,7 @@ def _filled(supervision: Mapping[str, Any]) -> dict[str, Any]:
 
 def _about(custom: Any) -> dict[str, Any]:
     """Custom fields; what the stream would take for its own gets underscores."""
-    fields = custom if isinstance(custom, dict) else {}
-    free = {name: value for name, value in fields.items() if name not in TAKEN_NAMES}
-    for name in fields.keys() - free.keys():
-        renamed = f"{name}_"
-        while renamed in free:
-            renamed += "_"
-        free[renamed] = fields[name]
-    return free
+    return with_free_names(custom if isinstance(custom, dict) else {}, TAKEN_NAMES)
 
 
 def _text(row: Row, values: Mapping[str, Any], name: str) -> str:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import with_free_names
 from s3prl_stream.shards.braces import existing_or_expanded
-from s3prl_stream.shards.foreign_sample import key_and_suffix, with_free_names
+from s3prl_stream.shards.foreign_sample import key_and_suffix
 from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import is_remote, open_store
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import SampleError
-from s3prl_stream.sample import RESERVED_KEYS
+from s3prl_stream.sample import with_free_names
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import CODECS
 from s3prl_stream.shards.tarwalk import Gap, Member, shown, walk
@@ -217,19 +217,6 @@ def metadata_of(parts: Parts, content: Callable[[Member], bytes]) -> dict[str, A
         text = _text(content(parts.label), parts.label.name).strip()
         values.setdefault("label", int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
     return values
-
-
-def with_free_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, those of reserved names under names with underscores behind them."""
-    if RESERVED_KEYS.isdisjoint(values):
-        return dict(values)
-    free: dict[str, Any] = {name: value for name, value in values.items() if name not in RESERVED_KEYS}
-    for name, value in values.items():
-        if name in RESERVED_KEYS:
-            while name in RESERVED_KEYS or name in free:
-                name += "_"
-            free[name] = value
-    return free
 
 
 def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> tuple[memoryview, str, dict[str, Any]]:
