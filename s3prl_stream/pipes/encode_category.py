@@ -53,7 +53,6 @@ class EncodeCategory(Stage):
         super().__init__(source)
 
     def prepare(self, source: Source) -> None:
-        """Find the categories, if none were given."""
         if self.categories is None:
             self.categories = learned(self, self.label, root_of(source).column(self.label))
 
@@ -100,7 +99,6 @@ class EncodeMultipleCategory(Stage):
         super().__init__(source)
 
     def prepare(self, source: Source) -> None:
-        """Find the categories, if none were given."""
         if self.categories is not None:
             return
         root = root_of(source)
@@ -164,7 +162,6 @@ class EncodeMultiLabel(Stage):
         super().__init__(source)
 
     def prepare(self, source: Source) -> None:
-        """Find the categories, if none were given."""
         if self.categories is None:
             rows = _lists(root_of(source).column(self.labels), self)
             self.categories = learned(self, self.labels, (label for row in rows for label in row))

@@ -76,12 +76,10 @@ class ShardFolder:
 
     @property
     def is_remote(self) -> bool:
-        """True where bytes come over a network."""
         return self.store.is_remote or self.tars.is_remote
 
     @property
     def run(self) -> int:
-        """Neighbours in a shard that may be read together without harm to the batches."""
         return int(self.manifest.get("run", DEFAULT_RUN))
 
     def rows(self, shard: int) -> Rows:
@@ -140,7 +138,6 @@ class ShardFolder:
         return data
 
     def read_ahead(self, items: Sequence[Item]) -> Ahead:
-        """Begin to read samples whose `read` will follow; until closed."""
         return self.tars.read_ahead([(self.shard_names[item.shard], item.offset, item.size) for item in items])
 
     def extra_file(self, name: str) -> bytes:
@@ -148,7 +145,6 @@ class ShardFolder:
         return read_extra_file(self.store, self.manifest, name)
 
     def columns(self) -> dict[str, str]:
-        """Index column -> Arrow type."""
         if self._columns is None:
             name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
             with self._reading(name):

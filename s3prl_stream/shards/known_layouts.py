@@ -121,7 +121,7 @@ def _lhotse_shar(store: Store, base: str, names: set[str]) -> Layout | None:
             "Only audio is streamed: write the recordings too, or name the tars of another field that holds audio."
         )
     not_read = [name for name in fields if name not in cuts and name not in recordings]
-    return Layout("Lhotse Shar", base, recordings, [_joined(base, name) for name in cuts], {}, not_read, last_dot=True)
+    return Layout("Lhotse Shar", base, recordings, [f"{base}/{name}" for name in cuts], {}, not_read, last_dot=True)
 
 
 def _nemo(_store: Store, base: str, names: set[str]) -> Layout | None:
@@ -129,16 +129,12 @@ def _nemo(_store: Store, base: str, names: set[str]) -> Layout | None:
     tables = [_NEMO_TABLE] if _NEMO_TABLE in names else sorted(filter(_NEMO_TABLES.fullmatch, names))
     if not tars or not tables:
         return None
-    return Layout("NeMo", base, tars, [_joined(base, name) for name in tables], {}, [])
+    return Layout("NeMo", base, tars, [f"{base}/{name}" for name in tables], {}, [])
 
 
 def _is_inside(tar: object) -> bool:
     """True of the name of a tar in the folder or in one below it."""
     return isinstance(tar, str) and not tar.startswith("/") and "\\" not in tar and ".." not in tar.split("/")
-
-
-def _joined(base: str, name: str) -> str:
-    return f"{base}/{name}" if is_remote(base) else str(Path(base, name))
 
 
 def _parsed(store: Store, name: str) -> dict[str, Any]:

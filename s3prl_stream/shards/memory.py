@@ -125,7 +125,6 @@ class MemoryShards:
         return {field.name: str(field.type) for field in self._table().schema}
 
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
-        """The index in row order."""
         import pyarrow.dataset
 
         wanted: dict[str, Any] = {name: pyarrow.dataset.field(name) for name in columns}

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections import Counter, OrderedDict
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,21 +178,19 @@ class Windows:
     def __init__(self, store: Store, name: str, num_bytes: int) -> None:
         self._store, self._name, self._size = store, name, num_bytes
         self._window_bytes = REMOTE_WINDOW_BYTES if store.is_remote else LOCAL_WINDOW_BYTES
-        self._windows: OrderedDict[int, bytes] = OrderedDict()
+        self._windows: deque[tuple[int, bytes]] = deque(maxlen=_WINDOWS)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, fewer where the file ends."""
         size = min(size, self._size - offset)
         if size <= 0:
             return b""
-        for start, data in reversed(self._windows.items()):
+        for start, data in reversed(self._windows):
             if start <= offset and offset + size <= start + len(data):
                 return data[offset - start : offset - start + size]
         data = self._store.read(self._name, offset, max(size, min(self._window_bytes, self._size - offset)))
         if len(data) <= 16 * self._window_bytes:  # a large body is asked for once
-            self._windows[offset] = data
-            while len(self._windows) > _WINDOWS:
-                self._windows.popitem(last=False)
+            self._windows.append((offset, data))
         return data[:size]
 
 

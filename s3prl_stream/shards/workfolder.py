@@ -201,9 +201,9 @@ def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
         owner: whose.
         inside: False: in the system's temporary folder whatever the store, for a set that is finished.
     """
-    is_local = inside and isinstance(store, LocalStore)
-    base = store.folder / WORK_FOLDER if is_local and isinstance(store, LocalStore) else Path(tempfile.gettempdir())
-    prefix = _SCRATCH if is_local else _TEMPORARY
+    base, prefix = Path(tempfile.gettempdir()), _TEMPORARY
+    if inside and isinstance(store, LocalStore):
+        base, prefix = store.folder / WORK_FOLDER, _SCRATCH
     _remove_scratch_of_the_dead(base, prefix)
     folder = base / f"{prefix}{owner}"
     again_if_it_vanishes(lambda: folder.mkdir(mode=0o700), base)
