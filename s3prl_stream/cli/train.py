@@ -158,6 +158,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
     print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}")
+    if result.not_used:
+        print(f"not trained on: {', '.join(f'{count} {why}' for why, count in result.not_used.items())}")
     if result.left_out:
         print(f"{result.left_out} clips were left out: longer than a batch may be (--batch-seconds), or not usable")
     if result.metrics:

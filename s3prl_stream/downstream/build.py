@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -51,16 +52,20 @@ def build_task(
     elif recipe.kind == "diarize":
         settings["frame_seconds"] = frame_seconds
     elif recipe.kind == "frames":
-        settings |= {"categories": segment_labels(shards, where), "frame_seconds": frame_seconds}
+        categories = _enough(segment_labels(shards, where), recipe, shards)
+        settings |= {"categories": categories, "frame_seconds": frame_seconds}
     elif recipe.kind == "multilabel":
         separator = settings.get("separator", ",")
         given = values_of(shards, labels[0], where)
         settings |= {
             "label": labels[0],
-            "categories": sorted({one for text in given for one in labels_of(text, separator)}),
+            "categories": _enough(
+                sorted({one for text in given for one in labels_of(text, separator)}), recipe, shards
+            ),
         }
     else:
-        settings |= {"label": labels[0], "categories": sorted(set(values_of(shards, labels[0], where)))}
+        categories = _enough(sorted(set(values_of(shards, labels[0], where))), recipe, shards, at_least=2)
+        settings |= {"label": labels[0], "categories": categories}
     return make_task(recipe.kind, settings)
 
 
@@ -86,7 +91,8 @@ def make_task(kind: str, config: dict[str, Any], tokenizer: Tokenizer | None = N
     try:
         return KINDS[kind](**given)
     except TypeError as error:
-        raise UsageError(f"task kind {kind}: {str(error).split('__init__() ')[-1]}") from None
+        known = ", ".join(inspect.signature(KINDS[kind]).parameters)
+        raise UsageError(f"task kind {kind}: {str(error).split('__init__() ')[-1]}; it takes {known}") from None
 
 
 def build_model(
@@ -115,6 +121,18 @@ def build_model(
                 **head_settings,
             )
         return DownstreamModel(upstream, head, task, normalize=normalize, finetune=finetune)
+
+
+def _enough(categories: list[str], recipe: TaskRecipe, shards: ShardSet, *, at_least: int = 1) -> list[str]:
+    """The classes; a UsageError if there are too few to learn anything."""
+    if len(categories) < at_least:
+        label, clips = recipe.labels[0], f"clips of {shards.name} that may be trained on"
+        found = f"all {clips} have one {label}, {categories[0]!r}" if categories else f"none of the {clips} has {label}"
+        raise UsageError(
+            f"task {recipe.name}: {found}; look at where= (--where) and valid_where= (--valid-where), or name another "
+            "column by label= (--label)"
+        )
+    return categories
 
 
 def _slot_values(shards: ShardSet, name: str, where: Any) -> list[str]:

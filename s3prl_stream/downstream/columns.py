@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.layout import INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.selection import selected_hours
+from s3prl_stream.shards.selection import compile_selection, selected_hours
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
@@ -36,6 +37,18 @@ def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_secon
     return functools.reduce(operator.and_, expressions) if expressions else None
 
 
+def counts_without(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> dict[str, int]:
+    """Why rows that `where` selects are not those of `rows_with` -> how many; a row counts once.
+
+    Raises:
+        UsageError: a malformed expression, or nothing is left.
+    """
+    parts = (where, rows_with(shards, where, columns), rows_with(shards, where, columns, min_seconds=min_seconds))
+    selected, labelled, used = (len(compile_selection(shards, where=part)) for part in parts)
+    found = {f"without {' and '.join(columns)}": selected - labelled, f"not above {min_seconds:g} s": labelled - used}
+    return {why: count for why, count in found.items() if count}
+
+
 def rows_without(shards: ShardSet, where: Any, judged: str | None) -> Any:
     """`where` for the rows that `judged` does not select; None: all rows.
 
@@ -55,11 +68,10 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
     """The values of a column in the order of the index, as text; missing ones are left out.
 
     Raises:
-        UsageError: no such column, or a malformed expression.
+        UsageError: no such column of clips, or a malformed expression.
     """
+    need_columns(shards, [column], "label= (--label)")
     known = shards.columns()
-    if column not in known:
-        raise UsageError(f"no column {column!r} to learn; {shards.known_columns(column)}. Name one by label=.")
     expression = None if where is None else compile_where(where, known)
     for member in shards.members:
         for batch in member.batches([column], expression):
@@ -78,11 +90,18 @@ def contents_of(member: SetMember) -> str:
 
 
 def need_columns(shards: ShardSet, names: Sequence[str], what: str) -> None:
-    """A UsageError, which begins with `what`, if a set has not got one of these columns."""
+    """A UsageError, which begins with `what`, if the clips of a set do not come with one of these columns."""
     known = shards.columns()
+    # samples in memory have some of these names for columns of their own
+    of_index = {name for some in (INDEX_COLUMNS, QUALITY_COLUMNS) if some.keys() <= known.keys() for name in some}
     for name in names:
         if name not in known and name != SEGMENTS:
             raise UsageError(f"{what}: {shards.name} has no column {name!r}; {shards.known_columns(name)}")
+        if name in of_index:
+            raise UsageError(
+                f"{what}: {shards.name} has {name!r} in its index alone, not with its clips; these have "
+                f"{', '.join(name for name in known if name not in of_index) or 'no columns'}"
+            )
 
 
 def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: Any) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
-from s3prl_stream.downstream.columns import contents_of, need_columns, rows_without, shared_hours
+from s3prl_stream.downstream.columns import contents_of, counts_without, need_columns, rows_without, shared_hours
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
@@ -51,6 +51,8 @@ class TrainingParts:
     """How references are made, of a task that writes text."""
     noise: Noise | None = None
     """What is added to the clips of `stream`."""
+    not_used: Mapping[str, int] = field(default_factory=dict)
+    """Why clips that may be trained on are not in `stream` -> how many: no label, too short."""
 
 
 def training_parts(
@@ -160,7 +162,8 @@ def make_parts(
         num_judged = len(root_of(judged).selection)
         check_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")
     settings = _train_settings(recipe, own, task, is_judged=judged is not None)
-    return TrainingParts(model, stream, settings, judged, texts, noise)
+    not_used = counts_without(shards, where, task.columns, min_seconds=recipe.min_seconds)
+    return TrainingParts(model, stream, settings, judged, texts, noise, not_used)
 
 
 def keep_features(

@@ -52,7 +52,8 @@ class TextSource:
 
 def text_columns(columns: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
     """The columns of a set that has those that are `known`: "text" stands for "transcription" too."""
-    return tuple("transcription" if name == "text" and name not in known else name for name in columns)
+    only_transcription = "text" not in known and "transcription" in known
+    return tuple("transcription" if name == "text" and only_transcription else name for name in columns)
 
 
 def find_texts(

@@ -171,7 +171,12 @@ def _train(
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
     _tell_damaged(loader, quiet=quiet)
     unusable = {(one["set"], one["key"]) for one in loader.damaged}
-    return dataclasses.replace(result, left_out=len(loader.too_long) + len(unusable), timing=loader.timing().as_dict())
+    return dataclasses.replace(
+        result,
+        left_out=len(loader.too_long) + len(unusable),
+        not_used=parts.not_used,
+        timing=loader.timing().as_dict(),
+    )
 
 
 def _written(

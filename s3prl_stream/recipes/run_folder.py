@@ -101,7 +101,11 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         raise UsageError(f"{run}: is a file; the output of a run is a folder")
     path = run / SETTINGS
     if path.exists():
-        other = [told for name, told in differences(read_settings(run), settings) if name not in MAY_CHANGE]
+        before = read_settings(run)
+        if ("recipe" in before) != ("recipe" in settings):
+            made_by = "pretrain" if "recipe" in before else "train"
+            raise StateError(f"{run}: holds a run of `s3prl-stream {made_by}`; give another output folder")
+        other = [told for name, told in differences(before, settings) if name not in MAY_CHANGE]
         if other:
             raise StateError(
                 f"{run}: holds another run: {'; '.join(other)}. Give the same settings, or another output folder."

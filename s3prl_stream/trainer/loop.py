@@ -76,6 +76,9 @@ class TrainResult:
     """Of the last step; None if this call did none, its batches were empty, or it was not finite."""
     left_out: int = 0
     """Clips that this call did not see because they are excluded or their batches skipped."""
+    not_used: Mapping[str, int] = field(default_factory=dict)
+    """Of a training for a task: why clips that are selected were not trained on, such as for want of a label -> how
+    many."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     """Of this call: seconds in each stage of loading, of waiting for it and of working, and the share of waiting."""
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -77,6 +77,19 @@ def test_clips_without_a_label_are_counted(trained: Path, tmp_path: Path, capsys
     assert "1 utterances, 2 more have no label\n" in capsys.readouterr().out
 
 
+def test_what_is_not_trained_on_is_counted(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words += ["--where", "speaker == 'hugh'", "--steps", "1", "--set", "min_seconds=0.4", "--out", str(tmp_path)]
+    rows = [row for row in _rows(sample_set) if row["speaker"] == "hugh"]
+    without = sum(row["digit"] is None for row in rows)
+    short = sum(row["digit"] is not None and row["seconds"] <= 0.4 for row in rows)
+    assert 0 < without < without + short < len(rows)
+    assert main(words) == 0
+    assert f"\nnot trained on: {without} without digit, {short} not above 0.4 s\n" in capsys.readouterr().out
+
+
 def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
@@ -189,6 +202,23 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
         "trials are for speaker verification": ["evaluate", str(trained), *data, "--trials", __file__],
         "give NAME=VALUE": ["train", "ks", *data, "--upstream", "fbank", "--out", "x", "--set", "balance"],
         "no run.json": ["evaluate", str(trained.parent), *data],
+        "sample has 'seconds' in its index alone, not with its clips; these have accent, digit,": [
+            *("train", "asr", *data, "--upstream", "fbank80", "--label", "seconds", "--out", str(trained.parent / "x")),
+        ],
+        "task ks: none of the clips of sample that may be trained on has digit; look": [
+            *train,
+            "--where",
+            "digit is None",
+        ],
+        "task ks: all clips of sample that may be trained on have one digit, '7'": [*train, "--where", "digit == 7"],
+        "task frames: none of the clips of sample that may be trained on has segments": [
+            *("train", "frames", *data, "--upstream", "fbank80", "--out", str(trained.parent / "x")),
+        ],
+        "got an unexpected keyword argument 'margin'; it takes label, categories": [*train, "--set", "task.margin=1"],
+        "holds a run of `s3prl-stream train`; give another output folder": [
+            *("pretrain", "tera", *data, "--out", str(trained), "--steps", "1", "--hidden-size", "8", "--heads", "2"),
+            *("--layers", "1", "--ffn-size", "8"),
+        ],
     }
     for said, words in cases.items():
         assert main(words if words[0] == "which" else [*words, "--device", "cpu"]) == 2, said
