@@ -127,6 +127,8 @@ def _pack_if_needed(data: Path, out: Path, options: Sequence[str]) -> Path:
     if not data.is_dir():
         raise UsageError(f"{data}: no such folder. Give a folder of audio files, or a packed set.")
     if (data / MANIFEST).is_file():
+        if options:
+            raise UsageError(f"{data}: is a packed set; {options[0]} is for a folder of audio files. Leave it out.")
         return data
     packed = out / f"set-{data.resolve().name}"
     _title("Pack the folder")

@@ -22,7 +22,7 @@ from s3prl_stream.objectives.loss import last_hidden
 from s3prl_stream.pictures import Curve, draw_curves, draw_layer_weights, draw_reconstruction
 from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
-from s3prl_stream.shards.shardset import open_shards
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_state
 from s3prl_stream.trainer.losslog import METRICS, read_lines, read_losses
 from s3prl_stream.trainer.record import WAITS
@@ -49,19 +49,20 @@ def report(run: str | Path, *, data: Any = None) -> Report:
         data: set whose clips are reconstructed; None: that of the run, if it lies where it lay.
 
     Raises:
-        UsageError: no run there, it has no steps yet, or matplotlib is missing.
+        UsageError: no run there, it has no steps yet, no set at `data`, or matplotlib is missing.
     """
     folder = Path(run)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
     losses = read_losses(folder)
     if not losses:
         raise UsageError(f"{run}: no steps in losses.jsonl; give the output folder of a run that has begun")
+    given = None if data is None else as_shard_set(data)
     out = folder / FOLDER
     out.mkdir(exist_ok=True)
     metrics, times = read_lines(folder / METRICS), _newest_times(folder)
     pictures = [_draw_losses(losses, metrics, out), _draw_rate(losses, out)]
     pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out), *_draw_weights(folder, out)]
-    drawn, why_not = _draw_reconstructions(folder, settings, data, out)
+    drawn, why_not = _draw_reconstructions(folder, settings, given, out)
     facts = {**_facts(folder, losses, metrics, times), **({"reconstructions": why_not} if why_not else {})}
     page = out / "index.html"
     page.write_text(_page(folder.name, facts, [*pictures, *drawn], settings), encoding="utf-8")
@@ -141,18 +142,19 @@ def _draw_weights(folder: Path, out: Path) -> list[tuple[str, str]]:
 
 
 def _draw_reconstructions(
-    folder: Path, settings: dict[str, Any], data: Any, out: Path
+    folder: Path, settings: dict[str, Any], given: ShardSet | None, out: Path
 ) -> tuple[list[tuple[str, str]], str | None]:
     """(pictures, None), or none and why not."""
     if "recipe" not in settings:
         return [], "none: this is no run of pretrain"
-    where = data if data is not None else [url for url in settings.get("sets", []) if url]
-    if not where:
+    places = [url for url in settings.get("sets", []) if url]
+    if given is None and not places:
         return [], "none: the place of the set is not known, give --data"
     try:
         objective: Any = load_objective(folder)
         recipe = recipe_of(settings)
-        stream = recipe.stream(open_shards(where), seed=1, max_batch_seconds=60.0, where=settings.get("where"))
+        shards = open_shards(places) if given is None else given
+        stream = recipe.stream(shards, seed=1, max_batch_seconds=60.0, where=settings.get("where"))
         batch: Any = next(iter(Loader(stream, rank=0, world_size=1)))
     except StreamError as error:
         return [], f"none: {error}"

@@ -193,7 +193,9 @@ def test_a_place_where_no_file_can_be_written(tmp_path: Path) -> None:
 def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "batch.html"
     assert main(["which", str(sample_set), "--batch", "1", "--batch-seconds", "6", "--json", "--html", str(path)]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = capsys.readouterr()
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert shown.err == f"{path}: {len(rows)} clips, {path.stat().st_size / 1e6:.1f} MB; open it in a browser\n"
     page = Page(path)
     assert [clip["title"].partition(" ")[2] for clip in page.clips] == [row["key"] for row in rows]
     lengths = [len(clip["steps"]["load_audio"]["sounds"][0][0]) for clip in page.clips]

@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -174,13 +175,15 @@ def recordings(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    ["pack folder no/such/place OUT", "inspect no/such/place", "plan no/such/place", "quickstart --data no/such/place"],
+    [
+        *("pack folder no/such/place OUT", "inspect no/such/place", "plan no/such/place", "verify no/such/place"),
+        *("which no/such/place --batch 0", "quickstart --data no/such/place --out OUT"),
+    ],
 )
 def test_a_missing_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [tmp_path / word if word == "OUT" else word for word in command.split()]
-    if command.startswith("quickstart"):
-        words += ["--out", tmp_path / "out"]
-    assert "no/such/place" in complaint(words, capsys)
+    line = complaint([tmp_path / "out" if word == "OUT" else word for word in command.split()], capsys)
+    assert re.search("no/such/place: .*no such folder", line)
+    assert ("or the output folder of `s3prl-stream pretrain`" in line) is command.startswith("which")
 
 
 def test_no_audio_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +233,13 @@ def test_steps_that_are_no_count(
 )
 def test_a_where_that_is_no_comparison(where: str, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     complaint(["plan", sample_set, "--where", where], capsys)
+
+
+def test_options_that_are_for_others(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words: list[str | Path] = ["pretrain", "npc", "--data", sample_set, "--out", tmp_path / "run", "--steps", "1"]
+    assert "--heads: recipe npc has no such setting; `--set help`" in complaint([*words, "--heads", "3"], capsys)
+    words = ["quickstart", "--data", sample_set, "--out", tmp_path / "out", "--label-from", "folder"]
+    assert "is a packed set; --label-from is for a folder of audio files" in complaint(words, capsys)
 
 
 def test_an_unknown_recipe(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

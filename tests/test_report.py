@@ -57,6 +57,8 @@ def test_a_run_of_train_has_no_reconstructions(sample_set: Path, tmp_path: Path)
     )
     facts = report(tmp_path, data=sample_set).facts
     assert (facts["reconstructions"], facts["loss"]) == ("none: this is no run of pretrain", "not finite")
+    with pytest.raises(UsageError, match=r"nowhere: no shard set here \(there is no such folder\)"):
+        report(tmp_path, data=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="is a run of `s3prl-stream train`"):
         export_s3prl(tmp_path, tmp_path / "x.ckpt")
     (tmp_path / "run.json").write_text("{")

@@ -125,6 +125,9 @@ def run(args: argparse.Namespace) -> int:
     chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for name, value in given.items():
         section, _, field = name.partition(".")
+        if field not in vars(sections[section]):  # `resolve` has looked at all others
+            option = _OPTIONS[name].replace("_", "-")
+            raise UsageError(f"--{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
         chosen[section][field] = value
     shards = sets_from(args.data, args)
     asked = ProbeSettings(**chosen["probe"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
@@ -65,4 +67,6 @@ def run(args: argparse.Namespace) -> int:
         **training_settings(args),
     )
     print(json.dumps(result.as_json(), allow_nan=False) if args.json else result.table())
+    written = ", ".join(sorted(file.name for file in Path(args.out).glob("sweep.*")))
+    print(f"{args.out}: {written}; the runs are in runs/", file=sys.stderr)
     return 0

@@ -141,12 +141,13 @@ def snr_from(text: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
+    shards = sets_from(args.data, args)  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
 
     settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "seed")}
     settings |= {**noise_settings(args), **training_settings(args)}
-    result = train(args.task, sets_from(args.data, args), out=args.out, **settings)
+    result = train(args.task, shards, out=args.out, **settings)
     if int(os.environ.get("RANK", "0")):
         return 0
     weights = read_layer_weights(Path(args.out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +39,28 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each stretch of the batch."""
-    for one in _loader(args).which(args.batch, html=args.html):
+    rows = _loader(args).which(args.batch, html=args.html)
+    for one in rows:
         if args.json:
             print(json.dumps(one))
         else:
             place = f"{one['shard']} at byte {one['offset']} ({one['size']} bytes)"
             stretch = f"frames {one['first_frame']} + {one['num_frames']}  epoch {one['epoch']}"
             print(f"{one['set']}  {one['key']}  {stretch}  {place}")
+    if args.html is not None:
+        size = Path(args.html).stat().st_size / 1e6
+        print(f"{args.html}: {len(rows)} clips, {size:.1f} MB; open it in a browser", file=sys.stderr)
     return 0
 
 
 def _loader(args: argparse.Namespace) -> Loader:
+    from s3prl_stream.shards.store import is_remote, local_path
+
+    first = args.set[0]
+    if not is_remote(first) and "{" not in first and not local_path(first).is_dir():
+        raise UsageError(
+            f"{first}: no such folder; give that of a set, or the output folder of `s3prl-stream pretrain`"
+        )
     from s3prl_stream.loader import Loader
     from s3prl_stream.recipes.run_folder import SETTINGS
     from s3prl_stream.shards.npy import FRAMES_PER_SECOND

@@ -99,6 +99,7 @@ def _describe(
 def _rows_by_file(table: Path) -> dict[str, dict[str, Any]]:
     """What the table says of each file, by the name it uses for the file."""
     rows: dict[str, dict[str, Any]] = {}
+    found_in: dict[str, str] = {}
     for row in read_rows(table):
         column = find_column(row.values, (*FILE_COLUMNS, "id", "key"))
         if column is None:
@@ -107,7 +108,8 @@ def _rows_by_file(table: Path) -> dict[str, dict[str, Any]]:
         name = str(values.pop(column)).removeprefix("./")
         check_metadata_names(values, row.where)
         if name in rows:
-            raise UsageError(f"{row.where}: {name!r} stands in the table twice.")
+            raise UsageError(f"{row.where}: {name!r} has a row already: {found_in[name]}. Take one of the two out.")
+        found_in[name] = row.where
         rows[name] = text_named(values)
     if not rows:
         raise UsageError(f"{table}: the table has no rows.")

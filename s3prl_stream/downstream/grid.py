@@ -78,6 +78,8 @@ def make_cell(
     recipe, own = settled(task, **{name: value for name, value in training.items() if name not in _OTHERS})
     if recipe.head not in HEADS:
         raise UsageError(f"sweep: head {recipe.head!r} is unknown; there are {', '.join(HEADS)}")
+    if trials is not None and recipe.kind != "verify":
+        raise UsageError(f"sweep: task {recipe.name}: trials are for speaker verification")
     scored = [] if trials is not None else [data.test]  # trials say what is true
     for one in (data.train, *scored):  # not hours later, when a cell before this one is done
         need_columns(one, text_columns(recipe.labels, one.columns()), f"sweep: task {recipe.name}")

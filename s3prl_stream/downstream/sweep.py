@@ -28,7 +28,7 @@ from s3prl_stream.downstream.scores import Score, Sweep
 from s3prl_stream.downstream.train import train
 from s3prl_stream.errors import UsageError
 from s3prl_stream.tasks.verification import Trial
-from s3prl_stream.trainer.alone import alone_in, output_folder
+from s3prl_stream.trainer.alone import LOCK, alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import write_json
 from s3prl_stream.upstreams import upstream as find_upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
@@ -95,6 +95,9 @@ def sweep(
     kept = None if settings.get("finetune") else str(cache or folder / "cache")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out}: is a file; the output of a sweep is a folder")
+    inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if inside - {LOCK, "cache"} and "runs" not in inside:
+        raise UsageError(f"{out}: holds files but no sweep (runs/); give a new or an empty output folder")
     with alone_in(folder):
         return _swept(cells, folder, trials, kept, quiet=quiet)
 

@@ -140,6 +140,9 @@ def build_head(
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"head {kind!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    for name, value in settings.items():
+        if name.endswith("size") and isinstance(value, int) and value < 1:
+            raise UsageError(f"head {kind!r}: {name}={value} cannot be used; it must be at least 1")
     try:
         layers = KINDS[kind].layers(input_size, **settings)
     except UsageError:

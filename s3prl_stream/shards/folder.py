@@ -240,6 +240,8 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         content = store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
     except MissingFile as error:
         why = str(error).removesuffix(f". {RESTORE}") if store.is_remote else f"{MANIFEST} is missing"
+        if not store.is_remote and not Path(store.url).is_dir():
+            why = "there is no such folder"
         raise UsageError(f"{store.url}: no shard set here ({why}). {_how_to_get_one(store)}") from None
     path = f"{store.url}/{MANIFEST}"
     try:

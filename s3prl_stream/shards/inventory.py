@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
@@ -225,7 +226,9 @@ def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
     if isinstance(name, str) and name in sets:
         sets = {name}
     if not sets and MANIFEST not in files:
-        raise UsageError(f"{store.url}: no shard set here ({MANIFEST} is missing). Make one with `s3prl-stream pack`.")
+        is_there = store.is_remote or Path(store.url).is_dir()
+        why = f"{MANIFEST} is missing" if is_there else "there is no such folder"
+        raise UsageError(f"{store.url}: no shard set here ({why}). Make one with `s3prl-stream pack`.")
     if not sets:
         raise ShardError(
             f"{store.url}: {MANIFEST} is damaged ({problem}), and no shards of a packed set are there. Restore it from "

@@ -250,7 +250,9 @@ def _names(listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 def _two_of_one_key(key: str, first: str, second: str) -> str:
+    is_same = first.partition(" (number ")[0] == second.partition(" (number ")[0]
+    advice = "take one of the two out of the list" if is_same else "rename one file"
     return (
-        f"two utterances have the key {key!r}: {first} and {second}. Keys must be unique: rename one file, or give "
-        "keys in a manifest."
+        f"two utterances have the key {key!r}: {first} and {second}. Keys must be unique: {advice}, or give keys in a "
+        "manifest."
     )

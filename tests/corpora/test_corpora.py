@@ -140,7 +140,10 @@ def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"1 of 2 do not fit, the first is two\.wav"):
         corpora.folder(tmp_path, table="t.csv")
     for content, complaint in (
-        ("file,text\none.wav,x\n./one.wav,y\ntwo.wav,z\n", r"t\.csv, line 3: 'one\.wav' stands in the table twice"),
+        (
+            "file,text\none.wav,x\n./one.wav,y\ntwo.wav,z\n",
+            r"t\.csv, line 3: 'one\.wav' has a row already: .*t\.csv, line 2\.",
+        ),
         ("file,text\n", r"t\.csv: the table has no rows"),
     ):
         (tmp_path / "t.csv").write_text(content)
@@ -261,6 +264,8 @@ def test_a_manifest_of_a_spreadsheet(tmp_path: Path) -> None:
         ('{"audio": null, "text": "x"}', "nothing in column 'audio'"),
         ('{"audio": "x.wav", "tree": ' + "[" * 50_000 + "]" * 50_000 + "}", "not JSON"),
         ("5", "expected an object, found 5"),
+        ('{"audio": "x.wav", "text": "a", "text": "b"}', "two values are called 'text'. Rename one of them."),
+        ('{"audio": "x.wav", "slots": {"city": "a", "city": "b"}}', "two values are called 'city'"),
     ],
 )
 def test_rows_of_json_that_cannot_be_understood(tmp_path: Path, row: str, complaint: str) -> None:

@@ -74,11 +74,11 @@ def test_two_utterances_of_one_key(tmp_path: Path, capsys: pytest.CaptureFixture
     clip = root / "en/clips/common_voice_en_1.mp3"
     assert (
         f"two utterances have the key 'common_voice_en_1': {clip} (number 1 of the list) and {clip} (number 3 of the "
-        "list)" in complaint(capsys, *words)
+        "list). Keys must be unique: take one of the two out of the list, or give" in complaint(capsys, *words)
     )
     rows = [{"audio": "a.wav", "id": "x", "start": start, "end": 1} for start in (0, 0.5)]
     twice = tree(tmp_path / "twice", {"m.jsonl": "".join(json.dumps(row) + "\n" for row in rows), "a.wav": ""})
-    assert "a.wav from 0.5 s to 1 s (number 2 of the list). Keys" in complaint(
+    assert "a.wav from 0.5 s to 1 s (number 2 of the list). Keys must be unique: rename one file" in complaint(
         capsys, "pack", "manifest", twice / "m.jsonl", tmp_path / "set"
     )
 

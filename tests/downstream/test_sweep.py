@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -172,10 +173,17 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
         ({"learning_rate": 1.0}, "no setting 'learning_rate'"),
         ({"label": "colour"}, "no column 'colour'"),
         ({"test": texts()}, "no column 'label'"),
+        ({"trials": [(True, "a", "b")]}, "task ks: trials are for speaker verification"),
     ):
         with pytest.raises(ss.UsageError, match=said):
             ss.sweep("ks", classes(), test_where=TEST, **{**settings, **wrong})
     assert not any(tmp_path.iterdir())  # all of it was said before anything was trained
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/notes.txt").touch()
+    with pytest.raises(ss.UsageError, match="holds files but no sweep"):
+        ss.sweep("ks", classes(), test_where=TEST, **{**settings, "out": tmp_path / "other"})
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
+    shutil.rmtree(tmp_path / "other")
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
 
 

@@ -236,6 +236,7 @@ def test_warping_moves_time() -> None:
         ({"level": "frame", "pooling": "mean"}, "nothing to pool"),
         ({"kind": "xvector", "level": "frame"}, "14 frames less"),
         ({"num_layers": 3}, "no setting num_layers; there are hidden_size"),
+        ({"hidden_size": 0}, "hidden_size=0 cannot be used; it must be at least 1"),
         ({"kind": "ecapa", "channels": 10}, "multiple of scale 8"),
         ({"kind": "hidden", "activation": "sine"}, "there are none, relu"),
         ({"kind": "rnn", "recurrence": "gru"}, "no setting recurrence"),
