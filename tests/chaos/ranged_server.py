@@ -46,7 +46,8 @@ class RangedHandler(BaseHTTPRequestHandler):
             self.send_response(206)
             if self.server.names_ranges:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        body += bytes(self.server.bytes_too_many)
+        more = self.server.bytes_too_many
+        body = body + bytes(more) if more >= 0 else body[:more]
         self.send_header("ETag", etag)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-Host", self.headers["Host"])
@@ -88,7 +89,7 @@ class ObjectServer(ThreadingHTTPServer):
         head_status: the answer to each HEAD, where that is refused.
         names_ranges: False: answers lack Content-Range.
         has_weak_etags: True: its ETags fit no If-Match.
-        bytes_too_many: that follow those which Content-Range names.
+        bytes_too_many: that follow those which Content-Range names; negative: that lack.
         sends_empty_whole: True: of an empty file a range is no error 416 but all of it, as nginx answers.
     """
 

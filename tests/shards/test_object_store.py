@@ -255,6 +255,17 @@ def test_bytes_that_nobody_asked_for_are_an_error() -> None:
 
 
 @in_child
+def test_bytes_that_an_answer_has_not_though_it_names_them_are_asked_for_again() -> None:
+    def short_once(request: Request) -> None:
+        server.bytes_too_many = -3 if request.number == 0 else 0
+
+    with stored(short_once) as (store, proxy, server):
+        assert store.read("a.tar", 10, 10) == CONTENT[10:20]
+        assert ranges(proxy) == ["bytes=10-19", "bytes=17-19"]
+        assert store.counters["retries"] == 1
+
+
+@in_child
 def test_a_message_is_no_longer_than_it_must_be() -> None:
     found = raised(MissingFile, lambda: ObjectStore("memory:///").read("long" * 300, 0, 1))
     assert 300 < found.count("long") <= 350, found  # the client says the name once more
