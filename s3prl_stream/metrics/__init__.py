@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from s3prl_stream.metrics.classification import accuracy, mean_average_precision, micro_f1
 from s3prl_stream.metrics.detection import max_twv
-from s3prl_stream.metrics.diarization import DiarizationError, Turn, diarization_error, frame_error, median_filter
+from s3prl_stream.metrics.diarization import DiarizationError, Turn, diarization_error, median_filter
 from s3prl_stream.metrics.edits import cer, error_rate, per, wer
 from s3prl_stream.metrics.slots import slot_type_f1, slot_value_cer, slots_of
 from s3prl_stream.metrics.verification import equal_error_rate, min_dcf
@@ -17,7 +17,6 @@ __all__ = [
     "diarization_error",
     "equal_error_rate",
     "error_rate",
-    "frame_error",
     "max_twv",
     "mean_average_precision",
     "median_filter",

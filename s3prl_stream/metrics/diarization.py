@@ -1,4 +1,4 @@
-"""Who spoke when: diarization error of frames and of turns, and the median filter that is applied before scoring."""
+"""Who spoke when: diarization error of turns, and the median filter that is applied before scoring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 
 
 class DiarizationError(NamedTuple):
-    """Parts of the diarization error, in seconds or frames; they add up over recordings by `+`."""
+    """Parts of the diarization error, in seconds; they add up over recordings by `+`."""
 
     missed: float = 0.0
     false_alarm: float = 0.0
@@ -47,29 +47,11 @@ class DiarizationError(NamedTuple):
         return DiarizationError(*(one + two for one, two in zip(self, other, strict=True)))
 
 
-def frame_error(answer_FS: Bools, reference_FS: Bools) -> DiarizationError:
-    """Error of frames whose speakers are matched already, column by column; the counts of S3PRL and of EEND.
-
-    Args:
-        answer_FS, reference_FS: [frames, speakers].
-    """
-    spoken, said = reference_FS.sum(axis=1), answer_FS.sum(axis=1)
-    right = (answer_FS & reference_FS).sum(axis=1)
-    return DiarizationError(
-        float(np.maximum(spoken - said, 0).sum()),
-        float(np.maximum(said - spoken, 0).sum()),
-        float((np.minimum(spoken, said) - right).sum()),
-        float(spoken.sum()),
-    )
-
-
 def diarization_error(
     answer: Iterable[Turn],
     reference: Iterable[Turn],
     *,
     collar_seconds: float = 0.0,
-    skip_overlap: bool = False,
-    scored: Sequence[tuple[float, float]] | None = None,
 ) -> DiarizationError:
     """Error of one recording under the best matching of the answer's speakers with the reference's.
 
@@ -78,8 +60,6 @@ def diarization_error(
     Args:
         answer, reference: turns; several of one speaker that overlap count once.
         collar_seconds: this much on each side of every end of a reference's turn is not scored (usually 0.25 or 0).
-        skip_overlap: score only where at most one speaks in the reference.
-        scored: (start, end) of the stretches that are scored (a UEM); None: everything.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -87,20 +67,13 @@ def diarization_error(
     ends = [time for turn in spoken for time in (turn.start, turn.end)]
     edges = {time for turn in [*said, *spoken] for time in (turn.start, turn.end)}
     edges |= {time + side for time in ends for side in (-collar_seconds, collar_seconds)}
-    edges |= {time for stretch in scored or () for time in stretch}
     times = np.array(sorted(edges), dtype=np.float64)
     if len(times) < 2:
         return DiarizationError()
     middles, seconds = (times[1:] + times[:-1]) / 2, np.diff(times)
     answer_PS, reference_PS = _active(said, middles), _active(spoken, middles)
-    counts = np.ones(len(middles), dtype=np.bool_)
-    if scored is not None:
-        counts &= np.any([(start <= middles) & (middles < end) for start, end in scored], axis=0)
-    if collar_seconds > 0:
-        counts &= ~np.any([np.abs(middles - time) < collar_seconds for time in ends], axis=0) if ends else counts
-    if skip_overlap:
-        counts &= reference_PS.sum(axis=1) <= 1
-    seconds = seconds * counts
+    if collar_seconds > 0 and ends:
+        seconds = seconds * ~np.any([np.abs(middles - time) < collar_seconds for time in ends], axis=0)
     together = (reference_PS * seconds[:, None]).T.astype(np.float64) @ answer_PS.astype(np.float64)
     rows, columns = linear_sum_assignment(-together)
     num_spoken, num_said = reference_PS.sum(axis=1), answer_PS.sum(axis=1)
