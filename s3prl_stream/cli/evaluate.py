@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli.summary import first_of
 from s3prl_stream.cli.train import add_noise_options, noise_settings
-
-if TYPE_CHECKING:
-    from s3prl_stream.tasks.verification import Trial
-
-_SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -63,14 +58,8 @@ def run(args: argparse.Namespace) -> int:
         for name, value in result.figures.items():
             print(f"  {name:24} {value:.4f}")
         if result.trials_not_scored:
-            _tell(result.trials_not_scored, of=len(result.trials_not_scored) + round(result.figures["trials"]))
+            trials = [f"{one.is_target:d} {one.first} {one.second}" for one in result.trials_not_scored]
+            print(f"{len(trials)} of {len(trials) + round(result.figures['trials'])} trials could not be scored:")
+            print("\n".join(first_of(trials, "; --json lists all")))
         print("layer weights " + " ".join(f"{weight:.3f}" for weight in result.layer_weights))
     return 1 if result.damaged else 0
-
-
-def _tell(not_scored: Sequence[Trial], *, of: int) -> None:
-    print(f"{len(not_scored)} of {of} trials could not be scored:")
-    for trial in not_scored[:_SHOWN]:
-        print(f"  {trial.is_target:d} {trial.first} {trial.second}")
-    if len(not_scored) > _SHOWN:
-        print(f"  ... and {len(not_scored) - _SHOWN} more; --json lists all")

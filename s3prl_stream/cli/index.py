@@ -7,12 +7,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
+from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.summary import first_of, size_of_set
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.foreign import IndexReport
-
-_SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -118,10 +117,8 @@ def _lines(report: IndexReport) -> list[str]:
         lines.append(f"skipped for holding no audio: {skipped}")
     if report.problems:
         lines.append(f"damaged or refused: {len(report.problems)}")
-    lines += [f"  {one.audio}: {one.message} ({one.reason})" for one in report.problems[:_SHOWN]]
-    if len(report.problems) > _SHOWN:
-        lines.append(f"  ... and {len(report.problems) - _SHOWN} more, in left_out.jsonl")
-    return lines
+    problems = [f"{one.audio}: {one.message} ({one.reason})" for one in report.problems]
+    return lines + first_of(problems, ", in left_out.jsonl")
 
 
 def _layout_line(layout: dict[str, Any]) -> str:

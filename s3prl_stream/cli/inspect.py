@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import size_of_set
+from s3prl_stream.cli.summary import size_of_set
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,14 +8,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
+from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.summary import first_of, size_of_set
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
     from s3prl_stream.corpora import Option
     from s3prl_stream.shards.pack import PackReport
-
-_SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -186,10 +185,7 @@ def _print_summary(report: PackReport) -> None:
         found = ", ".join(f"{count} {name}" for name, count in facts["findings"].items())
         print(f"findings: {found} ({report.url}/{REPORT}, index column findings)")
     if report.damaged:
-        print(f"damaged: {len(report.damaged)}")
-    for one in report.damaged[:_SHOWN]:
-        print(f"  {one.audio}: {one.message} ({one.reason})")
-    if len(report.damaged) > _SHOWN:
-        print(f"  ... and {len(report.damaged) - _SHOWN} more")
+        damaged = [f"{one.audio}: {one.message} ({one.reason})" for one in report.damaged]
+        print(f"damaged: {len(damaged)}", *first_of(damaged), sep="\n")
     if report.left_out:
         print(f"all that was left out: {report.url}/{LEFT_OUT}")

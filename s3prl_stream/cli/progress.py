@@ -11,17 +11,6 @@ _SECONDS_BETWEEN_LINES = 10.0
 _MOST_DEFAULT_WORKERS = 16
 
 
-def duration(hours: float) -> str:
-    """As summaries tell it: minutes where hours would be nearly 0."""
-    return f"{hours:.2f} h" if hours >= 0.1 else f"{hours * 60:.1f} min"
-
-
-def size_of_set(name: str, samples: int, hours: float, shards: int, num_bytes: int) -> str:
-    """As summaries tell it."""
-    plural = "" if shards == 1 else "s"
-    return f"{name}: {samples} samples, {duration(hours)} in {shards} shard{plural}, {num_bytes / 1e6:.1f} MB"
-
-
 class Progress:
     """A bar for each step on a terminal, else a plain line every ten seconds and at the end of the main step.
 

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.progress import Progress, size_of_set, usable_cores
-
-_SHOWN = 20
+from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.summary import first_of, size_of_set
 
 
 def add_parser(subparsers: Any) -> None:
@@ -51,6 +50,5 @@ def run(args: argparse.Namespace) -> int:
     print(size_of_set(report.out, report.samples, report.hours, report.shards, report.num_bytes))
     if report.damaged:
         print(f"damaged: {len(report.damaged)}; they are not in the subset, and stand in {report.out}/left_out.jsonl")
-        for one in report.damaged[:_SHOWN]:
-            print(f"  {one.message} ({one.reason})")
+        print("\n".join(first_of([f"{one.message} ({one.reason})" for one in report.damaged])))
     return 1 if report.damaged else 0

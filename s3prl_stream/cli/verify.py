@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.progress import Progress, usable_cores
+from s3prl_stream.cli.summary import first_of
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.verify import VerifyReport
-
-_SHOWN = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,9 +45,7 @@ def _lines(report: VerifyReport) -> list[str]:
     ]
     if report.is_sound:
         return [*lines, "nothing wrong was found"]
-    lines += [f"problems: {len(report.findings)}", *(f"  {finding}" for finding in report.findings[:_SHOWN])]
-    if len(report.findings) > _SHOWN:
-        lines.append(f"  ... and {len(report.findings) - _SHOWN} more; --json lists all")
+    lines += [f"problems: {len(report.findings)}", *first_of(list(map(str, report.findings)), "; --json lists all")]
     for advice in dict.fromkeys(finding.advice for finding in report.findings):
         reasons = dict.fromkeys(finding.reason for finding in report.findings if finding.advice == advice)
         lines.append(f"{', '.join(reasons)}: {advice}.")
