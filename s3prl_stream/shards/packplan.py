@@ -28,7 +28,6 @@ from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.listing import (
     ArrowFile,
     Kinds,
-    LeftOut,
     Listing,
     arrow_batches,
     refuse_equal_keys,
@@ -125,10 +124,11 @@ def make_plan(
             hashes.append(np.fromiter((key_hash(clip.key) for clip in clips), np.uint64, len(clips)))
             seconds.append(np.fromiter((clip.seconds for clip in clips), np.float64, len(clips)))
             num_bytes.append(np.fromiter((_estimated_bytes(clip, settings) for clip in clips), np.float64, len(clips)))
-            digests.append(_digests([*(_line(clip) for clip in clips), *(_line_out(o) for _, o in selection.left_out)]))
+            lines_out = (f"{one.key} {one.kind} {one.reason}".encode() for _, one in selection.left_out)
+            digests.append(_digests([*map(_line, clips), *lines_out]))
             for where, one in selection.left_out:
                 first_left_out = first_left_out or [one.audio, one.message, one.reason]
-                left_out.write(left_out_line(where, one))
+                left_out.write(json.dumps([where, one]).encode() + b"\n")  # in ASCII: names may hold surrogates
             position += len(listed)
             progress(position, listing.num_utterances)
     hash_of = np.concatenate(hashes)
@@ -175,11 +175,6 @@ def original_codec(clip: Clip, settings: PackSettings) -> str | None:
     return _CODEC_OF_KIND.get(container) or {"OGG VORBIS": "ogg", "OGG OPUS": "opus"}.get(f"{container} {subtype}")
 
 
-def left_out_line(position: int, one: LeftOut) -> bytes:
-    """A line of `plan.jsonl`. Names that are not UTF-8 hold surrogates, which are escaped."""
-    return json.dumps([position, one]).encode() + b"\n"
-
-
 @functools.lru_cache(maxsize=1)
 def _opened(path: str, identity: tuple[int, int, int]) -> Any:  # noqa: ARG001  # another file may get its path
     import pyarrow
@@ -216,10 +211,6 @@ def _kinds(clips: Sequence[Clip], piece_metadata: Sequence[Any], kinds_listed: K
 def _line(clip: Clip) -> bytes:
     source = f"{clip.key} {clip.first_frame} {clip.stop_frame} {clip.source.frames} {clip.source.sample_rate} "
     return f"{source}{clip.source.channels} {clip.source.kind} {clip.source.num_bytes} ".encode() + clip.metadata
-
-
-def _line_out(one: LeftOut) -> bytes:
-    return f"{one.key} {one.kind} {one.reason}".encode()
 
 
 def _digests(lines: Iterable[bytes]) -> npt.NDArray[np.bytes_]:

@@ -68,7 +68,7 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
 
     kinds = {**INDEX_COLUMNS, **columns}
     values = _by_column(rows, columns)
-    arrays = [pyarrow.array(values[name], type=_arrow_type(kind)) for name, kind in kinds.items()]
+    arrays = [pyarrow.array(values[name], type=pyarrow.type_for_alias(kind)) for name, kind in kinds.items()]
     return pyarrow.Table.from_arrays(arrays, names=list(kinds))
 
 
@@ -109,9 +109,3 @@ def _cell(value: Any, kind: str) -> Any:
     if kind == "string":
         return json.dumps(value, ensure_ascii=False, sort_keys=True)
     return float(value) if kind == "double" else value
-
-
-def _arrow_type(kind: str) -> Any:
-    import pyarrow
-
-    return pyarrow.type_for_alias(kind)
