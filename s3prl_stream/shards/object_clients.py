@@ -36,6 +36,7 @@ READ_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
 """None: obstore's do not begin anew when bytes arrive, and nobody could count them or end them. `Tries` does it all."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT")
+_CLOUDS = {"s3": "AWS", "az": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
 _HTTP_ALLOWED = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 
 _lock = threading.Lock()
@@ -108,7 +109,11 @@ def _connect(url: str, retries: dict[str, Any]) -> Any:
 
 
 def _client_options(url: str, config: Mapping[str, str]) -> dict[str, Any]:
-    """Unencrypted connections only to this machine, where the URL says http, or where the environment allows them."""
+    """Unencrypted connections only to this machine, where the URL says http, or where the environment allows them.
+
+    Raises:
+        UsageError: the endpoint of such a store is plain http, and that is not allowed.
+    """
     endpoints = [value for name, value in config.items() if name.endswith("endpoint")]
     endpoints += [os.environ[name] for name in _ENDPOINTS if name in os.environ]
     allowed = (
@@ -116,7 +121,17 @@ def _client_options(url: str, config: Mapping[str, str]) -> dict[str, Any]:
         or any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in _HTTP_ALLOWED)
         or any(is_loopback(endpoint) for endpoint in endpoints)
     )
-    return {**CLIENT_OPTIONS, "allow_http": True} if allowed else dict(CLIENT_OPTIONS)
+    if allowed:
+        return {**CLIENT_OPTIONS, "allow_http": True}
+    cloud = _CLOUDS.get(urlsplit(url).scheme.lower())
+    of_cloud = {name: os.environ[name] for name in _ENDPOINTS if name.split("_")[0] == cloud and name in os.environ}
+    for name, endpoint in {**of_cloud, **(config or {})}.items():
+        if endpoint.lower().startswith("http://"):  # obstore would say "builder error", after all tries
+            raise UsageError(
+                f"{without_secrets(url)}: {name} is {without_secrets(endpoint)}, which is not encrypted. Set "
+                f"{cloud}_ALLOW_HTTP=true to talk to it all the same, or give https."
+            )
+    return dict(CLIENT_OPTIONS)
 
 
 def is_loopback(url: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.aws_profile import profile_settings
+from s3prl_stream.shards.object_clients import client_of
 
 CREDENTIALS = """
 [default]
@@ -61,6 +62,18 @@ def test_the_environment_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert profile_settings() == {"region": "eu-north-1"}
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     assert profile_settings() == {}
+
+
+def test_an_endpoint_that_is_not_encrypted_has_to_be_allowed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://user:hidden@store.example.org:8000")
+    said = "AWS_ENDPOINT_URL is http://store.example.org:8000, which is not encrypted. Set AWS_ALLOW_HTTP=true"
+    with pytest.raises(UsageError, match=said):
+        client_of("s3://bucket/set")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    (home / "config").write_text(CONFIG.replace("https://", "http://"))
+    with pytest.raises(UsageError, match=r"endpoint is http://s3\.example\.org, which is not encrypted"):
+        client_of("s3://bucket/set")
 
 
 def test_no_files_are_no_settings(home: Path) -> None:
