@@ -29,6 +29,7 @@ LEASE_SECONDS = 60.0
 
 _CLAIMS, _ALIVE = f"{WORK_FOLDER}/claims", f"{WORK_FOLDER}/alive"
 _MAX_BYTES = 1 << 20
+_MOMENT_SECONDS = 0.2
 _OWNER = re.compile(r"(?P<host>[^.]+)\.(?P<boot>[^.]*)\.(?P<pids>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]+")
 
 
@@ -131,8 +132,16 @@ class Claims:
 
     def _owner_of(self, what: str) -> str | None:
         with contextlib.suppress(MissingFile):
-            return open_store(self._url).read_whole(f"{_CLAIMS}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")
+            return self._read(what) or self._after_a_moment(what)
         return None
+
+    def _after_a_moment(self, what: str) -> str:
+        """A disk without hard links shows a claim that is being made without its owner; a kill there leaves it so."""
+        time.sleep(_MOMENT_SECONDS)
+        return self._read(what)
+
+    def _read(self, what: str) -> str:
+        return open_store(self._url).read_whole(f"{_CLAIMS}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

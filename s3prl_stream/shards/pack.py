@@ -41,6 +41,7 @@ from s3prl_stream.shards.workfolder import (
     remove_work,
     scratch_folder,
     write_plan,
+    writing_in,
 )
 
 if TYPE_CHECKING:
@@ -343,7 +344,7 @@ class _Pack:
             claims.of_others()  # removes the claim of one who was killed
         try:
             manifest = finish(
-                self._store,
+                writing_in(scratch, self._store),
                 plan,
                 self._about,
                 self._extra,

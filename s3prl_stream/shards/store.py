@@ -186,12 +186,19 @@ class _OpenFile:
 
 
 class LocalStore:
-    """A folder on a disk: positioned reads, with a bounded number of files open in each process."""
+    """A folder on a disk: positioned reads, with a bounded number of files open in each process.
+
+    Args:
+        folder: need not exist.
+        scratch: a folder on the same disk, for files that are being written; None: beside their final names, where a
+            second writer of a file would write into the half-written one of the first.
+    """
 
     is_remote = False
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, scratch: Path | None = None) -> None:
         self.folder = Path(folder)
+        self._scratch = scratch
         self.url = str(folder)
         self.counters: dict[str, int] = {}
         self._pinned: dict[str, _Identity] = {}
@@ -323,7 +330,7 @@ class LocalStore:
     def _being_written(self, name: str) -> Iterator[Path]:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + PARTIAL)
+        partial = (self._scratch or path.parent) / (path.name + PARTIAL)
         yield partial
         partial.replace(path)
         self._forget(name)

@@ -65,13 +65,13 @@ def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     for name in (CLIPS, LEFT_OUT_BEFORE):
         flush_to_disk(folder / name)
         publish(folder / name, store, f"{WORK_FOLDER}/{name}")
-    _publish_bytes(plan.to_json(), folder / PLAN, store, f"{WORK_FOLDER}/{PLAN}")
+    writing_in(folder, store).write(f"{WORK_FOLDER}/{PLAN}", plan.to_json())
 
 
 def publish(path: Path, store: Store, name: str) -> None:
     """A scratch file becomes a file of the set: renamed on a disk, uploaded to a store.
 
-    What several packs may write at once goes this way: the half-written file that `Store.write` renames is one for all.
+    What several packs may write at once goes this way, or by `writing_in`.
     """
     if isinstance(store, LocalStore):
         target = store.folder / name
@@ -81,13 +81,9 @@ def publish(path: Path, store: Store, name: str) -> None:
         path.unlink()
 
 
-def _publish_bytes(content: bytes, path: Path, store: Store, name: str) -> None:
-    if isinstance(store, LocalStore):
-        path.write_bytes(content)
-        flush_to_disk(path)
-        publish(path, store, name)
-    else:
-        store.write(name, content)
+def writing_in(scratch: Path, store: Store) -> Store:
+    """The same store for one of several who may write the same files: a store on a disk writes them in `scratch`."""
+    return LocalStore(store.folder, scratch) if isinstance(store, LocalStore) else store
 
 
 def local_clips(store: Store, scratch: Path) -> str:
@@ -140,7 +136,7 @@ def write_finished(store: Store, plan: str, number: int, table: pa.Table, shard:
     about = {_ABOUT: json.dumps(shard._asdict()).encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
     name = rows_file(plan, number, nothing=shard.description is None)
-    _publish_bytes(sink.getvalue().to_pybytes(), scratch / "rows", store, name)
+    writing_in(scratch, store).write(name, sink.getvalue().to_pybytes())
 
 
 def read_finished(store: Store, plan: str, number: int) -> tuple[pa.Table, FinishedShard]:

@@ -115,6 +115,23 @@ def test_a_claim_that_is_given_back_and_taken_again_while_it_is_looked_at_stays(
         assert not one.take("000003")
 
 
+def test_a_claim_that_is_just_being_made_is_not_taken_for_that_of_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without hard links it stands there for a moment without its owner."""
+    store = open_store(tmp_path)
+    for what in ("000003", "000004"):
+        store.write(f".packing/claims/{what}", b"")
+
+    def be_made(seconds: float) -> None:
+        store.write(".packing/claims/000003", others_machine("two").encode())
+
+    with Claims(tmp_path, others_machine("one")) as one, Claims(tmp_path, others_machine("two")):
+        monkeypatch.setattr(claiming.time, "sleep", be_made)
+        assert one.of_others() == {"000003"}
+        assert one.take("000004")  # whose owner died while he made it
+
+
 def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
     got: list[int] = []
 

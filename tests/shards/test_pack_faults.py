@@ -175,6 +175,26 @@ def test_every_file_of_a_set_is_on_the_disk_before_it_has_its_name(
     assert [path for path in files if path.stat().st_ino not in flushed] == early == []
 
 
+def test_no_pack_writes_into_a_half_written_file_of_another(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a folder of its own for them, also for what is written at the end."""
+    renamed: dict[str, str] = {}
+    replace = Path.replace
+
+    def noted(path: Path, target: Path) -> Path:
+        renamed[target.relative_to(tmp_path / "set").as_posix()] = path.relative_to(tmp_path / "set/.packing").parts[0]
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    ss.pack(ss.corpora.WithFiles(ss.corpora.folder(recordings), {"a.txt": b""}), tmp_path / "set")
+    files = {path.relative_to(tmp_path / "set").as_posix() for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    assert files <= set(renamed)
+    owners = {folder for name, folder in renamed.items() if name in files or "/shards/" in name}
+    assert len(owners) == 1
+    assert owners.pop().startswith("scratch-")
+
+
 @pytest.mark.parametrize("moment", ["before", "during", "behind"])
 def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
     code = (
