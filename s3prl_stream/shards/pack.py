@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
 
 _POLL_SECONDS = 0.3
-_FINISH = "finish"
+_PLAN, _FINISH = "plan", "finish"
+"""What is claimed besides shards."""
 
 
 class PackReport(NamedTuple):
@@ -239,9 +240,21 @@ class _Pack:
         plan = self._new_plan(listing, scratch, workers)
         if not plan.clips:
             raise NothingPacked(nothing_packed(plan, []))
+        while not claims.take(_PLAN):
+            time.sleep(_POLL_SECONDS)
+            claims.of_others()  # removes the claim of one who was killed
+        try:
+            return self._plan_that_lies_there(plan, scratch, claims)
+        finally:
+            claims.give_back(_PLAN)
+
+    def _plan_that_lies_there(self, plan: PackPlan, scratch: Path, claims: Claims) -> PackPlan:
+        """This one, or the same made by another pack meanwhile; one at a time looks and writes."""
+        found = read_plan(self._store)
         if found is not None:
             try:
                 refuse_other_plan(found, plan, self._store.url)
+                return found
             except UsageError:
                 if not self._restart:
                     raise

@@ -27,7 +27,7 @@ from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT,
 from s3prl_stream.shards.listing import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
-from s3prl_stream.shards.store import LocalStore, Store, again_if_it_vanishes, flush_to_disk
+from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, again_if_it_vanishes, flush_to_disk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,6 +224,9 @@ def remove_work(store: Store) -> None:
             store.delete(name)
     if isinstance(store, LocalStore):
         _remove_scratch_of_the_dead(store.folder / WORK_FOLDER, _SCRATCH)
+        for folder in ("claims", "alive"):  # half-written by one who was killed; a list leaves those out
+            for old in (store.folder / WORK_FOLDER / folder).glob(f"*{PARTIAL}"):
+                old.unlink(missing_ok=True)
     remove_empty_folders(store)
 
 

@@ -30,6 +30,7 @@ from s3prl_stream.shards.claims import Claims, new_owner
 from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART
 from s3prl_stream.shards.pack import PackReport, pack_set
 from s3prl_stream.shards.pack_shard import ShardTask, pack_shard
+from s3prl_stream.shards.packplan import PackPlan
 from s3prl_stream.shards.settings import PackSettings
 from s3prl_stream.shards.store import LocalStore
 from s3prl_stream.shards.workfolder import finished_shards, publish, read_plan
@@ -409,6 +410,35 @@ def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
     assert {path.name for path in folder.glob("*.tar")} == {shard["name"] for shard in report.manifest["shards"]}
 
 
+def test_of_packs_of_two_plans_that_begin_at_once_one_is_refused(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has written its plan, and a shard, when the first has made its own."""
+    make_plan = packing.make_plan
+
+    def begin_another(*args: Any) -> PackPlan:
+        plan = make_plan(*args)
+        monkeypatch.setattr(packing, "make_plan", make_plan)
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, "finish", die)
+            with pytest.raises(ShardError, match="the end"):
+                pack_set(listed(recordings), tmp_path / "set", PackSettings(seed=1))
+        return plan
+
+    monkeypatch.setattr(packing, "make_plan", begin_another)
+    with pytest.raises(
+        UsageError, match=r"unfinished pack of another set: it was packed with seed=1, not 0.*--restart"
+    ):
+        pack_set(listed(recordings), tmp_path / "set", PackSettings(seed=0))
+    assert pack_set(listed(recordings), tmp_path / "set", PackSettings(seed=1)).manifest["packing"]["seed"] == 1
+    assert_set_is_whole(tmp_path / "set")
+
+
+def die(*args: Any) -> None:
+    """As a kill would."""
+    raise OSError("the end")
+
+
 def test_what_another_pack_has_finished_meanwhile_is_not_touched(
     recordings: Path, unfinished: Path, tmp_path: Path
 ) -> None:
@@ -442,6 +472,8 @@ def test_what_is_lost_of_the_work_folder_is_made_anew(recordings: Path, unfinish
     tars = {path: path.read_bytes() for path in folder.glob("*.tar")}
     one, other, *_ = sorted((folder / ".packing/shards").rglob("*.parquet"))
     one.unlink()
+    for half_written in ("claims/000001.00ff.partial", "alive/owner.partial"):
+        (folder / ".packing" / half_written).touch()
     for damaged, removed in (
         (other, other),
         (folder / ".packing/plan.jsonl", None),
@@ -470,9 +502,6 @@ def test_what_a_killed_restart_leaves_of_the_old_plan_is_no_part_of_the_new_set(
 
     def pack_again(seed: int) -> PackReport:
         return pack_set(clips, tmp_path / "set", PackSettings(shard_mb=0.001, seed=seed), restart=True)
-
-    def die(*args: Any) -> None:
-        raise OSError("the end")
 
     def die_behind_the_plan(store: LocalStore, name: str) -> None:
         die() if name.endswith("plan.jsonl") else delete(store, name)
