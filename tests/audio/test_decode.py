@@ -23,6 +23,10 @@ def noise(num_frames: int, channels: int = 1, seed: int = 0) -> npt.NDArray[np.i
     return wave.astype(np.int16)
 
 
+LOSSY = {"ogg": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS")}
+"""Codec -> container and subtype as libsndfile calls them."""
+
+
 def encoded(wav: npt.NDArray[np.int16], kind: str, subtype: str = "PCM_16", sample_rate: int = 16_000) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, wav, sample_rate, format=kind, subtype=subtype)
@@ -41,20 +45,29 @@ def test_lossless_codecs_give_every_sample_back(codec: str, channels: int, as_bu
     np.testing.assert_array_equal(decoded, wav)
 
 
-@pytest.mark.parametrize("codec", ["flac", "wav", "ogg"])
+@pytest.mark.parametrize("codec", ["flac", "wav", "ogg", "opus"])
 @pytest.mark.parametrize(("first", "num"), [(0, 20_000), (0, 1), (4095, 4098), (19_999, 1), (7, None), (20_000, 0)])
 def test_a_part_is_the_part_of_the_whole(codec: str, first: int, num: int | None) -> None:
-    data = encoded(noise(20_000), codec.upper(), "VORBIS" if codec == "ogg" else "PCM_16")
+    data = encoded(noise(20_000), *LOSSY.get(codec, (codec.upper(),)))
     whole, _ = decode(data, codec)
     part, _ = decode(data, codec, first_frame=first, num_frames=num)
     np.testing.assert_array_equal(part, whole[first:] if num is None else whole[first : first + num])
 
 
-@pytest.mark.parametrize("codec", ["flac", "wav"])
-def test_24_bits_lose_the_lower_eight_the_same_way_whole_and_in_part(codec: str) -> None:
+@pytest.mark.parametrize("codec", ["flac", "wav", "ogg"])
+@pytest.mark.parametrize("said", [999, 1001])
+def test_a_clip_that_is_longer_or_shorter_than_its_index_says_is_an_error(codec: str, said: int) -> None:
+    data = encoded(noise(1000), *LOSSY.get(codec, (codec.upper(),)))
+    with pytest.raises(SampleError, match=f"holds 1000 frames, its index says {said}") as caught:
+        decode(data, codec, first_frame=10, num_frames=20, clip_frames=said)
+    assert caught.value.reason == "differs"
+
+
+@pytest.mark.parametrize(("codec", "subtype"), [("flac", "PCM_24"), ("wav", "PCM_24"), ("wav", "PCM_32")])
+def test_deeper_integers_lose_their_lower_bits_the_same_way_whole_and_in_part(codec: str, subtype: str) -> None:
     wav = np.random.default_rng(0).integers(-(2**23), 2**23, (9000, 1), dtype=np.int32) << 8
     buffer = io.BytesIO()
-    soundfile.write(buffer, wav, 44_100, format=codec.upper(), subtype="PCM_24")
+    soundfile.write(buffer, wav, 44_100, format=codec.upper(), subtype=subtype)
     whole, _ = decode(buffer.getvalue(), codec)
     part, _ = decode(buffer.getvalue(), codec, first_frame=100, num_frames=5000)
     np.testing.assert_array_equal(whole, wav >> 16)
@@ -95,6 +108,9 @@ def test_floats_are_scaled_rounded_half_to_even_and_clipped() -> None:
     soundfile.write(buffer, values, 8000, format="WAV", subtype="FLOAT")
     decoded, sample_rate = decode(buffer.getvalue(), "wav")
     assert (decoded[:, 0].tolist(), sample_rate) == (expected, 8000)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.array([np.nan, np.inf, -np.inf]), 8000, format="WAV", subtype="FLOAT")
+    assert decode(buffer.getvalue(), "wav")[0][:, 0].tolist() == [0, 32767, -32768]
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])

@@ -118,6 +118,9 @@ def test_an_mp3_without_a_header_is_decoded_to_its_end(rate: int) -> None:
     data = encoded("mp3", 20 * rate, rate)
     bare = without_xing(data)
     assert (mp3_says_its_length(data), mp3_says_its_length(bare)) == (True, False)
+    at = data.index(b"Xing")
+    assert mp3_says_its_length(data[:at] + b"Info" + data[at + 4 :])  # as it is called where all frames are of a size
+    assert not mp3_says_its_length(data[: at + 7] + bytes([data[at + 7] & 0xFE]) + data[at + 8 :])  # with no count
     length = length_of(bare, "mp3")
     wav, decoded_rate = decode(bare, "mp3")
     assert length == (len(wav), decoded_rate, True)
@@ -136,6 +139,9 @@ def test_a_flac_that_was_written_to_a_pipe_is_decoded() -> None:
     np.testing.assert_array_equal(decode(bare, "flac", first_frame=65_000, num_frames=70_000)[0], wav[65_000:135_000])
     with pytest.raises(SampleError, match="the clip holds 200000 frames"):
         decode(bare, "flac", first_frame=0, num_frames=200_001)
+    for said in (65_536, 199_999, 200_001):  # the first of them is where a block of decoding ends
+        with pytest.raises(SampleError, match=f"its index says {said}"):
+            decode(bare, "flac", num_frames=said, clip_frames=said)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +175,13 @@ def test_a_header_that_lies_is_refused() -> None:
     with pytest.raises(SampleError) as caught:
         length_of(bytes(ogg), "opus")
     assert caught.value.reason == "decode"
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav float"])
+def test_what_holds_no_frames_is_empty(kind: str) -> None:
+    with pytest.raises(SampleError, match="no frames") as caught:
+        length_of(encoded(kind, 0), kind)
+    assert caught.value.reason == "empty"
 
 
 @pytest.mark.parametrize("codec", ["flac", "wav", "ogg", "opus", "mp3"])
@@ -206,7 +219,7 @@ def test_damaged_headers_raise_nothing_else(codec: str, data: st.DataObject) -> 
     assert found in ("sound", "empty", "decode")
 
 
-def test_a_flac_bomb_takes_time_and_no_memory() -> None:
+def test_a_flac_bomb_takes_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     silence = io.BytesIO()
     with soundfile.SoundFile(silence, "w", 16_000, 1, format="FLAC", subtype="PCM_16") as sound:
         for _ in range(100):
@@ -217,3 +230,9 @@ def test_a_flac_bomb_takes_time_and_no_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000  # 32 MB of sound
+    for limit, most in (("MAX_DECODED_FRAMES", 1_000_000), ("MAX_DECODED_BYTES", len(bomb) - 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"s3prl_stream.audio.lengths.{limit}", most)
+            with pytest.raises(SampleError) as caught:
+                length_of(bomb, "flac")
+        assert caught.value.reason == "too_large"
