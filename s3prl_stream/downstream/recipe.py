@@ -38,7 +38,7 @@ class TaskRecipe:
     chunk_frames: int | None = None
     """Instead: longer clips are cut into equal pieces of at most so many frames of the upstream; none is left out."""
     min_seconds: float = 0.0
-    """Shorter clips are not trained on."""
+    """Only longer clips are trained on."""
     max_batch_size: int = 32
     """Clips in a batch."""
     max_batch_seconds: float = 480.0

@@ -54,6 +54,17 @@ def test_a_part_is_the_part_of_the_whole(codec: str, first: int, num: int | None
     np.testing.assert_array_equal(part, whole[first:] if num is None else whole[first : first + num])
 
 
+def test_a_stretch_of_opus_is_decoded_from_the_beginning_of_a_short_clip() -> None:
+    """The decoder has a state: of a voice that holds its tone, bits differ behind a shorter lead."""
+    time = np.arange(4 * 16_000) / 16_000
+    bend = 6 * np.sin(2 * np.pi * 3 * time)
+    voice = sum(4000 / number * np.sin(2 * np.pi * number * (120 * time + bend)) for number in range(1, 12))
+    data = encoded(np.int16(voice)[:, None], *LOSSY["opus"])
+    whole, _ = decode_int16(data, "opus")
+    part, _ = decode_int16(data, "opus", first_frame=60_001, num_frames=3000)
+    np.testing.assert_array_equal(part, whole[60_001:63_001])
+
+
 @pytest.mark.parametrize("codec", ["flac", "wav", "ogg"])
 @pytest.mark.parametrize("said", [999, 1001])
 def test_a_clip_that_is_longer_or_shorter_than_its_index_says_is_an_error(codec: str, said: int) -> None:
