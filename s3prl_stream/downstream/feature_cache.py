@@ -95,12 +95,14 @@ class FeatureCache:
 
     def put(self, key: CacheKey, states: Tensor) -> None:
         """Keep float32 [states, F, H] on the CPU, if there is room."""
-        data = states.contiguous().numpy().tobytes()
+        if key in self._places:
+            return
+        data = states.numpy().tobytes()
         while self._room < len(data) and self._others:
             other, size = self._others.pop(0)
             _delete_features(other)  # who reads there has its files open
             self._room += size
-        if key in self._places or self._room < len(data):
+        if self._room < len(data):
             return
         if self._writer is None:
             self._writer, self._lines = self._new_part()
