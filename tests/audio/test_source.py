@@ -55,6 +55,8 @@ def test_resampling_keeps_length_pitch_and_level(tmp_path: Path, source_rate: in
     inner = slice(RATE // 4, RATE * 7 // 4)
     error = wav[inner] / 32768 - tone(2.0)[inner]
     assert 10 * np.log10(np.mean(error**2) / 0.125) < -60
+    constant = write(tmp_path / "b.wav", np.full(source_rate, 30_000, np.int16), source_rate)
+    assert (read_source(constant, sample_rate=RATE)[RATE // 4 : RATE * 3 // 4] == 30_000).all()
 
 
 def test_24_bits_are_rounded_and_clipped(tmp_path: Path) -> None:
@@ -83,6 +85,9 @@ def test_damage_is_found(tmp_path: Path) -> None:
     flipped.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :])
     cut.write_bytes(data[: len(data) // 2])
     changed_md5.write_bytes(data[:26] + bytes([data[26] ^ 1]) + data[27:])
+    no_md5 = tmp_path / "no_md5.flac"  # zeros say that it is unknown
+    no_md5.write_bytes(data[:26] + bytes(16) + data[42:])
+    np.testing.assert_array_equal(read_source(str(no_md5), sample_rate=RATE), read_source(str(whole), sample_rate=RATE))
     text, nothing = tmp_path / "text.wav", tmp_path / "nothing.flac"
     text.write_text("not audio at all")
     nothing.touch()
@@ -102,7 +107,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
     }
     assert reason_of(str(tmp_path / "absent.flac")) == "missing"
     assert reason_of(str(tmp_path)) == "unreadable"
-    assert reason_of(str(whole), channel=1) == "channel"
+    assert reason_of(str(whole), channel=1) == reason_of(str(whole), channel=-1) == "channel"
     assert reason_of(str(whole), stop_frame=2 * RATE + 1) == "decode"
 
 
