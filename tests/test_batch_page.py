@@ -16,7 +16,7 @@ from streams import RATE, clips, memory
 
 import s3prl_stream as ss
 from s3prl_stream.batch_page.markup import escaped
-from s3prl_stream.batch_page.media import as_int16, draw_features, draw_mask, draw_waveform, scale_of
+from s3prl_stream.batch_page.media import Scale, as_int16, draw_features, draw_mask, draw_waveform, scale_of
 from s3prl_stream.batch_page.page import write_batch_page
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
@@ -142,7 +142,8 @@ def test_text_that_no_file_can_hold() -> None:
 def test_what_is_left_out_and_what_is_damaged_is_shown_with_its_reason(tmp_path: Path) -> None:
     data: dict[str, Any] = clips([1.0] * 12)
     data["clip0003"] = {**data["clip0003"], "audio": b"not audio", "codec": "flac"}
-    loader = ss.Loader(ss.ShardStream(data, epochs=1, shuffle=False, max_batch_size=6).load_audio(sample_rate=RATE))
+    stream = ss.ShardStream(data, epochs=1, shuffle=False, max_batch_size=6).load_audio(sample_rate=RATE)
+    loader = ss.Loader(stream.norm_wav(target_db=-25))
     loader.exclude(["clip0001"])
     loader.skip(1, 1)
     page = page_of(loader, 0, tmp_path / "batch.html")
@@ -179,7 +180,9 @@ def test_the_page_is_bounded_and_says_what_is_missing(tmp_path: Path) -> None:
     assert f"{9 - len(page.clips)} of 9 clips are only listed" in page.text
     assert "The page is full" in page.text
     assert all(row["key"] in page.text for row in rows)
-    assert len(write(most_clips=2).clips) == 2
+    few = write(most_clips=2)
+    assert len(few.clips) == 2
+    assert [attributes["href"] for tag, attributes in few.tags if tag == "a"] == ["#clip-1", "#clip-2"]
     assert "7 of 9 clips are only listed" in Page(path).text
 
 
@@ -222,6 +225,9 @@ def test_pictures() -> None:
     mask = pixels(draw_mask(long_FD))
     assert mask.shape[:2] == (200, 834)
     assert np.argwhere(mask[..., 2] == 0).tolist() == [[199, 433]]
+    assert scale_of(np.append(np.zeros(999), 1e6)) == (0.0, 0.0)  # of one value in a thousand all others would be dark
+    uneven = draw_features(np.ones((1501, 1), np.float32), Scale(0.0, 1.0))  # the last of the neighbours is alone
+    assert len(np.unique(pixels(uneven).reshape(-1, 3), axis=0)) == 1
     means = draw_features(np.repeat(np.arange(2.0), 1500)[:, None].astype(np.float32), scale_of(np.arange(2.0)))
     assert len(np.unique(pixels(means).reshape(-1, 3), axis=0)) == 2
     wave = pixels(draw_waveform(np.array([0, 100, -100, 50, 0], np.int16), 100, 160))
@@ -233,8 +239,10 @@ def test_pictures() -> None:
 
 def test_what_16_bits_cannot_hold_is_told(tmp_path: Path) -> None:
     wav = torch.tensor([0.5, 1.5, -2.0, float("nan")] * 100)
-    stream = ss.ShardStream({"loud": {"wav": wav, "sample_rate": RATE}}, epochs=1).load_audio(sample_rate=RATE)
+    stream = ss.ShardStream({"loud": {"wav": wav, "sample_rate": 8000}}, epochs=1).load_audio(sample_rate=8000)
     page = page_of(ss.Loader(stream), 0, tmp_path / "batch.html")
-    assert page.clips[0]["steps"]["read"]["sounds"][0][0][:4].tolist() == [16384, 32767, -32768, 0]
+    sound, rate = page.clips[0]["steps"]["read"]["sounds"][0]
+    assert (sound[:4].tolist(), rate) == ([16384, 32767, -32768, 0], 8000)
+    assert as_int16(np.arange(-3, 4, dtype=np.float32) * 32765 / 3 / 32768)[[0, -1]].tolist() == [-32765, 32765]
     assert "200 samples beyond full scale" in page.text
     assert "100 samples are not finite" in page.text

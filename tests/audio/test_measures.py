@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from s3prl_stream.audio.measures import FRAME_SECONDS, measure
-from s3prl_stream.audio.silences import cuts_in_silences, find_silences, levels_db
+from s3prl_stream.audio.silences import Silence, cuts_in_silences, find_silences, levels_db
 
 RATE = 1000  # frames of 20 samples
 
@@ -49,11 +49,18 @@ def test_long_clips_do_not_overflow() -> None:
 def test_pieces_are_short_enough_and_cover_everything(
     num_frames: int, longest: int, silences: list[tuple[int, int]]
 ) -> None:
-    from s3prl_stream.audio.silences import Silence
-
     edges = cuts_in_silences(num_frames, [Silence(*one) for one in silences], longest)
     assert (edges[0], edges[-1]) == (0, num_frames)
     assert all(0 < stop - start <= longest for start, stop in itertools.pairwise(edges))
+
+
+def test_silences_are_cut_away_from_ends_and_near_the_middle() -> None:
+    assert cuts_in_silences(100, [], 100) == [0, 100]
+    assert cuts_in_silences(200, [], 100) == [0, 100, 200]
+    assert cuts_in_silences(100, [Silence(2, 50), Silence(97, 60)], 80) == [0, 50, 100]
+    assert cuts_in_silences(100, [Silence(30, 5), Silence(45, 5), Silence(70, 4)], 80) == [0, 45, 100]
+    levels = np.repeat([-10.0, -80.0, -10.0, -80.0, -10.0], [20, 10, 20, 9, 20])
+    assert find_silences(levels, 10) == [Silence(25, 10)]
 
 
 @pytest.mark.parametrize("noise", [0, 3, 30])

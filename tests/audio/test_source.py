@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from s3prl_stream.audio.decode import decode
-from s3prl_stream.audio.source import levels_of_source, probe, read_source, stretch_frames
+from s3prl_stream.audio.source import levels_of_source, probe, read_flac_unchecked, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
 
 RATE = 16_000
@@ -66,6 +66,14 @@ def test_24_bits_are_rounded_and_clipped(tmp_path: Path) -> None:
         assert read_source(path, sample_rate=RATE).tolist() == [32767, -32768, 2, 0, 1]
 
 
+def test_levels_are_those_of_16_bits_whatever_the_source_has(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{name}.wav", tone(0.2), subtype=name) for name in ("PCM_16", "PCM_24", "FLOAT")]
+    levels = [levels_of_source(path, 160, 3200, "first") for path in paths]
+    assert {hop for _, hop in levels} == {160}
+    for of_one, _ in levels:
+        np.testing.assert_allclose(of_one, np.full(19, 10 * np.log10(0.125)), atol=0.5)
+
+
 def test_loud_floats_clip_and_do_not_wrap(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", np.array([3.0, -3.0, 0.25]), subtype="FLOAT")
     assert read_source(path, sample_rate=RATE).tolist() == [32767, -32768, 8192]
@@ -105,6 +113,10 @@ def test_damage_is_found(tmp_path: Path) -> None:
         "cut.wav": "decode",
         "cut_float.wav": "decode",
     }
+    cut.write_bytes(data[:26] + bytes(16) + data[42 : len(data) // 2])  # whose MD5 nobody can compare
+    with pytest.raises(SampleError) as caught:
+        read_flac_unchecked(str(cut))
+    assert caught.value.reason == "decode"
     assert reason_of(str(tmp_path / "absent.flac")) == "missing"
     assert reason_of(str(tmp_path)) == "unreadable"
     assert reason_of(str(whole), channel=1) == reason_of(str(whole), channel=-1) == "channel"
