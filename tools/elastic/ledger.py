@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +99,8 @@ def judge(whole: Run, elastic: Run, keys: Iterable[str]) -> dict[str, Any]:
     kept, wanted = elastic.kept(), whole.kept()
     due, came = Counter(_clips(wanted)), Counter(_clips(kept))
     epochs = max(clip.epoch for clip in due)  # the last one may not be whole
-    due.update(clip for clip in _whole_epochs(keys, epochs) if (clip.epoch, clip.key) not in _by_key(due))
+    there = {(clip.key, clip.epoch) for clip in due}
+    due.update(Clip(at, key, 0) for key in keys for at in range(epochs) if (key, at) not in there)
     lost, twice = list((due - came).elements()), list((came - due).elements())
     again = elastic.read_again()
     digests = {one.batch: one.digest for one in wanted}
@@ -136,15 +137,6 @@ def judge(whole: Run, elastic: Run, keys: Iterable[str]) -> dict[str, Any]:
 
 def _clips(batches: Iterable[Handed]) -> list[Clip]:
     return [clip for one in batches for clip in one.clips]
-
-
-def _by_key(clips: Iterable[Clip]) -> set[tuple[int, str]]:
-    return {(clip.epoch, clip.key) for clip in clips}
-
-
-def _whole_epochs(keys: Iterable[str], epochs: int) -> Iterator[Clip]:
-    all_keys = list(keys)
-    return (Clip(epoch, key, 0) for epoch in range(epochs) for key in all_keys)
 
 
 def _told(what: str, found: Sequence[Any]) -> list[str]:
