@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from s3prl_stream.errors import StateError
@@ -16,7 +15,7 @@ METRICS = "metrics.jsonl"
 
 
 class StepLog:
-    """Appends lines that have a "step"; used in a `with` block.
+    """Appends lines that have a "step".
 
     Args:
         run: folder of the run.
@@ -57,10 +56,8 @@ class StepLog:
         """Bring the lines to disk; called before each checkpoint, which relies on them."""
         os.fsync(self._file.fileno())
 
-    def __enter__(self) -> StepLog:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Write no more."""
         self._file.close()
 
 

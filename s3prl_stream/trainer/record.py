@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError, UsageError
@@ -97,14 +96,12 @@ class Record:
         self._arrived_at = time.perf_counter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.close()
         if self._writes:
-            for log in (self._losses, self._metrics):
-                log.__exit__(kind, error, at)
-            self._waits.close()
-            if self._events is not None:
-                self._events.close()
+            for log in (self._losses, self._metrics, self._waits, self._events):
+                if log is not None:
+                    log.close()
 
     def take(self, note: StepNote, figures: StepFigures) -> None:
         """The figures of a step have come.
