@@ -262,9 +262,8 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         manifest = _manifest_of(folder)
         if "upstream" not in (manifest.get("packing") or {}):
             raise UsageError(f"{folder} holds a set that is no extraction: choose a new or an empty folder")
-        before = {**(manifest.get("packing") or {}), "name": manifest.get("name")}
-        _same(folder, before, {name: value for name, value in identity.items() if name != "data"})
-        _same(folder, {"data": f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"}, {"data": identity["data"]})
+        data = f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"
+        _same(folder, {**(manifest.get("packing") or {}), "name": manifest.get("name"), "data": data}, identity)
         return None
     if (folder / STATE).exists():
         state: dict[str, Any] = json.loads((folder / STATE).read_text())

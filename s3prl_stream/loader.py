@@ -420,7 +420,7 @@ class Loader:
                 delivered, _, left_out = self._without_left_out(planned)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
                 if html is not None:
-                    from s3prl_stream.batch_page import write_batch_page
+                    from s3prl_stream.batch_page.page import write_batch_page
 
                     builder = self._builder
                     write_batch_page(html, builder.root, builder.all_stages, delivered, rows, left_out)

@@ -110,8 +110,8 @@ def find_task(packed: Path) -> Task | None:
         for name in ("digit", "label", "speaker")
         if name in table.column_names
     }
-    for name in ("digit", "label", "speaker"):
-        if len(counts.get(name, ())) < 2:
+    for name, values in counts.items():
+        if len(values) < 2:
             continue
         speakers = sorted(map(str, counts.get("speaker", ())), key=key_hash)
         if name != "speaker" and len(speakers) >= 4:

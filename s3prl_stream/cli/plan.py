@@ -133,6 +133,9 @@ def _beside(here: dict[str, Any], old: dict[str, Any]) -> list[str]:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     speakers, repeated = found["speakers_vs_uniform"], found["repeated_pairs"]
+    again = (
+        "of a mix: not measured" if repeated is None else f"{repeated:.1%} of a batch's meet again in the next epoch"
+    )
     lines = [
         f"clips selected     {found['clips_selected']}"
         + (f" in {found['blocks_in_epoch']} blocks an epoch" if found["blocks_in_epoch"] else ""),
@@ -141,12 +144,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"clips per batch    {found['clips_per_batch']:.1f}",
         f"padding            {found['padding']:.2%}",
         f"budget filled      {found['budget_filled']:.1%}",
-        "repeated pairs     "
-        + (
-            "of a mix: not measured"
-            if repeated is None
-            else f"{repeated:.1%} of a batch's meet again in the next epoch"
-        ),
+        f"repeated pairs     {again}",
         "speakers per batch " + ("no speaker column" if speakers is None else f"{speakers:.2f} of a uniform shuffle"),
         f"one read           {found['megabytes_per_read']:.2f} MB",
     ]

@@ -34,12 +34,9 @@ def upstream_of(recipe: Recipe, objective: nn.Module, *, max_frames: int | None 
     encoder: nn.Module = objective.encoder  # type: ignore[assignment]
     if recipe.front_end is None:
         head: nn.Module = objective.head  # type: ignore[assignment]
-        shown = recipe.model.target_size == getattr(encoder, "hidden_size", None)
-        return (
-            WaveUpstream(encoder, head, num_predictions=len(recipe.model.target_layers))
-            if shown
-            else WaveUpstream(encoder)
-        )
+        if recipe.model.target_size != getattr(encoder, "hidden_size", None):
+            return WaveUpstream(encoder)
+        return WaveUpstream(encoder, head, num_predictions=len(recipe.model.target_layers))
     return FeatureUpstream(
         encoder, recipe.front_end, norm=recipe.stream_settings.norm, legacy=recipe.legacy, max_frames=max_frames
     )
