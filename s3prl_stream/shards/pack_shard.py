@@ -31,7 +31,14 @@ from s3prl_stream.shards.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.settings import ORIGINAL, PackSettings
 from s3prl_stream.shards.store import Store, explaining_writes
-from s3prl_stream.shards.workfolder import FinishedShard, is_finished, local_clips, publish, write_finished
+from s3prl_stream.shards.workfolder import (
+    FinishedShard,
+    is_finished,
+    local_clips,
+    publish,
+    refuse_after_restart,
+    write_finished,
+)
 from s3prl_stream.shards.writer import ShardWriter
 
 Int16 = npt.NDArray[np.int16]
@@ -95,6 +102,7 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
             table = index_table(writer.rows, {**QUALITY_COLUMNS, **task.columns})
         # else another has finished it meanwhile, or the whole set
         if not is_finished(store, task.name, task.plan, task.number) and store.size(MANIFEST) is None:
+            refuse_after_restart(store, task.plan)
             about = FinishedShard(description, left_out, reencoded)
             write_finished(store, task.plan, task.number, table, about, scratch)
             if description is not None:

@@ -452,6 +452,8 @@ def test_what_another_pack_has_finished_meanwhile_is_not_touched(
     settings = PackSettings(shard_mb=0.2)
     task = ShardTask(LocalStore(folder), "set", plan.digest, number, settings, plan.columns, None, None)
     assert pack_shard(task, lambda: None) == plan.clips[number]
+    with pytest.raises(ShardError, match="another pack has begun anew here"):  # of a plan that was replaced
+        pack_shard(task._replace(plan="00ff00ff00ff00ff"), lambda: None)
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in before} == before
     others: list[PackReport] = []
 
