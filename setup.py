@@ -1,7 +1,8 @@
 """The package s3prl-stream: `pip install .`, or `pip install -e ".[dev]"` to work on it.
 
 torch and torchaudio are a pair: torchaudio 2.11 is the last release, and it imports next to torch 2.11 only.
-The other ranges start at the oldest release that the tests passed with.
+The other ranges start at a release that the tests passed with, on Python 3.10 and with all of these lowest ones
+together: `uv pip install --resolution lowest-direct -e ".[dev]"`.
 """
 
 from __future__ import annotations
