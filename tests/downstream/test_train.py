@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import s3prl_stream as ss
 from s3prl_stream.downstream.build import build_task
 from s3prl_stream.downstream.evaluate import run_texts
+from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
 from s3prl_stream.downstream.search import search_queries
 from s3prl_stream.downstream.streams import judged_stream, train_stream
@@ -176,6 +177,31 @@ def test_parts_are_those_of_the_run(tmp_path: Path) -> None:
     assert {one.device.type for one in parts.model.upstream.buffers()} == {"meta"}
     with pytest.raises(ss.UsageError, match="no setting 'learning_rate'"):
         ss.training_parts("ks", classes(), **{**settings, "learning_rate": 1})
+
+
+def test_settings_of_training_are_passed_on() -> None:
+    asked: dict[str, Any] = {
+        "lr": 3e-3, "clip_norm": 7.0, "optimizer": "adamw", "update_batches": 3, "precision": "bf16", "seed": 9,
+        "checkpoint_every": 5, "keep_checkpoints": 4, "tensorboard": True,
+    }  # fmt: skip
+    parts = ss.training_parts("ks", classes(), device="cpu", upstream="logmel80", **asked)
+    assert {name: getattr(parts.settings, name) for name in asked} == asked
+
+
+def test_judging_is_without_chance_and_leaves_the_model_in_its_mode() -> None:
+    both = [classes(4), ss.MemoryShards(classes(4)._samples, "again")]
+    settings: dict[str, Any] = {**LEARNT["asv"][1], "device": "cpu", "upstream": "logmel80", "head.spec_augment": True}
+    model = ss.training_parts("asv", both, **settings).model
+    found = []
+    for training in (True, False):
+        model.train(training)
+        loader = ss.Loader(judged_stream(as_shard_set(both)), rank=0, world_size=1)
+        found.append(answers_to(model, loader, torch.device("cpu"), with_references=False))
+        assert model.training == training
+    assert [(one.set, one.key) for one in found[0]] == [
+        (name, f"clip{number:02d}") for name in ("again", "memory") for number in range(4)
+    ]
+    assert all(np.array_equal(one.answer, other.answer) for one, other in zip(*found, strict=True))
 
 
 def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> None:
