@@ -51,7 +51,7 @@ def read_rows(path: Path, *, header: bool | None = None) -> Iterator[Row]:
             name.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such file.")
+        raise UsageError(f"{path}: {'is a folder; give the table itself' if path.is_dir() else 'no such file'}.")
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix in (".jsonl", ".ndjson"):
         return _json_lines(path)

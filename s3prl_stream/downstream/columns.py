@@ -11,7 +11,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.layout import INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.selection import compile_selection, selected_hours
+from s3prl_stream.shards.selection import compile_selection, explaining, selected_hours
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
@@ -73,15 +73,18 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
     need_columns(shards, [column], "label= (--label)")
     known = shards.columns()
     expression = None if where is None else compile_where(where, known)
-    for member in shards.members:
-        for batch in member.batches([column], expression):
-            keep = batch.column("keep").fill_null(False).to_pylist() if expression is not None else [True] * len(batch)
-            values = batch.column(column).to_pylist()
-            yield from (
-                text_of(value)
-                for value, on in zip(values, keep, strict=True)
-                if on and value is not None and value == value
-            )
+    with explaining(where):
+        for member in shards.members:
+            for batch in member.batches([column], expression):
+                keep = (
+                    batch.column("keep").fill_null(False).to_pylist() if expression is not None else [True] * len(batch)
+                )
+                values = batch.column(column).to_pylist()
+                yield from (
+                    text_of(value)
+                    for value, on in zip(values, keep, strict=True)
+                    if on and value is not None and value == value
+                )
 
 
 def contents_of(member: SetMember) -> str:

@@ -95,8 +95,8 @@ def sweep(
     kept = None if settings.get("finetune") else str(cache or folder / "cache")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{out}: is a file; the output of a sweep is a folder")
-    inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if inside - {LOCK, "cache"} and "runs" not in inside:
+    files = {entry.name for entry in folder.iterdir() if not entry.is_dir()} if folder.is_dir() else set()
+    if files - {LOCK} and not (folder / "runs").is_dir():
         raise UsageError(f"{out}: holds files but no sweep (runs/); give a new or an empty output folder")
     with alone_in(folder):
         return _swept(cells, folder, trials, kept, quiet=quiet)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from s3prl_stream.downstream.columns import values_of
+from s3prl_stream.downstream.columns import need_columns, values_of
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.lexicon import UNKNOWN_PHONEME, Lexicon
 from s3prl_stream.pipes.phonemize import Phonemize
@@ -93,6 +93,9 @@ def find_texts(
         )
     if vocabulary != "slots" and len(names) != 1:
         raise UsageError(f"vocabulary {vocabulary!r} is of one column, not {', '.join(names)}")
+    need_columns(shards, names, "label= (--label)")
+    if vocabulary != "slots" and known[names[0]] in ("bool", "int64", "double"):
+        raise UsageError(f"label= (--label): {names[0]!r} of {shards.name} holds {known[names[0]]}, expected text")
     if tokenizer is None:
         tokenizer = _tokenizer(vocabulary, names, shards, where, lexicon)
     return TextSource(vocabulary, names, tokenizer, lexicon)

@@ -39,7 +39,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises whatever its reader trips over, of a file that is cut an OSError
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            # torch goes on with how to load it unsafely
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0].partition('. ')[0]}"
             raise UsageError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
     if not isinstance(checkpoint, dict):
         raise UsageError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint of S3PRL")

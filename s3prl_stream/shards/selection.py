@@ -6,6 +6,7 @@ identity and a threshold, so 1h lies inside 10h, whatever the seed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -128,15 +129,25 @@ def _counts(bits: npt.NDArray[np.uint8], first_row: npt.NDArray[np.int64]) -> np
     return np.array([np.count_nonzero(_unpack(bits, int(start), int(stop))) for start, stop in pairs], dtype=np.int64)
 
 
-def _evaluate(shards: ShardSet, where: Any) -> Bools:
+@contextlib.contextmanager
+def explaining(where: Any) -> Iterator[None]:
+    """What Arrow raises where a condition does not fit the cells, as a UsageError."""
     import pyarrow
 
-    expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
     try:
+        yield
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
+        raise UsageError(
+            f"where: {str(where)!r:.200} cannot be evaluated: a column is compared with a value of another kind "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+
+
+def _evaluate(shards: ShardSet, where: Any) -> Bools:
+    expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
+    with explaining(where):
         batches = (batch.column("keep") for member in shards.members for batch in member.batches([], expression))
         keep: Bools = np.concatenate([found.fill_null(False).to_numpy(zero_copy_only=False) for found in batches])
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, pyarrow.ArrowTypeError) as error:
-        raise UsageError(f"where: {str(where)!r:.200} cannot be evaluated ({str(error).splitlines()[0]})") from None
     return keep
 
 

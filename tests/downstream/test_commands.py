@@ -211,6 +211,10 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
             "digit is None",
         ],
         "task ks: all clips of sample that may be trained on have one digit, '7'": [*train, "--where", "digit == 7"],
+        "cannot be evaluated: a column is compared with a value of another kind": [*train, "--where", "take == 'one'"],
+        "label= (--label): 'digit' of sample holds int64, expected text": [
+            *("train", "asr", *data, "--upstream", "fbank80", "--label", "digit", "--out", str(trained.parent / "x")),
+        ],
         "task frames: none of the clips of sample that may be trained on has segments": [
             *("train", "frames", *data, "--upstream", "fbank80", "--out", str(trained.parent / "x")),
         ],
