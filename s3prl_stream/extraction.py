@@ -211,12 +211,13 @@ class _Job:
             for one in damaged
         ]
         store.write(LEFT_OUT, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        corpus, _, corpus_hash = self.identity["data"].rpartition(" ")
         manifest = {
             "format_version": FORMAT_VERSION,
             "name": self.identity["name"],
             "packing": {name: value for name, value in self.identity.items() if name not in ("name", "data")},
-            "corpus_hash": self.identity["data"].split()[-1],
-            "corpus": self.identity["data"].split()[0],
+            "corpus_hash": corpus_hash,
+            "corpus": corpus,
             "licence": None,
             "libraries": library_versions(),
             "counts": counts_of(shards, len(damaged), {}),

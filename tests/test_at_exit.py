@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import weakref
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from s3prl_stream import at_exit
 
 HELD = """
 import sys
@@ -41,6 +46,28 @@ def test_iterators_that_are_held_at_the_end(sample_set: Path, tmp_path: Path) ->
     script = tmp_path / "held.py"
     script.write_text(HELD)
     assert run(script, str(sample_set)) == (0, "6\n", "")
+
+
+def test_one_that_another_thread_is_in_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def numbers() -> Generator[int]:
+        entered.set()
+        may_go_on.wait()
+        yield 1
+
+    monkeypatch.setattr(at_exit, "_open", weakref.WeakSet())
+    got: list[int] = []
+    generator = at_exit.closed_at_exit(numbers())
+    thread = threading.Thread(target=lambda: got.append(next(generator)))
+    thread.start()
+    entered.wait()
+    try:
+        at_exit._close_all()
+    finally:
+        may_go_on.set()
+        thread.join()
+    assert got == [1]
 
 
 @pytest.mark.slow

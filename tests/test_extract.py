@@ -213,6 +213,19 @@ def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.Ca
         assert said in capsys.readouterr().err
 
 
+def test_a_set_with_a_name_of_two_words_is_known_again(tmp_path: Path) -> None:
+    data = ss.MemoryShards({"a": {"wav": np.zeros(1600, dtype=np.int16), "sample_rate": 16_000}}, "two words")
+    assert [ss.extract(data, "fbank80", tmp_path, device="cpu").first_sample for _ in range(2)] == [0, 1]
+    assert not (tmp_path / WORK).exists()
+    other = ss.MemoryShards({"b": {"wav": np.ones(1600, dtype=np.int16), "sample_rate": 16_000}}, "two words")
+    for given, where, said in (
+        (other, None, "data was 'two words "),
+        (data, "seconds > 0", "where was None, is 'seconds > 0'"),
+    ):
+        with pytest.raises(ss.StateError, match=said):
+            ss.extract(given, "fbank80", tmp_path, where=where, device="cpu")
+
+
 def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep me")

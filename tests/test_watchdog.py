@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,6 +144,44 @@ def test_a_process_whose_loader_hangs_ends(workers: int, method: str | None, tmp
     assert done.stderr.count("s3prl_stream: stacks of process") == workers
 
 
+@pytest.mark.slow
+def test_a_worker_of_a_fork_server_ends_with_a_process_that_was_killed(tmp_path: Path) -> None:
+    """Torch looks whether its parent lives, and that is the server, which lives as long as its children."""
+    script = """
+import multiprocessing, sys
+sys.path[:0] = {path!r}
+import s3prl_stream as ss
+from streams import RATE, memory
+
+if __name__ == "__main__":
+    stream = ss.ShardStream(memory([1.0] * 60), max_batch_seconds=10.0).load_audio(sample_rate=RATE)
+    batches = iter(ss.Loader(stream, num_workers=1, multiprocessing_context="forkserver"))
+    next(batches)
+    print(*(one.pid for one in multiprocessing.active_children()), flush=True)
+    sys.stdin.read()
+"""
+    path = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    (tmp_path / "train.py").write_text(script.format(path=path))
+    words = [sys.executable, str(tmp_path / "train.py")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        (worker,) = map(int, process.stdout.readline().split())
+        process.kill()
+    for _ in range(600):
+        if not _lives(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker outlived its process by a minute")
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
 class HangingIndex(MemoryShards):
     """A set whose index hangs from the second block on."""
 
@@ -190,6 +232,28 @@ def test_calls_of_one_thread_come_in_order_and_bring_their_errors() -> None:
 
         with pytest.raises(TimeoutError, match="of a socket"):  # the call's own, not the limit
             result_within(thread.submit(fails), 60.0, "it")
+
+
+def test_an_error_goes_with_the_last_who_holds_it() -> None:
+    """No frame of ours holds it in a ring: what its frames hold, such as the tensors of a batch, would stay as long."""
+
+    class LostError(Exception):
+        pass
+
+    def fails() -> None:
+        raise LostError
+
+    gc.collect()
+    gc.disable()
+    try:
+        with OneThread("test") as thread:
+            try:
+                result_within(thread.submit(fails), 60.0, "it")
+            except LostError as error:
+                alive = weakref.ref(error)
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_what_has_not_begun_is_dropped_at_the_end() -> None:

@@ -143,6 +143,31 @@ def test_one_connection_takes_many_requests(upstream: ObjectServer) -> None:
         assert [one.fault for one in proxy.requests] == [None, "503", "flip", "fewer", "etag", "full200", "stall"]
 
 
+def test_a_refused_request_leaves_its_connection_in_step(upstream: ObjectServer) -> None:
+    """Its body is read all the same, and HEAD is answered without one."""
+    with ChaosProxy(upstream.url, [Unavailable(), Unavailable(), None]) as proxy:
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+        statuses = []
+        for method, body in (("PUT", b"abc"), ("HEAD", None), ("GET", None)):
+            connection.request(method, PATH, body=body)
+            reply = connection.getresponse()
+            statuses.append(reply.status)
+            last = reply.read()
+        connection.close()
+    assert (statuses, last) == ([503, 503, 200], CONTENT)
+    assert proxy.faults == {"503": 2}
+
+
+@pytest.mark.parametrize("head", [b"GET %s HTTP/1.0\r\n\r\n", b"GET %s HTTP/1.1\r\nConnection: close\r\n\r\n"])
+def test_a_connection_ends_where_the_client_says_so(upstream: ObjectServer, head: bytes) -> None:
+    with ChaosProxy(upstream.url) as proxy, socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(head % PATH.encode())
+        got = b""
+        while piece := client.recv(65_536):  # times out where it does not end
+            got += piece
+    assert got.endswith(CONTENT)
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_error_statuses(upstream: ObjectServer, status: int) -> None:
     with ChaosProxy(upstream.url, [Unavailable(status, retry_after_seconds=3)]) as proxy:
@@ -229,6 +254,8 @@ def test_a_short_body_keeps_its_content_length(upstream: ObjectServer) -> None:
         "fin",
     )
     assert [(one.fault, one.at) for one in proxy.requests] == [("short", 13)]
+    with ChaosProxy(upstream.url, [Short(10**9)]) as proxy:
+        assert ask(proxy.url).body == b""
 
 
 def test_fewer_bytes_told_honestly(upstream: ObjectServer) -> None:
@@ -268,6 +295,8 @@ def test_one_flipped_byte_of_the_object(upstream: ObjectServer) -> None:
     assert outside.body == CONTENT[:150_000]
     assert PATH.encode() in listing.body
     assert [(one.fault, one.at) for one in proxy.requests] == [("flip", 150_000)] * 2 + [(None, None)] * 2
+    with ChaosProxy(upstream.url, [FlippedByte(10)]) as proxy:
+        assert ask(proxy.url, byte_range="bytes=10-29").body == bytes([CONTENT[10] ^ 0xFF]) + CONTENT[11:30]
 
 
 def test_a_slow_body_is_whole(upstream: ObjectServer) -> None:

@@ -53,30 +53,40 @@ def test_quality_of_one_block(one_block: Path, run: int) -> None:
     assert quality.speakers_vs_uniform > 0.9
 
 
-def test_every_figure_of_a_small_set_is_as_counted() -> None:
-    lengths = [0.5 + (7 * number) % 5 for number in range(64)]
-    stream = ShardStream(memory(lengths), block_samples=32, max_batch_seconds=12.0)
+@pytest.mark.parametrize("chunk_seconds", [None, 1.5])
+def test_every_figure_of_a_small_set_is_as_counted(chunk_seconds: float | None) -> None:
+    lengths = [0.5 + (7 * number) % 5 for number in range(128)]
+    stream = ShardStream(memory(lengths), block_samples=32, max_batch_seconds=12.0, chunk_seconds=chunk_seconds)
     loader = Loader(stream.load_audio(sample_rate=1000), rank=0, world_size=1)
     first = loader.batches_in_epoch(0)
     epochs = [
-        [[int(row["key"][4:]) for row in loader.which(batch)] for batch in range(begin, begin + count)]
+        [
+            {(int(row["key"][4:]), row["first_frame"]): row["num_frames"] / 1000 for row in loader.which(batch)}
+            for batch in range(begin, begin + count)
+        ]
         for begin, count in ((0, first), (first, loader.batches_in_epoch(1)))
     ]
-    batches = epochs[0]
-    padded = [len(batch) * max(lengths[clip] for clip in batch) for batch in batches]
-    pairs, later = ({frozenset(pair) for one in epoch for pair in combinations(one, 2)} for epoch in epochs)
-    reads = sum(clip % 16 == 0 or clip - 1 not in batch for batch in batches for clip in batch)
-    found = measure(stream.planner())
-    assert (found.blocks, found.batches, found.clips, found.hours) == (2, first, 64, pytest.approx(sum(lengths) / 3600))
-    assert found.clips_per_batch == pytest.approx(64 / first)
-    assert found.padding == pytest.approx(1 - sum(lengths) / sum(padded))
-    assert found.budget_filled == pytest.approx(sum(padded) / first / 12)
-    assert found.largest_batch_seconds == pytest.approx(max(padded))
-    assert found.repeated_pairs == pytest.approx(len(pairs & later) / len(pairs))
-    assert found.speakers_per_batch == pytest.approx(
-        sum(len({clip % 7 for clip in batch}) for batch in batches) / first
-    )
-    assert found.reads_per_hour == pytest.approx(reads / found.hours)
+    later = {frozenset(pair) for one in epochs[1] for pair in combinations(one, 2)}
+    for most, num_blocks in ((1, 1), (8, 4)):
+        found = measure(stream.planner(), max_blocks=most)
+        batches = epochs[0][: found.batches]
+        pairs = {frozenset(pair) for one in batches for pair in combinations(one, 2)}
+        padded = [len(batch) * max(batch.values()) for batch in batches]
+        seconds = sum(sum(batch.values()) for batch in batches)
+        clips_of = [{clip for clip, _ in batch} for batch in batches]
+        assert (found.blocks, found.clips) == (num_blocks, sum(map(len, batches)))
+        assert found.hours == pytest.approx(seconds / 3600)
+        assert found.clips_per_batch == pytest.approx(found.clips / len(batches))
+        assert found.padding == pytest.approx(1 - seconds / sum(padded))
+        assert found.budget_filled == pytest.approx(sum(padded) / len(batches) / 12)
+        assert found.largest_batch_seconds == pytest.approx(max(padded))
+        assert found.repeated_pairs == pytest.approx(len(pairs & later) / len(pairs))
+        assert found.repeated_pairs > 0
+        speakers = sum(len({clip % 7 for clip in batch}) for batch in clips_of) / len(batches)
+        assert found.speakers_per_batch == pytest.approx(speakers)
+        reads = sum(clip % 16 == 0 or clip - 1 not in batch for batch in clips_of for clip in batch)
+        assert found.reads_per_hour == pytest.approx(reads / found.hours)
+    assert found.batches == first
 
 
 def test_the_realised_mix_is_one_of_seconds() -> None:
