@@ -55,7 +55,7 @@ def test_pieces_are_short_enough_and_cover_everything(
 
 
 def test_silences_are_cut_away_from_ends_and_near_the_middle() -> None:
-    assert cuts_in_silences(100, [], 100) == [0, 100]
+    assert cuts_in_silences(100, [Silence(50, 9)], 100) == [0, 100]
     assert cuts_in_silences(200, [], 100) == [0, 100, 200]
     assert cuts_in_silences(100, [Silence(2, 50), Silence(97, 60)], 80) == [0, 50, 100]
     assert cuts_in_silences(100, [Silence(30, 5), Silence(45, 5), Silence(70, 4)], 80) == [0, 45, 100]

@@ -137,13 +137,14 @@ def test_as_many_others_make_room_as_it_takes_and_nothing_is_kept_twice(tmp_path
     new = FeatureCache(tmp_path, "new", max_gigabytes=35e-6)
     for _ in range(2):
         new.put(key(0), torch.zeros(1, 200, 25))  # 20 kB, of which 5 kB are free
-    assert len(new) == 1
+        assert len(new) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
     assert next((tmp_path / "new").glob("*.bin")).stat().st_size == 20_000
     again = FeatureCache(tmp_path, "new", max_gigabytes=35e-6)
     for number in (1, 2):
         again.put(key(number), torch.zeros(1, 100, 25))  # with "old" gone there is room for one
     assert len(again) == 2
+    assert len(FeatureCache(tmp_path, "new")) == 2  # its own made no room
 
 
 def test_what_is_no_cache_is_never_deleted(tmp_path: Path) -> None:
