@@ -94,14 +94,23 @@ def levels(out: Path, data: Path, *, num_steps: int, greedy_at: int = -1, rank: 
     """Train on one epoch; returns the number of updates left out."""
     stream = ShardStream(data, epochs=1, max_batch_seconds=5.0, where="digit < 4").load_audio(sample_rate=16_000)
     settings = TrainSettings(num_steps=num_steps, lr=1e-2, update_batches=UPDATE_BATCHES, warmup_share=0.0)
+    level, ranks = Level(rank, greedy_at=greedy_at), Ranks()
+
+    def ask(_step: int) -> dict[str, float]:
+        counted: Any = level.net[1].running_var
+        mean = counted.clone()
+        ranks.sum(mean)
+        torch.testing.assert_close(mean / ranks.world_size, counted)  # of all ranks: it is evaluated by the same
+        return {"rank_sum": float(ranks.rank)}
+
     result = train(
-        Level(rank, greedy_at=greedy_at),
+        level,
         Loader(stream),
         settings,
         run=out,
         set_names=["sample"],
         seconds_by_set=lambda batch: dict.fromkeys(batch["set"], float(batch["wav_len"].sum()) / 16_000),
-        hooks=[Hook(2, lambda _: {"rank_sum": float(Ranks().rank)})],
+        hooks=[Hook(2, ask)],
         quiet=True,
     )
     return result.skipped_steps
