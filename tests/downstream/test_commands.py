@@ -12,7 +12,8 @@ import soundfile
 from downstream.synthetic import RATE, tone
 
 import s3prl_stream as ss
-from s3prl_stream.cli import main
+from s3prl_stream.cli import build_parser, main
+from s3prl_stream.cli.train import snr_from, training_settings
 
 USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
 
@@ -176,6 +177,12 @@ def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["queries"] == result["documents"]
     assert main([*words, "--device", "cpu"]) == 0
     assert "(best)" in capsys.readouterr().out
+
+
+def test_what_options_are_short_for() -> None:
+    words = ["train", "ic", "--data", "a", "--upstream", "fbank", "--out", "b", "--label", "action,object"]
+    assert training_settings(build_parser("train").parse_args(words))["label"] == ["action", "object"]
+    assert (snr_from("-5"), snr_from("3,20")) == ((-5.0, -5.0), (3.0, 20.0))
 
 
 def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
