@@ -155,7 +155,8 @@ def test_a_refused_request_leaves_its_connection_in_step(upstream: ObjectServer)
             last = reply.read()
         connection.close()
     assert (statuses, last) == ([503, 503, 200], CONTENT)
-    assert proxy.faults == {"503": 2}
+    told = [(one.method, one.bytes_sent > 0) for one in proxy.requests]
+    assert (told, proxy.faults) == ([("PUT", True), ("HEAD", False), ("GET", True)], {"503": 2})
 
 
 @pytest.mark.parametrize("head", [b"GET %s HTTP/1.0\r\n\r\n", b"GET %s HTTP/1.1\r\nConnection: close\r\n\r\n"])
