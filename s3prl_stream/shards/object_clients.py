@@ -41,9 +41,8 @@ _HTTP_ALLOWED = ("AWS_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 
 _lock = threading.Lock()
 _clients: dict[tuple[str, bool], Any] = {}
-_of_the_parent: dict[
-    tuple[str, bool], Any
-] = {}  # kept: what obstore frees in a child, it may take away from the parent
+# kept: what obstore frees in a child, it may take away from the parent
+_of_the_parent: dict[tuple[str, bool], Any] = {}
 _forked_after_use = False
 
 
@@ -125,7 +124,7 @@ def _client_options(url: str, config: Mapping[str, str]) -> dict[str, Any]:
         return {**CLIENT_OPTIONS, "allow_http": True}
     cloud = _CLOUDS.get(urlsplit(url).scheme.lower())
     of_cloud = {name: os.environ[name] for name in _ENDPOINTS if name.split("_")[0] == cloud and name in os.environ}
-    for name, endpoint in {**of_cloud, **(config or {})}.items():
+    for name, endpoint in {**of_cloud, **config}.items():
         if endpoint.lower().startswith("http://"):  # obstore would say "builder error", after all tries
             raise UsageError(
                 f"{without_secrets(url)}: {name} is {without_secrets(endpoint)}, which is not encrypted. Set "

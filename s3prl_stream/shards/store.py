@@ -231,9 +231,8 @@ class LocalStore:
     def read(self, name: str, offset: int, size: int) -> bytes:
         """See `Store.read`; a file that is replaced while it is open is read to its end as it was."""
         try:
-            file = self._open.get(
-                name, lambda: self._opened(name)
-            )  # held while it is read: another thread may let go of it meanwhile
+            # held while it is read: another thread may let go of it meanwhile
+            file = self._open.get(name, lambda: self._opened(name))
             return os.pread(file.descriptor, size, offset)
         except OSError as error:
             raise self._unreadable(name, error, f" at byte {offset}") from error
