@@ -130,7 +130,8 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     said = {name: counts.get(name) for name in found}
     if found == said:
         return []
-    message = f"lists {found['damaged']} damaged, {found['skipped']} skipped; the manifest says {said}"
+    lists = f"lists {found['damaged']} damaged, {found['skipped']} skipped"
+    message = f"{lists}; the manifest says {said}: one of the two files is damaged"
     return [of_file(LEFT_OUT, "left_out", message, "rebuilt by repair")]
 
 

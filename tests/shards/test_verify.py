@@ -253,6 +253,8 @@ def test_a_changed_byte_anywhere_else_is_found_or_changes_nothing(
         before, after = ss.open_shards(whole), ss.open_shards(folder)
         assert before.fingerprint == after.fingerprint
         assert before.table().equals(after.table())
+    elif name == MANIFEST and report.findings[0].reason == "left_out":  # a count: which of the two is it?
+        assert "one of the two files is damaged" in report.findings[0].message
     else:
         assert {one.file for one in report.findings} == {name}
 
@@ -308,6 +310,15 @@ def test_a_manifest_with_an_impossible_value_is_not_opened(broken: Path, where: 
     (broken / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ShardError, match=r"manifest\.json: not a readable manifest"):
         ss.open_shards(broken)
+
+
+def test_a_count_of_what_was_left_out_that_the_list_does_not_bear_out(broken: Path) -> None:
+    manifest = json.loads((broken / MANIFEST).read_bytes())
+    manifest["counts"]["damaged"] += 1
+    (broken / MANIFEST).write_text(json.dumps(manifest))
+    (finding,) = ss.verify(broken).findings
+    assert (finding.file, finding.reason) == ("left_out.jsonl", "left_out")
+    assert finding.message.endswith("the manifest says {'damaged': 1, 'skipped': {}}: one of the two files is damaged")
 
 
 def test_a_damaged_manifest_and_no_shards(broken: Path) -> None:
