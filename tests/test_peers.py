@@ -180,3 +180,18 @@ def test_two_days_agree_where_the_later_ratio_is_within_the_earlier_spread() -> 
     assert len([line for line in two_days.report(earlier, later).splitlines() if line.endswith("| outside |")]) == 3
     assert over._replace(later=0.584).holds  # 0.58 as printed, as the end of the spread
     assert not over._replace(later=0.586).holds
+
+
+def test_joined_runs_have_the_spread_of_the_rounds_of_both() -> None:
+    def run(each: list[float], commit: str, **more: object) -> dict[str, object]:
+        loaders = {"s3prl_stream": {"peak_mb": compare.spread(each), "padding": 0.1 * len(each)}}
+        same = {"clips": 2, "hours": 1.5, "machine": "2 x CPU", "python": "3.11", "versions": {"torch": "2.11.0"}}
+        return {**same, "loaders": loaders, "rounds": len(each), "date": "2026-11-25", "commit": commit, **more}
+
+    found = two_days.joined(run([3.0, 1.0, 2.0], "abc1234"), run([9.0, 4.0], "def5678"))
+    each = [3.0, 1.0, 2.0, 9.0, 4.0]
+    expected = {"peak_mb": {"median": 3.0, "min": 1.0, "max": 9.0, "each": each}, "padding": 0.2}
+    assert found["loaders"] == {"s3prl_stream": expected}
+    assert (found["rounds"], found["date"], found["commit"]) == (5, "2026-11-25", "abc1234 and def5678")
+    with pytest.raises(ValueError, match=r"differ in machine are not joined: 2 x CPU and 4 x CPU"):
+        two_days.joined(run([1.0], "abc1234"), run([1.0], "def5678", machine="4 x CPU"))

@@ -1,9 +1,14 @@
-"""Do two runs of `tools/bench peers` agree? Its figures are ours over a peer's, which machines of other speed share."""
+"""Two runs of `tools/bench peers`: do they agree, and what do both say together?
+
+Compared are ours over a peer's, which machines of other speed share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from peers.compare import spread
 
 OURS = "s3prl_stream"
 TIMED = {
@@ -71,6 +76,31 @@ def report(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> str:
         mark = "" if one.holds else "outside"
         lines.append(f"| {one.figure} | {one.peer} | {spread} | {one.later:.2f} | {mark} |")
     return "\n".join(lines)
+
+
+def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the rounds of both, with their spread; what is no matter of rounds is that of the later run.
+
+    Rounds of one run are minutes apart, and a machine is another one some hours later: five of them have too small a
+    spread for a run of another day.
+
+    Raises:
+        ValueError: the runs are of other clips, another machine or other versions of the peers.
+    """
+    for name in ("clips", "hours", "machine", "python", "versions"):
+        if earlier[name] != later[name]:
+            raise ValueError(f"runs that differ in {name} are not joined: {earlier[name]} and {later[name]}")
+    both = _joined(earlier, later)
+    names = {name: " and ".join(dict.fromkeys((earlier[name], later[name]))) for name in ("date", "commit")}
+    return {**both, **names, "rounds": earlier["rounds"] + later["rounds"]}
+
+
+def _joined(earlier: Any, later: Any) -> Any:
+    if not isinstance(later, Mapping) or not isinstance(earlier, Mapping):
+        return later
+    if "each" in later:
+        return spread([*earlier["each"], *later["each"]])
+    return {name: _joined(earlier.get(name), value) for name, value in later.items()}
 
 
 def _at(loader: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, float]:
