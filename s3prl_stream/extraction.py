@@ -24,7 +24,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.shards.feature_set import FeatureSet
-from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
+from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -35,8 +35,6 @@ from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.upstreams import upstream as upstream_named
 from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
 
-WORK = ".extracting"
-STATE = f"{WORK}/state.json"
 SAMPLE_RATE = 16_000
 _BYTES_PER_MB = 1_000_000
 
@@ -124,10 +122,13 @@ def extract(
     }
     if _begin(folder, identity) is None:
         return _report(folder, kept, first_sample=int(_manifest_of(folder)["counts"]["samples"]))
-    with alone_in(folder / WORK):
+    scratch = folder / EXTRACT_FOLDER
+    with alone_in(scratch):
         state = _begin(folder, identity)  # as it is now that nobody else changes it
         assert state is not None, "the work folder of a finished set is gone"
-        new = FeatureSet(folder, folder / WORK, identity["name"], shard_set.columns(), state.get("shards", []))
+        new = FeatureSet(
+            folder, folder / EXTRACT_FOLDER, identity["name"], shard_set.columns(), state.get("shards", [])
+        )
         before = new.num_samples
         job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
         job.run(Loader(stream, num_workers=num_workers, rank=0, world_size=1), state, planned, progress or tell_nobody)
@@ -193,7 +194,7 @@ class _Job:
             "damaged": damaged,
             "loader": loader.state_dict(),
         }
-        LocalStore(self.folder).write(STATE, json.dumps(state).encode())
+        LocalStore(self.folder).write(EXTRACT_STATE, json.dumps(state).encode())
 
     def _finish(self, damaged: list[dict[str, Any]]) -> None:
         parts, shards = self.new.finish(), self.new.shards
@@ -225,7 +226,7 @@ class _Job:
             "shards": shards,
         }
         write_manifest(store, manifest)
-        shutil.rmtree(self.folder / WORK)
+        shutil.rmtree(self.folder / EXTRACT_FOLDER)
 
 
 class _KeepMetadata(Stage):
@@ -266,14 +267,14 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         data = f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"
         _same(folder, {**(manifest.get("packing") or {}), "name": manifest.get("name"), "data": data}, identity)
         return None
-    if (folder / STATE).exists():
-        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    if (folder / EXTRACT_STATE).exists():
+        state: dict[str, Any] = json.loads((folder / EXTRACT_STATE).read_text())
         _same(folder, state["identity"], identity)
         return state
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
-    (folder / WORK).mkdir(parents=True, exist_ok=True)
-    LocalStore(folder).write(STATE, json.dumps({"identity": identity}).encode())
+    (folder / EXTRACT_FOLDER).mkdir(parents=True, exist_ok=True)
+    LocalStore(folder).write(EXTRACT_STATE, json.dumps({"identity": identity}).encode())
     return {}
 
 

@@ -17,9 +17,9 @@ from torch import nn
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import SampleError
-from s3prl_stream.extraction import STATE, WORK
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE
 from s3prl_stream.shards.npy import decode_features, encode_features
 from s3prl_stream.upstreams.runs import upstream_of
 from s3prl_stream.upstreams.upstream import FeatureUpstream
@@ -113,8 +113,11 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
         Stops.left = left
         with pytest.raises(KeyboardInterrupt):
             ss.extract(sample_set, up, tmp_path / "stopped", **settings)
-    finished = json.loads((tmp_path / "stopped" / STATE).read_text())["shards"]
+    finished = json.loads((tmp_path / "stopped" / EXTRACT_STATE).read_text())["shards"]
     assert finished
+    for look in (ss.open_shards, ss.verify, lambda half: ss.repair(half, tmp_path / "repaired")):
+        with pytest.raises(ss.UsageError, match="never finished: give the command that makes it again"):
+            look(tmp_path / "stopped")
     with pytest.raises(ss.StateError, match="dtype was 'float16', is 'float32'"):
         ss.extract(sample_set, up, tmp_path / "stopped", dtype="float32", **settings)
     Stops.left = 10**6
@@ -181,7 +184,7 @@ def test_a_folder_in_which_another_process_extracts_is_refused(sample_set: Path,
     with pytest.raises(KeyboardInterrupt):
         ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
     Stops.left = 10**6
-    words = [sys.executable, "-c", HOLDER, str(tmp_path / WORK)]
+    words = [sys.executable, "-c", HOLDER, str(tmp_path / EXTRACT_FOLDER)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
@@ -216,7 +219,7 @@ def test_on_the_command_line(sample_set: Path, tmp_path: Path, capsys: pytest.Ca
 def test_a_set_with_a_name_of_two_words_is_known_again(tmp_path: Path) -> None:
     data = ss.MemoryShards({"a": {"wav": np.zeros(1600, dtype=np.int16), "sample_rate": 16_000}}, "two words")
     assert [ss.extract(data, "fbank80", tmp_path, device="cpu").first_sample for _ in range(2)] == [0, 1]
-    assert not (tmp_path / WORK).exists()
+    assert not (tmp_path / EXTRACT_FOLDER).exists()
     other = ss.MemoryShards({"b": {"wav": np.ones(1600, dtype=np.int16), "sample_rate": 16_000}}, "two words")
     for given, where, said in (
         (other, None, "data was 'two words "),

@@ -139,7 +139,7 @@ def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
     """(manifest, what is wrong with it); what is no manifest at all gives {}."""
     if store.size(MANIFEST) is None:
         if is_unfinished(store):
-            raise UsageError(f"{store.url}: this set was never finished. Pack (or repair) it again.")
+            raise UsageError(f"{store.url}: this set was never finished: give the command that makes it again.")
         return {}, ["missing"]
     try:
         manifest = json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES))

@@ -11,6 +11,8 @@ A set is a folder::
     left_out.jsonl              what is not in the set, and why
     report.json                 what was found about the quality of what is in it
     .packing/                   while it is packed: the plan, claims, and what is known of finished shards
+    .packing.json               while it is written from another set
+    .extracting/                while features are extracted into it
 
 The page for users, with examples, is shards/README.md.
 """
@@ -35,7 +37,11 @@ WORK_FOLDER = ".packing"
 """Stands in a set while it is packed."""
 
 UNFINISHED = ".packing.json"
-"""The same of a set that is written from another one: by `repair`, `subset` or `extract`."""
+"""The same of a set that is written from another one by `repair` or `subset`."""
+
+EXTRACT_FOLDER = ".extracting"
+EXTRACT_STATE = f"{EXTRACT_FOLDER}/state.json"
+"""The same of a set that `extract` writes: how far it is."""
 
 SHARDS_PER_PART = 16
 """A part's footer is parsed whole to reach one row group: 16 shards cost 0.4 ms, 256 cost 5 ms (measured)."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from s3prl_stream import __version__
 from s3prl_stream.errors import MissingFile, ShardError
-from s3prl_stream.shards.layout import MANIFEST, UNFINISHED, WORK_FOLDER
+from s3prl_stream.shards.layout import EXTRACT_STATE, MANIFEST, UNFINISHED, WORK_FOLDER
 from s3prl_stream.shards.store import Store
 
 MAX_MANIFEST_BYTES = 1 << 30
@@ -42,8 +42,8 @@ def write_manifest(store: Store, manifest: dict[str, Any]) -> None:
 
 
 def is_unfinished(store: Store) -> bool:
-    """A pack, a repair or a subset has begun here; of one without a manifest: and not ended."""
-    return store.size(UNFINISHED) is not None or store.size(f"{WORK_FOLDER}/plan.json") is not None
+    """A pack, a repair, a subset or an extraction has begun here; of one without a manifest: and not ended."""
+    return any(store.size(name) is not None for name in (UNFINISHED, f"{WORK_FOLDER}/plan.json", EXTRACT_STATE))
 
 
 def read_manifest(store: Store) -> dict[str, Any] | None:
