@@ -168,8 +168,9 @@ class UnfoldChunkBySec(_Unfold):
         self.max_seconds = self.step_seconds = None
         if max_seconds is not None:
             self.max_seconds = one_number(name, "max_seconds", max_seconds, least=self.min_seconds)
-        if step_seconds is not None:  # a longer step would leave gaps
-            self.step_seconds = one_number(name, "step_seconds", step_seconds, above=0, most=self.min_seconds)
+        if step_seconds is not None:
+            self.step_seconds = one_number(name, "step_seconds", step_seconds, above=0)
+            _refuse_gaps(name, "seconds", self.step_seconds, self.min_seconds)
         self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
         self.check_settings()
         super().__init__(source)
@@ -224,8 +225,9 @@ class UnfoldChunkByFrame(_Unfold):
         self.max_frames = self.step_frames = None
         if max_frames is not None:
             self.max_frames = whole_number(name, "max_frames", max_frames, least=self.min_frames)
-        if step_frames is not None:  # a longer step would leave gaps
-            self.step_frames = whole_number(name, "step_frames", step_frames, least=1, most=self.min_frames)
+        if step_frames is not None:
+            self.step_frames = whole_number(name, "step_frames", step_frames, least=1)
+            _refuse_gaps(name, "frames", self.step_frames, self.min_frames)
         self.hop_samples = whole_number(name, "hop_samples", hop_samples, least=1)
         self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
         self.check_settings()
@@ -235,6 +237,13 @@ class UnfoldChunkByFrame(_Unfold):
         """In frames, whatever the rate."""
         longest = self.min_frames if self.max_frames is None else self.max_frames
         return Lengths(self.min_frames, longest, self.step_frames, self.hop_samples)
+
+
+def _refuse_gaps(stage: str, unit: str, step: float, shortest: float) -> None:
+    if step > shortest:
+        raise UsageError(
+            f"{stage}: step_{unit}={step:g} is more than min_{unit}={shortest:g}, which would leave gaps between chunks"
+        )
 
 
 def chunk_spans(
