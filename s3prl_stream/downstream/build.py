@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3prl_stream.downstream.columns import segment_labels, values_of
+from s3prl_stream.downstream.columns import SEGMENTS, need_segments, segment_labels, values_of
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TAGS, TextSource, find_texts
@@ -43,6 +43,10 @@ def build_task(
     labels = recipe.labels
     if len(labels) > 1 and recipe.kind not in ("slots", "ctc"):
         raise UsageError(f"task {recipe.name}: takes one column, not {', '.join(labels)}")
+    if recipe.kind in ("diarize", "frames") and labels != (SEGMENTS,):
+        raise UsageError(
+            f"task {recipe.name}: learns from {SEGMENTS}, not from {labels[0]!r}; leave out label= (--label)"
+        )
     if texts is not None:
         # slots may be missing, so none of their columns has to say something
         columns = () if texts.vocabulary == "slots" and texts.columns[-1] != TAGS else texts.columns
@@ -50,6 +54,7 @@ def build_task(
     elif recipe.kind == "slots":
         settings["categories"] = {name: _slot_values(shards, name, where) for name in labels}
     elif recipe.kind == "diarize":
+        need_segments(shards, where, f"task {recipe.name}")
         settings["frame_seconds"] = frame_seconds
     elif recipe.kind == "frames":
         categories = _enough(segment_labels(shards, where), recipe, shards)
@@ -128,9 +133,9 @@ def _enough(categories: list[str], recipe: TaskRecipe, shards: ShardSet, *, at_l
     if len(categories) < at_least:
         label, clips = recipe.labels[0], f"clips of {shards.name} that may be trained on"
         found = f"all {clips} have one {label}, {categories[0]!r}" if categories else f"none of the {clips} has {label}"
+        another = "" if label == SEGMENTS else ", or name another column by label= (--label)"
         raise UsageError(
-            f"task {recipe.name}: {found}; look at where= (--where) and valid_where= (--valid-where), or name another "
-            "column by label= (--label)"
+            f"task {recipe.name}: {found}; look at where= (--where) and valid_where= (--valid-where){another}"
         )
     return categories
 

@@ -130,7 +130,25 @@ def longest_seconds(shards: ShardSet) -> float:
 
 def segment_labels(shards: ShardSet, where: Any = None) -> list[str]:
     """Labels of all segments, sorted; they are no column, so this reads every clip's bytes once."""
-    stream = ShardStream(
-        shards, epochs=1, shuffle=False, where=where, too_long="crop", max_batch_seconds=longest_seconds(shards) + 1.0
+    return sorted({str(one["label"]) for sample in _unshuffled(shards, where) for one in sample.get(SEGMENTS) or ()})
+
+
+def need_segments(shards: ShardSet, where: Any, what: str) -> None:
+    """A UsageError, which begins with `what`, if the first of these clips comes without `segments`; its bytes are read.
+
+    An empty list is one, too: nobody speaks.
+    """
+    first = next(iter(_unshuffled(shards, where, max_batch_size=1)), None)
+    if first is not None and first.get(SEGMENTS) is None:  # where none can be read, training tells why
+        raise UsageError(
+            f"{what}: {first['key']} of {shards.name} has no segments (who or what from when to when). Pack the set "
+            "with them, or leave clips without them out by where= (--where)"
+        )
+
+
+def _unshuffled(shards: ShardSet, where: Any, **settings: Any) -> ShardStream:
+    """Clips in the order of the set, each whole."""
+    longest = longest_seconds(shards) + 1.0
+    return ShardStream(
+        shards, epochs=1, shuffle=False, where=where, too_long="crop", max_batch_seconds=longest, **settings
     )
-    return sorted({str(one["label"]) for sample in stream for one in sample.get("segments") or ()})

@@ -13,7 +13,15 @@ import torch
 from torch import nn
 
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
-from s3prl_stream.downstream.columns import contents_of, counts_without, need_columns, rows_without, shared_hours
+from s3prl_stream.downstream.columns import (
+    SEGMENTS,
+    contents_of,
+    counts_without,
+    need_columns,
+    need_segments,
+    rows_without,
+    shared_hours,
+)
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
@@ -157,6 +165,8 @@ def make_parts(
     if valid is not None or own.valid_where is not None:
         looked_at = shards if valid is None else valid
         need_columns(looked_at, (*task.columns, *task.optional_columns), "valid")
+        if SEGMENTS in task.columns:
+            need_segments(looked_at, own.valid_where, "valid")
         judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
     if judged is not None and isinstance(task, SpeakerVerification):
         num_judged = len(root_of(judged).selection)

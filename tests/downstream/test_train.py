@@ -523,6 +523,23 @@ def test_mistakes_are_named_and_leave_nothing_behind(settings: dict[str, Any], s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "shards", "settings", "said"),
+    [
+        ("sd", classes, {}, "^task sd: clip00 of memory has no segments"),
+        ("sd", conversations, {"valid": classes()}, "^valid: clip00 of memory has no segments"),
+        ("sd", conversations, {"label": "speaker"}, "^task sd: learns from segments, not from 'speaker'"),
+        ("frames", conversations, {"label": "speaker"}, "^task frames: learns from segments"),
+    ],
+)
+def test_segments_that_are_missing_are_told_before_anything_is_written(
+    task: str, shards: Any, settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ss.UsageError, match=said):
+        ss.train(task, shards(), out=tmp_path / "run", steps=1, **QUIET, **settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_texts_are_of_whole_clips_and_slots_have_tags(tmp_path: Path) -> None:
     settings: dict[str, Any] = {**QUIET, **RNN, "steps": 1, "out": tmp_path / "run"}
     with pytest.raises(ss.UsageError, match=r"task asr: crop_seconds is 1\.0, and a text is of a whole clip"):
