@@ -21,8 +21,8 @@ from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, stages_of
 from s3prl_stream.pipes.tail import split_at_device
-from s3prl_stream.plan.mix import MixPlanner
-from s3prl_stream.plan.planner import EpochPlanner, Planner, view
+from s3prl_stream.plan.mix import planner_of
+from s3prl_stream.plan.planner import Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Batch, PlannedBatch, Sample
@@ -119,7 +119,6 @@ class ShardStream(Root):
 
     def planner(self, stages: Sequence[Stage] = ()) -> Planner:
         """A planner of this stream; where stages stretch time, batches are smaller by as much as they may."""
-        kind = EpochPlanner if self.shards.weights is None else MixPlanner
         stretch = math.prod(stage.stretch for stage in stages)
         try:
             settings = replace(self.settings, max_batch_seconds=self.settings.max_batch_seconds / stretch)
@@ -127,7 +126,7 @@ class ShardStream(Root):
             raise UsageError(
                 f"{error}, which is {self.settings.max_batch_seconds} divided by what the stages may stretch time"
             ) from None
-        return kind(self.shards, settings, self.selection)
+        return planner_of(self.shards, settings, self.selection)
 
     def known_keys(self) -> Mapping[str, str]:
         """Index columns and the stream's own keys."""
@@ -159,9 +158,7 @@ class ShardStream(Root):
         raise UsageError(f"set_epoch({epoch}): a ShardStream counts its own epochs; a Loader's state says where it is")
 
     def __repr__(self) -> str:
-        given = {name: value for name, value in vars(self.settings).items() if value != getattr(PlanSettings, name)}
-        settings = "".join(f", {name}={value!r}" for name, value in given.items())
-        return f"ShardStream({self.shards!r}, {len(self.selection)} selected{settings})"
+        return f"ShardStream({self.shards!r}, {len(self.selection)} selected{self.settings.told()})"
 
     def __iter__(self) -> Iterator[Sample]:
         return self.run(())

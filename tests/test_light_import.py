@@ -20,10 +20,26 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "import s3prl_stream.corpora": ("import s3prl_stream.corpora", HEAVY | AUDIO),
     "open a set": ("assert len(s3prl_stream.open_shards(sample)) > 0", HEAVY),
     "inspect": ("assert main(['inspect', sample]) == 0", HEAVY),
+    "plan": ("assert main(['plan', sample, '--old', 'batch_size=4']) == 0", HEAVY),
+    "missing sets": ("assert not [words for words in missing if main(words.split()) != 2]", HEAVY),
     "index": ("assert main(['index', work + '/x.tar', '--workers', '0']) == 0", HEAVY),
     "pack": ("assert main(['pack', 'folder', work + '/audio', work + '/set', '--workers', '0']) == 0", HEAVY),
 }
 """What is done, and what must not be loaded behind it."""
+
+MISSING = [
+    "plan no/set",
+    "which no/set --batch 0",
+    "pretrain tera --data no/set --out x --steps 1",
+    "train ks --data no/set --upstream fbank --out x",
+    "evaluate x --data no/set",
+    "predict x --data no/set",
+    "sweep ks --data no/set --upstream fbank --out x",
+    "search --queries no/set --data no/set --upstream fbank",
+    "extract --data no/set --upstream fbank --out x",
+    "probe --data no/set --upstream fbank --label x",
+]
+"""Commands of a set that is not there, which need not wait for torch."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +50,7 @@ def loaded(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     (work / "audio").mkdir()
     soundfile.write(work / "audio/a.wav", np.zeros(16_000, np.int16), 16_000)
     code = ["import contextlib, json, sys", "import s3prl_stream", "from s3prl_stream.cli import main"]
-    code += ["sample, work = sys.argv[1:]", "loaded = {}"]
+    code += ["sample, work = sys.argv[1:]", f"missing = {MISSING!r}", "loaded = {}"]
     for name, (words, _) in STEPS.items():
         code += [words, f"loaded[{name!r}] = sorted({{name.split('.')[0] for name in sys.modules}})"]
     code.append("print('\\n' + json.dumps(loaded))")

@@ -34,13 +34,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when scored; 1 if some clips could not be used."""
-    from s3prl_stream.downstream.evaluate import evaluate
     from s3prl_stream.shards.shardset import open_shards
+
+    shards = open_shards(args.data)  # a wrong path is told before torch is imported
+    from s3prl_stream.downstream.evaluate import evaluate
     from s3prl_stream.tasks.verification import read_trials
 
     result = evaluate(
         args.trained,
-        open_shards(args.data),
+        shards,
         where=args.where,
         trials=None if args.trials is None else read_trials(args.trials),
         device=args.device,

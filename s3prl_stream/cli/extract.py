@@ -41,11 +41,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0, or 1 if a clip could not be read."""
+    from s3prl_stream.shards.shardset import open_shards
+
+    shards = open_shards(args.data)  # a wrong path is told before torch is imported
     from s3prl_stream.extraction import extract
 
     with Progress("clips", "extracting") as progress:
         report = extract(
-            args.data,
+            shards,
             args.upstream,
             args.out,
             layers=None if args.layers is None else _numbers(args.layers),

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.stream_options import add_stream_options, stream_from
+from s3prl_stream.cli.stream_options import add_stream_options, planner_from
 
 if TYPE_CHECKING:
     from s3prl_stream.plan.old_loaders import OldSettings
@@ -39,7 +39,6 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    import s3prl_stream.stream  # noqa: F401  # so that the time below is the set's, not torch's
     from s3prl_stream.errors import UsageError
     from s3prl_stream.plan.old_loaders import parse_old
     from s3prl_stream.plan.planner import EpochPlanner
@@ -49,13 +48,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--blocks {args.blocks}: give 1 or more")
     old = [parse_old(text) for text in args.old]
     began = time.perf_counter()
-    stream = stream_from(args)
-    planner = stream.planner()
+    planner = planner_from(args)
     planner.step(planner.start)
     first_block = time.perf_counter() - began
     quality = measure(planner, max_blocks=args.blocks)
     found: dict[str, Any] = {
-        "clips_selected": len(stream.selection),
+        "clips_selected": len(planner.selection),
         "blocks_in_epoch": len(planner.blocks(0)) if isinstance(planner, EpochPlanner) else None,
         "seconds_to_first_block": round(first_block, 3),
         **asdict(quality),
@@ -66,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         began, cpu = time.perf_counter(), time.process_time()
         found["batches_in_epoch"] = planner.batches_in_epoch(0)
         found["seconds_for_whole_epoch"] = round(time.perf_counter() - began, 3)
-        found["cpu_microseconds_per_clip"] = round((time.process_time() - cpu) / len(stream.selection) * 1e6, 3)
+        found["cpu_microseconds_per_clip"] = round((time.process_time() - cpu) / len(planner.selection) * 1e6, 3)
     if old:
         if not isinstance(planner, EpochPlanner):
             raise UsageError("--old: a mix by weights has no epoch to compare; name one set, or give no weights")
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
         return 0
-    print(stream)
+    print(f"{planner.shards}{planner.settings.told()}")
     for line in _lines(found):
         print(line)
     return 0

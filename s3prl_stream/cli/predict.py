@@ -37,13 +37,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when all is answered; 1 if some clips could not be read."""
-    from s3prl_stream.downstream.evaluate import load_run, predict
     from s3prl_stream.shards.shardset import open_shards
 
     if bool(args.files) == bool(args.data):
         raise UsageError("predict: give audio files, or --data SET")
     files = list(_files_in(args.files))
-    shards = open_shards(args.data) if args.data else None
+    shards = open_shards(args.data) if args.data else None  # a wrong path is told before torch is imported
+    from s3prl_stream.downstream.evaluate import load_run, predict
+
     model = load_run(args.trained, device=args.device)
     reasons: list[str] = []
     if shards is None:

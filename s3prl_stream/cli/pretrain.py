@@ -7,12 +7,15 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.timing import Timing
+
+if TYPE_CHECKING:
+    from s3prl_stream.recipes.recipe import Recipe
 
 
 def add_parser(subparsers: Any) -> None:
@@ -104,19 +107,18 @@ _OPTIONS = {
 
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
+    if "help" in args.assignments:
+        return _list_settings(args.recipe)
+    shards = sets_from(args.data, args)  # a wrong path is told before torch is imported
     from s3prl_stream.early_probe import ProbeSettings, early_probe
     from s3prl_stream.recipes import find_recipe
     from s3prl_stream.recipes.pretrain import pretrain
-    from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
-    from s3prl_stream.settings import describe, read_assignments, read_settings_file, resolve
+    from s3prl_stream.recipes.run_settings import ValidSettings
+    from s3prl_stream.settings import read_assignments, read_settings_file, resolve
     from s3prl_stream.upstreams import upstream
 
     recipe = find_recipe(args.recipe)
-    parts = {"model": recipe.model, "stream": recipe.stream_settings, "train": recipe.train}
-    sections = {**parts, "run": RunSettings(), "valid": ValidSettings(), "probe": ProbeSettings()}
-    if "help" in args.assignments:
-        print("\n".join(describe(sections)))
-        return 0
+    sections = _sections(recipe)
     given = {
         **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
         **resolve(read_assignments(args.assignments, "train.lr=1e-3"), sections),
@@ -129,7 +131,6 @@ def run(args: argparse.Namespace) -> int:
             option = _OPTIONS[name].replace("_", "-")
             raise UsageError(f"--{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
         chosen[section][field] = value
-    shards = sets_from(args.data, args)
     asked = ProbeSettings(**chosen["probe"])
     result = pretrain(
         recipe,
@@ -160,6 +161,23 @@ def run(args: argparse.Namespace) -> int:
     print(f", {result.left_out} clips skipped or excluded" if result.left_out else "", end="")
     print(f", {result.skipped_steps} updates left out (not finite, or without memory)" if result.skipped_steps else "")
     print(Timing(result.timing["stages"], result.timing["waiting"], result.timing["working"]))
+    return 0
+
+
+def _sections(recipe: Recipe) -> dict[str, Any]:
+    """Section -> the dataclass instance that has its settings."""
+    from s3prl_stream.early_probe import ProbeSettings
+    from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+
+    parts = {"model": recipe.model, "stream": recipe.stream_settings, "train": recipe.train}
+    return {**parts, "run": RunSettings(), "valid": ValidSettings(), "probe": ProbeSettings()}
+
+
+def _list_settings(recipe: str) -> int:
+    from s3prl_stream.recipes import find_recipe
+    from s3prl_stream.settings import describe
+
+    print("\n".join(describe(_sections(find_recipe(recipe)))))
     return 0
 
 

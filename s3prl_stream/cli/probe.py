@@ -37,11 +37,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the table is printed; 1 if some utterances could not be read."""
-    from s3prl_stream.probe import probe
     from s3prl_stream.shards.shardset import open_shards
 
+    shards = open_shards(args.data)  # a wrong path is told before torch is imported
+    from s3prl_stream.probe import probe
+
     result = probe(
-        open_shards(args.data),
+        shards,
         args.upstream,
         label=args.label,
         holdout=args.holdout,

@@ -34,12 +34,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when searched; 1 if some clips could not be read."""
-    from s3prl_stream.downstream.search import search_queries
     from s3prl_stream.shards.shardset import open_shards
 
+    queries, documents = open_shards(args.queries), open_shards(args.data)  # before torch is imported
+    from s3prl_stream.downstream.search import search_queries
+
     result = search_queries(
-        open_shards(args.queries),
-        open_shards(args.data),
+        queries,
+        documents,
         upstream=args.upstream,
         label=args.label,
         document_label=args.document_label,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
+    from s3prl_stream.plan.planner import Planner
     from s3prl_stream.shards.shardset import ShardSet
     from s3prl_stream.stream import ShardStream
 
@@ -56,17 +57,33 @@ def sets_from(sets: list[str], args: argparse.Namespace) -> ShardSet:
 
 def stream_from(args: argparse.Namespace) -> ShardStream:
     """The endless stream that the options describe."""
+    shards = sets_from(args.set, args)  # a wrong path is told before torch is imported
     from s3prl_stream.stream import ShardStream
 
-    return ShardStream(
-        sets_from(args.set, args),
-        seed=args.seed,
-        max_batch_seconds=args.batch_seconds,
-        max_batch_size=args.batch_size,
-        run=args.neighbours,
-        chunk_seconds=args.chunk_seconds,
-        crop_seconds=args.crop_seconds,
-        where=args.where,
-        subset=args.subset,
-        balance=args.balance,
-    )
+    return ShardStream(shards, **_settings(args), **_selection(args))
+
+
+def planner_from(args: argparse.Namespace) -> Planner:
+    """The planner of that stream, without torch."""
+    from s3prl_stream.plan.mix import planner_of
+    from s3prl_stream.plan.settings import PlanSettings
+    from s3prl_stream.shards.selection import compile_selection
+
+    shards = sets_from(args.set, args)
+    settings = {**_settings(args), "run": shards.default_run if args.neighbours is None else args.neighbours}
+    return planner_of(shards, PlanSettings(**settings), compile_selection(shards, **_selection(args)))
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "seed": args.seed,
+        "max_batch_seconds": args.batch_seconds,
+        "max_batch_size": args.batch_size,
+        "run": args.neighbours,
+        "chunk_seconds": args.chunk_seconds,
+        "crop_seconds": args.crop_seconds,
+    }
+
+
+def _selection(args: argparse.Namespace) -> dict[str, Any]:
+    return {"where": args.where, "subset": args.subset, "balance": args.balance}

@@ -45,6 +45,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every cell has its score."""
+    from s3prl_stream.shards.shardset import open_shards
+
+    for one in [*args.data, *(args.test or [])]:
+        open_shards(one)  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.sweep import sweep
     from s3prl_stream.tasks.verification import read_trials
 

@@ -21,7 +21,7 @@ from s3prl_stream.hashing import U64, hash64
 from s3prl_stream.plan.batches import concatenate_runs, first_of_runs, group_runs, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
 from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
-from s3prl_stream.plan.planner import START, BlockPlan, LanePosition, Planner, Position, Step
+from s3prl_stream.plan.planner import START, BlockPlan, EpochPlanner, LanePosition, Planner, Position, Step
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.plan.stretches import Stretches
 from s3prl_stream.shards.member import I64, Rows
@@ -317,3 +317,8 @@ def _join(pieces: list[_Piece], settings: PlanSettings, number: int) -> BlockPla
     # a small set may pass more than one of its epochs in one block: two epochs of a clip are two draws
     random = hash64("run", settings.seed, all_of["epoch"][first_of_run], together.identities[first_of_run])
     return BlockPlan(together, make_batches(together.seconds, all_of["run_of"], random, settings, ("mix", number)))
+
+
+def planner_of(shards: ShardSet, settings: PlanSettings, selection: Selection) -> Planner:
+    """Of a mix where the sets have weights, else of every clip once an epoch."""
+    return (EpochPlanner if shards.weights is None else MixPlanner)(shards, settings, selection)

@@ -68,6 +68,11 @@ class PlanSettings:
         if self.stop is not None:
             _one_of("stop", self.stop, ("first", "all"))
 
+    def told(self) -> str:
+        """Those that are not as usual, for people: ", seed=1, run=4"."""
+        usual = PlanSettings()
+        return "".join(f", {name}={value!r}" for name, value in vars(self).items() if value != getattr(usual, name))
+
     def identity(self) -> dict[str, Any]:
         """What a cursor must agree with: every setting but `epochs` and `stop`, which only say where to end."""
         return {name: value for name, value in asdict(self).items() if name not in ("epochs", "stop")}
