@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from s3prl_stream.shards.where import compile_where
 _SUBSET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(h|min|s|%)\s*(?:by\s+(\w+)\s*)?$")
 _SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
 Bools = npt.NDArray[np.bool_]
+
+_log = logging.getLogger(__name__)
 
 
 class Selection:
@@ -78,7 +81,7 @@ def compile_selection(
         shards: the set.
         where: rows to keep, see `where.compile_where`; a row whose condition is null is not kept.
         subset: "10h", "30min", "90s" or "10%" of the kept audio, optionally "10h by speaker": the same amount of
-            each value ("10% by speaker": that share of each).
+            each value ("10% by speaker": that share of each). Where there is less, all of it, with a logged warning.
         balance: draw rows with replacement so that each value of this column is drawn equally often in an epoch
             of as many draws as there are rows. Rows without a value are as good as those of one more value: leave
             them out by `where`. Exempt from exactly-once.
@@ -200,12 +203,28 @@ def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
     totals = np.bincount(group, weights=seconds)
     present = max(int(np.count_nonzero(totals)), 1)  # values of which `where` kept nothing take no share
     wanted = totals * amount / 100 if unit == "%" else np.full(len(totals), amount * _SECONDS[unit] / present)
+    _tell_shortage(subset, column, totals, wanted)
     order = np.lexsort((np.concatenate([piece.hashes for piece in pieces]), group))
     reached = np.cumsum(seconds[order]) - seconds[order]  # seconds before this row ...
     reached -= np.concatenate([[0.0], np.cumsum(totals)])[group[order]]  # ... of its own group
     result = np.zeros(len(shards), dtype=np.bool_)
     result[order] = reached < wanted[group[order]] - 1e-6
     return result if keep is None else result & keep
+
+
+def _tell_shortage(subset: str, column: str | None, totals: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
+    """Warn where a set has less than was asked for; seconds of each value of the column."""
+    short = (totals > 0) & (totals < wanted - 1e-6)
+    if not short.any():
+        return
+    if column is None:
+        _log.warning("subset %r: there are only %.3g h, and all of them are taken", subset, totals.sum() / 3600)
+    else:
+        _log.warning(
+            "subset %r: %d of %d values of %r have less than their %.3g h, and %.3g h are taken in all",
+            *(subset, short.sum(), np.count_nonzero(totals), column),
+            *(wanted[short][0] / 3600, np.minimum(totals, wanted).sum() / 3600),
+        )
 
 
 def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:

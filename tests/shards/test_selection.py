@@ -122,6 +122,19 @@ def test_a_subset_does_not_depend_on_what_lies_beside_it(shards: ShardSet) -> No
     assert all(int(key[1:]) % 6 == 0 for key in few)
 
 
+def test_a_set_of_less_than_was_asked_for_is_told(shards: ShardSet, caplog: pytest.LogCaptureFixture) -> None:
+    assert chosen(shards, subset="1h") == chosen(shards)
+    assert caplog.messages == ["subset '1h': there are only 0.583 h, and all of them are taken"]
+    caplog.clear()
+    compile_selection(shards, where="speaker != 'a'", subset="15min by speaker")
+    said = "1 of 2 values of 'speaker' have less than their 0.125 h, and 0.181 h are taken in all"
+    assert caplog.messages == [f"subset '15min by speaker': {said}"]
+    caplog.clear()
+    for enough in ("2100s", "100%", "90s by speaker", "100% by speaker"):
+        compile_selection(shards, subset=enough)
+    assert not caplog.messages
+
+
 def test_a_balanced_subset_takes_as_much_of_each(shards: ShardSet) -> None:
     keys = chosen(shards, subset="3min by speaker")
     by_speaker = [[key for key in keys if min(int(key[1:]) % 6, 2) == speaker] for speaker in range(3)]
