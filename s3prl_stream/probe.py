@@ -117,7 +117,7 @@ def probe(
         max_batch_seconds: of a batch while extracting.
 
     Raises:
-        UsageError: an unknown column or value, fewer than two classes, an empty part.
+        UsageError: an unknown column or value, a label of measures, fewer than two classes, an empty part.
         StreamError: a hidden state is not finite.
     """
     shard_set = as_shard_set(shards)
@@ -357,6 +357,13 @@ def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, 
         if name not in columns:
             raise UsageError(f"probe: no column {name!r}; {shards.known_columns(name)}")
     rows = shards.table().select(["set", "key", label] + ([group] if group != label else [])).to_pylist()
+    numbers = (row[label] for row in rows if isinstance(row[label], float) and math.isfinite(row[label]))
+    measured = next((number for number in numbers if not number.is_integer()), None)
+    if measured is not None:
+        raise UsageError(
+            f"probe: label {label!r} holds measures, such as {measured:g}, and a probe tells classes apart. Take a "
+            "column of texts or of whole numbers"
+        )
     return {(row["set"], row["key"]): (_text(row[label]), _text(row[group])) for row in rows}
 
 
