@@ -26,6 +26,7 @@ from s3prl_stream.plan.planner import Planner, view
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Batch, PlannedBatch, Sample
+from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 from s3prl_stream.shards.read_ahead import ReadAhead, depth_of, with_coming
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -60,7 +61,7 @@ class ShardStream(Root):
             list of its own). The worker processes of a torch DataLoader cannot add to it: they log a warning each.
 
     Raises:
-        UsageError: a setting out of range, a malformed selection, nothing selected.
+        UsageError: a setting out of range, a malformed selection, nothing selected, features among audio.
     """
 
     knows_nested = False
@@ -88,6 +89,10 @@ class ShardStream(Root):
         block_samples: int = 16_384,
     ) -> None:
         self.shards: ShardSet = as_shard_set(shards)
+        if found := self.shards.where_is(FRAMES_PER_SECOND):  # no stage reads both
+            raise UsageError(
+                f"sets of features and sets of audio cannot be one stream: a column {FRAMES_PER_SECOND!r} is {found}"
+            )
         self.settings = PlanSettings(
             seed=seed,
             shuffle=shuffle,

@@ -238,6 +238,9 @@ def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
         ss.extract(sample_set, up, tmp_path / "x", dtype="int8")
     with pytest.raises(ss.UsageError, match="not features"):
         next(iter(ss.ShardStream(sample_set).load_feat()))
+    ss.extract(sample_set, up, tmp_path / "feats", where="seconds < 0.5", layers=[0])
+    with pytest.raises(ss.UsageError, match="'frames_per_second' is in feats, not in sample"):
+        ss.ShardStream([sample_set, tmp_path / "feats"])
     loud = FeatureUpstream(None, FrontEnd("logmel80"), norm="none")
     loud.front_end = type("Loud", (), {"features": lambda self, wav, norm: torch.full((3, 80), 1e6), "num_frames": FrontEnd("logmel80").num_frames, "stride": 160})()  # type: ignore[assignment]  # fmt: skip  # noqa: E501
     with pytest.raises(ss.StreamError, match="not finite in float16"):
