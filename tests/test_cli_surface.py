@@ -86,6 +86,7 @@ SURFACE = {
         "--batch-seconds --data --device --dtype --json --layers --name --out --shard-mb --subset --upstream --where "
         "--workers"
     ),
+    "export": "PRETRAINED OUT",
     "probe": "--center --data --device --holdout --json --label --seeds --test-where --upstream --where",
     "chaos-serve": "--faults --json --log --port --seed --upstream",
     "quickstart": "--data --label-from --out --pattern --steps --table",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_recipes import pretrain_small
 
 from s3prl_stream import report as module
@@ -18,6 +19,7 @@ from s3prl_stream.recipes.run_folder import read_settings
 from s3prl_stream.recipes.s3prl_export import export_s3prl
 from s3prl_stream.report import report
 from s3prl_stream.trainer.losslog import read_lines, read_losses
+from s3prl_stream.upstreams import upstream
 
 pytest.importorskip("matplotlib")
 
@@ -48,6 +50,19 @@ def test_a_page_with_all_pictures(
     assert all((tmp_path / "report" / name).read_bytes()[:4] == b"\x89PNG" for name in names)
     assert ("reconstructions" in facts) is (recipe == "distilhubert")
     assert read_settings(tmp_path)["sets"] == [str(sample_set)]
+
+
+def test_a_run_is_exported_on_the_command_line(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain_small("tera", sample_set, tmp_path / "run", steps=1)
+    words, file = ["export", str(tmp_path / "run")], tmp_path / "s3prl" / "tera.ckpt"
+    assert main([*words, str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: a checkpoint for S3PRL, which takes it by -k\n"
+    wavs = [torch.linspace(-1, 1, 8000).sin()]
+    torch.testing.assert_close(upstream(file)(wavs), upstream(tmp_path / "run")(wavs))
+    assert main([*words, str(tmp_path)]) == 2
+    assert f"{tmp_path}: is a folder; give the file" in capsys.readouterr().err
 
 
 def test_a_run_of_train_has_no_reconstructions(sample_set: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": "text, class, speaker score or RTTM of files",
     "search": "look for spoken queries in spoken documents",
     "extract": "write an upstream's hidden states to a set of shards",
+    "export": "write a run of pretrain as a checkpoint of S3PRL",
     "probe": "measure frozen features with a linear probe",
     "chaos-serve": "a proxy that injects the faults of object stores",
     "quickstart": "run the main job once, on the sample set or on your own audio",

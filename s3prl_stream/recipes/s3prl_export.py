@@ -1,6 +1,6 @@
 """Checkpoints in S3PRL's formats, written by `ss.export_s3prl`.
 
-S3PRL's `tera_local`, `mockingjay_local`, `audio_albert_local`, `apc_local`, `npc_local` and `distilhubert_local` load
+S3PRL's `tera_local`, `mockingjay_local`, `audio_albert_local`, `apc_local`, `npc_local` and `distiller_local` load
 them.
 """
 
@@ -48,6 +48,8 @@ def to_s3prl(recipe: Recipe, objective: nn.Module) -> dict[str, Any]:
 
 def save_s3prl(recipe: Recipe, objective: nn.Module, path: str | Path) -> None:
     """Write `to_s3prl` to a file, tensors on the CPU; its folder is made if there is none."""
+    if Path(path).is_dir():
+        raise UsageError(f"{path}: is a folder; give the file to be written, such as {Path(path) / 'tera.ckpt'}")
     content = to_s3prl(recipe, objective.cpu())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
@@ -57,7 +59,7 @@ def export_s3prl(run: str | Path, path: str | Path) -> None:
     """Write the network of a run of `pretrain`, or of one of its checkpoints, for S3PRL's `*_local` upstreams.
 
     Raises:
-        UsageError: no run there, or a network or features that S3PRL does not have.
+        UsageError: no run there, a network or features that S3PRL does not have, or `path` is a folder.
     """
     save_s3prl(recipe_of(read_pretraining(run)), load_objective(run), path)
 
