@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,27 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], within: str =
 
 def describe(sections: Mapping[str, Any]) -> list[str]:
     """A line for each setting: its full name and its value."""
-    pairs = [
-        (f"{section}.{one.name}", getattr(part, one.name))
-        for section, part in sections.items()
-        for one in dataclasses.fields(part)
-    ]
-    width = max(len(name) for name, _ in pairs)
-    return [f"{name:{width}} = {'none' if value is None else value}" for name, value in pairs]
+    return lines_of(
+        {
+            f"{section}.{one.name}": getattr(part, one.name)
+            for section, part in sections.items()
+            for one in dataclasses.fields(part)
+        }
+    )
+
+
+def lines_of(values: Mapping[str, Any]) -> list[str]:
+    """A line for each setting, by its name."""
+    width = max(map(len, values))
+    return [f"{name:{width}} = {'none' if value is None else value}" for name, value in values.items()]
+
+
+def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """Name -> default of the arguments that have one and are given by name alone."""
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        one.name: one.default for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is not one.empty
+    }
 
 
 def _find(name: str, fields: Mapping[str, list[str]]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.cli import COMMANDS
-from s3prl_stream.cli.train import DEFAULT_SNR, add_training_options, snr_from, training_settings
+from s3prl_stream.cli.train import DEFAULT_SNR, add_training_options, list_settings, snr_from, training_settings
 from s3prl_stream.errors import UsageError
 
 
@@ -45,6 +45,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every cell has its score."""
+    if "help" in args.settings:
+        return list_settings(args.task[0], args.head[0])
     from s3prl_stream.shards.shardset import open_shards
 
     for one in [*args.data, *(args.test or [])]:

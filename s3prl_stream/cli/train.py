@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
-from s3prl_stream.settings import fitted, meant, read_assignments
+from s3prl_stream.settings import fitted, keyword_defaults, lines_of, meant, read_assignments
 from s3prl_stream.timing import Timing
 
 DEFAULT_SNR = "3,20"
@@ -35,6 +35,9 @@ _OPTIONS = {
     "checkpoint_every": "checkpoint_every",
 }
 """Option -> setting of `train`, for those that are passed on as they are."""
+
+_FIXED = {"name", "kind", "head_settings", "task_settings"}
+"""Of a recipe, what is no setting, or has its own settings by names with a dot."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -80,7 +83,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="any setting of the task, as in head.hidden_size=64, task.num_speakers=3, balance=False",
+        help="any setting of the task, as in head.hidden_size=64, task.num_speakers=3, balance=False; `--set help` "
+        "lists them",
     )
     parser.add_argument("--tokenizer", metavar="FILE", help="of texts (default: made from the texts)")
     parser.add_argument(
@@ -141,6 +145,8 @@ def snr_from(text: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
+    if "help" in args.settings:
+        return list_settings(args.task, args.head)
     shards = sets_from(args.data, args)  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
@@ -170,6 +176,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def list_settings(task: str, head: str | None) -> int:
+    """Print each setting of a task with its head, and of a run, with its value; 0."""
+    from s3prl_stream.downstream.recipe import find_task
+    from s3prl_stream.downstream.settings import RunSettings
+    from s3prl_stream.heads.build import settings_of_head
+    from s3prl_stream.tasks import KINDS
+
+    recipe = find_task(task).having({} if head is None else {"head": head})
+    kind, found_by_itself = KINDS[recipe.kind], {"text", "columns"}
+    of_task = {name: value for name, value in keyword_defaults(kind).items() if name not in found_by_itself}
+    parts = {
+        "head": {**settings_of_head(recipe.head, kind.level), **recipe.head_settings},
+        "task": {**of_task, **recipe.task_settings},
+    }
+    values = {name: value for name, value in {**vars(recipe), **vars(RunSettings())}.items() if name not in _FIXED}
+    values |= {f"{part}.{name}": value for part, inner in parts.items() for name, value in inner.items()}
+    print("\n".join(lines_of(values)))
+    return 0
+
+
 def _kind_of_setting(name: str) -> Any:
     """The type of a setting of a task or of a run; UsageError if there is none of that name."""
     from s3prl_stream.downstream.recipe import TaskRecipe
@@ -177,9 +203,8 @@ def _kind_of_setting(name: str) -> Any:
 
     if "." in name:  # of a head or a task, which know theirs
         return Any
-    fixed = {"name", "kind", "head_settings", "task_settings"}
     hints = {**get_type_hints(TaskRecipe), **get_type_hints(RunSettings)}
-    kinds = {setting: kind for setting, kind in hints.items() if setting not in fixed}
+    kinds = {setting: kind for setting, kind in hints.items() if setting not in _FIXED}
     if name not in kinds:
         hint = meant([name], [*sorted(kinds), "head.X", "task.X"])
         raise UsageError(f"--set {name}: there is no such setting; {hint}")

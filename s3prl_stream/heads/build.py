@@ -5,7 +5,6 @@ B batch, F frames, H hidden, C outputs.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from s3prl_stream.heads.rnn import RNNs
 from s3prl_stream.heads.spec_augment import SpecAugment
 from s3prl_stream.heads.transformer import Transformer
 from s3prl_stream.heads.xvector import XVector
+from s3prl_stream.settings import keyword_defaults
 
 LEVELS = ("frame", "utterance", "embedding")
 
@@ -136,7 +136,7 @@ def build_head(
         raise UsageError(f"head {kind!r}: this task asks for an answer for each frame, so there is nothing to pool")
     if level == "frame" and kind == "xvector":
         raise UsageError("head 'xvector' gives 14 frames less than there are; choose 'ecapa' or another for frames")
-    known = [name for name, p in inspect.signature(KINDS[kind].layers).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = keyword_defaults(KINDS[kind].layers)
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"head {kind!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
@@ -159,6 +159,14 @@ def build_head(
     else:
         head = EmbeddingHead(layers, pooling, output_size)
     return AugmentedHead(head, SpecAugment()) if spec_augment else head
+
+
+def settings_of_head(kind: str, level: str) -> dict[str, Any]:
+    """Name -> default of all that `build_head` takes as a setting; UsageError for an unknown kind."""
+    if kind not in KINDS:
+        raise UsageError(f"head {kind!r} is unknown; there are {', '.join(KINDS)}")
+    pooling = {} if level == "frame" else {"pooling": KINDS[kind].pooling}
+    return {**pooling, "spec_augment": False, **keyword_defaults(KINDS[kind].layers)}
 
 
 def _width(layers: nn.Module) -> int:

@@ -185,6 +185,21 @@ def test_what_options_are_short_for() -> None:
     assert (snr_from("-5"), snr_from("3,20")) == ((-5.0, -5.0), (3.0, 20.0))
 
 
+def test_settings_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    beside = ["--data", "no/set", "--upstream", "fbank", "--set", "help", "--out", str(tmp_path / "out")]
+    assert main(["train", "sd", *beside]) == 0
+    listed = capsys.readouterr().out
+    lines = [line.split(" = ") for line in listed.splitlines()]
+    shown = {name.strip(): value for name, value in lines}
+    assert (shown["lr"], shown["head.bidirectional"], shown["subset"]) == ("0.0001", "False", "none")
+    assert (shown["task.num_speakers"], shown["task.median_frames"]) == ("2", "11")
+    assert not {"name", "kind", "head.pooling", "task.frame_seconds"} & shown.keys()
+    assert main(["sweep", "sd", "ks", *beside]) == 0
+    assert capsys.readouterr().out == listed
+    assert main(["train", "ks", *beside, "--head", "linaer"]) == 2
+    assert "head 'linaer' is unknown; there are linear" in capsys.readouterr().err
+
+
 def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ["--data", str(sample_set)]
     train = ["train", "ks", *data, "--upstream", "fbank80", "--label", "digit", "--out", str(trained.parent / "x")]

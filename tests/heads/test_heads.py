@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import POOLINGS, WeightedSum, build_head, build_pooling
+from s3prl_stream.heads.build import KINDS, settings_of_head
 from s3prl_stream.heads.rnn import RNNs
 from s3prl_stream.heads.spec_augment import SpecAugment
 from s3prl_stream.heads.xvector import XVector
@@ -246,3 +247,10 @@ def test_mistakes_are_named(options: dict[str, Any], said: str) -> None:
     wanted = {"kind": "linear", "level": "utterance", "input_size": 4, "output_size": 2, **options}
     with pytest.raises(UsageError, match=said):
         build_head(wanted.pop("kind"), **wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_settings_that_are_listed_are_those_of_the_head(kind: str) -> None:
+    sizes: dict[str, Any] = {"level": "utterance", "input_size": 8, "output_size": 2}
+    with torch.device("meta"):
+        assert str(build_head(kind, **sizes, **settings_of_head(kind, "utterance"))) == str(build_head(kind, **sizes))
