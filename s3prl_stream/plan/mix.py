@@ -9,7 +9,6 @@ Nothing of a lane is passed over, so within each set's epoch every clip is deliv
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
 from s3prl_stream.plan.planner import START, BlockPlan, EpochPlanner, LanePosition, Planner, Position, Step
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.plan.stretches import Stretches
+from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import I64, Rows
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
@@ -71,7 +71,7 @@ class MixPlanner(Planner):
             self._lanes.append(lane)
             first = on.stop
         self.start = START._replace(lanes=(LanePosition(),) * len(self._lanes))
-        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        self._rows: Kept[int, Rows] = Kept(MOST_CACHED_ROWS)
         self._lock = threading.Lock()
 
     def weights_at(self, batch: int) -> Weights:
@@ -107,12 +107,7 @@ class MixPlanner(Planner):
 
     def rows(self, shard: int) -> Rows:
         """Index rows of a shard by its global number, kept for a while."""
-        if shard not in self._rows:
-            while len(self._rows) >= MOST_CACHED_ROWS:
-                self._rows.popitem(last=False)
-            self._rows[shard] = self.shards.rows(shard)
-        self._rows.move_to_end(shard)
-        return self._rows[shard]
+        return self._rows.get(shard, lambda: self.shards.rows(shard))
 
     def _step(self, position: Position) -> Step | None:
         weights = self.weights_at(position.batch)
@@ -201,8 +196,8 @@ class _Lane:
         if settings.crop_seconds is not None and settings.crops == "per_clip":
             mean = min(mean, settings.crop_seconds)
         self.mean_seconds = max(mean, 1e-3)
-        self._epoch: tuple[int, EpochBlocks] | None = None
-        self._block: tuple[tuple[int, int], _LaneBlock] | None = None
+        self._kept_epoch: Kept[int, EpochBlocks] = Kept(1)
+        self._kept_block: Kept[tuple[int, int], _LaneBlock] = Kept(1)
 
     def take(self, at: LanePosition, due_us: int) -> tuple[list[_Piece], LanePosition]:
         """Runs from a position on until `due_us` is reached or passed, and where the lane then stands."""
@@ -246,16 +241,12 @@ class _Lane:
         return (epoch, number + 1, 0) if number + 1 < len(self._blocks(epoch)) else (epoch + 1, 0, 0)
 
     def _blocks(self, epoch: int) -> EpochBlocks:
-        if self._epoch is None or self._epoch[0] != epoch:
-            settings = self.planner.settings
-            size = max(settings.block_samples // len(self.planner.shards.members), 1)
-            self._epoch = (epoch, epoch_blocks(self.identities, self.counts, settings, epoch, size))
-        return self._epoch[1]
+        settings = self.planner.settings
+        size = max(settings.block_samples // len(self.planner.shards.members), 1)
+        return self._kept_epoch.get(epoch, lambda: epoch_blocks(self.identities, self.counts, settings, epoch, size))
 
     def _lane_block(self, epoch: int, number: int) -> _LaneBlock:
-        if self._block is None or self._block[0] != (epoch, number):
-            self._block = ((epoch, number), self._plan(epoch, number))
-        return self._block[1]
+        return self._kept_block.get((epoch, number), lambda: self._plan(epoch, number))
 
     def _plan(self, epoch: int, number: int) -> _LaneBlock:
         planner, settings = self.planner, self.planner.settings

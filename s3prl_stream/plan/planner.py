@@ -6,7 +6,6 @@ position of a block depends on the blocks before it: that is what a cursor remem
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
 from s3prl_stream.plan.gather import Gathered, gather
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.sample import Item, PlannedBatch
+from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
@@ -182,17 +182,13 @@ class EpochPlanner(Planner):
     def __init__(self, shards: ShardSet, settings: PlanSettings, selection: Selection) -> None:
         super().__init__(shards, settings, selection)
         self._identities = shard_identities(shards)
-        self._epoch_blocks: tuple[int, EpochBlocks] | None = None
+        self._epoch_blocks: Kept[int, EpochBlocks] = Kept(1)
         self._batches_in_epoch: dict[int, int] = {}
         self._first_of_epoch: dict[int, int] = {}
-        self._lock = threading.Lock()
 
     def blocks(self, epoch: int) -> EpochBlocks:
-        with self._lock:
-            if self._epoch_blocks is None or self._epoch_blocks[0] != epoch:
-                found = epoch_blocks(self._identities, self.selection.counts, self.settings, epoch)
-                self._epoch_blocks = (epoch, found)
-            return self._epoch_blocks[1]
+        counts = self.selection.counts
+        return self._epoch_blocks.get(epoch, lambda: epoch_blocks(self._identities, counts, self.settings, epoch))
 
     def plan_block(self, epoch: int, block: int) -> BlockPlan:
         """One block, from its index rows."""

@@ -10,8 +10,7 @@ from typing import Any
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.layout import CODECS, FEATURES
-
-BLOCK = 512  # tar's unit
+from s3prl_stream.shards.tar import BLOCK_BYTES, padded
 
 
 def check_bytes(data: bytes, *, size: int, crc32c: int, where: str) -> None:
@@ -41,13 +40,13 @@ def split_members(data: bytes, where: str) -> tuple[memoryview, str, dict[str, A
     view = memoryview(data)
     audio: memoryview | None = None
     codec, metadata, position = "", None, 0
-    while position + BLOCK <= len(data):
-        header = data[position : position + BLOCK]
-        if header[0] == 0 and header.count(0) == BLOCK:
+    while position + BLOCK_BYTES <= len(data):
+        header = data[position : position + BLOCK_BYTES]
+        if header[0] == 0 and header.count(0) == BLOCK_BYTES:
             break
-        size = _member_size(header, len(data) - position - BLOCK, where)
-        body = view[position + BLOCK : position + BLOCK + size]
-        position += BLOCK + (size + BLOCK - 1) // BLOCK * BLOCK
+        size = _member_size(header, len(data) - position - BLOCK_BYTES, where)
+        body = view[position + BLOCK_BYTES : position + BLOCK_BYTES + size]
+        position += BLOCK_BYTES + padded(size)
         if header[156:157] not in (b"0", b"\0"):
             continue
         extension = header[:100].rstrip(b"\0").rpartition(b".")[2].decode("ascii", "replace").lower()

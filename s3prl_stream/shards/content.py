@@ -16,7 +16,7 @@ from s3prl_stream.shards.layout import CODECS, FEATURES, INDEX_COLUMNS, QUALITY_
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
 from s3prl_stream.shards.rows import IndexRow, index_cells
 from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
+from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR, padded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -242,7 +242,7 @@ def _member(data: bytes, position: int) -> tuple[str, memoryview, int]:
     """(name, content, position of what follows) of the member at `position`."""
     name, size = member_header(data[position : position + BLOCK_BYTES])
     start = position + BLOCK_BYTES
-    stop = start + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+    stop = start + padded(size)
     if stop > len(data):
         raise SampleError(f"{name}: {size} bytes, but the sample ends before", reason="tar")
     return name, memoryview(data)[start : start + size], stop
@@ -255,7 +255,7 @@ def _samples(reader: FrontToBack) -> Iterator[tuple[int, int]]:
         position = offset
         for _ in range(2):
             _, size = member_header(reader.take(position, BLOCK_BYTES))
-            position += BLOCK_BYTES + -(-size // BLOCK_BYTES) * BLOCK_BYTES
+            position += BLOCK_BYTES + padded(size)
         yield offset, position - offset
         offset = reader.keep_from = position
 

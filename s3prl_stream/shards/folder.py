@@ -22,7 +22,7 @@ from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
-from s3prl_stream.shards.manifest import is_unfinished
+from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.store import RESTORE, Ahead, LocalStore, Store, open_store
 
@@ -35,7 +35,7 @@ MAX_OPEN_PARTS = 8
 DEFAULT_RUN = 4
 """Of packed sets, whose neighbours are alike in duration and of mixed speakers."""
 
-MAX_MANIFEST_BYTES = MAX_INDEX_BYTES = 1 << 30
+MAX_INDEX_BYTES = 1 << 30
 MEND_INDEX = "`s3prl-stream repair` makes it anew; of tars made elsewhere, `s3prl-stream index` does."
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError)
 """What Arrow raises on damaged files."""

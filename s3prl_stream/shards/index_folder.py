@@ -11,10 +11,10 @@ from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
+from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.scan import Scan
 from s3prl_stream.shards.store import LocalStore, is_remote, local_path, open_store
 
-MAX_MANIFEST_BYTES = 1 << 30
 _MARKER = ".indexing.json"
 _SCRATCH = ".indexing-"
 

@@ -23,10 +23,10 @@ from s3prl_stream.shards.layout import (
     part_name,
 )
 from s3prl_stream.shards.listing import LeftOut
-from s3prl_stream.shards.manifest import is_unfinished
+from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
 from s3prl_stream.shards.store import Store
 
-MAX_MANIFEST_BYTES = MAX_LEFT_OUT_BYTES = 1 << 30
+MAX_LEFT_OUT_BYTES = 1 << 30
 
 _SHARD = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{6,12}\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

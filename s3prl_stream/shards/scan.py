@@ -22,6 +22,7 @@ from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.durations import Table
 from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, kind_of, metadata_of, parts_of
+from s3prl_stream.shards.index_files import MAX_OFFSETS_BYTES
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.listing import LeftOut
@@ -45,7 +46,6 @@ MAX_LEFT_OUT = 200_000
 
 _WINDOWS = 4
 _OFFSETS_AHEAD = 64
-_MAX_OFFSETS_BYTES = 1 << 30
 _FIRST_HEADER_WITHIN = 16 << 20
 
 
@@ -403,7 +403,7 @@ class _Offsets:
         self._ahead: list[Ahead] = []
         self._fetched_to = 0
         with contextlib.suppress(ShardError):
-            content = store.read_whole(offsets_name(name), at_most=_MAX_OFFSETS_BYTES)
+            content = store.read_whole(offsets_name(name), at_most=MAX_OFFSETS_BYTES)
             self._is_there = True
             self._offsets = _sound_offsets(content, num_bytes)
 

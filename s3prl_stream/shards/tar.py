@@ -36,6 +36,11 @@ def header(name: str, num_bytes: int) -> bytes:
     ))  # fmt: skip
 
 
+def padded(num_bytes: int) -> int:
+    """Bytes of the whole blocks that a content of `num_bytes` takes."""
+    return -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
 def padding(num_bytes: int) -> bytes:
     """Zeros that fill the last block of a content of `num_bytes`."""
     return _ZEROS[: -num_bytes % BLOCK_BYTES]

@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 from s3prl_stream.errors import SampleError
+from s3prl_stream.shards.tar import BLOCK_BYTES
 
-BLOCK_BYTES = 512
 MAX_MEMBER_BYTES = 1 << 62
 
 _KINDS = {

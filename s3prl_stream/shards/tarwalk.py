@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from s3prl_stream.errors import SampleError
+from s3prl_stream.shards.tar import BLOCK_BYTES, padded
 from s3prl_stream.shards.tarheader import (
-    BLOCK_BYTES,
     DESCRIBES_THE_NEXT,
     WITHOUT_CONTENT,
     TarHeader,
@@ -144,7 +144,7 @@ def read_member(read: ReadAt, start: int, limit: int | None) -> Member | None:
             _body(read, position, header, MAX_NAME_BYTES, "name")
         else:
             return _member(read, start, position, header, name, size, sparse, limit)
-        position += _padded(header.size)
+        position += padded(header.size)
         if header.kind not in DESCRIBES_THE_NEXT:  # a global header stands for itself
             start = position
     raise SampleError(f"more than {MAX_HEADERS_OF_A_MEMBER} headers before one member", reason="pax")
@@ -166,7 +166,7 @@ def _member(
     if header.is_extended:
         position = _after_sparse_map(read, position)
     size = header.size if size is None or header.kind in WITHOUT_CONTENT else size
-    end = position + _padded(size)
+    end = position + padded(size)
     if limit is not None and position + size > limit:
         left = max(limit - position, 0)
         raise _CutMember(f"{shown(name)}: claims {size} bytes, {left} are left in the tar", name)
@@ -203,10 +203,6 @@ def _after_sparse_map(read: ReadAt, position: int) -> int:
         if len(block) < BLOCK_BYTES or not block[504]:
             return position
     raise SampleError("a sparse member whose map does not end", reason="tar")
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _go_on(read: ReadAt, damaged: int, limit: int | None) -> tuple[int, bool]:
