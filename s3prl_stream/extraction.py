@@ -25,6 +25,7 @@ from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -201,17 +202,8 @@ class _Job:
         if not shards:
             raise StreamError(f"extract: none of {len(damaged)} clips could be read; the first: {damaged[:1]}")
         store = LocalStore(self.folder)
-        lines = [
-            {
-                "key": one["key"],
-                "audio": one["shard"],
-                "kind": "damaged",
-                "reason": one["reason"],
-                "message": one["message"],
-            }
-            for one in damaged
-        ]
-        store.write(LEFT_OUT, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        left_out = (LeftOut(one["key"], one["shard"], "damaged", one["reason"], one["message"]) for one in damaged)
+        store.write(LEFT_OUT, b"".join(one.line() for one in left_out))
         corpus, _, corpus_hash = self.identity["data"].rpartition(" ")
         manifest = {
             "format_version": FORMAT_VERSION,

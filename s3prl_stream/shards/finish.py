@@ -19,7 +19,7 @@ from s3prl_stream.hashing import U64
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.index_files import offsets_of
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, REPORT
-from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.packplan import PackPlan
 from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
@@ -85,7 +85,7 @@ def finish(
     with listing.open("wb") as file:
         for _, one in heapq.merge(left_out_before(store), sorted(damaged), key=lambda pair: (pair[0], pair[1].key)):
             counts[one.kind, one.reason] += 1
-            file.write(left_out_json(one._asdict()))
+            file.write(one.line())
     store.upload(listing, LEFT_OUT)
     total = counts_of(
         shards,

@@ -24,7 +24,7 @@ from s3prl_stream.shards.index_folder import IndexFolder
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path

@@ -13,7 +13,7 @@ import numpy as np
 from s3prl_stream import __version__
 from s3prl_stream.shards.choose_run import Neighbours, speaker_of
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT
-from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
 from s3prl_stream.shards.scan import Scan, scanned_rows
@@ -86,16 +86,13 @@ class ForeignIndexWriter:
             facts: of the manifest: name, corpus, licence and what is about the index.
         """
         parts = self._index.finish()
-        self._out.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in left_out))
-        others = Counter(one.reason for one in left_out if one.kind != "damaged")
+        self._out.write(LEFT_OUT, b"".join(one.line() for one in left_out))
         manifest = {
             "format_version": FORMAT_VERSION,
             **facts,
             "run": self.neighbours.choose_run(),
             "libraries": {"s3prl_stream": __version__},
-            "counts": counts_of(
-                self.shards, sum(one.kind == "damaged" for one in left_out), dict(sorted(others.items()))
-            ),
+            "counts": counts_of(self.shards, *counted(left_out)),
             "parts": parts,
             "shards": self.shards,
         }

@@ -22,7 +22,7 @@ from s3prl_stream.shards.layout import (
     SHARDS_PER_PART,
     part_name,
 )
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
 from s3prl_stream.shards.store import Store
 
@@ -101,7 +101,7 @@ def take_inventory(store: Store) -> Inventory:
     return Inventory(name, entries, others, findings)
 
 
-def read_left_out(store: Store) -> tuple[list[dict[str, Any]], str | None]:
+def read_left_out(store: Store) -> tuple[list[LeftOut], str | None]:
     """The lines of `left_out.jsonl` as far as they can be read, and what is wrong with the rest."""
     try:
         content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
@@ -111,7 +111,7 @@ def read_left_out(store: Store) -> tuple[list[dict[str, Any]], str | None]:
     for number, text in enumerate(content.splitlines(), start=1):
         try:
             line = dict(json.loads(text))
-            lines.append({field: str(line[field]) for field in LeftOut._fields})
+            lines.append(LeftOut(*(str(line[field]) for field in LeftOut._fields)))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             problem = problem or f"line {number} is damaged ({error!r})"
     return lines, problem
@@ -125,8 +125,7 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     counts = inventory.manifest.get("counts")
     if not isinstance(counts, dict):
         return []
-    skipped = Counter(line["reason"] for line in lines if line["kind"] != "damaged")
-    found = {"damaged": sum(line["kind"] == "damaged" for line in lines), "skipped": dict(skipped)}
+    found = dict(zip(("damaged", "skipped"), counted(lines), strict=True))
     said = {name: counts.get(name) for name in found}
     if found == said:
         return []

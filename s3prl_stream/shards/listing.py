@@ -41,22 +41,6 @@ _LISTED = {
 }  # fmt: skip
 
 
-class LeftOut(NamedTuple):
-    """One utterance that is not in the set, and why."""
-
-    key: str
-    audio: str
-    kind: str  # "damaged", "skipped" or "refused"
-    reason: str  # machine-readable; shards/README.md lists them
-    message: str
-
-
-def left_out_json(one: Mapping[str, Any]) -> bytes:
-    """A line of `left_out.jsonl`."""
-    # A name that is not UTF-8 holds surrogates; as \\udcXX they are JSON again.
-    return json.dumps(one, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
 class Listed(NamedTuple):
     """One utterance, checked."""
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER, offsets_name, part_name, rows_name
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
 from s3prl_stream.shards.settings import default_of
 from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path

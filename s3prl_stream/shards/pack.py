@@ -22,7 +22,8 @@ from s3prl_stream.shards.engines import ENGINES, Engine, Processes, ThisProcess,
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed
 from s3prl_stream.shards.layout import MANIFEST, set_name
-from s3prl_stream.shards.listing import LeftOut, Listing, list_utterances
+from s3prl_stream.shards.left_out import LeftOut
+from s3prl_stream.shards.listing import Listing, list_utterances
 from s3prl_stream.shards.manifest import library_versions
 from s3prl_stream.shards.outfolder import find_finished, name_of_folder, read_left_out, refuse_strangers
 from s3prl_stream.shards.pack_shard import ShardTask

@@ -25,7 +25,7 @@ from s3prl_stream.audio.source import OTHER_MD5, read_flac_unchecked, read_sourc
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.clips import Clip
 from s3prl_stream.shards.layout import MANIFEST, QUALITY_COLUMNS, shard_name
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.packplan import clips_of_shard, original_codec
 from s3prl_stream.shards.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.shards.rows import index_table

@@ -35,7 +35,7 @@ from s3prl_stream.shards.layout import (
     offsets_name,
     rows_name,
 )
-from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.outfolder import refuse_odd_path
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -134,7 +134,7 @@ class _Repair:
         outcomes = []
         before, _ = read_left_out(self.store)
         with self.left_out.open("wb") as listing:
-            listing.writelines(map(left_out_json, before))
+            listing.writelines(one.line() for one in before)
             for outcome in self.workers.map(repair_shard, jobs):
                 outcomes.append(self._noted(outcome, listing))
                 self.progress("repairing", len(outcomes), len(entries))
@@ -171,7 +171,7 @@ class _Repair:
     def _noted(self, outcome: Outcome, listing: BinaryIO) -> Outcome:
         """List what is lost; the outcome without it, so that memory does not grow with the damage."""
         for one in outcome.lost:
-            listing.write(left_out_json(one._asdict()))
+            listing.write(one.line())
             self.lost[one.reason] += 1
         self.num_lines_lost += len(outcome.lost)
         if outcome.lost:
@@ -206,7 +206,7 @@ class _Repair:
         self,
         shards: list[dict[str, Any]],
         parts: list[str],
-        before: Sequence[Mapping[str, Any]],
+        before: Sequence[LeftOut],
         files: list[dict[str, Any]],
     ) -> dict[str, Any]:
         """The old one with what has changed. Of other utterances than were packed there is no `corpus_hash`."""
@@ -215,13 +215,12 @@ class _Repair:
         }
         if self.lost:
             old.pop("corpus_hash", None)
-        kinds = Counter(str(one["kind"]) for one in before)
-        skipped = Counter(str(one["reason"]) for one in before if one["kind"] != "damaged")
+        num_damaged, skipped = counted(before)
         return {
             "format_version": FORMAT_VERSION,
             "name": self.inventory.name,
             **old,
-            "counts": counts_of(shards, kinds["damaged"] + self.num_lines_lost, dict(sorted(skipped.items()))),
+            "counts": counts_of(shards, num_damaged + self.num_lines_lost, skipped),
             **({"files": files} if files else {}),
             "parts": parts,
             "shards": shards,

@@ -16,7 +16,7 @@ from s3prl_stream.shards.content import Content, Place, Sink, no_sink
 from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import IndexRow, index_table
 from s3prl_stream.shards.store import LocalStore, Store
 from s3prl_stream.shards.tar import END_OF_TAR

@@ -25,7 +25,7 @@ from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, ki
 from s3prl_stream.shards.index_files import MAX_OFFSETS_BYTES
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import offsets_name
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds, storable
 from s3prl_stream.shards.store import Ahead, Store, open_store
 from s3prl_stream.shards.table_lengths import LengthsOfTar, TableDiffers, TableLengths

@@ -20,7 +20,7 @@ from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, set_name, shard_name
-from s3prl_stream.shards.listing import LeftOut, left_out_json
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -122,7 +122,7 @@ def write_subset(
         if not kept:
             raise ShardError(f"{folder.store.url}: not one selected sample is sound. {damaged[0].message}")
         parts = write_parts(target, [shard["name"] for shard in kept], workers)
-        target.write(LEFT_OUT, b"".join(left_out_json(one._asdict()) for one in damaged))
+        target.write(LEFT_OUT, b"".join(one.line() for one in damaged))
         origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
                   "where": None if where is None else str(where)}  # fmt: skip
         files = copy_extra_files(folder.store, target, folder.manifest)

@@ -12,7 +12,7 @@ import numpy as np
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.repair_shard import NewTar
 from s3prl_stream.shards.store import Store

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from s3prl_stream.errors import MissingFile, ShardError
 from s3prl_stream.shards.claims import is_known_dead
 from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT, WORK_FOLDER, shard_name
-from s3prl_stream.shards.listing import LeftOut
+from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
 from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, again_if_it_vanishes, flush_to_disk
