@@ -51,7 +51,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, fold
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / f"step-{checkpoint.state['step']:08d}"
     unfinished = parent / f"{_UNFINISHED}{final.name}"
-    _remove_unfinished(parent)
+    remove_unfinished(parent)
     unfinished.mkdir()
     try:
         _save(checkpoint.weights, unfinished / "model.pt")
@@ -62,7 +62,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, fold
             sync(path)
         unfinished.rename(final)
     except Exception:
-        _remove_unfinished(parent)
+        remove_unfinished(parent)
         raise
     sync(parent)
     if keep is not None:
@@ -92,6 +92,12 @@ def forget_after(run: Path, step: int, *, folder: str) -> None:
     for later in list_checkpoints(run, folder=folder):
         if step_of(later) > step:
             _remove(later)
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Delete what a kill left half written or half deleted in a folder of checkpoints."""
+    for left in parent.glob(f"{_UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, *, device: str | torch.device = "cpu") -> Checkpoint:
@@ -171,12 +177,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _remove_unfinished(parent: Path) -> None:
-    """What a kill left half written or half deleted."""
-    for left in parent.glob(f"{_UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _save(value: Any, path: Path) -> None:

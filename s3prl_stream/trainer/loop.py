@@ -27,11 +27,13 @@ from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import (
     BEST,
+    FOLDER,
     Checkpoint,
     forget_after,
     keep_newest,
     list_checkpoints,
     load_checkpoint,
+    remove_unfinished,
     save_checkpoint,
     step_of,
 )
@@ -265,8 +267,11 @@ def _resume(
     folders = list_checkpoints(run)
     done = step_of(folders[-1]) if folders else 0
     ranks.check_same_checkpoint(done)
-    if ranks.is_first:
+    if ranks.is_first:  # a kill may have come before what goes with a checkpoint was gone
         forget_after(run, done, folder=BEST)
+        keep_newest(run, 1, folder=BEST)
+        for folder in (FOLDER, BEST):
+            remove_unfinished(run / folder)
     if not folders:
         return {}
     checkpoint = load_checkpoint(folders[-1], device=device)

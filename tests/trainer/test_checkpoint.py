@@ -17,6 +17,7 @@ from s3prl_stream.trainer.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
+    remove_unfinished,
     save_checkpoint,
 )
 
@@ -84,6 +85,14 @@ def test_what_a_kill_left_half_deleted_goes_with_the_next(tmp_path: Path) -> Non
     (tmp_path / "checkpoints" / "step-00000001").rename(tmp_path / "checkpoints" / ".unfinished-step-00000001")
     save_checkpoint(tmp_path, checkpoint(2), keep=1)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
+
+
+def test_what_a_kill_left_goes_though_no_checkpoint_follows(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=2)
+    (tmp_path / "checkpoints" / ".unfinished-step-00000002").mkdir()
+    remove_unfinished(tmp_path / "checkpoints")
+    remove_unfinished(tmp_path / "best")  # there is none
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 def test_a_kill_while_one_is_deleted_leaves_no_half_under_its_name(

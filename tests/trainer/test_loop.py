@@ -463,6 +463,16 @@ def test_the_best_before_the_newest_checkpoint_stays_until_there_is_another(tmp_
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [5, 10, 15, 20]
 
 
+def test_what_a_kill_after_the_last_checkpoint_has_left_is_cleared_away(tmp_path: Path) -> None:
+    with_hook(tmp_path)  # best at 10
+    before = sorted(tmp_path.rglob("*"))
+    shutil.copytree(tmp_path / BEST / "step-00000010", tmp_path / BEST / "step-00000005")
+    for folder in (BEST, "checkpoints"):
+        (tmp_path / folder / ".unfinished-step-00000005").mkdir()
+    with_hook(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_best_is_looked_for_anew_where_none_is_left(tmp_path: Path) -> None:
     with pytest.raises(StopHereError):
         with_hook(tmp_path, stop_at=15)
