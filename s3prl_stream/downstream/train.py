@@ -30,7 +30,7 @@ from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.tasks import Task
 from s3prl_stream.trainer.alone import alone_in, output_folder
-from s3prl_stream.trainer.checkpoint import list_checkpoints, write_json
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -167,7 +167,9 @@ def _train(
             device=device,
             quiet=quiet,
         )
-        if ranks.is_first and list_checkpoints(run) != before:  # a run that was complete has not been loaded
+        if ranks.is_first:
+            if list_checkpoints(run) == before:  # it was complete, so it was not loaded; this file may lack for a kill
+                load_weights_into(model, newest_checkpoint(run))
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
     _tell_damaged(loader, quiet=quiet)
     unusable = {(one["set"], one["key"]) for one in loader.damaged}

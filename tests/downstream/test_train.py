@@ -23,6 +23,7 @@ from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
 from s3prl_stream.downstream.search import search_queries
 from s3prl_stream.downstream.streams import judged_stream, train_stream
 from s3prl_stream.downstream.texts import marked
+from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.word_tokenizer import PHONEMES
@@ -153,6 +154,10 @@ def test_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     assert (again.first_step, again.last_step) == (4, 8)
     assert losses(tmp_path / "two") == losses(tmp_path / "one")
     assert len(set(losses(tmp_path / "one"))) == 8
+    left = tmp_path / "two" / LAYER_WEIGHTS
+    left.unlink()  # as a kill after the last checkpoint leaves it
+    ss.train("asr", texts(), out=tmp_path / "two", steps=8, **settings)
+    assert left.read_bytes() == (tmp_path / "one" / LAYER_WEIGHTS).read_bytes()
     one, two = (load_weights(newest_checkpoint(tmp_path / name)) for name in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     with pytest.raises(ss.StateError, match=r"lr was 0\.001, is 0\.01"):
