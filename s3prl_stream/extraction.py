@@ -218,7 +218,7 @@ class _Job:
             "shards": shards,
         }
         write_manifest(store, manifest)
-        shutil.rmtree(self.folder / EXTRACT_FOLDER)
+        shutil.rmtree(self.folder / EXTRACT_FOLDER, ignore_errors=True)  # the next call removes what is left
 
 
 class _KeepMetadata(Stage):
@@ -258,12 +258,13 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
             raise UsageError(f"{folder} holds a set that is no extraction: choose a new or an empty folder")
         data = f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"
         _same(folder, {**(manifest.get("packing") or {}), "name": manifest.get("name"), "data": data}, identity)
+        shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # of one that was killed after its last file
         return None
     if (folder / EXTRACT_STATE).exists():
         state: dict[str, Any] = json.loads((folder / EXTRACT_STATE).read_text())
         _same(folder, state["identity"], identity)
         return state
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
     (folder / EXTRACT_FOLDER).mkdir(parents=True, exist_ok=True)
     LocalStore(folder).write(EXTRACT_STATE, json.dumps({"identity": identity}).encode())

@@ -130,9 +130,13 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
     before = (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns
+    for folder in ("whole", "begun"):  # as a kill after the last file leaves it, and one before the first
+        (tmp_path / folder / EXTRACT_FOLDER).mkdir(parents=True)
+    assert ss.extract(sample_set, up, tmp_path / "begun", **settings).first_sample == 0
     again = ss.extract(sample_set, up, tmp_path / "whole", **settings)
     assert (again.first_sample, again.samples) == (report.samples, report.samples)
     assert (tmp_path / "whole" / "manifest.json").stat().st_mtime_ns == before
+    assert not (tmp_path / "whole" / EXTRACT_FOLDER).exists()
 
 
 def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path) -> None:
