@@ -7,13 +7,8 @@ anew, from what the bytes say.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,29 +20,19 @@ from s3prl_stream.shards.extra_files import copy_extra_files, problems_with
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
-from s3prl_stream.shards.layout import (
-    EXTRA_FOLDER,
-    FORMAT_VERSION,
-    INDEX_FOLDER,
-    LEFT_OUT,
-    MANIFEST,
-    UNFINISHED,
-    offsets_name,
-    rows_name,
-)
+from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, offsets_name, rows_name
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
-from s3prl_stream.shards.outfolder import refuse_odd_path
+from s3prl_stream.shards.new_set import begun
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.repair_shard import Job, Outcome, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import LocalStore, Store, explaining_writes, open_store
+from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.verify import store_of
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.write_index import write_parts
 
-_SCRATCH = ".repairing-"
 _MOST_SHOWN = 20
 
 
@@ -250,38 +235,3 @@ def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
 def _entry_of(outcome: Outcome, position: int) -> Entry:
     assert outcome.description is not None
     return entry_of(outcome.description["name"], position, outcome.description)
-
-
-@contextlib.contextmanager
-def begun(out: Store, name: str) -> Iterator[Path]:
-    """A scratch folder; while it is there, a marker says that the set is not finished.
-
-    Raises:
-        UsageError: `out` holds something that no killed repair has left there.
-        ShardError: it cannot be written, by what is done inside, too.
-    """
-    ours = re.compile(
-        rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
-        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(UNFINISHED)}|{re.escape(_SCRATCH)}[^/]*/.*"
-    )
-    refuse_odd_path(out)
-    if out.url.startswith(("http://", "https://")):
-        raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
-    there = [file for file, _ in out.list()]
-    if MANIFEST in there:
-        raise UsageError(f"{out.url} holds a set: choose a new or an empty folder.")
-    for file in there:
-        if UNFINISHED not in there or not ours.fullmatch(file):
-            raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
-    folder = out.folder if isinstance(out, LocalStore) else None
-    with explaining_writes(out.url, again="give the same command again"):
-        out.write(UNFINISHED, json.dumps({"name": name}).encode())
-        if folder is not None:
-            for old in folder.glob(f"{_SCRATCH}*"):
-                shutil.rmtree(old)
-        for file in there:
-            if file != UNFINISHED:
-                out.delete(file)
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
-            yield Path(scratch)
-        out.delete(UNFINISHED)

@@ -23,8 +23,8 @@ from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, set_name, shard
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
+from s3prl_stream.shards.new_set import begun
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.repair import begun
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.shards.store import open_store

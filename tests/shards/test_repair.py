@@ -295,11 +295,32 @@ ss.repair({str(broken)!r}, {str(out)!r}, progress=lambda step, done, total: done
     assert (out / SHARD).exists()
     with pytest.raises(UsageError, match="never finished"):
         ss.verify(out)
+    (out / "set-000099.tar.parquet.partial").touch()
     ss.repair(broken, out)
     check(whole, out, {rows_of(whole)[0].key})
     (out / "file").write_text("mine")
+    (out / ".repairing-x").mkdir()  # as a kill after the last file leaves it
+    (out / ".packing.json").touch()
     with pytest.raises(UsageError, match="holds a set"):
         ss.repair(broken, out)
+    assert {path.name for path in out.iterdir() if path.name.startswith(".")} == set()
+    assert (out / "file").read_text() == "mine"
+
+
+def test_two_repairs_into_one_folder(broken: Path, tmp_path: Path) -> None:
+    """The second would remove what the first has written."""
+    complaints = []
+
+    def again(*_: object) -> None:
+        with pytest.raises(UsageError) as complaint:
+            ss.repair(broken, tmp_path / "out")
+        complaints.append(str(complaint.value))
+
+    report = ss.repair(broken, tmp_path / "out", progress=again)
+    assert report.samples
+    assert complaints
+    assert all("another process is writing a set there" in one for one in complaints)
+    assert ss.verify(tmp_path / "out", full=True).is_sound
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
