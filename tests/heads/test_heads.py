@@ -129,6 +129,7 @@ def test_poolings_as_s3prl(name: str, theirs: str, golden: dict[str, Any]) -> No
 
 def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
     """Theirs unfolds and multiplies [frame, bin]; ours is the convolution with the same weights."""
+    torch.manual_seed(0)
     layer = XVector(4, project_size=4, hidden_size=6).layers[1]
     conv = nn.Conv1d(4, 6, layer.kernel_size[0], dilation=layer.dilation[0])  # type: ignore[index]
     weight = torch.from_numpy(golden["tdnn_weight"]).view(6, 3, 4).transpose(1, 2)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -233,7 +234,10 @@ def run(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment |= {"PYTHONPATH": str(ROOT), "BENCH_SET": str(packed)} if ours else {}
     environment |= told or {}
-    done = subprocess.run([*command, str(workers), *rest], env=environment, capture_output=True, text=True, timeout=600)
+    command += [str(workers), *rest]
+    # Its own: Mosaic Streaming leaves two files there for each number that it took, and looks for one not yet taken.
+    with TemporaryDirectory(prefix="peers-") as environment["TMPDIR"]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise SystemExit(f"{name}, {case}, {decoder}, {workers} workers: exit {done.returncode}\n{done.stderr[-3000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
