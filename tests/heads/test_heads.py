@@ -68,7 +68,7 @@ def test_padding_changes_nothing_and_one_frame_is_enough(kind: str, level: str, 
 @pytest.mark.parametrize("kind", SMALL)
 def test_gradients_are_finite_and_padding_gets_none(kind: str) -> None:
     """While training too: a batch with one frame, a constant utterance, and padding."""
-    head = build_head(kind, level="utterance", pooling="statistics", input_size=4, output_size=3, **SMALL[kind]).train()
+    head = small(kind, pooling="statistics").train()
     hidden = torch.randn(3, 20, 4, generator=torch.Generator().manual_seed(0))
     hidden[1] = 0.5
     hidden.requires_grad_()
