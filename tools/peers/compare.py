@@ -235,7 +235,7 @@ def run(
     environment |= {"PYTHONPATH": str(ROOT), "BENCH_SET": str(packed)} if ours else {}
     environment |= told or {}
     command += [str(workers), *rest]
-    # Its own: Mosaic Streaming leaves two files there for each number that it took, and looks for one not yet taken.
+    # Mosaic Streaming leaves two locks there for each number that a run has taken, and tries those first in the next.
     with TemporaryDirectory(prefix="peers-") as environment["TMPDIR"]:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:
