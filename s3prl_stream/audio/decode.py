@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.audio.bounds import refuse_bomb
 from s3prl_stream.audio.headers import FlacHeader, WavHeader, after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError, UsageError
 
@@ -59,6 +60,7 @@ def decode(
             promised.
         SampleError(reason="differs"): the clip is longer or shorter than `clip_frames`, as far as its header tells; of
             a clip without a length in its header, as far as it is decoded.
+        SampleError(reason="too_large"): a few bytes claim to be days of sound, or are (`bounds.refuse_bomb`).
         UsageError: a negative stretch.
     """
     if first_frame < 0 or (num_frames is not None and num_frames < 0):
@@ -106,6 +108,7 @@ def _whole_flac(data: bytes | memoryview, flac: FlacHeader, out: npt.NDArray[Any
     """dr_flac writes straight into the result: its own one-call functions would allocate and copy it twice more."""
     import miniaudio
 
+    refuse_bomb(flac.frames * flac.channels, len(data), "FLAC")
     lib, ffi = miniaudio.lib, miniaudio.ffi
     decoder = lib.ma_dr_flac_open_memory(ffi.from_buffer(data), len(data), ffi.NULL)
     if decoder == ffi.NULL:
@@ -202,10 +205,12 @@ def _of_unknown_length(
 ) -> tuple[npt.NDArray[np.int16], int]:
     stop = None if num_frames is None else first_frame + num_frames
     to_its_end = stop is None or stop == clip_frames
-    kept, position, sample_rate = [], 0, 0
+    kept, num_kept, position, sample_rate = [], 0, 0, 0
     for block, sample_rate in blocks_of_unknown_length(data, codec):  # noqa: B007  # every block says it
         kept.append(block[max(first_frame - position, 0) : None if stop is None else max(stop - position, 0)])
         position += len(block)
+        num_kept += kept[-1].size
+        refuse_bomb(num_kept, len(data), codec)
         if stop is not None and (position > stop or (position == stop and not to_its_end)):
             break
     if not kept:
@@ -222,6 +227,7 @@ def _by_libsndfile(
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as sound:
             stop = _stop_frame(sound.frames, first_frame, num_frames, clip_frames)
+            refuse_bomb((stop - first_frame) * sound.channels, len(data), codec)
             lead = min(first_frame, _OPUS_LEAD_SECONDS * sound.samplerate) if sound.subtype == "OPUS" else 0
             is_integer = sound.subtype in _INTEGER_SUBTYPES
             blocks = list(read_blocks(sound, first_frame - lead, stop, "int16" if is_integer else "float32"))

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from s3prl_stream.audio.bounds import MAX_SAMPLE_RATE, refuse_bomb
 from s3prl_stream.audio.decode import (
     blocks_of_unknown_length,
     first_mp3_frame,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> that many bytes of the clip, fewer where it ends."""
 
-MAX_SAMPLE_RATE = 768_000
 MAX_FRAMES_PER_BYTE = 8192
 """Of any codec here: a Vorbis packet of one byte, in the longest block. More is a lie."""
 
@@ -59,7 +59,8 @@ def clip_length(read: ReadAt, size: int, codec: str) -> ClipLength:
         codec: its file extension: flac, wav, ogg, opus or mp3.
 
     Raises:
-        SampleError: reason "empty" (no bytes or no frames) or "decode" (a header that is damaged or impossible).
+        SampleError: reason "empty" (no bytes or no frames), "decode" (a header that is damaged or impossible) or
+            "too_large" (a few bytes that claim to be days of sound).
     """
     if not size:
         raise SampleError("the audio has no bytes", reason="empty")
@@ -92,6 +93,7 @@ def checked_length(length: ClipLength, size: int, codec: str) -> ClipLength:
             f"{codec} of {size} bytes claims {length.frames} frames at {length.sample_rate} Hz: impossible",
             reason="decode",
         )
+    refuse_bomb(length.frames, size, codec)
     return length
 
 

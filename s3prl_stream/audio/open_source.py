@@ -37,8 +37,7 @@ def opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
     try:
         with explaining_reads():
             flac = _checked_header(path)
-            # by its bytes: soundfile would refuse a name that is not UTF-8
-            with _sound(os.fsencode(path)) as sound:
+            with open_file(path) as file, _sound(file, path) as sound:
                 if sound.format == "MP3" and is_uncounted(path):
                     yield UncountedMp3(path), flac
                 else:
@@ -68,13 +67,14 @@ def _last_words(path: Any) -> str:
     return f": the command that makes it failed: {', '.join(filter(None, map(str.strip, lines[-5:])))[-300:]}"
 
 
-def _sound(path: bytes) -> Any:
+def _sound(file: BinaryIO, path: str) -> Any:
+    """By its descriptor: beside a name, libsndfile looks for a resource fork (`._NAME`, which macOS leaves in archives)
+    and reads that in place of an MP3; and soundfile would refuse a name that is not UTF-8."""
     import soundfile
 
-    try:
-        return soundfile.SoundFile(path)
-    except TypeError:  # it is called .raw, and then soundfile wants to be told what is in it
-        raise SampleError("raw samples without a header: nothing tells their rate and type", reason="decode") from None
+    if path.endswith(".raw"):
+        raise SampleError("raw samples without a header: nothing tells their rate and type", reason="decode")
+    return soundfile.SoundFile(file.fileno(), closefd=False)
 
 
 def open_file(path: str) -> BinaryIO:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.audio.bounds import check_resampling, refuse_bomb
 from s3prl_stream.audio.decode import float_to_int16, read_blocks
 from s3prl_stream.audio.headers import FlacHeader, flac_header
 from s3prl_stream.audio.lengths import ClipLength, checked_length
@@ -56,17 +57,16 @@ def probe(path: str) -> SourceInfo:
     Raises:
         SampleError: reason "missing", "unreadable", "empty" (no bytes or no frames), "decode" or "too_large".
     """
-    plain = _plain_flac(path)
-    if plain is not None:
-        return plain
-    with opened(path) as (sound, _):
-        info = SourceInfo(
-            int(sound.frames),
-            int(sound.samplerate),
-            int(sound.channels),
-            f"{sound.format} {sound.subtype}",
-            Path(path).stat().st_size,
-        )
+    info = _plain_flac(path)
+    if info is None:
+        with opened(path) as (sound, _):
+            info = SourceInfo(
+                int(sound.frames),
+                int(sound.samplerate),
+                int(sound.channels),
+                f"{sound.format} {sound.subtype}",
+                Path(path).stat().st_size,
+            )
     if info.frames <= 0:
         raise SampleError("the file holds no frames", reason="empty")
     checked_length(ClipLength(info.frames, info.sample_rate, False), info.num_bytes, info.kind)
@@ -126,7 +126,8 @@ def read_source(
 
     Raises:
         SampleError: reason "missing", "unreadable", "empty", "decode" (refused, or fewer frames than promised), "md5"
-            (a FLAC read whole differs from its encoder's checksum) or "channel" (the file has no such channel).
+            (a FLAC read whole differs from its encoder's checksum), "channel" (the file has no such channel) or
+            "too_large" (a few bytes that would become days of sound).
     """
     with opened(path) as (sound, flac):
         stop = int(sound.frames) if stop_frame is None else stop_frame
@@ -135,12 +136,14 @@ def read_source(
                 f"the file holds {sound.frames} frames, wanted {first_frame} to {stop}",
                 reason="decode" if sound.frames else "empty",
             )
+        refuse_bomb(stop - first_frame, os.path.getsize(path), sound.format)
+        source_rate = int(sound.samplerate)
+        check_resampling(stop - first_frame, source_rate, sample_rate)
         whole = (first_frame, stop) == (0, sound.frames)
         digest = hashlib.md5(usedforsecurity=False) if flac and whole and any(flac.md5) else None
         wav = _one_channel(sound, flac, digest, first_frame, stop, channel)
         if flac and digest and digest.digest() != flac.md5:
             raise SampleError(OTHER_MD5, reason="md5")
-        source_rate = int(sound.samplerate)
     if wav.dtype == np.int16 and source_rate == sample_rate:
         return wav
     if wav.dtype == np.int16:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from s3prl_stream.audio.bounds import check_resampling
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes import tempo
 from s3prl_stream.pipes.filters import F32, Apply, Sound, biquad, number, tone
@@ -153,6 +154,7 @@ def _rate(*arguments: str) -> Apply:
         raise UsageError("a rate above 0, and no options but those of quality")
 
     def apply(wav: F32, rate: int, _: Any) -> Sound:
+        check_resampling(wav.shape[-1], rate, wanted)
         return (wav, rate) if rate == wanted else (change_speed(wav, rate / wanted), wanted)
 
     return apply

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.audio.bounds import check_resampling
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.batch_memory import Row
@@ -73,8 +74,8 @@ class LoadAudio(Stage):
     Raises:
         UsageError: an argument out of range, at construction; later, a wav of another type or shape.
         ChainError: nothing before provides audio, at construction.
-        SampleError: reason "decode", "read", "channel" or "range" (a segment outside of its recording); costs that
-            sample alone.
+        SampleError: reason "decode", "read", "channel", "range" (a segment outside of its recording) or "too_large" (a
+            few bytes that would become days of sound); costs that sample alone.
     """
 
     removes = frozenset({"audio", "codec", "num_frames", "clip_frames", "decode_into"})
@@ -294,6 +295,7 @@ def _as_floats(wav: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def _resample(wav: npt.NDArray[Any], rate: int, sample_rate: int) -> npt.NDArray[Any]:
     import soxr
 
+    check_resampling(len(wav), rate, sample_rate)
     # as floats: soxr dithers its 16-bit output with a seed from the clock
     resampled: npt.NDArray[Any] = soxr.resample(_as_floats(wav), rate, sample_rate, quality="HQ")
     return resampled

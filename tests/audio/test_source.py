@@ -237,3 +237,13 @@ def test_odd_recordings_decode_or_say_why(real_data: Path) -> None:
         "text_not_audio.wav": "decode",
         "zero_bytes.flac": "empty",
     }
+
+
+@pytest.mark.parametrize("beside", [b"", b"\0\5\x16\7" + bytes(300), b"x" * 300])
+def test_what_macos_leaves_beside_a_file_is_not_read(beside: bytes, tmp_path: Path) -> None:
+    """libsndfile takes `._x.mp3` for the resource fork of `x.mp3`, and then for its sound."""
+    path = tmp_path / "x.mp3"
+    soundfile.write(path, np.zeros(16_000, np.int16), 16_000, format="MP3")
+    (tmp_path / "._x.mp3").write_bytes(beside)
+    assert probe(str(path)).frames == 16_000
+    assert len(read_source(str(path), sample_rate=16_000)) == 16_000
