@@ -84,8 +84,19 @@ def make_cell(
     for one in (data.train, *scored):  # not hours later, when a cell before this one is done
         need_columns(one, text_columns(recipe.labels, one.columns()), f"sweep: task {recipe.name}")
     usable = rows_without(data.train, data.where, own.valid_where if settings.get("valid") is None else None)
-    labelled = recipe.labels if len(recipe.labels) == 1 else ()
+    labelled = text_columns(recipe.labels, data.train.columns()) if len(recipe.labels) == 1 else ()
     usable = rows_with(data.train, usable, labelled, min_seconds=recipe.min_seconds)
+    hours = selected_hours(data.train, where=usable, subset=subset)
+    if not hours:
+        raise UsageError(
+            f"sweep: task {recipe.name}: no clips of {data.name} are left to train on; look at where= (--where), at "
+            "what is held out, and at which clips have a label or are too short"
+        )
+    if not selected_hours(data.test, where=rows_with(data.test, data.test_where, labelled if scored else ())):
+        raise UsageError(
+            f"sweep: task {recipe.name}: no clips of {data.test.name} are left to score; look at test_where= "
+            "(--test-where), and at which clips have a label"
+        )
     names = (recipe.name, data.name, upstream, recipe.head, subset or ALL, noise_name, ratio)
     made_of = _made_of(recipe, own, data, settings)
     made_of |= {"upstream": fingerprint, "noise": str(noise) if "noise" in training else None}
@@ -99,7 +110,7 @@ def make_cell(
         upstream=upstream,
         training=training,
         noise=noise,
-        hours=selected_hours(data.train, where=usable, subset=subset),
+        hours=hours,
         run=run,
         file=run / "scores" / f"{_identity(scored_on)}.json",
     )
