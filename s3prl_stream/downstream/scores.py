@@ -121,7 +121,7 @@ class Sweep:
 
 
 def _row(scores: Sequence[Score]) -> Row:
-    values = {name: [one.figures[name] for one in scores if name in one.figures] for name in scores[0].figures}
+    values = {name: [one.figures[name] for one in scores] for name in scores[0].figures}
     return Row(
         settings=scores[0].settings,
         hours=scores[0].hours,

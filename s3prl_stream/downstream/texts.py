@@ -112,7 +112,7 @@ def _tokenizer(
     if vocabulary == "phonemes" and {one for text in texts for one in text.split()} <= {*PHONEMES, UNKNOWN_PHONEME}:
         return WordTokenizer(PHONEMES)
     if vocabulary in ("words", "phonemes"):
-        return WordTokenizer.from_texts(text.replace(UNKNOWN_PHONEME, "") for text in texts)
+        return WordTokenizer.from_texts(texts)
     characters = CharacterTokenizer(sorted({one for text in texts for one in text} | {" "}))
     slots = set(columns)
     if columns[-1] == TAGS:
