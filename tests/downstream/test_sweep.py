@@ -16,10 +16,13 @@ from downstream.synthetic import classes, texts
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.downstream.grid import Cell, cell_data, make_cell, noises_of
 from s3prl_stream.downstream.recipe import RECIPES, find_task
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
 from s3prl_stream.downstream.streams import judged_stream
-from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.tasks.verification import Trial
 
 TEST = "part == 'test'"
 SMALL: dict[str, Any] = {"steps": 2, "lr": 1e-2, "balance": False, "device": "cpu", "quiet": True}
@@ -50,11 +53,35 @@ def test_a_table_has_what_varies_and_the_spread_over_seeds(tmp_path: Path) -> No
         "| tera     | 100%   | 5     | 1     | 1.0000           |",
     ]
     assert Sweep([score(0, 0.5)]).table().splitlines()[0] == "| hours | seeds | accuracy |"
-    KNOWN.write(tmp_path)
+    KNOWN.write(tmp_path := tmp_path / "new/folder")
     with (tmp_path / "sweep.csv").open() as file:
-        assert [row["accuracy"] for row in csv.DictReader(file)] == ["0.5", "0.7", "0.25", "0.25", "1.0"]
+        cells = list(csv.DictReader(file))
+    assert [row["accuracy"] for row in cells] == ["0.5", "0.7", "0.25", "0.25", "1.0"]
+    assert {name: cells[3][name] for name in ("seed", "hours", "subset", "run")} == {
+        "seed": "1", "hours": "0.5", "subset": "10%", "run": "r",
+    }  # fmt: skip
     rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
     assert [row["mean"]["accuracy"] for row in rows] == pytest.approx([0.6, 0.25, 1.0])
+
+
+def test_tasks_with_figures_of_their_own_share_a_table(tmp_path: Path) -> None:
+    """The figure that counts stands first; what a task does not have is empty."""
+    words = Score({**score(0, 0).settings, "task": "asr"}, 0, 1.0, {"cer": 0.125, "wer": 0.5}, "wer", "r")
+    both = Sweep([score(0, 0.5), words])
+    assert both.table().splitlines() == [
+        "| task | hours | seeds | accuracy | wer    | cer    |",
+        "| -----|-------|-------|----------|--------|------- |",
+        "| x    | 5     | 1     | 0.5000   | -      | -      |",
+        "| asr  | 1     | 1     | -        | 0.5000 | 0.1250 |",
+    ]
+    both.write(tmp_path)
+    with (tmp_path / "sweep.csv").open() as file:
+        assert [(row["accuracy"], row["cer"]) for row in csv.DictReader(file)] == [("0.5", ""), ("", "0.125")]
+    panels, *axis = both.picture()
+    assert [(one.title, one.label, one.curves) for one in panels] == [
+        ("x", "accuracy", {"": [(0, 0.5, 0.0)]}), ("asr", "wer", {"": [(1, 0.5, 0.0)]})
+    ]  # fmt: skip
+    assert axis == ["task", ["x", "asr"]]
 
 
 HOURS, RATIO = "hours of audio", "signal-to-noise ratio, dB"
@@ -63,22 +90,43 @@ HOURS, RATIO = "hours of audio", "signal-to-noise ratio, dB"
 @pytest.mark.parametrize(
     ("scores", "label", "ticks", "places"),
     [
-        (KNOWN.scores, HOURS, None, {"fbank80": [0.5, 5.0], "tera": [5.0]}),
         (
-            [score(0, 0.1, snr="10"), score(0, 0.2), score(0, 0.3, snr="-5,0")],
-            RATIO,
-            ["-5,0", "10", "clean"],
-            {"": [0, 1, 2]},
+            KNOWN.scores,
+            HOURS,
+            None,
+            {"fbank80": [(0.5, 0.25, 0.0), (5.0, 0.6, 0.02**0.5)], "tera": [(5.0, 1.0, 0.0)]},
         ),
-        ([score(0, 0.1, upstream="b"), score(0, 0.2, upstream="a")], "upstream", ["b", "a"], {"": [0, 1]}),
-        ([score(0, 0.1)], "upstream", ["x"], {"": [0]}),
+        (
+            [
+                *(score(0, 0.1, snr="10", noise="n"), score(0, 0.2), score(0, 0.3, snr="-5,20", noise="n")),
+                *(score(0, 0.4, upstream="y"), score(0, 0.5, snr="10", noise="n", upstream="y")),
+            ],
+            RATIO,
+            ["-5,20", "10", "clean"],
+            {"x": [(0, 0.3, 0.0), (1, 0.1, 0.0), (2, 0.2, 0.0)], "y": [(1, 0.5, 0.0), (2, 0.4, 0.0)]},
+        ),
+        (
+            [score(0, 0.1, subset="10%", snr="10"), score(0, 0.2, snr="20"), score(0, 0.3, subset="10%")],
+            HOURS,
+            None,
+            {"10": [(0.5, 0.1, 0.0)], "20": [(5.0, 0.2, 0.0)], "-": [(0.5, 0.3, 0.0)]},
+        ),
+        (
+            [score(0, 0.1, upstream="b", data="d"), score(0, 0.2, upstream="a", data="d"), score(0, 0.3, upstream="a")],
+            "upstream",
+            ["b", "a"],
+            {"d": [(0, 0.1, 0.0), (1, 0.2, 0.0)], "x": [(1, 0.3, 0.0)]},
+        ),
+        ([score(0, 0.1)], "upstream", ["x"], {"": [(0, 0.1, 0.0)]}),
     ],
 )
 def test_a_picture_is_against_what_varies(scores: Any, label: str, ticks: Any, places: Any) -> None:
     panels, *axis = Sweep(scores).picture()
     assert axis == [label, ticks]
     assert [(one.title, one.label) for one in panels] == [("x", "accuracy")]
-    assert {name: [place for place, *_ in points] for name, points in panels[0].curves.items()} == places
+    assert panels[0].curves.keys() == places.keys()
+    for name, points in panels[0].curves.items():
+        assert points == [pytest.approx(point) for point in places[name]]
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +186,157 @@ def test_a_cell_is_known_by_what_makes_its_numbers(tmp_path: Path, monkeypatch: 
     assert json.loads(next((tmp_path / "runs").glob("*/scores/*")).read_text())["version"] == ss.__version__
 
 
+def cell(
+    shards: Any = None, *, task: str = "ks", noise: Any = None, noisy_training: bool = False, fingerprint: str = "f",
+    trials: Any = None, where: Any = None, test: Any = None, test_where: str | None = TEST, subset: str | None = None,
+    seed: int = 0, snr: Any = (3.0, 20.0), **settings: Any,
+) -> Cell:  # fmt: skip
+    """A cell of one-valued axes."""
+    data = cell_data(classes() if shards is None else shards, where, test, test_where, settings)
+    (named_noise,) = noises_of(noise, snr)
+    values = (task, data, ("fbank80", fingerprint), None, subset, named_noise, seed)
+    return make_cell(Path("out"), settings, trials, values, noisy_training=noisy_training)
+
+
+NOISY: dict[str, Any] = {"noise": "gaussian", "noisy_training": True}
+TRAIN = "part == 'train'"
+HELD_OUT = f"label == 'a' and {TRAIN}"
+WORDS: dict[str, Any] = {"task": "pr", "shards": texts(), "test": texts(("ab",)), "test_where": None}
+TWO = [ss.MemoryShards(classes()._samples, name) for name in ("one", "other")]
+TRIALS: dict[str, Any] = {"task": "asv", "min_seconds": 0.0, "trials": [Trial(True, "clip00", "clip05")]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"seed": 1}),
+        ({}, {"fingerprint": "g"}),
+        ({}, {"subset": "50%"}),
+        ({}, {"lr": 1.0}),
+        ({}, {"finetune": True}),
+        ({}, {"where": TRAIN}),
+        ({}, {"test_where": "label == 'a'"}),  # what is not scored is trained on
+        ({}, {"shards": classes(16)}),
+        ({}, NOISY),
+        (NOISY, {**NOISY, "snr": (5.0, 20.0)}),
+        ({"valid": classes(8)}, {"valid": classes(7)}),
+        ({"valid": classes(8)}, {"valid": classes(8), "evaluate_every": 7}),
+        ({"valid_where": HELD_OUT}, {"valid_where": HELD_OUT, "evaluate_every": 7}),
+        ({**WORDS, "lexicon": Lexicon({"ab": "K"})}, {**WORDS, "lexicon": Lexicon({"ab": "B"})}),
+        ({"shards": ShardSet(TWO, (0.5, 0.5))}, {"shards": ShardSet(TWO, (0.9, 0.1))}),
+    ],
+)  # fmt: skip
+def test_what_makes_another_training(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert cell(**one).run == cell(**one).run
+    assert cell(**one).run != cell(**other).run
+
+
+def test_what_makes_no_other_training() -> None:
+    """How the work is done, and how often is looked at what is not there; a default, and the same in another object."""
+    for same in (
+        {"device": "cpu"},
+        {"cache_gigabytes": 1.0},
+        {"num_workers": 2},
+        {"evaluate_every": 7},
+        {"subset": "100%"},
+    ):
+        assert (cell(**same).run, cell(**same).file) == (cell().run, cell().file)
+    assert len({cell(**WORDS, lexicon=Lexicon({"ab": "K"})).run for _ in range(2)}) == 1
+
+
+APART: dict[str, Any] = {"test": classes(8)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (APART, {"test": classes(7)}),
+        (APART, {**APART, "test_where": "label == 'a'"}),
+        ({}, {"noise": "gaussian"}),
+        ({"noise": "gaussian"}, {"noise": "gaussian", "snr": (0.0, 10.0)}),
+        (TRIALS, {**TRIALS, "trials": [Trial(True, "clip05", "clip00")]}),
+    ],
+)  # fmt: skip
+def test_what_makes_another_score_of_one_training(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert cell(**one).file == cell(**one).file
+    assert cell(**one).run == cell(**other).run
+    assert cell(**one).file != cell(**other).file
+
+
+def test_hours_are_those_that_are_trained_on() -> None:
+    """Not those of the validation part, nor what is scored, has no label or is too short."""
+    rows = [{**row, "label": None} if row["key"] == "clip01" else row for row in classes()._samples]
+    shards = ss.MemoryShards(rows)
+    seconds = {row["key"]: len(row["wav"]) / 16_000 for row in rows}
+    train = {row["key"] for row in rows if row["part"] == "train"}
+    of_a = {row["key"] for row in rows if row["label"] == "a"}
+    for settings, used in (
+        ({}, train - {"clip01"}),
+        ({"valid_where": HELD_OUT}, train - of_a - {"clip01"}),
+        ({"valid": classes(8), "valid_where": "label == 'a'"}, train - {"clip01"}),
+        ({"min_seconds": 0.25}, {key for key in train - {"clip01"} if seconds[key] > 0.25}),
+        ({"task": "ic", "label": ["label", "loud"]}, train),  # a slot that is missing is a class
+    ):
+        assert cell(shards, **settings).hours * 3600 == pytest.approx(sum(seconds[key] for key in used)), settings
+    assert cell(shards, subset="50%").hours == pytest.approx(cell(shards).hours / 2, rel=0.2)
+
+
+def test_a_text_may_be_called_transcription_and_trials_need_no_labels() -> None:
+    spoken = [
+        {"transcription" if name == "text" else name: value for name, value in row.items()} for row in texts()._samples
+    ]
+    silent = {**spoken[0], "key": "silent", "transcription": None}
+    found = [cell(ss.MemoryShards(some), task="asr", test_where="size is None") for some in (spoken, [*spoken, silent])]
+    assert found[0].hours == found[1].hours > 0
+    nobody = ss.MemoryShards([{name: row[name] for name in ("key", "wav")} for row in classes(7)._samples])
+    assert cell(**TRIALS, test=nobody, test_where=None).hours > 0
+    with pytest.raises(ss.UsageError, match="no column 'speaker'"):
+        cell(**{**TRIALS, "trials": None}, test=nobody, test_where=None)
+
+
+def test_a_cell_without_clips_is_refused_before_another_is_trained() -> None:
+    """What is scored is looked at when the training is done, hours later."""
+    for settings in ({"test_where": "part == 'tset'"}, {"test": classes(8), "test_where": "label == 'x'"}):
+        with pytest.raises(ss.UsageError, match="task ks: no clips of memory are left to score; look at test_where="):
+            cell(**settings)
+    with pytest.raises(ss.UsageError, match="no clips of memory are left to score"):
+        cell(label="loud", test_where="part == 'test' and loud is None")
+    with pytest.raises(ss.UsageError, match="task asv: no clips of memory are left to train on; look at where="):
+        cell(task="asv")  # they are shorter than 2 s
+
+
+def test_names_of_the_axes() -> None:
+    found = [(*named[:2], str(named[2])) for named in noises_of(["none", None, "gaussian"], [5, (0.0, 20.0)])]
+    assert found[:2] == [("none", "", "None")] * 2
+    assert found[2:] == [
+        ("gaussian", "5", "gaussian at 5.0 to 5.0 dB"),
+        ("gaussian", "0,20", "gaussian at 0.0 to 20.0 dB"),
+    ]
+
+
+def test_every_axis_may_be_a_list(tmp_path: Path) -> None:
+    sets = [ss.MemoryShards(classes(8)._samples, name) for name in ("one", "other")]
+    tasks = ["ks", "sid"]
+    found = ss.sweep(tasks, sets, test=classes(), upstream="fbank80", seeds=1, out=tmp_path, **{**SMALL, "steps": 1})
+    names = [(one.settings["task"], one.settings["data"], one.seed) for one in found.scores]
+    assert names == [(task, name, 0) for task in tasks for name in ("one", "other")]
+
+
+def test_trainings_that_keep_no_features_and_scores_of_trials(tmp_path: Path) -> None:
+    """Noise in training, and an upstream that is trained, differ each time; the clean clips that are scored do not."""
+    grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "steps": 1}
+    noisy = ss.sweep("ks", classes(), noise="gaussian", snr=5.0, noisy_training=True, out=tmp_path / "noisy", **grid)
+    assert json.loads(Path(noisy.scores[0].run, "run.json").read_text())["noise"] == "gaussian at 5.0 to 5.0 dB"
+    assert list((tmp_path / "noisy/cache").rglob("*.bin"))
+    tuned = ss.sweep("ks", classes(), finetune=True, cache=tmp_path / "none", out=tmp_path / "tuned", **grid)
+    assert len(tuned.scores) == 1
+    assert not (tmp_path / "none").exists()
+    trials = [Trial(True, "clip00", "clip00"), Trial(False, "clip00", "clip05")]
+    settings = {**grid, "min_seconds": 0.0, "head.hidden_size": 8, "head.last_size": 8, "task.embedding_size": 8}
+    scored = ss.sweep("asv", classes(), trials=trials, out=tmp_path / "asv", **settings)
+    assert scored.scores[0].figures["trials"] == 2.0
+
+
 def test_two_sweeps_of_one_folder(tmp_path: Path) -> None:
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, "out": tmp_path, **SMALL}
     holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
@@ -164,6 +363,8 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
     for where in (TEST, "label == 'a'"):
         with pytest.raises(ss.UsageError, match="weights would be chosen by them"):
             ss.sweep("ks", classes(), test_where=TEST, valid_where=where, **settings)
+    with pytest.raises(ss.UsageError, match="weights would be chosen by them"):
+        ss.sweep("ks", classes(), test=classes(8), valid=classes(8), **settings)
     for wrong, said in (
         ({"head": "linaer"}, "head 'linaer' is unknown"),
         ({"subset": ["50%", "half"]}, "no amount"),
@@ -184,6 +385,10 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
         ss.sweep("ks", classes(), test_where=TEST, **{**settings, "out": tmp_path / "other"})
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
     shutil.rmtree(tmp_path / "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(ss.UsageError, match="file: is a file; the output of a sweep is a folder"):
+        ss.sweep("ks", classes(), test_where=TEST, **{**settings, "out": tmp_path / "file"})
+    (tmp_path / "file").unlink()
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
 
 
@@ -205,7 +410,8 @@ def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert shown.out == (tmp_path / "sweep.md").read_text()
     assert "1 of 1: ks " in shown.err
     assert main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cells"][0]["settings"]["noise"] == "none"
+    settings = json.loads(capsys.readouterr().out)["cells"][0]["settings"]
+    assert (settings["noise"], settings["data"]) == ("none", str(sample_set))
     for wrong, said in (
         (["--snr", "5"], "--snr: without --noise"),
         (["--noise", "gaussian", "--snr", "x"], "--snr x:"),

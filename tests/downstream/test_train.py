@@ -97,6 +97,16 @@ def test_a_query_is_found_by_example() -> None:
         0.0,
         None,
     )  # best is to find nothing, at no score that JSON could say
+    said = [{**{name: value for name, value in sample.items() if name != "text"}, "said": sample["text"]}
+            for sample in documents._samples]  # fmt: skip
+    said[2]["said"] = "dabs  xabc"  # no word that is asked for
+    said.append({**said[0], "key": "left out", "said": "dab"})
+    asked._samples[0]["text"] = " abc"
+    found = search_queries(
+        asked, ss.MemoryShards(said), upstream="logmel80", device="cpu", document_label="said", where="text != 'dab'",
+        document_where="said != 'dab'",
+    )  # fmt: skip
+    assert (found.max_twv, found.queries, found.documents) == (1.0, 1, 5)
     with pytest.raises(ss.UsageError, match="layer 1: this upstream has hidden states 0 to 0"):
         search_queries(texts(), texts(), upstream="fbank80", layer=1)
     with pytest.raises(ss.UsageError, match="no column 'word'"):
@@ -104,17 +114,21 @@ def test_a_query_is_found_by_example() -> None:
 
 
 class Watched(FeatureUpstream):
-    """Hidden states of two layers, of which it is counted how many clips' are held at the same time."""
+    """Two layers, the first of which tells nothing; it is counted how many clips' states are held at the same time."""
 
     def __init__(self) -> None:
         super().__init__(None, FrontEnd("logmel80"))
         self.num_layers = 1
         self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
         self.most_alive = 0
+        self.lengths: list[int] = []
+        self.peaks: list[float] = []
 
     def forward(self, wavs: Any, lengths: Any = None) -> list[Tensor]:
+        self.lengths.append(wavs.shape[1])
+        self.peaks.append(float(wavs.abs().max()))
         (feat,) = super().forward(wavs, lengths)
-        states = [feat.clone(), feat.flip(2)]
+        states = [torch.ones_like(feat), feat.clone()]
         self.alive.update(state.untyped_storage() for state in states)
         self.most_alive = max(self.most_alive, len(self.alive))
         return states
@@ -127,6 +141,26 @@ def test_a_search_holds_the_hidden_states_of_one_document_at_a_time() -> None:
     found = search_queries(texts(("ab", "cd")), documents, upstream=up, device="cpu")
     assert (found.documents, list(found.max_twv_of_layers)) == (16, [0, 1])
     assert up.most_alive <= (2 + 2) * 2  # of two queries, the document before and the next
+    assert (found.layer, found.max_twv_of_layers[0], found.max_twv) == (1, 0.0, found.max_twv_of_layers[1])
+    assert found.max_twv > 0.1
+    asked = search_queries(texts(("ab", "cd")), documents, upstream=up, device="cpu", layer=1)
+    assert (asked.layer, asked.max_twv_of_layers) == (1, {1: found.max_twv})
+
+
+def test_each_clip_of_a_search_is_taken_alone(tmp_path: Path) -> None:
+    """Without the padding of its batch, with the noise that is asked for, and a damaged one costs itself."""
+    (tmp_path / "no.wav").write_text("no sound")
+    broken = {"key": "broken", "wav_path": str(tmp_path / "no.wav"), "text": "abc"}
+    clips = [ss.MemoryShards([*texts(words)._samples, broken]) for words in (("abc", "d"), ("abc", "d dabcad", "bb"))]
+    up = Watched()
+    lengths = sorted(len(sample["wav"]) for some in clips for sample in some._samples if "wav" in sample)
+    found = search_queries(*clips, upstream=up, device="cpu")
+    assert (found.queries, found.documents, found.damaged) == (2, 3, 2)
+    assert sorted(up.lengths) == lengths
+    assert max(up.peaks) < 0.2
+    up.peaks.clear()
+    search_queries(*clips, upstream=up, device="cpu", noise="gaussian", snr=(-60.0, -60.0))
+    assert min(up.peaks) > 10.0
 
 
 # ---- runs -------------------------------------------------------------------------------------------
@@ -466,11 +500,18 @@ def test_a_batch_in_which_nobody_has_a_slot(tmp_path: Path) -> None:
         ss.evaluate(tmp_path / "run", classes(), device="cpu")
 
 
-def test_words_that_the_lexicon_lacks_cost_their_utterances(tmp_path: Path) -> None:
+def test_words_that_the_lexicon_lacks_cost_their_utterances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are counted, told and left out, also when judging."""
     lexicon = Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D"})
     settings: dict[str, Any] = {**QUIET, **RNN, "steps": 2}
+    both = [texts(), ss.MemoryShards(texts()._samples, "again")]
+    assert ss.train("pr", both, lexicon=lexicon, out=tmp_path / "both", **settings).left_out == 2
+    assert capsys.readouterr().err == ""
+    settings["quiet"] = False
     assert ss.train("pr", texts(), lexicon=lexicon, out=tmp_path / "run", **settings).left_out == 1
+    assert "clips that could not be used (unknown_word), such as: clip03: " in capsys.readouterr().err
+    short = ss.train("pr", texts(), lexicon=lexicon, out=tmp_path / "short", max_batch_seconds=0.4, **settings)
+    assert short.left_out == 3  # and the three longer ones are not even read
     found = ss.evaluate(tmp_path / "run", texts(), device="cpu")
     assert (found.utterances, found.damaged, found.reasons) == (3, 1, {"unknown_word": 1})
 
