@@ -18,15 +18,16 @@ import numpy as np
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.braces import find_tars
-from s3prl_stream.shards.durations import Table, read_table
+from s3prl_stream.shards.durations import read_table
 from s3prl_stream.shards.foreign_index import ForeignIndexWriter, metadata_schema
 from s3prl_stream.shards.index_folder import IndexFolder
+from s3prl_stream.shards.join_table import join_table
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, join_table, scan_tar, scanned_rows
+from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path
 from s3prl_stream.shards.table_lengths import write_lengths
 from s3prl_stream.shards.workers import Workers, check_num_workers
@@ -149,11 +150,11 @@ def index_tars(
             for number, tar in enumerate(names)
         ]
         scans, left_out = _scan_all(tasks, num_workers, progress or tell_nobody)
-        fit = None if table is None else _join(scans, table)
+        fit, in_table = (None, set[str]()) if table is None else join_table(scans, table)
         twice = _duplicates(scans, prefix_keys)
         left_out += _listed_twice(scans, twice)
         columns, num_without = metadata_schema(scans)
-        from_table = (set() if fit is None else fit.pop("columns") & set(columns)) | ({"split"} if splits else set())
+        from_table = (in_table & set(columns)) | ({"split"} if splits else set())
         if all(len(scan.hashes) == len(scan.doubtful | without) for scan, without in zip(scans, twice, strict=True)):
             raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
         facts = {
@@ -237,27 +238,6 @@ def _first(left_out: Sequence[LeftOut]) -> str:
 
 def _prefix(tar: str, prefix_keys: bool) -> str:
     return escape_foreign_key(f"{tar.removesuffix('.tar')}/") if prefix_keys else ""
-
-
-def _join(scans: Sequence[Scan], table: Table) -> dict[str, Any]:
-    """Give the samples what the table says of them; how well it fits."""
-    fits = [join_table(scan, table) for scan in scans]
-    used = {row for fit in fits for row in fit.used}
-    return {
-        "rows": table.num_rows,
-        "samples_without_row": sum(fit.num_without for fit in fits),
-        "rows_without_sample": table.num_keys - len(used),
-        "rows_twice": len(table.twice),
-        "durations_differ": sum(fit.num_different for fit in fits),
-        "first_difference": next((fit.first_difference for fit in fits if fit.first_difference), None),
-        "lengths_believed": sum(scan.num_believed for scan in scans),
-        "lengths_measured": sum(scan.num_measured for scan in scans),
-        "tars_that_differ": [scan.name for scan in scans if scan.table_differs],
-        "first_wrong_length": next(
-            (f"{scan.name}: {scan.table_differs}" for scan in scans if scan.table_differs), None
-        ),
-        "columns": {name for fit in fits for name in fit.columns},
-    }
 
 
 def _duplicates(scans: Sequence[Scan], prefix_keys: bool) -> list[frozenset[int]]:

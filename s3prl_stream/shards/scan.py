@@ -5,11 +5,10 @@ Works in a process of its own: the rows of a tar go to a scratch file, a summary
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +18,17 @@ import numpy.typing as npt
 
 from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
-from s3prl_stream.shards.coalesce import coalesce
-from s3prl_stream.shards.durations import Table
 from s3prl_stream.shards.foreign_sample import Group, Stray, codec_of, group, kind_of, metadata_of, parts_of
-from s3prl_stream.shards.index_files import MAX_OFFSETS_BYTES
 from s3prl_stream.shards.keys import escape_foreign_key
-from s3prl_stream.shards.layout import offsets_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds, storable
-from s3prl_stream.shards.store import Ahead, Store, open_store
+from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.table_lengths import LengthsOfTar, TableDiffers, TableLengths
+from s3prl_stream.shards.tar_reads import FoundOffsets, Windows
 from s3prl_stream.shards.tarheader import compression_of, is_header
 from s3prl_stream.shards.tarwalk import Gap, Member, has_header, shown, walk
 
-LOCAL_WINDOW_BYTES = 16 << 10
-REMOTE_WINDOW_BYTES = 32 << 10
 FULL_READ_BYTES = 8 << 20
-DURATION_TOLERANCE_SECONDS = 0.05
-"""By which a table's duration may differ from the audio's (or by 1 %) without being noted: tables round and trim."""
 MAX_SUFFIXES = 100
 MAX_NAMES = 10_000
 """Of metadata in one tar, and of suffixes of files: what is more is no schema."""
@@ -44,8 +36,6 @@ MAX_NAMES = 10_000
 MAX_LEFT_OUT = 200_000
 """Of one tar: what has more that is of no use is no data set, and its list would fill the memory."""
 
-_WINDOWS = 4
-_OFFSETS_AHEAD = 64
 _FIRST_HEADER_WITHIN = 16 << 20
 
 
@@ -126,72 +116,11 @@ def scanned_rows(scan: Scan) -> Iterator[dict[str, Any]]:
             yield {**json.loads(line), "crc32c": checksum}
 
 
-class TableFit(NamedTuple):
-    """How a table fits one tar."""
-
-    used: list[str]
-    """Keys of the rows of the table."""
-    num_without: int
-    """Samples without a row."""
-    num_different: int
-    """Samples whose duration is another in the table."""
-    first_difference: str | None
-    columns: set[str]
-
-
-def join_table(scan: Scan, table: Table) -> TableFit:
-    """Put what a table says of the samples into the scratch file, before what the tar says."""
-    used: list[str] = []
-    columns: set[str] = set()
-    num_without, num_different, first_difference = 0, 0, None
-    with open(f"{scan.scratch}.joined", "w", encoding="utf-8") as joined:
-        for row in scanned_rows(scan):
-            del row["crc32c"]
-            found = table.find(row["source_key"])
-            if found is None:
-                num_without += 1
-            else:
-                key, seconds, metadata = found
-                used.append(key)
-                columns.update(metadata)
-                _note_metadata(metadata, scan.kinds, scan.name_counts)
-                row["metadata"].update(metadata)
-                own = row["frames"] / row["sample_rate"]
-                if seconds is not None and abs(seconds - own) > max(DURATION_TOLERANCE_SECONDS, 0.01 * own):
-                    num_different += 1
-                    difference = f"{shown(row['source_key'])}: {seconds} s, the audio has {own:.3f} s"
-                    first_difference = first_difference or difference
-            joined.write(json.dumps(row) + "\n")
-    Path(joined.name).replace(scan.scratch)
-    return TableFit(used, num_without, num_different, first_difference, columns)
-
-
-def _note_metadata(metadata: Mapping[str, Any], kinds: dict[str, set[str]], name_counts: dict[str, int]) -> None:
+def note_metadata(metadata: Mapping[str, Any], kinds: dict[str, set[str]], name_counts: dict[str, int]) -> None:
+    """Count names and kinds of one more sample's metadata, as in `Scan`."""
     for name, found in metadata_kinds([metadata]).items():
         kinds.setdefault(name, set()).update(found)
         name_counts[name] = name_counts.get(name, 0) + 1
-
-
-class Windows:
-    """Positioned reads with the last few pieces kept: a header, the audio behind it and the next header are one."""
-
-    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        self._store, self._name, self._size = store, name, num_bytes
-        self._window_bytes = REMOTE_WINDOW_BYTES if store.is_remote else LOCAL_WINDOW_BYTES
-        self._windows: deque[tuple[int, bytes]] = deque(maxlen=_WINDOWS)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer where the file ends."""
-        size = min(size, self._size - offset)
-        if size <= 0:
-            return b""
-        for start, data in reversed(self._windows):
-            if start <= offset and offset + size <= start + len(data):
-                return data[offset - start : offset - start + size]
-        data = self._store.read(self._name, offset, max(size, min(self._window_bytes, self._size - offset)))
-        if len(data) <= 16 * self._window_bytes:  # a large body is asked for once
-            self._windows.append((offset, data))
-        return data[:size]
 
 
 def scan_tar(task: ScanTask) -> Scan | NotATar:
@@ -229,7 +158,7 @@ class _Scanner:
 
     def scan(self) -> Scan:
         self._refuse_what_is_no_tar()
-        offsets = _Offsets(self.store, self.task.name, self.num_bytes)
+        offsets = FoundOffsets(self.store, self.task.name, self.num_bytes)
         hashes: list[int] = []
         spans: list[tuple[int, int]] = []
         starts: list[int] = []
@@ -282,7 +211,7 @@ class _Scanner:
             looked = min(self.num_bytes, _FIRST_HEADER_WITHIN)
             raise NotATar(f"{url}: not a tar (no tar header in its first {looked} bytes).", "not_a_tar")
 
-    def _entries(self, offsets: _Offsets) -> Iterator[Member | Gap]:
+    def _entries(self, offsets: FoundOffsets) -> Iterator[Member | Gap]:
         for entry in walk(self.windows.read, 0, self.num_bytes):
             if isinstance(entry, Member):
                 self.end = max(self.end, entry.end)
@@ -339,7 +268,7 @@ class _Scanner:
             if name not in self.name_counts and len(self.name_counts) >= MAX_NAMES:
                 continue
             columns[name] = storable(value)
-        _note_metadata(columns, self.kinds, self.name_counts)
+        note_metadata(columns, self.kinds, self.name_counts)
         return columns
 
     def _leave_out_entry(self, found: Gap | Stray) -> None:
@@ -388,59 +317,3 @@ class _Scanner:
                     break
                 current += 1
         return checksums, sha256.hexdigest()
-
-
-class _Offsets:
-    """The `.tar.idx` beside a tar: byte offsets of its samples, and an end (of the file, or of the last sample).
-
-    They are a hint: they say what to fetch ahead from an object store, and are compared with what the headers say.
-    """
-
-    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        self._store, self._name = store, name
-        self._offsets: npt.NDArray[np.int64] | None = None
-        self._is_there = False
-        self._ahead: list[Ahead] = []
-        self._fetched_to = 0
-        with contextlib.suppress(ShardError):
-            content = store.read_whole(offsets_name(name), at_most=MAX_OFFSETS_BYTES)
-            self._is_there = True
-            self._offsets = _sound_offsets(content, num_bytes)
-
-    def fetch_ahead(self, position: int) -> None:
-        """Begin to fetch the surroundings of the next samples, where the tar lies in an object store."""
-        if self._offsets is None or not self._store.is_remote or position < self._fetched_to:
-            return
-        first = int(np.searchsorted(self._offsets, position))
-        some = self._offsets[first : first + _OFFSETS_AHEAD]
-        if not len(some):
-            return
-        self._close()
-        # a window begins with the small files before the next sample, or with that sample
-        around = [(max(int(at) - REMOTE_WINDOW_BYTES, 0), int(at) + REMOTE_WINDOW_BYTES) for at in some]
-        for start, stop in coalesce(around, max_gap=0):  # a store would read the sound between two headers as well
-            self._ahead.append(self._store.read_ahead([(self._name, start, stop - start)]))
-        self._fetched_to = int(some[-1])
-
-    def verdict(self, starts: list[int]) -> str:
-        """Whether the offsets are those of the samples that were found."""
-        self._close()
-        if not self._is_there:
-            return "none"
-        if self._offsets is None:
-            return "wrong"
-        return "used" if np.isin(self._offsets, np.array(starts, dtype=np.int64)).all() else "wrong"
-
-    def _close(self) -> None:
-        while self._ahead:
-            self._ahead.pop().close()
-
-
-def _sound_offsets(content: bytes, num_bytes: int) -> npt.NDArray[np.int64] | None:
-    """[samples] without the end; None if they are no growing multiples of 512 within the tar."""
-    if len(content) % 8 or len(content) < 16:
-        return None
-    numbers = np.frombuffer(content, dtype="<u8")
-    if numbers[-1] > num_bytes or (numbers[1:] <= numbers[:-1]).any() or (numbers[:-1] % 512).any():
-        return None
-    return numbers[:-1].astype(np.int64)
