@@ -7,6 +7,7 @@ their samples are read as a stream reads them, and decoded.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +15,8 @@ import numpy as np
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import SampleError
-from s3prl_stream.hashing import U64
 from s3prl_stream.sample import Item
-from s3prl_stream.shards.findings import ADVICE, Finding, of_file, of_sample
+from s3prl_stream.shards.findings import ADVICE, Examined, Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.foreign_index import rows_hash
 from s3prl_stream.shards.index_files import (
@@ -67,17 +67,15 @@ def tars_of(shards: Sequence[Mapping[str, Any]]) -> list[IndexedTar]:
     ]
 
 
-def examine_tars(task: IndexedTask) -> list[tuple[list[Finding], int, U64]]:
-    """(findings, bytes, hashes of the keys) of each."""
+def examine_tars(task: IndexedTask) -> list[Examined]:
+    """Of each what there is to say."""
     part = IndexPart(task.folder.store, part_name(task.tars[0].number // SHARDS_PER_PART))
     return [_examine(task.folder, tar, part, task.full) for tar in task.tars]
 
 
-def _examine(folder: ShardFolder, tar: IndexedTar, part: IndexPart, full: bool) -> tuple[list[Finding], int, U64]:
-    def is_wrong(table: pa.Table, shard: str) -> str | None:  # noqa: ARG001
-        return _problem_with(table, tar)
-
+def _examine(folder: ShardFolder, tar: IndexedTar, part: IndexPart, full: bool) -> Examined:
     findings: list[Finding] = []
+    is_wrong = functools.partial(_problem_with, tar)
     in_part = part.rows(tar.number % SHARDS_PER_PART, tar.name, is_wrong)
     beside = read_rows_sidecar(folder.store, tar.name, is_wrong)
     for file, reason, rows in ((part.name, "index", in_part), (rows_name(tar.name), "rows", beside)):
@@ -95,15 +93,15 @@ def _examine(folder: ShardFolder, tar: IndexedTar, part: IndexPart, full: bool) 
         message = f"{size} bytes, it had {tar.num_bytes} when it was indexed"
         findings.append(of_file(tar.name, "size", message, "index again"))
     if not usable:
-        return findings, size or 0, np.zeros(0, dtype=np.uint64)
+        return Examined(findings, size or 0, np.zeros(0, dtype=np.uint64))
     if not tar.has_own_offsets:
         findings += _offsets_findings(folder, tar, usable[0])
     if size is not None:
         findings += _sample_findings(folder, tar, usable[0], full)
-    return findings, size or 0, usable[0].column("key_hash").to_numpy()
+    return Examined(findings, size or 0, usable[0].column("key_hash").to_numpy())
 
 
-def _problem_with(table: pa.Table, tar: IndexedTar) -> str | None:
+def _problem_with(tar: IndexedTar, table: pa.Table) -> str | None:
     """Why these are not the rows that were written for this tar; None: they are."""
     if any(name not in table.column_names for name in INDEX_COLUMNS):
         return "columns are missing"

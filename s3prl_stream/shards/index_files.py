@@ -36,8 +36,8 @@ class Unusable(NamedTuple):
 Offsets = npt.NDArray[np.uint64]
 
 
-ProblemWith = Callable[["pa.Table", str], "str | None"]
-"""(rows, shard) -> why they cannot be those of the shard."""
+ProblemWith = Callable[["pa.Table"], "str | None"]
+"""Rows of a shard -> why they cannot be those of that shard."""
 
 
 class IndexPart:
@@ -72,7 +72,7 @@ class IndexPart:
         """The rows of a shard, which should be row group number `row_group`; by default those of a packed one."""
         if self._problem is not None:
             return self._problem
-        return _rows(self._file, row_group, shard, problem_with or problem_with_packed)
+        return _rows(self._file, row_group, shard, problem_with)
 
 
 def read_rows_sidecar(store: Store, shard: str, problem_with: ProblemWith | None = None) -> pa.Table | Unusable:
@@ -81,7 +81,7 @@ def read_rows_sidecar(store: Store, shard: str, problem_with: ProblemWith | None
         file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
     except NOT_USABLE as error:
         return _unusable(error)
-    return _rows(file, 0, shard, problem_with or problem_with_packed)
+    return _rows(file, 0, shard, problem_with)
 
 
 def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
@@ -169,7 +169,7 @@ def _parquet(content: bytes) -> Any:
         return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
 
 
-def _rows(file: Any, row_group: int, shard: str, problem_with: ProblemWith) -> pa.Table | Unusable:
+def _rows(file: Any, row_group: int, shard: str, problem_with: ProblemWith | None) -> pa.Table | Unusable:
     try:
         if row_group >= file.num_row_groups:
             return Unusable(f"has {file.num_row_groups} row groups, the rows of {shard} should be number {row_group}")
@@ -179,7 +179,7 @@ def _rows(file: Any, row_group: int, shard: str, problem_with: ProblemWith) -> p
             table = table.combine_chunks()
     except DamagedFile as error:
         return Unusable(str(error))
-    problem = problem_with(table, shard)
+    problem = problem_with(table) if problem_with is not None else problem_with_packed(table, shard)
     return table if problem is None else Unusable(f"rows of {shard}: {problem}")
 
 

@@ -23,7 +23,7 @@ from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
 from s3prl_stream.shards.examine_indexed import IndexedTask, examine_tars, tars_of
 from s3prl_stream.shards.extra_files import problems_with
-from s3prl_stream.shards.findings import Finding, of_file, of_sample
+from s3prl_stream.shards.findings import Examined, Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, listed_files, take_inventory
@@ -62,15 +62,6 @@ class VerifyReport(NamedTuple):
             "bytes": self.num_bytes,
             "findings": [finding._asdict() for finding in self.findings],
         }
-
-
-class Examined(NamedTuple):
-    """One shard as a worker found it."""
-
-    findings: list[Finding]
-    num_bytes: int
-    key_hashes: U64
-    """Of the samples that its index lists."""
 
 
 class Examination(NamedTuple):
@@ -161,7 +152,7 @@ def _examine_indexed(store: Store, inventory: Inventory, workers: Workers, full:
     step = 1 if full else SHARDS_PER_PART
     tasks = (IndexedTask(folder, tars[first : first + step], full) for first in range(0, len(tars), step))
     for some in workers.map(examine_tars, tasks):
-        yield from (Examined(*one) for one in some)
+        yield from some
 
 
 def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:

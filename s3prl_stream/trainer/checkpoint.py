@@ -154,9 +154,14 @@ def newest_checkpoint(run: Path) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file durably and at once: a reader sees the old one or the new one."""
+    """A JSON file by `write_whole`."""
+    write_whole(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file durably and at once: a reader sees the old one or the new one."""
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
-    unfinished.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+    unfinished.write_bytes(content)
     sync(unfinished)
     unfinished.rename(path)
     sync(path.parent)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from s3prl_stream.errors import StateError
-from s3prl_stream.trainer.checkpoint import sync
+from s3prl_stream.trainer.checkpoint import write_whole
 
 NAME = "losses.jsonl"
 METRICS = "metrics.jsonl"
@@ -41,10 +41,7 @@ class StepLog:
                 f"{self.path}: does not hold steps 1 to {last_step}, at which this run stopped. "
                 "Put the file back, or train into a new folder."
             )
-        unfinished = self.path.with_name(f".unfinished-{name}")
-        unfinished.write_bytes(b"".join(kept))
-        sync(unfinished)
-        unfinished.rename(self.path)
+        write_whole(self.path, b"".join(kept))
         self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
