@@ -95,12 +95,16 @@ class Tries:
                 "rules."
             )
         is_whole = isinstance(error, obstore_errors.NotSupportedError)
-        if is_whole or re.search("Content-(Range|Length)", reason):  # which the answer lacks
+        lacking = re.search("Content-(Range|Length)", reason)  # which the answer lacks
+        if is_whole or lacking:
             self._whole_answers += 1
             if self._whole_answers >= MAX_WHOLE_ANSWERS:
+                how = "does not serve ranges of files"
+                if lacking and lacking[1] == "Length":
+                    how = "does not say how long its answers are, as where it compresses them"
                 return ShardError(
-                    f"{cannot}: the server does not serve ranges of files ({reason}). Put the set on one that answers "
-                    "HTTP range requests (nginx, Apache, an object store), or on a disk."
+                    f"{cannot}: the server {how} ({reason}). Put the set on one that answers HTTP range requests with "
+                    "the bytes as they are (nginx, Apache, an object store), or on a disk."
                 )
         elif status is not None and 400 <= status < 500 and status not in (408, 429):
             return ShardError(f"{cannot} ({reason}).")

@@ -49,7 +49,11 @@ class RangedHandler(BaseHTTPRequestHandler):
         more = self.server.bytes_too_many
         body = body + bytes(more) if more >= 0 else body[:more]
         self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.names_length:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
         self.send_header("X-Host", self.headers["Host"])
         self.end_headers()
         if self.command == "GET":
@@ -87,6 +91,7 @@ class ObjectServer(ThreadingHTTPServer):
 
     Attributes:
         head_status: the answer to each HEAD, where that is refused.
+        names_length: False: answers lack Content-Length, as compressed ones do.
         names_ranges: False: answers lack Content-Range.
         has_weak_etags: True: its ETags fit no If-Match.
         bytes_too_many: that follow those which Content-Range names; negative: that lack.
@@ -100,7 +105,7 @@ class ObjectServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), RangedHandler)
         self.objects: dict[str, bytes] = {}
         self.head_status: int | None = None
-        self.names_ranges = True
+        self.names_length = self.names_ranges = True
         self.has_weak_etags = False
         self.bytes_too_many = 0
         self.sends_empty_whole = False

@@ -198,6 +198,11 @@ def test_a_server_that_does_not_say_which_bytes_it_sends_is_an_error_soon() -> N
         found = raised(ShardError, lambda: store.read("a.tar", 5, 10))
         assert "the server does not serve ranges of files" in found
         assert "Content-Range" in found
+    with stored() as (store, proxy, server):
+        server.names_length = False
+        found = raised(ShardError, lambda: store.read("a.tar", 5, 10))
+        assert "the server does not say how long its answers are, as where it compresses them" in found
+        assert proxy.num_requests == 3
         assert proxy.num_requests == 3
 
 
