@@ -100,7 +100,7 @@ class Store(Protocol):
 
         Raises:
             MissingFile: it is not there.
-            DamagedFile: larger, or the disk cannot read it.
+            DamagedFile: larger, no plain file, or the disk cannot read it.
             ShardError: unreadable.
         """
 
@@ -247,9 +247,11 @@ class LocalStore:
     def read_whole(self, name: str, *, at_most: int) -> bytes:
         path = self.folder / name
         with self._explained(name):
-            size = path.stat().st_size
-            if size > at_most:
-                raise DamagedFile(f"{path}: {size} bytes, expected at most {at_most}.")
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):  # a folder; or a pipe, which would be waited for
+                raise DamagedFile(f"{path}: is no file, expected one of bytes. {RESTORE}")
+            if found.st_size > at_most:
+                raise DamagedFile(f"{path}: {found.st_size} bytes, expected at most {at_most}.")
             return path.read_bytes()
 
     def list(self, prefix: str = "") -> list[tuple[str, int]]:

@@ -132,6 +132,19 @@ def test_damage_to_a_file_is_found_in_that_file(broken: Path, damage: Callable[[
     assert all(one.message and one.advice and "\n" not in str(one) for one in report.findings)
 
 
+@pytest.mark.parametrize(("name", "put"), [(PART, Path.mkdir), (ROWS, Path.mkdir), (OFFSETS, os.mkfifo)])
+def test_what_is_no_file_in_the_place_of_one_is_damage(
+    broken: Path, tmp_path: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    (broken / name).unlink()
+    put(broken / name)
+    (finding,) = ss.verify(broken).findings
+    assert finding.file == name
+    assert "is no file" in finding.message
+    assert ss.repair(broken, tmp_path / "mended").num_lost == 0
+    assert ss.verify(tmp_path / "mended", full=True).is_sound
+
+
 def test_a_cut_shard_loses_the_samples_behind_the_cut(broken: Path) -> None:
     cut(broken)
     lost = [row.key for row in rows_of(broken) if row.shard == SHARD][3:]
