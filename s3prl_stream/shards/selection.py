@@ -83,8 +83,8 @@ def compile_selection(
         subset: "10h", "30min", "90s" or "10%" of the kept audio, optionally "10h by speaker": the same amount of
             each value ("10% by speaker": that share of each). Where there is less, all of it, with a logged warning.
         balance: draw rows with replacement so that each value of this column is drawn equally often in an epoch
-            of as many draws as there are rows. Rows without a value are as good as those of one more value: leave
-            them out by `where`. Exempt from exactly-once.
+            of as many draws as there are rows; both on average, as each row is drawn its share rounded by chance. Rows
+            without a value are as good as those of one more value: leave them out by `where`. Exempt from exactly-once.
         key_range: keep rows whose hash of (set, key), from 0 to 1, is at least the first number and below the second:
             (0, 0.01) and (0.01, 1) have no clip in common. `subset` is then taken of what is kept.
 

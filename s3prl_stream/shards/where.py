@@ -25,7 +25,8 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
 
     Allowed are column names, numbers, strings, True, False, None, comparisons, `in` / `not in` over a list of
     constants, `is None` / `is not None`, `and`, `or`, `not`. A column of text compared with a number is read as
-    numbers. A pyarrow expression passes as it is.
+    numbers. Comparisons with a missing value are null, whatever `not` stands before them; it is `in` a list only where
+    None stands there, and else `not in` it. A pyarrow expression passes as it is.
 
     Args:
         where: the text, or a `pyarrow.compute.Expression`.
@@ -46,7 +47,11 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
         return _Compiler(where, columns, known_columns).condition(tree.body)
     except UsageError:
         raise
-    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except OverflowError:
+        raise UsageError(
+            f"where: {where!r:.200}: a whole number is beyond what its column can hold (64 bits)"
+        ) from None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         reason = " ".join(str(getattr(error, "msg", error)).split())
         raise UsageError(
             f"where: {where!r:.200} is not an expression ({reason}). Write it as in: language == 'en' and seconds > 2"
@@ -71,7 +76,13 @@ class _Compiler:
         if isinstance(node, ast.Compare):
             return self._comparison(node)
         if isinstance(node, ast.Name):
-            return self._column(node)
+            column, kind = self._column(node), self.columns[node.id]
+            if kind != "bool":
+                raise UsageError(
+                    f"where: {self.where!r:.200}: the column {node.id!r} holds {kind}, which is no condition. Write "
+                    f"what it has to be, such as {node.id} is not None"
+                )
+            return column
         raise self._refuse(node)
 
     def _comparison(self, node: ast.Compare) -> Any:

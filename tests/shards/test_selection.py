@@ -64,6 +64,9 @@ def seconds(keys: list[str]) -> int:
         ("0 <= key_hash", lambda n: True),
         ("take in (1, 2)", lambda n: n % 10 in (1, 2)),
         ("label == 'l1'", lambda n: n % 4 == 1),  # a row without a label is not kept
+        ("not label == 'l1'", lambda n: n % 4 > 1),
+        ("label not in ('l1', 'l2')", lambda n: n % 4 in (0, 3)),  # ... and is in no list
+        ("label in ('l1', None)", lambda n: n % 4 < 2),
     ],
 )
 def test_where(shards: ShardSet, where: str, expected: Any) -> None:
@@ -90,6 +93,10 @@ def test_a_pyarrow_expression_passes(shards: ShardSet) -> None:
         ("'a'", "not allowed"),
         ("speaker == 'nobody'", r"^where=\"speaker == 'nobody'\" selects none of the 600"),
         ("label != None", "compares with None.*write is None"),
+        ("not speaker", "the column 'speaker' holds string, which is no condition"),
+        ("frames < 9223372036854775808", "a whole number is beyond what its column can hold"),
+        ("frames in (1, -9223372036854775809)", "a whole number is beyond"),
+        ("key_hash < 18446744073709551616", "a whole number is beyond"),
     ],
 )
 def test_where_refuses(shards: ShardSet, where: str, message: str) -> None:
