@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.hashing import hash64, key_hash, uniform
 from s3prl_stream.loader import Loader
+from s3prl_stream.shards.selection import explaining
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
@@ -368,7 +369,9 @@ def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, 
 
 
 def _selected(shards: ShardSet, expression: str) -> set[Key]:
-    rows = shards.table().filter(compile_where(expression, shards.columns())).select(["set", "key"]).to_pylist()
+    condition = compile_where(expression, shards.columns())
+    with explaining(expression):
+        rows = shards.table().filter(condition).select(["set", "key"]).to_pylist()
     return {(row["set"], row["key"]) for row in rows}
 
 

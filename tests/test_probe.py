@@ -215,6 +215,8 @@ def test_on_the_way_the_last_layer_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
         ({"label": "label", "where": 'label == "a"'}, "1 value"),
         ({"label": "label", "test_where": 'label == "b"'}, r"'label' that occurs in training.*2 values, 20 utterances"),
         ({"label": "seconds"}, r"label 'seconds' holds measures, such as 0\.\d+, and a probe tells classes apart"),
+        ({"label": "label", "where": "seconds == 'x'"}, "where: .* cannot be evaluated: a column is compared with"),
+        ({"label": "label", "test_where": "speaker > 1"}, "where: .* cannot be evaluated: a column is compared with"),
         ({"label": "label", "seeds": 0}, "seeds is 0"),
         ({"label": "label", "holdout": "speaker", "test_where": "seconds > 1"}, "not both"),
     ],
