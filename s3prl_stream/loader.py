@@ -7,6 +7,7 @@ DataLoader (or to one thread of this process), counts what the consumer has been
 from __future__ import annotations
 
 import bisect
+import math
 import os
 import pickle
 import warnings
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
 from s3prl_stream.one_thread import OneThread, result_within
+from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
 from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_left_out
 from s3prl_stream.plan.left_out import LeftOut, hash_of
@@ -86,14 +88,12 @@ class Loader:
         stuck_after_seconds: float | None = 600.0,
         multiprocessing_context: str | None = None,
     ) -> None:
-        if num_workers < 0 or prefetch < 1:
-            raise UsageError(f"Loader: num_workers={num_workers} must be 0 or more, prefetch={prefetch} 1 or more")
-        if stuck_after_seconds is not None and not stuck_after_seconds > 0:
-            raise UsageError(f"Loader: stuck_after_seconds={stuck_after_seconds} must be above 0, or None")
         self.stream = stream
         self.stuck_after_seconds = stuck_after_seconds
-        self.num_workers = num_workers
-        self.prefetch = prefetch
+        if stuck_after_seconds not in (None, math.inf):
+            self.stuck_after_seconds = one_number("Loader", "stuck_after_seconds", stuck_after_seconds, above=0)
+        self.num_workers = num_workers = whole_number("Loader", "num_workers", num_workers, least=0)
+        self.prefetch = prefetch = whole_number("Loader", "prefetch", prefetch, least=1)
         self.pin_memory = pin_memory
         self.multiprocessing_context = multiprocessing_context
         self.rank, self.world_size = _rank_and_world(rank, world_size)
@@ -559,6 +559,5 @@ def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]
                 stacklevel=3,
             )
         return 0, 1
-    if not 0 <= rank < world_size:
-        raise UsageError(f"Loader: rank={rank} must be from 0 to world_size - 1 = {world_size - 1}")
-    return rank, world_size
+    world_size = whole_number("Loader", "world_size", world_size, least=1)
+    return whole_number("Loader", "rank", rank, least=0, most=world_size - 1), world_size

@@ -6,9 +6,12 @@ plan is one waveform sample per channel (as in soundfile), never a feature frame
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+
+from s3prl_stream.errors import UsageError
 
 Sample: TypeAlias = dict[str, Any]
 """One utterance, or a piece of one, on its way through the stages: a flat dict that no stage mutates."""
@@ -49,6 +52,9 @@ class Utterance:
         start_seconds, end_seconds: the stretch of the file; None for its beginning or end.
         **metadata: flat values that JSON can hold (text, speaker, language, label, split ...), and
             `segments`, a list of {"start", "end", "label"} in seconds.
+
+    Raises:
+        UsageError: `audio` is no path.
     """
 
     __slots__ = ("audio", "end_seconds", "key", "metadata", "start_seconds")
@@ -63,6 +69,11 @@ class Utterance:
         **metadata: Any,
     ) -> None:
         self.key = key
+        if not isinstance(audio, str | os.PathLike):
+            raise UsageError(
+                f"Utterance {key!r}: audio is of type {type(audio).__name__}, expected the path of a file. "
+                "Waveforms in memory are streamed as they are: ShardStream([{'key': ..., 'wav': ...}, ...])."
+            )
         self.audio = str(audio)
         self.start_seconds = start_seconds
         self.end_seconds = end_seconds

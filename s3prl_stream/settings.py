@@ -10,12 +10,15 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import numbers
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from s3prl_stream.errors import UsageError
 
@@ -151,6 +154,14 @@ def fitted(name: str, value: Any, wanted: Any) -> Any:
     raise UsageError(f"{name}: {value!r} is not {kinds}")
 
 
+def fit_fields(of: str, settings: Any) -> None:
+    """Give each field of a new dataclass its value as its type; a UsageError, which begins with `of`, if one is not."""
+    wanted = typing.get_type_hints(type(settings))
+    for one in dataclasses.fields(settings):
+        value = fitted(f"{of}: {one.name}", getattr(settings, one.name), wanted[one.name])
+        object.__setattr__(settings, one.name, value)
+
+
 def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
     origin = typing.get_origin(wanted)
     if origin is typing.Literal:
@@ -164,10 +175,12 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
         wanted_each = inner * len(value) if len(inner) == 1 else inner
         pairs = [_fit(one, each) for one, each in zip(value, wanted_each, strict=True)]
         return all(fits for fits, _ in pairs), tuple(one for _, one in pairs)
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool), value
-    if wanted is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+    if origin is Mapping:
+        return isinstance(value, Mapping), value
+    if wanted in (float, int):
+        kind = numbers.Real if wanted is float else numbers.Integral
+        value = value.item() if isinstance(value, np.generic) else value
+        return isinstance(value, kind) and not isinstance(value, bool), value
     if wanted is str:
         return isinstance(value, str), str(value)
     if wanted in (bool, type(None)):
@@ -192,5 +205,7 @@ def _described(wanted: Any) -> str:
         return f"one of {', '.join(map(repr, typing.get_args(wanted)))}"
     if typing.get_origin(wanted) in (tuple, list):
         return f"[{', '.join('...' if one is Ellipsis else _described(one) for one in typing.get_args(wanted))}]"
+    if typing.get_origin(wanted) is Mapping:
+        return "a dict"
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
     return names.get(wanted, str(wanted))

@@ -388,13 +388,19 @@ def test_numbers_that_no_loader_can_have_are_refused() -> None:
     stream = chain(memory([2.0] * 9))
     for wrong, words in (
         ({"rank": 1}, "given together"),
-        ({"rank": 2, "world_size": 2}, "rank=2 must be from 0 to world_size - 1 = 1"),
-        ({"rank": -1, "world_size": 2}, "rank=-1 must be"),
-        ({"num_workers": -1}, "num_workers=-1 must be 0 or more"),
-        ({"prefetch": 0}, "prefetch=0 1 or more"),
+        ({"rank": 2, "world_size": 2}, "rank=2 is no whole number from 0 to 1"),
+        ({"rank": -1, "world_size": 2}, "rank=-1 is no"),
+        ({"rank": "0", "world_size": "2"}, "world_size='2' is no whole number from 1 on"),
+        ({"num_workers": -1}, "num_workers=-1 is no"),
+        ({"num_workers": "2"}, "num_workers='2' is no whole number from 0 on"),
+        ({"prefetch": 0}, "prefetch=0 is no whole number from 1 on"),
+        ({"stuck_after_seconds": "10"}, "stuck_after_seconds='10' is no number above 0"),
     ):
         with pytest.raises(UsageError, match=words):
             ss.Loader(stream, **wrong)  # type: ignore[arg-type]
+    for no_chain in (memory([2.0]), "shards/sample", None):
+        with pytest.raises(ChainError, match="is no chain; begin one by ShardStream"):
+            ss.Loader(no_chain)
 
 
 def test_a_loader_before_its_ranks_are_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

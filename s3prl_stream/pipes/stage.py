@@ -399,8 +399,10 @@ def root_of(source: Source) -> Root:
     """The beginning of a chain.
 
     Raises:
-        ChainError: the chain's first stage is not bound to a source.
+        ChainError: the chain's first stage is not bound to a source, or it is no chain.
     """
+    if not isinstance(source, Source):
+        raise ChainError(f"{source!r:.200} is no chain; begin one by ShardStream(...), or bind a stage to it.")
     node: Source | None = source
     while isinstance(node, Stage):
         node = node.source

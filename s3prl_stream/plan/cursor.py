@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -105,17 +106,26 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
             other += _other_order(state.get("order_of_sets"), identity)
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
-        changes = [Change(int(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
+        position = Position(**{name: _count(value) for name, value in anchor.items()}, lanes=lanes)
+        changes = [Change(_count(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
         if not other and identity["mixed"] and not changes:
             raise KeyError("mix")
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
-        cursor = Cursor(int(state["next_batch"]), Position(**anchor, lanes=lanes), changes, left_out, topology)
+        cursor = Cursor(_count(state["next_batch"]), position, changes, left_out, topology)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if other:
         raise StateError("the cursor belongs to another stream: " + "; ".join(other))
     return cursor
+
+
+def _count(value: Any) -> int:
+    """A whole number from 0 on."""
+    number = operator.index(value)
+    if number < 0:
+        raise ValueError(f"{number} is below 0")
+    return number
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

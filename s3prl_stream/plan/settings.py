@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fit_fields
 
 PLAN_VERSION = 1
 """Raised whenever the same settings would give other batches; a cursor of another version is refused."""
+
+_POSITIVE = ("max_batch_seconds", "max_batch_size", "epochs", "run", "block_samples", "chunk_seconds", "crop_seconds")
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,11 @@ class PlanSettings:
     """Clips planned at a time (whole shards)."""
 
     def __post_init__(self) -> None:
-        _positive("max_batch_seconds", self.max_batch_seconds)
-        _positive("max_batch_size", self.max_batch_size, integer=True)
-        _positive("epochs", self.epochs, integer=True)
-        _positive("run", self.run, integer=True)
-        _positive("block_samples", self.block_samples, integer=True)
-        _positive("chunk_seconds", self.chunk_seconds)
-        _positive("crop_seconds", self.crop_seconds)
-        if not isinstance(self.seed, int):
-            raise UsageError(f"seed: {self.seed!r} is no integer")
+        fit_fields("ShardStream", self)
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"ShardStream: {name}: {value!r} must be greater than 0, and finite")
         if self.chunk_seconds is not None and self.crop_seconds is not None:
             raise UsageError(
                 "chunk_seconds and crop_seconds exclude each other: every second once, or random stretches"
@@ -76,12 +75,6 @@ class PlanSettings:
     def identity(self) -> dict[str, Any]:
         """What a cursor must agree with: every setting but `epochs` and `stop`, which only say where to end."""
         return {name: value for name, value in asdict(self).items() if name not in ("epochs", "stop")}
-
-
-def _positive(name: str, value: float | None, *, integer: bool = False) -> None:
-    kinds = (int,) if integer else (int, float)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf):
-        raise UsageError(f"{name}: {value!r} must be {'a whole number' if integer else 'a number'} greater than 0")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

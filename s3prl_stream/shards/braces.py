@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.store import is_remote, local_path, open_store
+from s3prl_stream.shards.store import is_remote, local_path, open_store, paths_in
 
 MAX_NAMES = 1_000_000
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
@@ -55,7 +55,7 @@ def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
         UsageError: nothing is found, one is named twice, `pipe:` (no command of a URL is ever run), or a URL with a
             password or a query, which often holds one.
     """
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    given = paths_in(sources)
     found = [tar for source in given for name in _names(source) for tar in _matching(name)]
     if not found:
         raise UsageError(f"no tars at {', '.join(map(str, given)) or 'all: the list is empty'}.")

@@ -28,7 +28,7 @@ from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, scan_tar, scanned_rows
-from s3prl_stream.shards.store import is_remote, local_path
+from s3prl_stream.shards.store import is_remote, local_path, paths_in
 from s3prl_stream.shards.table_lengths import write_lengths
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.write_index import IndexWriter
@@ -124,7 +124,8 @@ def index_tars(
 ) -> IndexReport:
     """`index_shards`, with a report in place of the opened set, and with progress; all else is the same."""
     check_num_workers(num_workers)
-    given = [tars] if isinstance(tars, str | Path) else list(tars)
+    given = paths_in(tars)
+    paths_in([] if out is None else [out])
     layout = find_layout(given[0]) if len(given) == 1 else None
     if layout is None:
         found = find_tars(given)

@@ -95,7 +95,7 @@ def set_name(folder: str, name: str | None) -> str:
     """
     if name is None:
         return re.sub(r"[^A-Za-z0-9_-]+", "-", folder).strip("-")[:64] or "set"
-    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
         raise UsageError(f"name is {name!r}; a set's name has 1 to 64 letters, digits, - and _.")
     return name
 

@@ -80,6 +80,9 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
     """
     if isinstance(corpus, str | Path):
         raise UsageError(f"{str(corpus)!r} is no corpus: give its utterances, such as corpora.folder({str(corpus)!r}).")
+    if not isinstance(corpus, Iterable):
+        hint = " Call it." if callable(corpus) else ""
+        raise UsageError(f"{corpus!r:.200} is no corpus: give an iterable of Utterance.{hint}")
     hashes, digest, kinds = array("Q"), hashlib.blake2b(digest_size=16), list[Kinds]()
     rest = iter(corpus)
     with ArrowFile(path, _LISTED) as file:
@@ -220,7 +223,9 @@ def _misfit(metadata: Mapping[str, Any]) -> str:
         except UnicodeEncodeError:
             return f"its field {name!r} holds half a character (a lone surrogate), so it is no text: {value!r:.80}"
         except (TypeError, ValueError, RecursionError) as error:
-            why = why or f"its field {name!r} does not fit into JSON: {error}"
+            why = (
+                why or f"its field {name!r} does not fit into JSON: {error}. Give Python's own numbers, lists and dicts"
+            )
     return why
 
 

@@ -163,6 +163,9 @@ def pack_set(
         raise UsageError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
     refuse_strangers(store)
     about = {"corpus": corpus_name or name, "licence": licence}
+    for what, text in (("corpus_name", corpus_name), ("licence", licence)):
+        if not isinstance(text, str | None):
+            raise UsageError(f"{what} is {text!r:.200}, expected text.")
     extra = ExtraFiles(corpus)
     job = _Pack(out, name, settings, about, extra, progress or tell_nobody, restart)
     try:

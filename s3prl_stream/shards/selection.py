@@ -164,6 +164,8 @@ class _Groups:
     """Numbers for the values of a column, in order of appearance."""
 
     def __init__(self, shards: ShardSet, column: str | None) -> None:
+        if not isinstance(column, str | None):
+            raise UsageError(f"{column!r:.200} is no name of a column")
         if column is not None and column not in shards.columns():
             raise UsageError(f"no column {column!r}; {shards.known_columns(column)}")
         self.column = column

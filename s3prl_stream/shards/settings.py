@@ -9,6 +9,7 @@ from typing import Any
 from s3prl_stream.audio.encode import ENCODERS, check_codec
 from s3prl_stream.audio.source import Channel
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fit_fields
 from s3prl_stream.shards.quality import checked_refusals, checked_thresholds
 
 ORIGINAL = "original"
@@ -52,8 +53,7 @@ class PackSettings:
     """Findings for which a clip is left out."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, int):
-            raise UsageError(f"sample_rate is {self.sample_rate!r}, expected a whole number of Hz.")
+        fit_fields("pack", self)
         if not 100 <= self.sample_rate <= 655_350:
             raise UsageError(f"sample_rate is {self.sample_rate} Hz, expected 100 to 655350.")
         if self.codec not in (*ENCODERS, ORIGINAL):

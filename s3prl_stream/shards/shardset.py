@@ -16,7 +16,7 @@ from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead, is_remote, local_path
+from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead, is_remote, local_path, paths_in
 from s3prl_stream.shards.weights import Weights, by_temperature, normalised
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ def open_shards(
     if isinstance(url, Mapping):
         if temperature is not None:
             raise UsageError("weights are given, and temperature= computes weights: use one of them")
+        folders = paths_in(url)
         weights = normalised(url)
-        return ShardSet([ShardFolder(folder) for folder in url], weights)
-    given = [url] if isinstance(url, str | Path) else url
-    members = [ShardFolder(folder) for one in given for folder in _folders(one)]
+        return ShardSet([ShardFolder(folder) for folder in folders], weights)
+    members = [ShardFolder(folder) for one in paths_in(url) for folder in _folders(one)]
     if temperature is None:
         return ShardSet(members)
     return ShardSet(members, by_temperature([float(member.shard_seconds.sum()) for member in members], temperature))

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -143,14 +143,30 @@ def is_remote(url: str | Path) -> bool:
     return match[1].lower() != "file"
 
 
+def paths_in(given: Any) -> list[str | Path]:
+    """A path or URL, or several of them, as a list.
+
+    Raises:
+        UsageError: something else.
+    """
+    several: list[Any] = (
+        [given] if isinstance(given, str | bytes | os.PathLike) or not isinstance(given, Iterable) else list(given)
+    )
+    for one in several:
+        if not isinstance(one, str | os.PathLike):
+            raise UsageError(f"{one!r:.200} is no path and no URL; give one as text or as a pathlib.Path.")
+    return several
+
+
 def open_store(url: str | Path) -> Store:
     """The folder at a local path, or at s3://BUCKET/FOLDER, gs://, az://, abfss://, http(s)://HOST/FOLDER, file:///FOLDER.
 
     Nothing is read yet.
 
     Raises:
-        UsageError: a scheme that is none of these, or a URL without a bucket.
+        UsageError: a scheme that is none of these, or a URL without a bucket; or no path at all.
     """
+    paths_in([url])
     if not is_remote(url):
         return LocalStore(local_path(url))
     from s3prl_stream.shards.object_store import ObjectStore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, TypeAlias
 
 from s3prl_stream.errors import UsageError
@@ -19,13 +20,14 @@ def normalised(weights: Mapping[str, Any]) -> Weights:
         UsageError: one is no number from 0 on, or all are 0.
     """
     for name, weight in weights.items():
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        number = isinstance(weight, Real) and not isinstance(weight, bool)
         if not number or not 0 <= weight < math.inf:
             raise UsageError(f"set {name}: weight {weight!r} must be a number from 0 on")
-    total = math.fsum(weights.values())
+    amounts = [float(weight) for weight in weights.values()]
+    total = math.fsum(amounts)
     if not total:
-        raise UsageError("all weights are 0; give at least one set a share")
-    return tuple(weight / total for weight in weights.values())
+        raise UsageError("all weights are 0; give at least one set a share" if amounts else "no shard sets given")
+    return tuple(amount / total for amount in amounts)
 
 
 def by_temperature(hours: Sequence[float], temperature: float) -> Weights:
@@ -37,7 +39,7 @@ def by_temperature(hours: Sequence[float], temperature: float) -> Weights:
     Raises:
         UsageError: the temperature is not greater than 0.
     """
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature > 0:
+    if isinstance(temperature, bool) or not isinstance(temperature, Real) or not temperature > 0:
         raise UsageError(f"temperature: {temperature!r} must be a number greater than 0")
     largest = max(hours)
     powers = [(amount / largest) ** (1 / temperature) for amount in hours]

@@ -31,8 +31,8 @@ _WORKER_DIED = (
 
 def check_num_workers(num_workers: int) -> None:
     """UsageError for a number of processes that cannot be."""
-    if num_workers < 0:
-        raise UsageError(f"num_workers is {num_workers}, expected 0 or more.")
+    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers!r}, expected a whole number, 0 or more.")
 
 
 class Workers:

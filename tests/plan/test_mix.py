@@ -372,7 +372,13 @@ def test_what_a_mix_refuses() -> None:
             ShardStream(shards, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="by weight"):
         ShardStream(shards.members[0], epochs=1, stop="all")
-    for weights, words in (({"a": -1.0}, "-1.0"), ({"a": 0.0}, "all weights are 0"), ({"a": "much"}, "much")):
+    assert normalised({"a": np.int64(1), "b": np.float32(3)}) == (0.25, 0.75)
+    for weights, words in (
+        ({}, "no shard sets"),
+        ({"a": -1.0}, "-1.0"),
+        ({"a": 0.0}, "all weights are 0"),
+        ({"a": "much"}, "much"),
+    ):
         with pytest.raises(UsageError, match=words):
             normalised(weights)
     loader = Loader(ShardStream(shards).load_audio(sample_rate=RATE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections import Counter
 from typing import Any
 
@@ -310,8 +311,15 @@ def test_what_is_not_selected_is_not_planned(balance: str | None) -> None:
         {"run": 1.5},
         {"epochs": True},
         {"seed": 1.5},
+        {"shuffle": "no"},
+        {"crop_seconds": "2"},
     ],
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         PlanSettings(**wrong)
+
+
+def test_numbers_of_numpy_are_settings() -> None:
+    counted = PlanSettings(seed=np.int64(3), epochs=np.int32(2), crop_seconds=np.float32(0.5))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(counted.identity())) == PlanSettings(seed=3, crop_seconds=0.5).identity()

@@ -137,6 +137,18 @@ def test_a_cursor_with_a_piece_missing_is_refused(missing: str) -> None:
         loader.load_state_dict(state)
 
 
+@pytest.mark.parametrize("wrong", [-1, 1.5, None, "0", [], {}])
+def test_a_cursor_of_what_are_no_numbers_is_refused(wrong: object) -> None:
+    loader = ss.Loader(stream(clips([1.0])))
+    state = loader.state_dict()
+    for damaged in (
+        {**state, "next_batch": wrong},
+        *({**state, "anchor": {**state["anchor"], name: wrong}} for name in ("batch", "epoch", "block")),
+    ):
+        with pytest.raises(StateError, match="the cursor is damaged"):
+            loader.load_state_dict(damaged)
+
+
 def test_what_changes_the_plan_of_samples_in_memory_changes_their_fingerprint() -> None:
     data = clips([1.0] * 9)
     faster = {key: {**sample, "sample_rate": 2 * RATE} for key, sample in data.items()}

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from s3prl_stream import Utterance, pack
+from s3prl_stream import MemoryShards, Utterance, index_shards, open_shards, pack
 from s3prl_stream.audio.decode import decode
+from s3prl_stream.corpora import librispeech
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards import listing, packplan
 from s3prl_stream.shards import pack as packing
@@ -580,10 +581,14 @@ def test_workers_end_with_a_pack_that_is_killed(recordings: Path, tmp_path: Path
         ([Utterance("", "1.wav")], "key is empty"),
         ([Utterance("a", "1.wav", frames=3)], "'frames'"),
         ([Utterance("a", "1.wav", level=float("nan"))], "JSON"),
-        ([Utterance("a", "1.wav", level=np.int64(1))], "JSON"),
+        ([Utterance("a", "1.wav", level=np.int64(1))], "JSON.*Give Python's own numbers"),
+        ([{"key": "a", "audio": "1.wav"}], "expected an Utterance whose key is a str"),
+        (None, "None is no corpus: give an iterable of Utterance"),
+        (Utterance("a", "1.wav"), "is no corpus"),
+        (librispeech, "is no corpus.* Call it"),
     ],
 )
-def test_corpora_that_cannot_be_packed(tmp_path: Path, listed: list[Utterance], complaint: str) -> None:
+def test_corpora_that_cannot_be_packed(tmp_path: Path, listed: Any, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         pack(listed, tmp_path / "set")
     assert not (tmp_path / "set").exists()
@@ -592,11 +597,29 @@ def test_corpora_that_cannot_be_packed(tmp_path: Path, listed: list[Utterance], 
 @pytest.mark.parametrize(
     "wrong",
     [{"codec": "mp3"}, {"sample_rate": 0}, {"sample_rate": 16e3}, {"channel": "left"}, {"channel": -1}, {"shard_mb": 0},
-     {"min_seconds": 3, "max_seconds": 2}, {"split_seconds": 0}, {"num_workers": -1}, {"name": "a/b"}, {"name": ""}],
+     {"min_seconds": 3, "max_seconds": 2}, {"split_seconds": 0}, {"num_workers": -1}, {"name": "a/b"}, {"name": ""},
+     {"shard_mb": "512"}, {"min_seconds": "1"}, {"seed": None}, {"seed": "a"}, {"thresholds": ["clipped"]},
+     {"num_workers": "2"}, {"num_workers": 1.5}, {"name": 3}, {"corpus_name": Path("a")}, {"licence": 4}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         pack([Utterance("a", "1.wav")], tmp_path / "set", **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("audio", [None, b"RIFF", np.zeros(3)])
+def test_audio_that_is_no_path_is_refused(audio: Any) -> None:
+    with pytest.raises(UsageError, match=r"Utterance 'a': audio is of type .*, expected the path"):
+        Utterance("a", audio)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"set", [None], [("set", 0.5)], {MemoryShards([{}]): 1.0}])
+def test_what_is_no_path_is_refused(tmp_path: Path, wrong: Any) -> None:
+    calls = [open_shards, index_shards]
+    if not isinstance(wrong, dict):
+        calls += [lambda out: pack([Utterance("a", "1.wav")], out), lambda out: index_shards(tmp_path, out=out)]
+    for call in calls if wrong is not None else calls[:3]:
+        with pytest.raises(UsageError, match="is no path and no URL"):
+            call(wrong)
 
 
 def test_memory_does_not_hold_a_shard(tmp_path: Path) -> None:

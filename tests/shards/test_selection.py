@@ -179,6 +179,8 @@ def test_a_list_of_sets_is_one_set_whatever_they_are(shards: ShardSet, sample_se
         as_shard_set([small, small])
     with pytest.raises(UsageError, match="a mix by weights is no part of a list"):
         as_shard_set([ss.open_shards({str(sample_set): 1.0}), small])
+    with pytest.raises(UsageError, match="is no name of a column"):
+        ss.ShardStream(small, balance=["speaker"])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is no shard set"):
         as_shard_set([small, {"wav": np.zeros(160, np.float32)}])
 
