@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 from small_recipes import pretrain_small
 
 from s3prl_stream import report as module
@@ -61,6 +62,11 @@ def test_a_run_is_exported_on_the_command_line(
     assert capsys.readouterr().out == f"{file}: a checkpoint for S3PRL, which takes it by -k\n"
     wavs = [torch.linspace(-1, 1, 8000).sin()]
     torch.testing.assert_close(upstream(file)(wavs), upstream(tmp_path / "run")(wavs))
+    before = file.read_bytes()
+    with files_of_at_most(5000):
+        assert main([*words, str(file)]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    assert (file.read_bytes(), list(file.parent.iterdir())) == (before, [file])
     assert main([*words, str(tmp_path)]) == 2
     assert f"{tmp_path}: is a folder; give the file" in capsys.readouterr().err
 

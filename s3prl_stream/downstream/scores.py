@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from s3prl_stream.pictures import Panel, draw_scores
-from s3prl_stream.trainer.checkpoint import write_json
+from s3prl_stream.trainer.checkpoint import at_once, write_json, write_whole
 
 AXES = ("task", "data", "upstream", "head", "subset", "noise", "snr")
 """What may differ from cell to cell beside the seed, in the order of the table."""
@@ -80,13 +80,13 @@ class Sweep:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "sweep.json", self.as_json())
         figures = list(dict.fromkeys(name for score in self.scores for name in score.figures))
-        with (folder / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+        with at_once(folder / "sweep.csv") as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*AXES, "seed", "hours", *figures, "run"])
             for one in self.scores:
                 values = [one.figures.get(name, "") for name in figures]
                 writer.writerow([*(one.settings[axis] for axis in AXES), one.seed, one.hours, *values, one.run])
-        (folder / "sweep.md").write_text(f"{self.table()}\n", encoding="utf-8")
+        write_whole(folder / "sweep.md", f"{self.table()}\n".encode())
 
     def as_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -95,7 +95,8 @@ class Sweep:
     def draw(self, file: Path) -> None:
         """Write the picture; UsageError if matplotlib is missing."""
         panels, label, ticks = self.picture()
-        draw_scores(panels, label, file, ticks=ticks)
+        with at_once(file) as unfinished:
+            draw_scores(panels, label, unfinished, ticks=ticks)
 
     def picture(self) -> tuple[list[Panel], str, list[str] | None]:
         """The figure that counts, against hours if the amount varies, else the ratio, the upstream, or what does.

@@ -21,6 +21,7 @@ from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import FBANK, LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import load_objective, read_pretraining, recipe_of
+from s3prl_stream.trainer.checkpoint import at_once, save_tensors
 
 SEQUENCE_LENGTH = 1500
 """What S3PRL's configurations say of the longest input (frames); its upstreams cut longer ones."""
@@ -47,12 +48,13 @@ def to_s3prl(recipe: Recipe, objective: nn.Module) -> dict[str, Any]:
 
 
 def save_s3prl(recipe: Recipe, objective: nn.Module, path: str | Path) -> None:
-    """Write `to_s3prl` to a file, tensors on the CPU; its folder is made if there is none."""
+    """Write `to_s3prl` to a file at once, tensors on the CPU; its folder is made if there is none."""
     if Path(path).is_dir():
         raise UsageError(f"{path}: is a folder; give the file to be written, such as {Path(path) / 'tera.ckpt'}")
     content = to_s3prl(recipe, objective.cpu())
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
+    with at_once(Path(path)) as unfinished:
+        save_tensors(content, unfinished)
 
 
 def export_s3prl(run: str | Path, path: str | Path) -> None:
@@ -60,6 +62,7 @@ def export_s3prl(run: str | Path, path: str | Path) -> None:
 
     Raises:
         UsageError: no run there, a network or features that S3PRL does not have, or `path` is a folder.
+        StreamError: the file cannot be written.
     """
     save_s3prl(recipe_of(read_pretraining(run)), load_objective(run), path)
 

@@ -13,10 +13,12 @@ Everything loads with `weights_only=True`. No generator is kept: each step seeds
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +56,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, fold
     remove_unfinished(parent)
     unfinished.mkdir()
     try:
-        _save(checkpoint.weights, unfinished / "model.pt")
+        save_tensors(checkpoint.weights, unfinished / "model.pt")
         if checkpoint.optimizer is not None:
-            _save(checkpoint.optimizer, unfinished / "training.pt")
+            save_tensors(checkpoint.optimizer, unfinished / "training.pt")
         (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
         for path in [*unfinished.iterdir(), unfinished]:
             sync(path)
@@ -159,11 +161,34 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file durably and at once: a reader sees the old one or the new one."""
+    """Write a file `at_once`."""
+    with at_once(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def save_tensors(value: Any, path: Path) -> None:
+    """`torch.save`; StreamError if the file cannot be written."""
+    try:
+        torch.save(value, path)
+    except RuntimeError as error:  # what torch makes of a write that fails
+        reason = str(error).splitlines()[0]
+        raise StreamError(f"{path}: cannot be written ({reason}). Is the disk full?") from error
+
+
+@contextlib.contextmanager
+def at_once(path: Path) -> Iterator[Path]:
+    """Where to write a file, which is then synced to disk and renamed: a reader sees the old one or the new one.
+
+    What there is of one that cannot be written is deleted.
+    """
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
-    unfinished.write_bytes(content)
-    sync(unfinished)
-    unfinished.rename(path)
+    try:
+        yield unfinished
+        sync(unfinished)
+        unfinished.rename(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     sync(path.parent)
 
 
@@ -182,14 +207,6 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
     folder.rename(doomed)
     shutil.rmtree(doomed)
-
-
-def _save(value: Any, path: Path) -> None:
-    try:
-        torch.save(value, path)
-    except RuntimeError as error:  # what torch makes of a write that fails
-        reason = str(error).splitlines()[0]
-        raise StreamError(f"{path}: cannot be written ({reason}). Is the disk full?") from error
 
 
 def _load(path: Path, device: torch.device) -> Any:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import files_of_at_most
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.trainer.checkpoint import (
@@ -19,6 +18,7 @@ from s3prl_stream.trainer.checkpoint import (
     newest_checkpoint,
     remove_unfinished,
     save_checkpoint,
+    write_json,
 )
 
 
@@ -68,16 +68,21 @@ def test_a_failure_while_writing_leaves_the_old_one(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit on the size of files stands for it; torch tells of both by a RuntimeError."""
     big = Checkpoint({"step": 2}, {"w": torch.zeros(100_000)}, {})
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    was = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        with pytest.raises(StreamError, match=r"model\.pt: cannot be written .* Is the disk full\?"):
-            save_checkpoint(tmp_path, big, keep=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, was)
+    with (
+        files_of_at_most(50_000),
+        pytest.raises(StreamError, match=r"model\.pt: cannot be written .* Is the disk full\?"),
+    ):
+        save_checkpoint(tmp_path, big, keep=1)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, "old")
+    with files_of_at_most(10), pytest.raises(OSError, match="too large"):
+        write_json(file, "new " * 10)
+    assert file.read_text() == '"old"\n'
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_a_kill_left_half_deleted_goes_with_the_next(tmp_path: Path) -> None:
