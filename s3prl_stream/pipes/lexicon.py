@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.store import LocalStore
 
 UNKNOWN_PHONEME = "<unk>"
 
@@ -50,9 +51,9 @@ class Lexicon:
         return cls(found)
 
     def save(self, path: str | Path) -> None:
-        """Write the file that `from_file` reads."""
+        """Write the file that `from_file` reads, at once; its folder is made if there is none."""
         lines = (f"{word}\t{phonemes}\n" for word, phonemes in self._phonemes.items())
-        Path(path).write_text("".join(lines), "utf-8")
+        LocalStore(Path(path).parent).write(Path(path).name, "".join(lines).encode())
 
     def __len__(self) -> int:
         return len(self._phonemes)

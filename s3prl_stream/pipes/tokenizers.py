@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.store import LocalStore
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
@@ -67,8 +68,8 @@ class Tokenizer(ABC):
         return hashlib.blake2b(self.to_bytes(), digest_size=8).hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the file that `load_tokenizer` reads; its folder must exist."""
-        Path(path).write_bytes(self.to_bytes())
+        """Write the file that `load_tokenizer` reads, at once; its folder is made if there is none."""
+        LocalStore(Path(path).parent).write(Path(path).name, self.to_bytes())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.vocab_size} ids, {self.fingerprint}>"

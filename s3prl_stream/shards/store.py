@@ -336,7 +336,6 @@ class LocalStore:
             OSError: it is of another disk, or this one knows no hard links.
         """
         with self._being_written(name) as partial:
-            partial.unlink(missing_ok=True)
             partial.hardlink_to(path)
 
     def delete(self, name: str) -> None:
@@ -348,8 +347,14 @@ class LocalStore:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = (self._scratch or path.parent) / (path.name + PARTIAL)
-        yield partial
-        partial.replace(path)
+        partial.unlink(missing_ok=True)  # one that a kill has left may be a link to a shard of another set
+        try:
+            yield partial
+            partial.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # it may be what has failed
+                partial.unlink(missing_ok=True)
+            raise
         self._forget(name)
 
     def _forget(self, name: str) -> None:

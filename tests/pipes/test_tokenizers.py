@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from full_disk import files_of_at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,15 @@ class TestEveryTokenizer:
 
 def test_fingerprints_differ() -> None:
     assert len({tokenizer.fingerprint for tokenizer in TOKENIZERS.values()}) == len(TOKENIZERS)
+
+
+def test_one_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "tokenizer"
+    CharacterTokenizer("AB").save(file)
+    before = file.read_bytes()
+    with files_of_at_most(10), pytest.raises(OSError, match="too large"):
+        CharacterTokenizer("ABCDEF").save(file)
+    assert (file.read_bytes(), list(file.parent.iterdir())) == (before, [file])
 
 
 def test_ids_of_the_default_characters_are_those_of_s3prl() -> None:

@@ -79,6 +79,11 @@ def test_files_are_written_whole_and_removed(folder: Path) -> None:
     assert store.read("new/file", 0, 9) == b"another's"
     store.delete("new/file")
     assert [path.name for path in (folder / "new").iterdir()] == []
+    (folder / "new/file.partial").hardlink_to(folder / "a.tar")  # as a kill between a link and its renaming leaves it
+    store.write("new/file", b"one")
+    (folder / "new/file.partial").hardlink_to(folder / "a.tar")
+    store.upload(folder / "a.tar", "new/file")
+    assert [(folder / name).read_bytes() for name in ("a.tar", "new/file")] == [CONTENT] * 2
 
 
 @pytest.mark.parametrize("links", [True, False])
