@@ -23,6 +23,7 @@ from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
+from s3prl_stream.shards.claims import is_known_dead, new_owner
 from s3prl_stream.shards.shardset import ShardSet, open_shards
 
 I16: TypeAlias = npt.NDArray[np.int16]
@@ -110,8 +111,11 @@ class AudioBank:
         most = self.max_hours * 3600 * self.sample_rate
         starts, damaged = [0], []
         digest = hashlib.blake2b(digest_size=8)
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        for left in self._path.parent.glob("*.int16.*"):
+            if is_known_dead(left.name.partition(".int16.")[2]):
+                left.unlink(missing_ok=True)
+        partial = self._path.with_name(f"{self._path.name}.{new_owner()}")
         try:
             with partial.open("wb") as file:
                 for clip in clips:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.rooms import DIRECT_AT, RirBank
+from s3prl_stream.shards.claims import new_owner
 
 RATE = 16_000
 
@@ -50,6 +53,23 @@ def test_it_is_made_once_and_its_fingerprint_follows_from_its_samples(folder: Pa
     assert (
         len(list((tmp_path / "cache").iterdir())) == 4
     )  # two timelines, two of what is told of them, nothing half made
+
+
+def test_what_killed_processes_have_left_half_made_is_removed(folder: Path, tmp_path: Path) -> None:
+    """A bank of ten hours is a gigabyte; what another process may be writing stays."""
+    (tmp_path / "cache").mkdir()
+    host, boot, pids, _, token = new_owner().split(".")
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    dead, alive = (
+        tmp_path / "cache" / f"0f.int16.{host}.{boot}.{pids}.{pid}.{token}" for pid in (ended.pid, os.getpid())
+    )
+    for left in (dead, alive):
+        left.touch()
+    bank = NoiseBank(folder, cache=tmp_path / "cache")
+    assert not dead.exists()
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".int16", ".json", alive.suffix}
+    assert len(bank)
 
 
 def test_each_kind_and_rate_of_a_folder_is_a_file_of_its_own(folder: Path, tmp_path: Path) -> None:
