@@ -83,7 +83,9 @@ def finish(
     counts = Counter[tuple[str, str]]()
     listing = scratch / LEFT_OUT
     with listing.open("wb") as file:
-        for _, one in heapq.merge(left_out_before(store), sorted(damaged), key=lambda pair: (pair[0], pair[1].key)):
+        for _, one in heapq.merge(
+            left_out_before(store, plan), sorted(damaged), key=lambda pair: (pair[0], pair[1].key)
+        ):
             counts[one.kind, one.reason] += 1
             file.write(one.line())
     store.upload(listing, LEFT_OUT)

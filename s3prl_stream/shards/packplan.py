@@ -65,6 +65,8 @@ class PackPlan(NamedTuple):
     listing: str
     """Digest of the list of utterances that it was made of."""
     utterances: int
+    left_out: int
+    """Of these, or of their pieces; the lines of `plan.jsonl`."""
     first_left_out: list[str]
     """Of the first utterance that is left out, if any: path, message, reason."""
     columns: dict[str, str]
@@ -114,7 +116,7 @@ def make_plan(
     unsorted = folder / "clips.arrow"
     kinds: list[Kinds] = []
     digests, hashes, seconds, num_bytes = [], [], [], []
-    position, first_left_out = 0, list[str]()
+    position, num_left_out, first_left_out = 0, 0, list[str]()
     with ArrowFile(unsorted, _PLANNED) as file, (folder / LEFT_OUT_BEFORE).open("wb") as left_out:
         for listed, kinds_listed in zip(listing.batches(), listing.kinds, strict=True):
             selection = select_clips(listed, position, settings, workers)
@@ -129,6 +131,7 @@ def make_plan(
             for where, one in selection.left_out:
                 first_left_out = first_left_out or [one.audio, one.message, one.reason]
                 left_out.write(json.dumps([where, one]).encode() + b"\n")  # in ASCII: names may hold surrogates
+            num_left_out += len(selection.left_out)
             position += len(listed)
             progress(position, listing.num_utterances)
     hash_of = np.concatenate(hashes)
@@ -147,6 +150,7 @@ def make_plan(
         library_versions(),
         listing.digest,
         listing.num_utterances,
+        num_left_out,
         first_left_out,
         columns_of(kinds),
         [len(shard) for shard in shards],

@@ -115,11 +115,13 @@ def download(store: Store, name: str, path: Path) -> None:
 _PIECE_BYTES = 64 << 20
 
 
-def left_out_before(store: Store) -> Iterator[tuple[int, LeftOut]]:
+def left_out_before(store: Store, plan: PackPlan) -> Iterator[tuple[int, LeftOut]]:
     """What the plan left out, in the order of the corpus."""
     name = f"{WORK_FOLDER}/{LEFT_OUT_BEFORE}"
     try:
         lines = [json.loads(line) for line in store.read_whole(name, at_most=_MAX_ROWS_BYTES).splitlines()]
+        if len(lines) != plan.left_out:
+            raise ValueError(f"{len(lines)} lines, {plan.left_out} were written")
         yield from ((position, LeftOut(*one)) for position, one in lines)
     except (MissingFile, ValueError, TypeError) as error:
         what = "not there" if isinstance(error, MissingFile) else f"damaged ({error})"

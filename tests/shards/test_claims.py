@@ -173,7 +173,7 @@ def at_once(*work: Callable[[], None]) -> None:
 
 
 def test_packs_that_begin_at_the_same_moment_do_not_rename_each_others_half_written_plans(tmp_path: Path) -> None:
-    plan = PackPlan("set", {}, "", {}, "", 1, [], {}, [1])
+    plan = PackPlan("set", {}, "", {}, "", 1, 0, [], {}, [1])
 
     def write(owner: str) -> None:
         store = LocalStore(tmp_path / "set")

@@ -493,6 +493,22 @@ def test_what_is_lost_of_the_work_folder_is_made_anew(recordings: Path, unfinish
     assert not list(folder.glob(".*"))
 
 
+def test_a_lost_line_of_what_the_plan_left_out_is_missed(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [*map(Utterance, ("one", "two"), sorted(recordings.iterdir())), Utterance("gone", tmp_path / "gone.flac")]
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "finish", die)
+        with pytest.raises(ShardError, match="the end"):
+            pack_set(clips, tmp_path / "set", PackSettings())
+    work = tmp_path / "set/.packing"
+    (work / "plan.jsonl").write_bytes(b"")
+    with pytest.raises(ShardError, match=r"plan\.jsonl: damaged \(0 lines, 1 were written\)\. Remove \.packing/plan"):
+        pack_set(clips, tmp_path / "set", PackSettings())
+    (work / "plan.json").unlink()
+    assert [one.key for one in pack_set(clips, tmp_path / "set", PackSettings()).left_out] == ["gone"]
+
+
 def test_what_a_killed_restart_leaves_of_the_old_plan_is_no_part_of_the_new_set(
     recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
