@@ -57,8 +57,8 @@ def run_pipe(folder: Path, name: str, command: str, where: str) -> Path:
         raise UsageError(f"{where}: {command!r:.100} cannot be run: {reason}. Install what it needs.")
     if status == 0:
         _set_sizes(partial)
-        partial.replace(path)
         said.unlink()
+        partial.replace(path)
     else:
         partial.unlink()
         with said.open("ab") as errors:

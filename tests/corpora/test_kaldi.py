@@ -94,6 +94,23 @@ def test_what_does_not_fit_is_named(tmp_path: Path, files: dict[str, str], compl
     assert complaint in str(error.value)
 
 
+@pytest.mark.parametrize("step", ["unlink", "replace"])
+def test_a_command_that_is_cut_short_at_its_last_steps_leaves_nothing(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    root = tree(tmp_path / "data", {"one.wav": 1})
+    (root / "wav.scp").write_text(f"a cat {root}/one.wav |\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))
+    (one,) = listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked")).values()
+    assert [path for path in (tmp_path / "unpacked").rglob("*") if path.is_file()] == [Path(one.audio)]
+
+
 def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     """A WAV from a pipe says an impossible length; what fails is missing, with what it said; nothing runs twice."""
     root = tree(tmp_path / "data", {"one.wav": 1})
