@@ -277,6 +277,19 @@ def test_what_the_system_says_is_one_line(
     assert main(["inspect", str(sample_set)]) == 0
 
 
+def test_a_full_disk_is_one_line_that_says_what_to_do(
+    sample_set: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = open("/dev/full", "w")  # noqa: SIM115  # closing it fails, too
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        assert main(["inspect", str(sample_set)]) == 1
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+    said = "s3prl-stream: a file: No space left on device. Make room, and give the same command again.\n"
+    assert capsys.readouterr().err == said
+
+
 def test_words_that_no_command_takes(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert complaint(["inspect", sample_set, "--bogus"], capsys).endswith(
         "inspect: unrecognized arguments: --bogus. See `s3prl-stream inspect --help`."

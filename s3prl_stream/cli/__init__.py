@@ -47,6 +47,7 @@ _EXPLAINED_BY_THE_SYSTEM = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -101,6 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _EXPLAINED_BY_THE_SYSTEM:
             raise
+        if error.errno in _FULL:
+            where = error.filename or "a file"
+            return _complain(
+                f"{where}: {error.strerror}. Make room, and give the same command again.", _FOUND_A_PROBLEM
+            )
         return _complain(error, _FOUND_A_PROBLEM)
     return status
 
@@ -117,7 +123,7 @@ def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.N
     return args
 
 
-def _complain(error: Exception, status: int) -> int:
+def _complain(error: Exception | str, status: int) -> int:
     text = " ".join(str(error).split())
     print(f"s3prl-stream: {text}", file=sys.stderr)
     return status
