@@ -402,7 +402,8 @@ def test_what_a_checkpoint_relies_on_is_on_disk_before_it_has_its_name(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "rename", noted_rename)
     with_hook(tmp_path, num_steps=5)
-    assert done[:4] == [".unfinished-losses.jsonl", "to losses.jsonl", ".unfinished-metrics.jsonl", "to metrics.jsonl"]
+    of_logs = ([f".unfinished-{name}", f"to {name}", tmp_path.name] for name in ("losses.jsonl", "metrics.jsonl"))
+    assert done[:6] == [one for steps in of_logs for one in steps]
     of_step = done[done.index("to step-00000004") + 2 :]
     best, last = (at for at, one in enumerate(of_step) if one == "to step-00000005")
     files = {"model.pt", "state.json", ".unfinished-step-00000005"}
