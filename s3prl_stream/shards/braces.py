@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,9 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.store import is_remote, local_path, open_store, paths_in
 
 MAX_NAMES = 1_000_000
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
+MAX_CHARACTERS = 1 << 28
+"""Of all names of one pattern."""
+_RANGE = re.compile(r"(-?\d{1,1000})\.\.(-?\d{1,1000})(?:\.\.(-?\d{1,1000}))?")
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])")
 _STARS = re.compile(r"[*?[]")
 
@@ -28,19 +31,27 @@ def expand_braces(pattern: str) -> list[str]:
     `_CL_` are braces.
 
     Raises:
-        UsageError: a brace that is not closed, or more than a million names.
+        UsageError: a brace that is not closed, more than a million names, or braces without bound.
     """
     if "_OP_" in pattern and "_CL_" in pattern:
         pattern = pattern.replace("_OP_", "{").replace("_CL_", "}")
-    names = list(itertools.islice(_expanded(pattern), MAX_NAMES + 1))
-    if len(names) > MAX_NAMES:
-        raise UsageError(f"{pattern}: stands for more than {MAX_NAMES} names.")
+    names: list[str] = []
+    num_characters = 0
+    try:
+        for name in _expanded(pattern):
+            names.append(name)
+            num_characters += len(name)
+            if len(names) > MAX_NAMES or num_characters > MAX_CHARACTERS:
+                many = f"{MAX_NAMES} names" if len(names) > MAX_NAMES else f"{MAX_CHARACTERS} characters"
+                raise UsageError(f"{pattern:.200}: stands for more than {many}.")
+    except RecursionError:
+        raise UsageError(f"{pattern:.200}: too many braces.") from None
     return names
 
 
 def existing_or_expanded(name: str) -> list[str]:
     """`expand_braces`, but for a file or folder that has a brace in its name."""
-    return [name] if not is_remote(name) and local_path(name).exists() else expand_braces(name)
+    return [name] if not is_remote(name) and os.path.exists(local_path(name)) else expand_braces(name)
 
 
 def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
@@ -75,10 +86,10 @@ def _names(source: str | Path) -> list[str]:
 def _matching(name: str) -> Iterator[str]:
     if is_remote(name):
         yield from _remote(name)
-    elif Path(name).is_dir():
+    elif os.path.isdir(name):  # Path's own raises of a name that is too long for a file
         yield from sorted(str(path) for path in Path(name).iterdir() if path.name.endswith(".tar") and path.is_file())
-    elif _STARS.search(name) and not Path(name).exists():
-        yield from sorted(path for path in glob.glob(name) if Path(path).is_file())
+    elif _STARS.search(name) and not os.path.exists(name):
+        yield from sorted(path for path in glob.glob(name) if os.path.isfile(path))
     else:
         yield name
 
@@ -137,7 +148,7 @@ def _closing(pattern: str, start: int) -> tuple[int, list[int]]:
                 return at, commas
         elif pattern[at] == "," and depth == 1:
             commas.append(at)
-    raise UsageError(f"{pattern}: a brace is open. Write NAME-{{000000..000123}}.tar.")
+    raise UsageError(f"{pattern:.200}: a brace is open. Write NAME-{{000000..000123}}.tar.")
 
 
 def _counted(inside: str) -> Sequence[str] | Iterator[str] | None:

@@ -12,6 +12,11 @@ from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.layout import CODECS, FEATURES
 from s3prl_stream.shards.tar import BLOCK_BYTES, padded
 
+MAX_NESTING = 100
+"""Lists and objects in one another in a sample's metadata. From some 300 on, Python cannot send it from a worker: it
+gives up in a thread of the queue, and who waits for the batch waits for ever."""
+TOO_DEEP = f"lists and objects nested more than {MAX_NESTING} deep"
+
 
 def check_bytes(data: bytes, *, size: int, crc32c: int, where: str) -> None:
     """Compare a sample's bytes with what the index says of them.
@@ -59,6 +64,30 @@ def split_members(data: bytes, where: str) -> tuple[memoryview, str, dict[str, A
     return audio, codec, metadata or {}
 
 
+def metadata_of_json(text: str | bytes) -> Any:
+    """What a JSON text holds; ValueError for what is none, or is nested deeper than `MAX_NESTING`."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if is_too_deep(value):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """True of lists, tuples and dicts that are nested deeper than `MAX_NESTING`."""
+    level = [value]
+    for _ in range(MAX_NESTING + 1):
+        inside = [
+            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list | tuple)
+        ]
+        if not inside:
+            return False
+        level = [one for values in inside for one in values]
+    return True
+
+
 def _member_size(header: bytes, bytes_left: int, where: str) -> int:
     try:
         size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
@@ -71,8 +100,8 @@ def _member_size(header: bytes, bytes_left: int, where: str) -> int:
 
 def _parse_json(body: memoryview, where: str) -> dict[str, Any]:
     try:
-        metadata = json.loads(str(body, "utf-8"))  # bytes would be searched for UTF-16 and UTF-32 first
-    except (ValueError, RecursionError) as error:
+        metadata = metadata_of_json(str(body, "utf-8"))  # bytes would be searched for UTF-16 and UTF-32 first
+    except ValueError as error:
         raise SampleError(f"{where}: damaged JSON ({error})", reason="json") from None
     if not isinstance(metadata, dict):
         raise SampleError(f"{where}: the JSON member holds a {type(metadata).__name__}, not an object", reason="json")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import DamagedFile, SampleError
-from s3prl_stream.shards.bytes import check_bytes
+from s3prl_stream.shards.bytes import check_bytes, metadata_of_json
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
 from s3prl_stream.shards.layout import CODECS, FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
@@ -179,8 +178,8 @@ def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
     if codec not in (*CODECS, FEATURES) or json_name != f"{key}.json" or stop != len(data):
         raise SampleError(f"holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
     try:
-        metadata = json.loads(bytes(body))
-    except (ValueError, RecursionError) as error:
+        metadata = metadata_of_json(bytes(body))
+    except ValueError as error:
         raise SampleError(f"damaged JSON ({error})", reason="json") from None
     if not isinstance(metadata, dict):
         raise SampleError(f"the JSON holds a {type(metadata).__name__}, expected an object", reason="json")

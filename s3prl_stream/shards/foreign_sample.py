@@ -7,13 +7,13 @@ among them) are left alone. Names are strings here and nothing else: no file is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.sample import with_free_names
+from s3prl_stream.shards.bytes import metadata_of_json
 from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import CODECS
 from s3prl_stream.shards.tarwalk import Gap, Member, shown, walk
@@ -279,8 +279,8 @@ def _listed(suffixes: Iterable[str]) -> str:
 
 def _parsed(body: bytes, name: str) -> dict[str, Any]:
     try:
-        values = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        values = metadata_of_json(body)
+    except ValueError as error:
         raise SampleError(f"{shown(name)}: damaged JSON ({str(error)[:200]})", reason="json") from None
     if not isinstance(values, dict):
         raise SampleError(f"{shown(name)}: the JSON holds a {type(values).__name__}, not an object", reason="json")

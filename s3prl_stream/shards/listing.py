@@ -21,6 +21,7 @@ import numpy as np
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64, key_hash
 from s3prl_stream.sample import RESERVED_KEYS, Utterance
+from s3prl_stream.shards.bytes import TOO_DEEP, is_too_deep
 from s3prl_stream.shards.keys import escape_key
 from s3prl_stream.shards.layout import QUALITY_COLUMNS
 from s3prl_stream.shards.rows import metadata_kinds
@@ -102,7 +103,9 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON cannot hold."""
+    """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON, or a sample, cannot hold."""
+    if is_too_deep(metadata):
+        raise ValueError(TOO_DEEP)
     return _COMPACT.encode(metadata).encode()
 
 

@@ -102,7 +102,7 @@ def compile_selection(
     weights = None if balance is None else _balance(shards, balance, keep)
     if keep is not None and not keep.any():
         choices = {"where": None if where is None else str(where), "subset": subset, "key_range": key_range}
-        said = ", ".join(f"{name}={value!r}" for name, value in choices.items() if value is not None)
+        said = ", ".join(f"{name}={value!r:.300}" for name, value in choices.items() if value is not None)
         raise UsageError(f"{said} selects none of the {len(shards)} samples")
     return Selection(None if keep is None else np.packbits(keep), weights, shards.shard_samples)
 

@@ -17,6 +17,9 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Gt: "__gt__",
     ast.GtE: "__ge__",
 }
+MAX_CONDITIONS = 2000
+"""Joined in one expression: Arrow walks it by recursion, and of some 10 000 in a row it crashes."""
+
 _TEXT_TYPES = ("string", "large_string", "dictionary")
 
 
@@ -34,7 +37,7 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
         known_columns: for the message about a column that is not there, see `ShardSet.known_columns`.
 
     Raises:
-        UsageError: anything else, or an unknown column.
+        UsageError: anything else, an unknown column, or more than `MAX_CONDITIONS` comparisons.
     """
     import pyarrow.compute
 
@@ -44,6 +47,11 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
         raise UsageError(f"where: {where!r} is neither text nor a pyarrow expression")
     try:
         tree = ast.parse(where.strip(), mode="eval")
+        if (conditions := sum(isinstance(node, ast.cmpop) for node in ast.walk(tree))) > MAX_CONDITIONS:
+            raise UsageError(
+                f"where: {where!r:.200} has {conditions} comparisons, at most {MAX_CONDITIONS}. Of many values of a "
+                "column write: key in ('a', 'b', 'c')"
+            )
         return _Compiler(where, columns, known_columns).condition(tree.body)
     except UsageError:
         raise
@@ -154,6 +162,6 @@ class _Compiler:
         found = ast.get_source_segment(self.where.strip(), node) or ast.dump(node)
         kind = "a function call" if isinstance(node, ast.Call) else "this"
         return UsageError(
-            f"where: {kind} is not allowed: {found!r}. "
+            f"where: {kind} is not allowed: {found!r:.200}. "
             "Allowed are columns, constants, comparisons, in, is None, and, or, not."
         )

@@ -32,6 +32,19 @@ def test_braces_that_count_nothing_and_nemos_way(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(braces, "MAX_NAMES", 1000)
     with pytest.raises(UsageError, match="more than 1000 names"):
         expand_braces("{0..99999999}{0..9999}")
+    monkeypatch.setattr(braces, "MAX_CHARACTERS", 10_000)
+    with pytest.raises(UsageError, match="more than 10000 characters"):  # a few names, each very long
+        expand_braces("x" * 900 + "{0..99}")
+
+
+def test_patterns_without_bound() -> None:
+    for deep in ("{" * 3000 + "}" * 3000, "{a," * 3000 + "}" * 3000, "{a,b}" * 3000):
+        with pytest.raises(UsageError, match="too many braces") as caught:
+            expand_braces(deep)
+        assert len(str(caught.value)) < 300
+    digits = "a{0.." + "9" * 5000 + "}.tar"
+    assert expand_braces(digits) == [digits]  # counts nothing, and so stands for itself
+    assert find_tars(digits) == [digits]  # too long for the name of a file, which is for whoever opens it to say
 
 
 def test_stars_folders_and_lists(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from tars import END, clip, encoded, files_below, header, member, tar, with_checksum
 
 import s3prl_stream as ss
-from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.errors import SampleError, StreamError, UsageError
 from s3prl_stream.shards import scan
+from s3prl_stream.shards.bytes import split_members
 from s3prl_stream.shards.foreign import IndexReport, index_tars
 
 WAV = encoded("wav", 400)
@@ -210,6 +211,21 @@ def test_json_that_is_none(kind: str, tmp_path: Path) -> None:
     report = indexed(tmp_path, tar([("a.wav", WAV), ("a.json", NESTED[kind]), *GOOD]))
     assert (reasons(report), keys(report)) == (["json"], FINE)
     assert len(report.left_out[0].message) < 600
+
+
+def test_json_that_no_worker_could_send(tmp_path: Path) -> None:
+    """Python reads 900 levels, but pickles half of that: the queue of a worker would swallow the batch."""
+    texts = {depth: b'{"a":' + b"[" * depth + b"]" * depth + b"}" for depth in (99, 100, 900)}  # and the object around
+    report = indexed(
+        tmp_path, tar(one for depth in texts for one in ((f"{depth}.wav", WAV), (f"{depth}.json", texts[depth])))
+    )
+    assert (reasons(report), keys(report)) == (["json", "json"], ["99"])
+    assert report.left_out[0].message.endswith("damaged JSON (lists and objects nested more than 100 deep)")
+    with pytest.raises(SampleError, match="more than 100 deep"):
+        split_members(member("a.wav", WAV) + member("a.json", texts[100]), "here")
+    (tmp_path / "a.wav").write_bytes(WAV)
+    with pytest.raises(UsageError, match="'deep' does not fit into JSON: lists and objects nested more than 100 deep"):
+        ss.pack([ss.Utterance("a", tmp_path / "a.wav", deep=json.loads(texts[100]))], tmp_path / "set")
 
 
 def test_json_and_text_without_bound(tmp_path: Path) -> None:

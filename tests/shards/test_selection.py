@@ -73,6 +73,17 @@ def test_where(shards: ShardSet, where: str, expected: Any) -> None:
     assert chosen(shards, where=where) == [f"k{number}" for number in range(1, 601) if expected(number)]
 
 
+def test_a_chain_of_conditions(shards: ShardSet) -> None:
+    """As a script writes them. Of some 10 000 in a row, Arrow crashes the process."""
+    most = " or ".join([*[f"speaker == '{number}'" for number in range(1999)], "key == 'k7'"])
+    assert chosen(shards, where=most) == ["k7"]
+    for more in (f"{most} or key == 'k8'", "2 < " + " <= ".join(["seconds"] * 2001)):
+        with pytest.raises(UsageError, match="has 2001 comparisons, at most 2000"):
+            compile_selection(shards, where=more)
+    many = ", ".join(f"'k{number}'" for number in range(500, 50_000))
+    assert len(chosen(shards, where=f"key in ({many})")) == 101
+
+
 def test_a_pyarrow_expression_passes(shards: ShardSet) -> None:
     assert chosen(shards, where=pyarrow.compute.field("speaker") == "a") == chosen(shards, where="speaker == 'a'")
 
