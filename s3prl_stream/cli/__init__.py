@@ -13,6 +13,7 @@ import argparse
 import errno
 import importlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+    if int(os.environ.get("RANK", "0")) == 0:  # of many processes one says what takes long
+        logging.getLogger("s3prl_stream").setLevel(logging.INFO)
+        if logging.lastResort is not None:
+            logging.lastResort.setLevel(logging.INFO)
     try:
         args = _parsed(build_parser(command), arguments)
         status = int(args.run(args))

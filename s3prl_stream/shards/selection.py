@@ -9,24 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import logging
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import U64, hash64, uniform
+from s3prl_stream.hashing import hash64, uniform
+from s3prl_stream.shards.amounts import Bools, Groups, rows_of_amount
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
-
-_SUBSET = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(h|min|s|%)\s*(?:by\s+(\w+)\s*)?$")
-_SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
-Bools = npt.NDArray[np.bool_]
-
-_log = logging.getLogger(__name__)
+from s3prl_stream.shards.whole_index import whole_index
 
 
 class Selection:
@@ -98,7 +92,7 @@ def compile_selection(
         inside = _in_key_range(shards, key_range)
         keep = inside if keep is None else keep & inside
     if subset is not None:
-        keep = _subset(shards, subset, keep)
+        keep = rows_of_amount(shards, subset, keep)
     weights = None if balance is None else _balance(shards, balance, keep)
     if keep is not None and not keep.any():
         choices = {"where": None if where is None else str(where), "subset": subset, "key_range": key_range}
@@ -117,9 +111,9 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
     if where is not None:
         keep = _evaluate(shards, where)
     if subset is not None:
-        keep = _subset(shards, subset, keep)
-    seconds = [batch.column("seconds").to_numpy() for member in shards.members for batch in member.batches(["seconds"])]
-    return float(np.concatenate(seconds)[keep].sum()) / 3600
+        keep = rows_of_amount(shards, subset, keep)
+    seconds = [batch.column("seconds").to_numpy()[keep[on]] for _, on, batch in whole_index(shards, ["seconds"])]
+    return float(np.concatenate(seconds).sum()) / 3600
 
 
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
@@ -148,85 +142,11 @@ def explaining(where: Any) -> Iterator[None]:
 
 def _evaluate(shards: ShardSet, where: Any) -> Bools:
     expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
+    keep = np.empty(len(shards), dtype=np.bool_)
     with explaining(where):
-        batches = (batch.column("keep") for member in shards.members for batch in member.batches([], expression))
-        keep: Bools = np.concatenate([found.fill_null(False).to_numpy(zero_copy_only=False) for found in batches])
+        for _, on, batch in whole_index(shards, [], expression):
+            keep[on] = batch.column("keep").fill_null(False).to_numpy(zero_copy_only=False)
     return keep
-
-
-class _Piece(NamedTuple):
-    hashes: U64
-    seconds: npt.NDArray[np.float64]
-    groups: npt.NDArray[np.int64]
-
-
-class _Groups:
-    """Numbers for the values of a column, in order of appearance."""
-
-    def __init__(self, shards: ShardSet, column: str | None) -> None:
-        if not isinstance(column, str | None):
-            raise UsageError(f"{column!r:.200} is no name of a column")
-        if column is not None and column not in shards.columns():
-            raise UsageError(f"no column {column!r}; {shards.known_columns(column)}")
-        self.column = column
-        self.numbers: dict[Any, int] = {}
-
-    def of(self, batch: Any) -> npt.NDArray[np.int64]:
-        if self.column is None:
-            self.numbers[None] = 0
-            return np.zeros(batch.num_rows, dtype=np.int64)
-        encoded = batch.column(self.column).dictionary_encode(null_encoding="encode")
-        numbers = [self.numbers.setdefault(value, len(self.numbers)) for value in encoded.dictionary.to_pylist()]
-        rows: npt.NDArray[np.int64] = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
-        return rows
-
-
-def _pieces(shards: ShardSet, groups: _Groups) -> Iterator[_Piece]:
-    columns = ["key_hash", "seconds", *([groups.column] if groups.column else [])]
-    for member in shards.members:
-        for batch in member.batches(columns):
-            hashes = hash64("subset", member.name, batch.column("key_hash").to_numpy())
-            yield _Piece(hashes, batch.column("seconds").to_numpy(), groups.of(batch))
-
-
-def _subset(shards: ShardSet, subset: str, keep: Bools | None) -> Bools:
-    match = _SUBSET.match(subset) if isinstance(subset, str) else None
-    if match is None:
-        raise UsageError(f'subset: {subset!r} is no amount; write "10h", "30min", "90s" or "10%", or "10h by speaker"')
-    amount, unit, column = float(match[1]), match[2], match[3]
-    if unit == "%" and amount > 100:
-        raise UsageError(f"subset: {subset!r} is more than everything")
-    groups = _Groups(shards, column)
-    pieces = list(_pieces(shards, groups))
-    group = np.concatenate([piece.groups for piece in pieces])
-    seconds = np.concatenate([piece.seconds for piece in pieces])
-    if keep is not None:
-        seconds[~keep] = 0.0
-    totals = np.bincount(group, weights=seconds)
-    present = max(int(np.count_nonzero(totals)), 1)  # values of which `where` kept nothing take no share
-    wanted = totals * amount / 100 if unit == "%" else np.full(len(totals), amount * _SECONDS[unit] / present)
-    _tell_shortage(subset, column, totals, wanted)
-    order = np.lexsort((np.concatenate([piece.hashes for piece in pieces]), group))
-    reached = np.cumsum(seconds[order]) - seconds[order]  # seconds before this row ...
-    reached -= np.concatenate([[0.0], np.cumsum(totals)])[group[order]]  # ... of its own group
-    result = np.zeros(len(shards), dtype=np.bool_)
-    result[order] = reached < wanted[group[order]] - 1e-6
-    return result if keep is None else result & keep
-
-
-def _tell_shortage(subset: str, column: str | None, totals: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> None:
-    """Warn where a set has less than was asked for; seconds of each value of the column."""
-    short = (totals > 0) & (totals < wanted - 1e-6)
-    if not short.any():
-        return
-    if column is None:
-        _log.warning("subset %r: there are only %.3g h, and all of them are taken", subset, totals.sum() / 3600)
-    else:
-        _log.warning(
-            "subset %r: %d of %d values of %r have less than their %.3g h, and %.3g h are taken in all",
-            *(subset, short.sum(), np.count_nonzero(totals), column),
-            *(wanted[short][0] / 3600, np.minimum(totals, wanted).sum() / 3600),
-        )
 
 
 def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
@@ -237,19 +157,21 @@ def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
         is_range = False
     if not is_range:
         raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
-    inside = []
-    for member in shards.members:
-        for batch in member.batches(["key_hash"]):
-            numbers = uniform(hash64("key range", member.name, batch.column("key_hash").to_numpy()))
-            inside.append((numbers >= low) & (numbers < high))
-    return np.concatenate(inside)
+    inside = np.empty(len(shards), dtype=np.bool_)
+    for set_name, on, batch in whole_index(shards, ["key_hash"]):
+        numbers = uniform(hash64("key range", set_name, batch.column("key_hash").to_numpy()))
+        inside[on] = (numbers >= low) & (numbers < high)
+    return inside
 
 
 def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:
-    groups = _Groups(shards, column)
-    codes = np.concatenate([piece.groups for piece in _pieces(shards, groups)])
-    on = np.ones(len(codes), dtype=np.bool_) if keep is None else keep
-    sizes = np.bincount(codes[on], minlength=len(groups.numbers))
-    share = on.sum() / max(np.count_nonzero(sizes), 1)
-    weights: npt.NDArray[np.float32] = np.where(on, share / np.maximum(sizes, 1)[codes], 0.0).astype(np.float32)
+    groups = Groups(shards, column)
+    codes = np.empty(len(shards), dtype=np.int32)
+    for _, on, batch in whole_index(shards, [column]):
+        codes[on] = groups.of(batch)
+    sizes = np.bincount(codes if keep is None else codes[keep], minlength=len(groups.numbers))
+    share = sizes.sum() / max(np.count_nonzero(sizes), 1)
+    weights: npt.NDArray[np.float32] = (share / np.maximum(sizes, 1)).astype(np.float32)[codes]
+    if keep is not None:
+        weights[~keep] = 0.0
     return weights

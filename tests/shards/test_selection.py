@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import key_hash
+from s3prl_stream.hashing import hash64, key_hash
+from s3prl_stream.shards import amounts, whole_index
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.synthetic import make_synthetic_index
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +128,60 @@ def test_subsets_are_nested_and_as_large_as_asked(shards: ShardSet) -> None:
         assert wanted <= seconds(list(keys)) < wanted + 6
         previous = keys
     assert len(previous) == 600
+
+
+@pytest.mark.parametrize("where", [None, "speaker != 'a'"])
+@pytest.mark.parametrize("amount", ["90s", "700s", "0.1%", "30%", "99h"])
+def test_a_subset_is_the_beginning_of_all_rows_in_their_order(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch, amount: str, where: str | None
+) -> None:
+    """However few rows are held on the way."""
+    numbers = [number for number in range(1, 601) if where is None or number % 6]
+    ordered = sorted(numbers, key=lambda number: int(hash64("subset", "memory", key_hash(f"k{number}"))))
+    length = {number: 1 + number % 6 for number in numbers}
+    wanted = {"90s": 90.0, "700s": 700.0, "99h": 99 * 3600.0}.get(
+        amount, sum(length.values()) * float(amount[:-1]) / 100
+    )
+    before = np.cumsum([0, *(length[number] for number in ordered)])
+    expected = {f"k{number}" for number, seconds in zip(ordered, before, strict=False) if seconds < wanted}
+    for most in (1, 100, 1 << 20):
+        monkeypatch.setattr(amounts, "_MOST_UNSORTED", most)
+        assert set(chosen(shards, subset=amount, where=where)) == expected
+
+
+def test_a_subset_does_not_trust_the_manifests_seconds(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = chosen(shards, subset="30%")
+    monkeypatch.setattr(amounts, "_MOST_UNSORTED", 10)
+    monkeypatch.setattr(shards, "shard_seconds", shards.shard_seconds / 10)
+    assert chosen(shards, subset="30%") == expected
+
+
+@pytest.mark.parametrize(
+    "choice", [{"subset": "1h"}, {"subset": "1%"}, {"key_range": (0.0, 0.001), "subset": "50% by language"}]
+)
+def test_a_small_subset_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any]
+) -> None:
+    """Each rank selects. Holding two numbers a row would be 16 bytes, and sorting them twice that."""
+    make_synthetic_index(tmp_path / "set", 40)
+    monkeypatch.setattr(amounts, "_MOST_UNSORTED", 1250)
+    many = ss.open_shards(tmp_path / "set")
+    compile_selection(many, **choice)  # what is imported and opened stays
+    tracemalloc.start()
+    selection = compile_selection(many, **choice)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < len(selection) < 1000
+    assert peak / len(many) < 10
+
+
+def test_a_long_look_at_the_index_tells_how_far_it_is(
+    shards: ShardSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(whole_index, "_TELL_EVERY_SECONDS", -1.0)
+    with caplog.at_level("INFO", "s3prl_stream"):
+        compile_selection(shards, where="speaker == 'a'")
+    assert "reading the index: 0.0 of 0.0 million rows" in caplog.text
 
 
 def test_ranges_of_keys_share_no_clip_and_miss_none(shards: ShardSet) -> None:
