@@ -8,6 +8,7 @@ Nothing of a lane is passed over, so within each set's epoch every clip is deliv
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -105,9 +106,15 @@ class MixPlanner(Planner):
         with self._lock:
             return self._step(position)
 
-    def rows(self, shard: int) -> Rows:
-        """Index rows of a shard by its global number, kept for a while."""
-        return self._rows.get(shard, lambda: self.shards.rows(shard))
+    def rows_of(self, shards: Sequence[int]) -> list[Rows]:
+        """Index rows of shards by their global numbers, kept for a while."""
+        missing = [shard for shard in shards if shard not in self._rows]
+        read = dict(zip(missing, self.shards.rows_of(missing), strict=True))
+
+        def rows(shard: int) -> Rows:
+            return read[shard] if shard in read else self.shards.rows(shard)
+
+        return [self._rows.get(shard, functools.partial(rows, shard)) for shard in shards]
 
     def _step(self, position: Position) -> Step | None:
         weights = self.weights_at(position.batch)
@@ -125,6 +132,7 @@ class MixPlanner(Planner):
                 f"mix: not one selected clip of a set fits max_batch_seconds={self.settings.max_batch_seconds}, or "
                 'none has audio. Raise it, use too_long="split", or leave the set out.'
             )
+        self._read_ahead(position.lanes, due)
         taken = [lane.take(at, us) for lane, at, us in zip(self._lanes, position.lanes, due, strict=True)]
         pieces = [piece for lane_pieces, _ in taken for piece in lane_pieces]
         lanes = tuple(at for _, at in taken)
@@ -132,6 +140,16 @@ class MixPlanner(Planner):
         batch = position.batch + plan.num_batches
         following = Position(batch, 0, position.block + 1, lanes)
         return Step(plan, None if self._has_ended(lanes, self.weights_at(batch)) else following)
+
+    def _read_ahead(self, lanes: Sequence[LanePosition], due: Sequence[int]) -> None:
+        """The rows of what each lane takes first, of all lanes at once: in a store each would wait for its own."""
+        coming = [
+            shard
+            for lane, at, us in zip(self._lanes, lanes, due, strict=True)
+            if us > 0
+            for shard in lane.shards_to_read(at)
+        ]
+        self.rows_of(coming[:MOST_CACHED_ROWS])
 
     def _block_us(self, weights: Weights) -> float:
         """Microseconds of audio in a block: about `block_samples` clips, and at least one set not twice in it."""
@@ -245,13 +263,20 @@ class _Lane:
         size = max(settings.block_samples // len(self.planner.shards.members), 1)
         return self._kept_epoch.get(epoch, lambda: epoch_blocks(self.identities, self.counts, settings, epoch, size))
 
+    def shards_to_read(self, at: LanePosition) -> list[int]:
+        """Global numbers of the shards whose rows are needed at a position; none if its block is planned."""
+        return [] if (at.epoch, at.block) in self._kept_block else self._shards(at.epoch, at.block)
+
     def _lane_block(self, epoch: int, number: int) -> _LaneBlock:
         return self._kept_block.get((epoch, number), lambda: self._plan(epoch, number))
 
+    def _shards(self, epoch: int, number: int) -> list[int]:
+        return [self.first_shard + local for local in self._blocks(epoch).block(number).tolist()]
+
     def _plan(self, epoch: int, number: int) -> _LaneBlock:
         planner, settings = self.planner, self.planner.settings
-        shards = [self.first_shard + local for local in self._blocks(epoch).block(number).tolist()]
-        rows = [(shard, planner.rows(shard)) for shard in shards]
+        shards = self._shards(epoch, number)
+        rows = zip(shards, planner.rows_of(shards), strict=True)
         gathered = gather(planner.shards, planner.selection, settings, rows, epoch)
         if not len(gathered.seconds):
             nothing = np.zeros(0, dtype=np.int64)

@@ -192,7 +192,8 @@ class EpochPlanner(Planner):
 
     def plan_block(self, epoch: int, block: int) -> BlockPlan:
         """One block, from its index rows."""
-        shards = [(number, self.shards.rows(number)) for number in self.blocks(epoch).block(block).tolist()]
+        numbers = self.blocks(epoch).block(block).tolist()
+        shards = zip(numbers, self.shards.rows_of(numbers), strict=True)
         return arrange(gather(self.shards, self.selection, self.settings, shards, epoch), self.settings, epoch, block)
 
     def step(self, position: Position) -> Step | None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.bytes import check_bytes, split_members
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
@@ -169,20 +170,21 @@ class ShardFolder:
         wanted: dict[str, Any] = {name: pyarrow.dataset.field(name) for name in columns}
         if where is not None:
             wanted["keep"] = where
-        for number in range(-(-len(self.shard_names) // SHARDS_PER_PART)):
-            name = part_name(number)
-            shards = slice(number * SHARDS_PER_PART, (number + 1) * SHARDS_PER_PART)
-            with self._reading(name):
-                files = None if self.store.is_remote else pyarrow.fs.LocalFileSystem()
-                part = pyarrow.dataset.ParquetFileFormat().make_fragment(self._source(name), filesystem=files)
-                found = part.metadata.num_rows
-            if found != self.shard_samples[shards].sum():
-                raise ShardError(
-                    f"{self.store.url}/{name}: has {found} rows, the manifest says "
-                    f"{self.shard_samples[shards].sum()}. The index is of another set. {MEND_INDEX}"
-                )
-            with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
-                yield from part.to_batches(columns=wanted, use_threads=False)
+        names = [part_name(number) for number in range(-(-len(self.shard_names) // SHARDS_PER_PART))]
+        with contextlib.closing(at_once(self._source, names, is_remote=self.store.is_remote)) as sources:
+            for number, name in enumerate(names):
+                shards = slice(number * SHARDS_PER_PART, (number + 1) * SHARDS_PER_PART)
+                with self._reading(name):
+                    files = None if self.store.is_remote else pyarrow.fs.LocalFileSystem()
+                    part = pyarrow.dataset.ParquetFileFormat().make_fragment(next(sources), filesystem=files)
+                    found = part.metadata.num_rows
+                if found != self.shard_samples[shards].sum():
+                    raise ShardError(
+                        f"{self.store.url}/{name}: has {found} rows, the manifest says "
+                        f"{self.shard_samples[shards].sum()}. The index is of another set. {MEND_INDEX}"
+                    )
+                with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
+                    yield from part.to_batches(columns=wanted, use_threads=False)
 
     def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
         with self._part(shard // SHARDS_PER_PART) as part:

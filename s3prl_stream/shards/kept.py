@@ -35,6 +35,10 @@ class Kept(Generic[Key, Value]):
         self._most = most
         self._begin()
 
+    def __contains__(self, key: Key) -> bool:
+        with self._own_lock():
+            return key in self._values
+
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key; `make` makes it where it is not kept."""
         with self._own_lock():

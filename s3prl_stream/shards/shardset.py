@@ -12,6 +12,7 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
@@ -82,6 +83,10 @@ class ShardSet:
         member, local = self.locate(shard)
         return self.members[member].rows(local)
 
+    def rows_of(self, shards: Sequence[int]) -> list[Rows]:
+        """Index rows of some shards by their global numbers."""
+        return list(at_once(self.rows, shards, is_remote=self.is_remote))
+
     def read(self, item: Item) -> Sample:
         """One sample's metadata and audio."""
         return self.members[item.set_index].read(item)
@@ -110,7 +115,7 @@ class ShardSet:
 
     def columns(self) -> dict[str, str]:
         """Index columns that every set has, with their Arrow types."""
-        first, *others = (member.columns() for member in self.members)
+        first, *others = at_once(lambda member: member.columns(), self.members, is_remote=self.is_remote)
         return {name: kind for name, kind in first.items() if all(name in other for other in others)}
 
     def where_is(self, column: str) -> str:
@@ -175,11 +180,15 @@ def open_shards(
             raise UsageError("weights are given, and temperature= computes weights: use one of them")
         folders = paths_in(url)
         weights = normalised(url)
-        return ShardSet([ShardFolder(folder) for folder in folders], weights)
-    members = [ShardFolder(folder) for one in paths_in(url) for folder in _folders(one)]
+        return ShardSet(_opened(folders), weights)
+    members = _opened([folder for one in paths_in(url) for folder in _folders(one)])
     if temperature is None:
         return ShardSet(members)
     return ShardSet(members, by_temperature([float(member.shard_seconds.sum()) for member in members], temperature))
+
+
+def _opened(folders: Sequence[str]) -> list[ShardFolder]:
+    return list(at_once(ShardFolder, folders, is_remote=any(map(is_remote, folders))))
 
 
 def _folders(url: str | Path) -> list[str]:

@@ -44,8 +44,12 @@ _wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted")
 
 @contextlib.contextmanager
 def reading_while(wanted: Callable[[], bool]) -> Iterator[None]:
-    """What this thread reads inside waits for a store only as long as `wanted()`; then it ends with a StreamError."""
-    before = _wanted.set(wanted)
+    """What this thread reads inside waits for a store only as long as `wanted()`; then it ends with a StreamError.
+
+    One inside another: as long as both say so.
+    """
+    outer = _wanted.get(None)
+    before = _wanted.set(wanted if outer is None else lambda: wanted() and outer())
     try:
         yield
     finally:
