@@ -36,10 +36,14 @@ from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.shards.read_ahead import ReadAhead, Task, depth_of, with_coming
+from s3prl_stream.sign_of_life import SignOfLife
 from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
 from s3prl_stream.timing import Timing
 from s3prl_stream.watchdog import Watchdog
 from s3prl_stream.worker_context import Environment, context_for, start_method
+
+_MOST_ANCHORS = 256
+"""Beginnings of blocks behind the consumer that are remembered, for `which`."""
 
 _TURN_SECONDS = 5.0
 """After so long without a batch, the workers are looked at."""
@@ -211,8 +215,7 @@ class Loader:
         return PlannedBatch(planned.number, [planned.items[place] for place in kept]), kept, excluded
 
     def _on_block(self, position: Position, step: Step) -> None:
-        if position > self._anchors[-1]:
-            self._anchors.append(position)
+        self._remember(position)
         if self.receipt is not None and self.receipt.block is None:
             self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
         if step.following is None:
@@ -415,8 +418,14 @@ class Loader:
         Raises:
             UsageError: there is no such batch, or the page cannot be written.
         """
+        life = SignOfLife()
+
+        def on_block(position: Position, _: Step) -> None:
+            life.tell("planning: batch %d of %d", position.batch, batch_index)
+
         if batch_index >= 0:
-            for _, planned, _ in view(self._planner, self._anchor(batch_index), batch_index, 0, 1):
+            for position, planned, _ in view(self._planner, self._anchor(batch_index), batch_index, 0, 1, on_block):
+                self._remember(position)  # so that its neighbours cost less
                 delivered, _, left_out = self._without_left_out(planned)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
                 if html is not None:
@@ -432,8 +441,20 @@ class Loader:
         member = self._builder.root.shards.members[item.pop("set_index")]
         return {"batch_index": planned.number, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
 
+    def _remember(self, position: Position) -> None:
+        """Where a block begins. Of those that were used long ago some are forgotten: one of a mix takes kilobytes."""
+        place = bisect.bisect_left(self._anchors, position)
+        if self._anchors[place : place + 1] != [position]:
+            self._anchors.insert(place, position)
+        used = self._place_of_anchor(max(self._next_batch - self.world_size, 0))
+        if used > _MOST_ANCHORS:
+            self._anchors[:used] = self._anchors[:used:2]
+
     def _anchor(self, batch: int) -> Position:
-        return self._anchors[bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1]
+        return self._anchors[self._place_of_anchor(batch)]
+
+    def _place_of_anchor(self, batch: int) -> int:
+        return bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1
 
 
 _STRETCH = ("set", "key", "first_frame", "epoch", "draw")

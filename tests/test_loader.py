@@ -17,6 +17,7 @@ from streams import RATE, clips, cuts, delivered, durations, memory, row_hashes,
 from torch.utils.data import DataLoader
 
 import s3prl_stream as ss
+import s3prl_stream.loader
 from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards.memory import MemoryShards
@@ -308,6 +309,29 @@ def test_more_epochs_are_no_other_stream() -> None:
     assert got == [row for row in run(chain(data, epochs=2), 1, 0)[0] if row[0] >= state["next_batch"]]
     _, later = run(chain(data, epochs=2), 1, 0, rounds=state["next_batch"] + 1)
     assert run(chain(data, epochs=1), 1, 0, later)[0] == []  # it is over
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_long_run_remembers_few_beginnings_of_blocks(monkeypatch: pytest.MonkeyPatch, mixed: bool) -> None:
+    """A rank passes every block, so their number would grow by ten thousands; a state is none the worse for it."""
+    members = [MemoryShards([{"wav": np.zeros(RATE, np.float32), "sample_rate": RATE}] * 16, name) for name in "ab"]
+    data = ShardSet(members, (0.5, 0.5) if mixed else None)
+    stream = ss.ShardStream(data, max_batch_seconds=4.0, block_samples=4, run=1)
+    remembering = ss.Loader(stream, rank=0, world_size=1)
+    forgetting = ss.Loader(stream, rank=0, world_size=1)
+    batches, counts = iter(remembering), []
+    states, told = [], []
+    for _ in range(150):
+        next(batches)
+        states.append(remembering.state_dict())
+    assert len(remembering._anchors) > 30
+    monkeypatch.setattr(s3prl_stream.loader, "_MOST_ANCHORS", 8)
+    for number, batch in zip(range(150), forgetting, strict=False):
+        assert forgetting.state_dict() == states[number]
+        counts.append(len(forgetting._anchors))
+        told.append(batch["key"])
+    assert max(counts) < 20
+    assert [[row["key"] for row in forgetting.which(number)] for number in range(0, 150, 7)] == told[::7]
 
 
 @pytest.mark.parametrize("cut", [{}, {"chunk_seconds": 1.0}, {"crop_seconds": 1.0}])

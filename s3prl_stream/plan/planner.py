@@ -24,6 +24,7 @@ from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import reading_while
+from s3prl_stream.sign_of_life import SignOfLife
 
 
 class LanePosition(NamedTuple):
@@ -222,8 +223,11 @@ class EpochPlanner(Planner):
     def batches_in_epoch(self, epoch: int) -> int:
         """Number of batches in one epoch; plans all of it the first time it is asked."""
         if epoch not in self._batches_in_epoch:
-            blocks = range(len(self.blocks(epoch)))
-            self._batches_in_epoch[epoch] = sum(self.plan_block(epoch, block).num_batches for block in blocks)
+            found, life, blocks = 0, SignOfLife(), len(self.blocks(epoch))
+            for block in range(blocks):
+                found += self.plan_block(epoch, block).num_batches
+                life.tell("planning epoch %d: block %d of %d", epoch, block + 1, blocks)
+            self._batches_in_epoch[epoch] = found
         return self._batches_in_epoch[epoch]
 
     def num_batches(self) -> int:

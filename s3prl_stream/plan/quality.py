@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from s3prl_stream.hashing import hash64
 from s3prl_stream.plan.planner import BlockPlan, EpochPlanner, Planner
+from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.member import I64
 
 
@@ -111,15 +112,16 @@ def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
     later: dict[tuple[int, int, int, int], tuple[int, int]] = {}
     order = planner.blocks(1)
     for number in range(len(order)):
-        held = [planner.shards.locate(shard) for shard in order.block(number).tolist()]
-        if not wanted.intersection(held):
+        held = [planner.shards.locate(shard) in wanted for shard in order.block(number).tolist()]
+        if not any(held):
             continue
         block = planner.plan_block(1, number)
-        for stretch, batch in zip(_identities(block), _batch_of_stretch(block).tolist(), strict=True):
-            later[stretch] = (number, batch)
+        stretches = np.flatnonzero(np.array(held)[block.shard_of_row[block.stretches.row]])
+        batches = _batch_of_stretch(block)[stretches].tolist()
+        later.update(zip(_identities(block, stretches), ((number, batch) for batch in batches), strict=True))
     pairs = repeated = 0
     for block in blocks:
-        names = list(_identities(block))
+        names = list(_identities(block, np.arange(len(block.seconds))))
         for start, stop in block.batches.edges:
             there = (later.get(names[stretch]) for stretch in block.batches.sequence[start:stop])
             together = Counter(place for place in there if place is not None)
@@ -128,10 +130,14 @@ def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
     return repeated / pairs if pairs else 0.0
 
 
-def _identities(block: BlockPlan) -> Iterator[tuple[int, int, int, int]]:
-    for row, first, draw in zip(block.stretches.row, block.stretches.first_frame, block.stretches.draw, strict=True):
-        one = block.shards[block.shard_of_row[row]]
-        yield one.set_index, one.shard, int(block.row_in_shard[row]), int(first) * 1024 + int(draw)
+def _identities(block: BlockPlan, stretches: I64) -> Iterator[tuple[int, int, int, int]]:
+    """Of some stretches."""
+    found = block.stretches
+    columns = [of_all[stretches].tolist() for of_all in (found.row, found.first_frame, found.draw)]
+    shard_of_row, row_in_shard = block.shard_of_row.tolist(), block.row_in_shard.tolist()
+    for at, first_frame, drawn in zip(*columns, strict=True):
+        one = block.shards[shard_of_row[at]]
+        yield one.set_index, one.shard, row_in_shard[at], first_frame * 1024 + drawn
 
 
 def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] | None:
@@ -163,23 +169,14 @@ def speakers_by_shard(planner: Planner, blocks: list[BlockPlan]) -> dict[tuple[i
     """
     if "speaker" not in planner.shards.columns():
         return None
-    wanted = {(one.set_index, one.shard) for block in blocks for one in block.shards}
-    found: dict[tuple[int, int], Any] = {}
+    members = planner.shards.members
+    wanted = sorted({(one.set_index, one.shard) for block in blocks for one in block.shards})
     numbers: dict[Any, int] = {}
-    for index, member in enumerate(planner.shards.members):
-        names = {name: number for number, name in enumerate(member.shard_names)}
-        pieces: dict[int, list[Any]] = {}
-        for batch in member.batches(["speaker", "shard"]):
-            held = batch.column("shard").to_numpy(zero_copy_only=False)
-            begin = np.flatnonzero(held[1:] != held[:-1]) + 1
-            for start, stop in itertools.pairwise([0, *begin.tolist(), len(held)]):
-                shard = names[held[start]]
-                if (index, shard) in wanted:
-                    cells = batch.column("speaker").slice(start, stop - start)
-                    pieces.setdefault(shard, []).extend(cells.to_pylist())
-        for shard, values in pieces.items():
-            found[index, shard] = np.array([numbers.setdefault(value, len(numbers)) for value in values])
-    return found
+    names = at_once(lambda at: members[at[0]].cells(at[1], "speaker"), wanted, is_remote=planner.shards.is_remote)
+    return {
+        at: np.array([numbers.setdefault(name, len(numbers)) for name in of_shard])
+        for at, of_shard in zip(wanted, names, strict=True)
+    }
 
 
 def _reads(block: BlockPlan) -> tuple[int, int]:

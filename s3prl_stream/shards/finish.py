@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from s3prl_stream.errors import ShardError
 from s3prl_stream.hashing import U64
+from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.index_files import offsets_of
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, REPORT
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.packplan import PackPlan
+from s3prl_stream.shards.progress import Progress
 from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
 from s3prl_stream.shards.settings import ORIGINAL
 from s3prl_stream.shards.store import Store
@@ -44,7 +46,7 @@ def finish(
     about: dict[str, Any],
     extra: ExtraFiles,
     scratch: Path,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write everything that is not a tar; the manifest.
 
@@ -54,29 +56,27 @@ def finish(
         about: corpus and licence.
         extra: what the corpus sends along.
         scratch: a local folder.
-        progress: called with the number of shards whose rows are written, and of all.
+        progress: called after each shard, twice: "comparing", "index".
 
     Raises:
         NothingPacked: nothing was left.
         ShardError: a tar is not there as it was packed.
     """
-    numbers, digest = range(len(plan.clips)), plan.digest
-    first_of = _duplicates(store, digest, numbers)
+    num_shards = len(plan.clips)
+    first_of = _duplicates(store, plan, progress)
     shards: list[dict[str, Any]] = []
     damaged: list[tuple[int, LeftOut]] = []
     reencoded, findings = 0, _Findings()
     with IndexWriter(store, scratch) as index:
-        for number in numbers:
-            table, shard = read_finished(store, digest, number)
+        for done, (table, shard) in enumerate(_finished(store, plan, _check_tar), start=1):
             damaged += shard.left_out
             reencoded += shard.reencoded
             if shard.description is not None:
                 table = _with_duplicates(table, first_of)
-                _check_tar(store, shard)
                 findings.add(table)
                 index.add(shard.description["name"], table, offsets_of(table))
                 shards.append(shard.description)
-            progress(number + 1, len(numbers))
+            progress("index", done, num_shards)
         parts = index.finish()
     if not shards:
         raise NothingPacked(nothing_packed(plan, damaged))
@@ -139,17 +139,34 @@ class _Findings:
                     one["first_keys"].append(row["key"])
 
 
-def _duplicates(store: Store, plan: str, numbers: Sequence[int]) -> dict[str, str]:
+def _finished(
+    store: Store, plan: PackPlan, check: Callable[[Store, FinishedShard], None] = lambda *_: None
+) -> Iterator[tuple[pa.Table, FinishedShard]]:
+    """What is known of each shard, in their order."""
+    digest = plan.digest
+
+    def read(number: int) -> tuple[pa.Table, FinishedShard]:
+        table, shard = read_finished(store, digest, number)
+        check(store, shard)
+        return table, shard
+
+    return at_once(read, range(len(plan.clips)), is_remote=store.is_remote)
+
+
+def _duplicates(store: Store, plan: PackPlan, progress: Progress) -> dict[str, str]:
     """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip."""
-    of_shards = (_hashes(read_finished(store, plan, one)[0]) for one in numbers)
+    of_shards = []
+    for done, (table, _) in enumerate(_finished(store, plan), start=1):
+        of_shards.append(_hashes(table))
+        progress("comparing", done, len(plan.clips))
     hashes = np.concatenate([np.zeros(0, np.uint64), *of_shards])
+    del of_shards
     hashes.sort()
     repeated = np.unique(hashes[1:][(hashes[1:] == hashes[:-1]) & (hashes[1:] != 0)])
     first_of: dict[str, str] = {}
     if not len(repeated):
         return first_of
-    for number in numbers:
-        table = read_finished(store, plan, number)[0]
+    for table, _ in _finished(store, plan):
         for row in np.flatnonzero(np.isin(_hashes(table), repeated)).tolist():
             key, of_samples = table.column("key")[row].as_py(), table.column("pcm_hash")[row].as_py()
             first_of[of_samples] = min(key, first_of.get(of_samples, key))
@@ -177,7 +194,8 @@ def _with_duplicates(table: pa.Table, first_of: dict[str, str]) -> pa.Table:
 
 
 def _check_tar(store: Store, shard: FinishedShard) -> None:
-    assert shard.description is not None
+    if shard.description is None:
+        return
     name, size = shard.description["name"], store.size(shard.description["name"])
     if size != shard.description["bytes"]:
         raise ShardError(

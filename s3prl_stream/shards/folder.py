@@ -109,6 +109,10 @@ class ShardFolder:
             )
         return table
 
+    def cells(self, shard: int, column: str) -> list[Any]:
+        cells: list[Any] = self.rows_table(shard, [column]).column(column).to_pylist()
+        return cells
+
     def read(self, item: Item) -> Sample:
         """Bytes of one sample, checked, with its metadata."""
         shard = self.shard_names[item.shard]

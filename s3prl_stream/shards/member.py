@@ -64,5 +64,8 @@ class SetMember(Protocol):
     def columns(self) -> dict[str, str]:
         """Index column -> Arrow type."""
 
+    def cells(self, shard: int, column: str) -> list[Any]:
+        """One column of the index rows of one shard."""
+
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
         """The index in row order; with `where`, a boolean column "keep" is added."""

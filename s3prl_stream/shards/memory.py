@@ -124,6 +124,10 @@ class MemoryShards:
         """Scalar values of the first sample, and what the plan knows. Half characters stand there as \\udcXX."""
         return {field.name: str(field.type) for field in self._table().schema}
 
+    def cells(self, shard: int, column: str) -> list[Any]:
+        at = slice(shard * self.samples_per_shard, (shard + 1) * self.samples_per_shard)
+        return [storable(sample.get(column)) for sample in self._samples[at]]
+
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
         import pyarrow.dataset
 

@@ -287,6 +287,7 @@ class _Pack:
 
     @contextlib.contextmanager
     def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
+        self._total = sum(plan.clips)
         self._done = finished_shards(self._store, plan)
         self._before = sum(plan.clips[number] for number in self._done)
         if name == "ray":
@@ -295,15 +296,15 @@ class _Pack:
         elif workers.num_workers:
             yield Processes(workers)
         else:
-            yield ThisProcess(lambda done: self._tell_clips(plan, done))
+            yield ThisProcess(self._tell_clips)
 
-    def _tell_clips(self, plan: PackPlan, clips_done: int) -> None:
-        self._tell("packing", min(self._before + clips_done, sum(plan.clips)), sum(plan.clips))
+    def _tell_clips(self, clips_done: int) -> None:
+        self._tell("packing", min(self._before + clips_done, self._total), self._total)
 
     def _pack_shards(self, plan: PackPlan, engine: Engine, claims: Claims, scratch: Path) -> None:
         """Until all are finished, by whomever; what others have claimed is left to them as long as they live."""
         claimed, running = claims.of_others(), set[int]()
-        self._tell_clips(plan, 0)
+        self._tell_clips(0)
         while len(self._done) < len(plan.clips):
             for number in range(len(plan.clips)):
                 if len(running) >= engine.slots:
@@ -326,7 +327,7 @@ class _Pack:
                 claims.give_back(_claim_name(number))
                 running.discard(number)
                 self._done.add(number)
-            self._tell_clips(plan, engine.clips_done)
+            self._tell_clips(engine.clips_done)
             if is_idle and len(self._done) < len(plan.clips):  # the rest is with others
                 time.sleep(_POLL_SECONDS)
                 if self._store.size(MANIFEST) is not None:
@@ -366,7 +367,7 @@ class _Pack:
                 self._about,
                 self._extra,
                 scratch,
-                lambda done, total: self._tell("index", done, total),
+                self._tell,
             )
         except NothingPacked:
             remove_unfinished(self._store, plan.name)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.sign_of_life import SignOfLife
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_TELL_EVERY_SECONDS = 10.0
-
-_log = logging.getLogger(__name__)
 
 
 class IndexBatch(NamedTuple):
@@ -28,11 +23,9 @@ class IndexBatch(NamedTuple):
 
 def whole_index(shards: ShardSet, columns: list[str], where: Any = None) -> Iterator[IndexBatch]:
     """The index in row order, set after set; columns and `where` as in `SetMember.batches`."""
-    row, told_at = 0, time.monotonic()
+    row, life = 0, SignOfLife()
     for member in shards.members:
         for batch in member.batches(columns, where):
             yield IndexBatch(member.name, slice(row, row + batch.num_rows), batch)
             row += batch.num_rows
-            if time.monotonic() - told_at > _TELL_EVERY_SECONDS:
-                told_at = time.monotonic()
-                _log.info("reading the index: %.1f of %.1f million rows", row / 1e6, len(shards) / 1e6)
+            life.tell("reading the index: %.1f of %.1f million rows", row / 1e6, len(shards) / 1e6)

@@ -9,7 +9,9 @@ import pytest
 from streams import clips, memory
 
 from s3prl_stream.loader import Loader
+from s3prl_stream.plan.planner import EpochPlanner
 from s3prl_stream.plan.quality import measure
+from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.synthetic import make_synthetic_index
@@ -40,6 +42,24 @@ def test_quality_at_run_4(large: Path) -> None:
     assert quality.speakers_vs_uniform is not None
     assert quality.speakers_vs_uniform > 0.9
     assert quality.megabytes_per_read > 0.6
+
+
+def test_what_is_measured_on_a_few_blocks_reads_their_shards_only(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = ShardStream(large).planner()
+    assert isinstance(planner, EpochPlanner)
+    in_blocks = {int(shard) for number in (0, 1) for shard in planner.blocks(0).block(number)}
+    read: list[int] = []
+    rows_table = ShardFolder.rows_table
+
+    def noted(folder: ShardFolder, shard: int, columns: list[str]) -> object:
+        if columns == ["speaker"]:
+            read.append(shard)
+        return rows_table(folder, shard, columns)
+
+    monkeypatch.setattr(ShardFolder, "rows_table", noted)
+    monkeypatch.delattr(ShardFolder, "batches")  # which has all rows
+    assert measure(planner, max_blocks=2).speakers_vs_uniform is not None
+    assert sorted(read) == sorted(in_blocks)
 
 
 @pytest.mark.parametrize("run", [1, 4])

@@ -11,9 +11,10 @@ import pyarrow.compute
 import pytest
 
 import s3prl_stream as ss
+from s3prl_stream import sign_of_life
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, key_hash
-from s3prl_stream.shards import amounts, whole_index
+from s3prl_stream.shards import amounts
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -178,7 +179,7 @@ def test_a_small_subset_takes_little_memory(
 def test_a_long_look_at_the_index_tells_how_far_it_is(
     shards: ShardSet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(whole_index, "_TELL_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(sign_of_life, "_EVERY_SECONDS", -1.0)
     with caplog.at_level("INFO", "s3prl_stream"):
         compile_selection(shards, where="speaker == 'a'")
     assert "reading the index: 0.0 of 0.0 million rows" in caplog.text
