@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def at_once(function: Callable[[Item], Result], items: Iterable[Item], *, is_remote: bool) -> Iterator[Result]:
+def at_once(function: Callable[[Item], Result], items: Iterable[Item], *, is_remote: bool) -> Generator[Result]:
     """`function` of each item, in order; an error comes where it would have come one by one.
 
     Args:

@@ -115,14 +115,20 @@ class ShardSet:
 
     def columns(self) -> dict[str, str]:
         """Index columns that every set has, with their Arrow types."""
-        first, *others = at_once(lambda member: member.columns(), self.members, is_remote=self.is_remote)
+        first, *others = self._columns_of_each().values()
         return {name: kind for name, kind in first.items() if all(name in other for other in others)}
 
     def where_is(self, column: str) -> str:
         """Of several sets, which have a column that some lack: "in a, not in b"; else nothing."""
-        having = [member.name for member in self.members if column in member.columns()]
-        lacking = [member.name for member in self.members if member.name not in having]
+        columns = self._columns_of_each()
+        having = [name for name, of_set in columns.items() if column in of_set]
+        lacking = [name for name in columns if name not in having]
         return f"in {', '.join(having)}, not in {', '.join(lacking)}" if having and lacking else ""
+
+    def _columns_of_each(self) -> dict[str, dict[str, str]]:
+        """By the name of the set."""
+        found = at_once(lambda member: (member.name, member.columns()), self.members, is_remote=self.is_remote)
+        return dict(found)
 
     def known_columns(self, missing: str) -> str:
         """What a message says about a column that is not among `columns`: where it is, and what there is."""

@@ -76,7 +76,7 @@ def test_what_nobody_waits_for_is_given_up(ended_by: str) -> None:
         assert next(results) == 0
         assert begun.wait(10)
         if ended_by == "whoever reads":
-            results.close()  # type: ignore[attr-defined]
+            results.close()
         else:
             still = False
             assert next(results) == 1
