@@ -193,7 +193,7 @@ def open_shards(
     return ShardSet(members, by_temperature([float(member.shard_seconds.sum()) for member in members], temperature))
 
 
-def _opened(folders: Sequence[str]) -> list[ShardFolder]:
+def _opened(folders: Sequence[str | Path]) -> list[ShardFolder]:
     return list(at_once(ShardFolder, folders, is_remote=any(map(is_remote, folders))))
 
 
