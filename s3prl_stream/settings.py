@@ -30,6 +30,9 @@ else:
 _NOTHING = ("none", "null")
 
 
+Part = typing.TypeVar("Part")
+
+
 class Text(str):
     """A value from the command line: what it is depends on the setting."""
 
@@ -160,6 +163,13 @@ def fit_fields(of: str, settings: Any) -> None:
     for one in dataclasses.fields(settings):
         value = fitted(f"{of}: {one.name}", getattr(settings, one.name), wanted[one.name])
         object.__setattr__(settings, one.name, value)
+
+
+def with_fields(of: str, part: Part, given: Mapping[str, Any]) -> Part:
+    """A dataclass instance with other values, each fitted to its type; a UsageError that begins with `of` if not."""
+    wanted = typing.get_type_hints(type(part))
+    fields = {name: fitted(f"{of}: {name}", value, wanted[name]) for name, value in given.items()}
+    return typing.cast(Part, dataclasses.replace(typing.cast(Any, part), **fields))
 
 
 def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:

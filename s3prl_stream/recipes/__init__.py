@@ -17,6 +17,7 @@ from s3prl_stream.recipes.mockingjay import MOCKINGJAY, MOCKINGJAY_LARGE
 from s3prl_stream.recipes.npc import NPC
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.tera import TERA, TERA_FBANK, TERA_LARGE_BATCH, TERA_SLIM
+from s3prl_stream.settings import with_fields
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -31,7 +32,7 @@ def find_recipe(name: str | Recipe) -> Recipe:
     """The recipe of that name; UsageError if there is none."""
     if isinstance(name, Recipe):
         return name
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise UsageError(f"recipe {name!r} is unknown; there are {', '.join(RECIPES)}")
     return RECIPES[name]
 
@@ -51,7 +52,7 @@ def build_encoder(recipe: str | Recipe, **sizes: Any) -> nn.Module:
     unknown = sorted(set(sizes) - set(known))
     if unknown:
         raise UsageError(f"build_encoder({found.name!r}): no size {', '.join(unknown)}; there are {', '.join(known)}")
-    return found.encoder(dataclasses.replace(found.model, **sizes))
+    return found.encoder(with_fields(f"build_encoder({found.name!r})", found.model, sizes))
 
 
 def build_objective(

@@ -146,7 +146,7 @@ def _pretrain(
         "encoder": parts["model"] if encoder is None else describe_module(encoder),
         **({} if encoder is None else {"model": parts["model"]}),  # heads are made by it
         **({} if teacher is None else {"teacher": describe_module(teacher, values=True)}),
-        "steps": steps,
+        "steps": train_settings.num_steps,
         **dataclasses.asdict(own),
         "device": str(device),
         "on_device": device.type != "cpu" if own.on_device is None else own.on_device,
@@ -239,8 +239,10 @@ class _RunBatches:
 
     def leave_out(self) -> None:
         """What is to be left out, from where the loader stands; loading a state forgets it."""
-        for first, last in self.skip_batches:
-            self.loader.skip(first, last)
+        for span in self.skip_batches:
+            if not isinstance(span, Sequence) or len(span) != 2:
+                raise UsageError(f"skip_batches: {span!r} is no pair of batches (first, last)")
+            self.loader.skip(*span)
         self.loader.exclude(self.exclude)
 
     def __iter__(self) -> Iterator[Batch]:

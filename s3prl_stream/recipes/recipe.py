@@ -15,7 +15,7 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.settings import meant
+from s3prl_stream.settings import meant, with_fields
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.settings import UpdateSettings
 
@@ -84,14 +84,15 @@ class Recipe:
             beside: names that the caller knows, for the message.
 
         Raises:
-            UsageError: no setting of that name.
+            UsageError: no setting of that name, or a value of another type.
         """
         rest = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         legacy = bool(rest.pop("legacy", self.legacy))
         parts: list[Any] = []
         for part in (self.model, self.stream_settings, self.train):
             names = [one.name for one in dataclasses.fields(part)]
-            parts.append(dataclasses.replace(part, **{name: rest.pop(name) for name in names if name in rest}))
+            of_part = {name: rest.pop(name) for name in names if name in rest}
+            parts.append(with_fields(f"recipe {self.name}", part, of_part))
         if rest:
             known = [*(name for part in self.settings().values() for name in part), *beside]
             raise UsageError(f"recipe {self.name}: no setting {', '.join(map(repr, rest))}; {meant(rest, known)}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fit_fields
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class RunSettings:
     tensorboard: bool = False
     """Write events for TensorBoard."""
 
+    def __post_init__(self) -> None:
+        fit_fields("pretrain", self)
+
 
 MAY_CHANGE = frozenset(
     {"num_workers", "device", "compile", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "tensorboard"}
@@ -67,6 +71,8 @@ class ValidSettings:
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> ValidSettings:
         """By name; UsageError for one that there is not."""
+        if not isinstance(settings, Mapping):
+            raise UsageError(f"valid: {settings!r} is no dict; give some such as {{'share': 0.02}}")
         known = [one.name for one in dataclasses.fields(cls)]
         unknown = [name for name in settings if name not in known]
         if unknown:
@@ -74,6 +80,7 @@ class ValidSettings:
         return cls(**settings)
 
     def __post_init__(self) -> None:
+        fit_fields("valid", self)
         given = [self.where is not None, self.share > 0, self.data is not None]
         if sum(given) > 1:
             raise UsageError("valid: give one of where, share and data")

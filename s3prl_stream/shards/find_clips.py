@@ -19,6 +19,8 @@ def name_clips(shards: ShardSet, clips: Iterable[str | tuple[str, str]]) -> list
     if isinstance(clips, str):
         raise UsageError(f"clips are given as a list: [{clips!r}]")
     for clip in clips:
+        if not isinstance(clip, str) and not (isinstance(clip, tuple | list) and len(clip) == 2):
+            raise UsageError(f"clip {clip!r} is neither a key nor (set, key)")
         if isinstance(clip, str):
             if len(names) > 1:
                 raise UsageError(f"clip {clip!r}: of which set? Give (set, key); the sets are {', '.join(names)}")

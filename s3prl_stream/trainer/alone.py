@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.shards.store import is_remote, local_path
+from s3prl_stream.shards.store import is_remote, local_path, paths_in
 
 LOCK = ".lock"
 """Name of the file in the folder that is locked, and stays there."""
@@ -20,8 +20,9 @@ def output_folder(out: str | Path) -> Path:
     """The folder that a run is written to.
 
     Raises:
-        UsageError: it is a URL of a store, where nothing can be locked, appended to or renamed.
+        UsageError: no path; or a URL of a store, where nothing can be locked, appended to or renamed.
     """
+    paths_in([out])
     if is_remote(out):
         raise UsageError(f"{out}: a run is written to a folder of this machine; mount the store, or copy the run there")
     return local_path(out)

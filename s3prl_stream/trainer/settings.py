@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fit_fields
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class TrainSettings(UpdateSettings):
     """Write events for TensorBoard too."""
 
     def __post_init__(self) -> None:
+        fit_fields("training", self)
         for name in ("num_steps", "update_batches", "checkpoint_every", "keep_checkpoints", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least 1")

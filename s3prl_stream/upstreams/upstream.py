@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,20 +124,32 @@ class FeatureUpstream(Upstream):
 
 def check_wavs(wavs: Wavs) -> None:
     """UsageError for what is no batch of waveforms: integers, which no network here takes, or other dimensions."""
-    batch_dims = 2 if isinstance(wavs, Tensor) else 1
-    for wav in [wavs] if isinstance(wavs, Tensor) else wavs:
-        if isinstance(wav, Tensor) and (wav.ndim != batch_dims or not wav.is_floating_point()):
+    together = isinstance(wavs, Tensor | np.ndarray)
+    each: Sequence[Any] = [wavs] if together or not isinstance(wavs, Sequence) else wavs
+    for given in each:
+        wav = given if isinstance(given, Tensor) else np.asarray(given)
+        is_float = wav.is_floating_point() if isinstance(wav, Tensor) else wav.dtype.kind == "f"
+        if wav.ndim != (2 if together else 1) or not is_float:
             raise UsageError(
                 f"upstream: a waveform is {wav.dtype} {list(wav.shape)}; give floats in [-1, 1], [T] each in a list or "
                 "[B, T] together"
             )
+    if not len(wavs):
+        raise UsageError("upstream: no waveforms; give a list of one at least")
 
 
 def sizes_of(wavs: Wavs, lengths: Lengths | None) -> list[int]:
-    """Valid samples of each waveform; of lengths on a GPU by one copy."""
+    """Valid samples of each waveform; of lengths on a GPU by one copy. UsageError for what cannot be that."""
+    room = [len(wav) for wav in wavs]
     if lengths is None:
-        return [len(wav) for wav in wavs]
-    return lengths.tolist() if isinstance(lengths, Tensor) else [int(length) for length in lengths]
+        return room
+    sizes = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    fit = len(sizes) == len(room) and all(
+        size == int(size) and 0 <= size <= most for size, most in zip(sizes, room, strict=True)
+    )
+    if not fit:
+        raise UsageError(f"upstream: lengths are {sizes}; give samples of each waveform, which have {room}")
+    return [int(size) for size in sizes]
 
 
 def states_of(encoder: nn.Module, given: Sequence[Tensor] | Tensor) -> list[Tensor]:

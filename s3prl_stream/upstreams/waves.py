@@ -54,7 +54,8 @@ def padded(wavs: Wavs, lengths: Lengths | None, device: torch.device) -> tuple[T
     check_wavs(wavs)
     if isinstance(wavs, Tensor):
         wav_BT = wavs.to(device, torch.float32)
-        valid = [wavs.shape[1]] * len(wavs) if lengths is None else lengths
+        is_there = isinstance(lengths, Tensor) and lengths.device.type != "cpu"
+        valid = lengths if is_there else sizes_of(wavs, lengths)
         len_B = torch.as_tensor(valid, dtype=torch.int64).to(device)
         return wav_BT * (torch.arange(wav_BT.shape[1], device=device) < len_B[:, None]), len_B
     sizes = sizes_of(wavs, lengths)

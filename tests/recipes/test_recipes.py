@@ -14,6 +14,8 @@ import s3prl_stream as ss
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.run_folder import recipe_of
+from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
+from s3prl_stream.trainer.settings import TrainSettings
 
 PUBLISHED = {
     "mockingjay": (21_450_240, 776_688, 22_226_928),
@@ -138,6 +140,17 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
         (lambda: ss.build_encoder("distilhubert", num_heads=7), "multiple of num_heads"),
         (lambda: build_objective(find_recipe("npc").having({"hidden_size": 63})), "not a multiple of 4"),
         (lambda: build_objective("tera", teacher=nn.Linear(1, 1)), "has no teacher"),
+        (lambda: find_recipe(["tera"]), "there are tera, mockingjay"),  # type: ignore[arg-type]
+        (lambda: ss.build_encoder("tera", num_layers="3"), "num_layers: '3' is not a whole number"),
+        (lambda: find_recipe("tera").having({"dropout": "x"}), "recipe tera: dropout: 'x' is not a number"),
+        (lambda: find_recipe("tera").having({"crop_seconds": "a"}), "crop_seconds: 'a' is not a number or none"),
+        (lambda: TrainSettings(num_steps="3"), "num_steps: '3' is not a whole number"),  # type: ignore[arg-type]
+        (lambda: TrainSettings(num_steps=3, lr="fast"), "lr: 'fast' is not a number"),  # type: ignore[arg-type]
+        (lambda: RunSettings(seed=None), "seed: None is not a whole number"),  # type: ignore[arg-type]
+        (lambda: RunSettings(compile="x"), "compile: 'x' is not true or false"),  # type: ignore[arg-type]
+        (lambda: ValidSettings(share="x"), "share: 'x' is not a number"),  # type: ignore[arg-type]
+        (lambda: ss.pretrain("tera", [{}], steps=1, out="x", valid=0.1), "valid: 0.1 is no dict"),
+        (lambda: ss.pretrain("tera", [{}], steps=1, out=3), "3 is no path and no URL"),
     ],
 )
 def test_mistakes_are_told(call: Any, said: str) -> None:

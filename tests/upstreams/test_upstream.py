@@ -90,6 +90,16 @@ def test_what_is_no_waveform_is_told(network: bool) -> None:
     for wrong in ([short.short()], [short[None]], short[None].short(), short[None, None], short):
         with pytest.raises(ss.UsageError, match=r"a waveform is torch\.(int16|float32) \[.*; give floats"):
             up(wrong)
+    for wrong in ([short.short().numpy()], short.numpy(), ["a.wav"], None, 3):
+        with pytest.raises(ss.UsageError, match=r"a waveform is .*; give floats"):
+            up(wrong)
+    with pytest.raises(ss.UsageError, match="no waveforms"):
+        up([])
+    two = torch.stack([short, short])
+    for lengths in ([2000], [2000, 2001], torch.tensor([1.0, 0.5]), [-1, 5]):
+        for wavs in (two, list(two)):
+            with pytest.raises(ss.UsageError, match=r"lengths are .*; give samples of each"):
+                up(wavs, lengths)
 
 
 def test_an_encoder_gives_as_many_hidden_states_as_it_says() -> None:
