@@ -22,6 +22,8 @@ from s3prl_stream.shards.outfolder import refuse_odd_path
 from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, explaining_writes
 
 _SCRATCH = ".repairing-"
+_ended: set[str] = set()
+"""Owners that were calls of this process: one that ended with an error leaves its marker, and may be made again."""
 
 
 @contextlib.contextmanager
@@ -49,10 +51,12 @@ def begun(out: Store, name: str) -> Iterator[Path]:
     for file in there:
         if UNFINISHED not in there or not ours.fullmatch(file):
             raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
-    if is_known_alive(_owner_of(out)):
+    before, owner = _owner_of(out), new_owner()
+    if is_known_alive(before) and before not in _ended:
         raise UsageError(f"{out.url}: another process is writing a set there. Wait for it, or choose another folder.")
-    with explaining_writes(out.url, again="give the same command again"):
-        out.write(UNFINISHED, json.dumps({"name": name, "owner": new_owner()}).encode())
+    with explaining_writes(out.url, again="give the same command again"), contextlib.ExitStack() as at_end:
+        at_end.callback(_ended.add, owner)
+        out.write(UNFINISHED, json.dumps({"name": name, "owner": owner}).encode())
         _remove_scratch(out, ours)
         for file in there:
             if file != UNFINISHED:
