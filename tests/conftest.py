@@ -47,6 +47,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def reference() -> Path:
+    """Numbers that S3PRL itself computed; users need not have them."""
+    folder = ROOT.parent / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("no reference numbers of S3PRL at ../shared/reference beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed set of 24 clips in four shards, which nobody changes."""
     from damage import pack_clips

@@ -23,6 +23,7 @@ import s3prl_stream as ss
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_FOLDER, MANIFEST, part_name
 from s3prl_stream.shards.tar import member
+from s3prl_stream.shards.verify import VerifyReport
 
 RATE = 16_000
 NUM_CLIPS = 24
@@ -114,6 +115,11 @@ def batches_of(folder: Path, workers: int = 0) -> tuple[list[Any], list[dict[str
     """What a loader delivered, and what it lists as damaged."""
     loader = ss.Loader(stream_of(folder), num_workers=workers)
     return [delivered(batch) for batch in loader], loader.damaged
+
+
+def found(report: VerifyReport) -> list[tuple[str, str | None, str]]:
+    """File, key and reason of each finding."""
+    return [(one.file, one.key, one.reason) for one in report.findings]
 
 
 def without(batches: list[Any], keys: set[str]) -> list[Any]:

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apart import in_child
-from chaos.ranged_server import ObjectServer, serving
+from chaos.ranged_server import served
 from streams import delivered
 
 import s3prl_stream as ss
-from s3prl_stream.chaos import ChaosProxy, Fault, Request, Stall
+from s3prl_stream.chaos import Fault, Request, Stall
 from s3prl_stream.errors import ChainError, StateError, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards import read_ahead
-
-
-@contextlib.contextmanager
-def stored(folder: Path, faults: Any = ()) -> Iterator[tuple[str, ChaosProxy, ObjectServer]]:
-    """The URL of a set on a server, behind a proxy that sees each request."""
-    with serving() as server:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                server.objects[f"/set/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-        with ChaosProxy(server.url, faults) as proxy:
-            yield f"{proxy.url}/set", proxy, server
 
 
 def chain(data: Any, **settings: Any) -> Source:
@@ -44,7 +31,7 @@ def chain(data: Any, **settings: Any) -> Source:
 def test_batches_are_those_of_the_local_set(whole: Path) -> None:
     for settings, workers_of_each in (({"epochs": 2, "chunk_seconds": 0.3}, (0, 2)), ({"shuffle": False}, (0,))):
         expected = [delivered(batch) for batch in ss.Loader(chain(whole, **settings))]
-        with stored(whole) as (url, _, _):
+        with served(whole) as (url, _, _):
             for workers in workers_of_each:
                 loader = ss.Loader(chain(url, **settings), num_workers=workers)
                 assert [delivered(batch) for batch in loader] == expected
@@ -54,7 +41,7 @@ def test_batches_are_those_of_the_local_set(whole: Path) -> None:
 
 @in_child
 def test_the_default_run_is_one_request_in_a_store_and_one_clip_on_a_disk(whole: Path) -> None:
-    with stored(whole) as (url, _, _):
+    with served(whole) as (url, _, _):
         for data, run in ((whole, 1), (url, 4)):
             assert ss.ShardStream(data).settings.run == run
             assert ss.ShardStream(data, run=2).settings.run == 2
@@ -67,14 +54,14 @@ def test_the_default_run_is_one_request_in_a_store_and_one_clip_on_a_disk(whole:
 @in_child
 def test_samples_and_plain_torch_loaders_read_it_too(whole: Path) -> None:
     keys = [sample["key"] for sample in chain(whole)]
-    with stored(whole) as (url, proxy, _):
+    with served(whole) as (url, proxy, _):
         assert [sample["key"] for sample in chain(url)] == keys
         assert 0 < sum(one.path.endswith(".tar") for one in proxy.requests) < len(keys)  # neighbours together
 
 
 @in_child
 def test_no_byte_is_asked_for_twice_and_every_retry_is_seen(whole: Path) -> None:
-    with stored(whole) as (url, proxy, _):
+    with served(whole) as (url, proxy, _):
         shards = ss.open_shards(url)
         list(ss.Loader(chain(shards)))
         read = sorted(
@@ -103,7 +90,7 @@ def test_requests_of_coming_batches_are_under_way_before_they_are_built(whole: P
                 enough.set()
             return None
 
-        with stored(whole, wait_for_others) as (url, _, _):
+        with served(whole, wait_for_others) as (url, _, _):
             batches = iter(ss.Loader(chain(url, max_batch_size=2, run=1), num_workers=workers, prefetch=1))
             next(batches)
             assert enough.wait(20)
@@ -112,7 +99,7 @@ def test_requests_of_coming_batches_are_under_way_before_they_are_built(whole: P
 
 @in_child
 def test_the_budget_bounds_what_is_under_way(whole: Path) -> None:
-    with stored(whole) as (url, _, _):
+    with served(whole) as (url, _, _):
         shards = ss.open_shards(url)
         store = shards.members[0].tars  # type: ignore[attr-defined]
         stream = ss.ShardStream(shards, epochs=1, max_batch_size=2)
@@ -142,7 +129,7 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(whole: Path
         return Stall(1000.0, before_headers=True)
 
     before = {thread.name for thread in threading.enumerate()}
-    with stored(whole, silent_later) as (url, _, _):
+    with served(whole, silent_later) as (url, _, _):
         shards = ss.open_shards(url)
         batches = iter(ss.Loader(chain(shards, **settings)))
         next(batches)
@@ -150,7 +137,7 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(whole: Path
         batches.close()  # type: ignore[attr-defined]
         assert not shards.members[0].tars._ahead  # type: ignore[attr-defined]
     last = "/set/set-000003.tar.parquet"
-    with stored(whole, lambda request: Stall(1000.0) if request.path == last else None) as (url, _, _):
+    with served(whole, lambda request: Stall(1000.0) if request.path == last else None) as (url, _, _):
         shards = ss.open_shards(url)  # the last block's index never comes
         batches = iter(ss.Loader(chain(shards, shuffle=False, block_samples=12, chunk_seconds=0.1, max_batch_size=1)))
         next(batches)
@@ -161,7 +148,7 @@ def test_an_abandoned_loader_ends_at_once_though_its_store_is_silent(whole: Path
 
 @in_child
 def test_workers_do_not_fork_where_a_store_is_used(whole: Path) -> None:
-    with stored(whole) as (url, _, _):
+    with served(whole) as (url, _, _):
         with pytest.raises(UsageError, match="a set lies in an object store"):
             ss.Loader(chain(url), num_workers=1, multiprocessing_context="fork")
         with pytest.raises(UsageError, match="this process has used an object store"):
@@ -175,7 +162,7 @@ def test_workers_do_not_fork_where_a_store_is_used(whole: Path) -> None:
 
 @pytest.mark.slow
 def test_a_script_needs_no_main_guard(whole: Path, tmp_path: Path) -> None:
-    with stored(whole) as (url, _, _):
+    with served(whole) as (url, _, _):
         script = tmp_path / "script.py"
         script.write_text(
             textwrap.dedent(f"""

@@ -8,6 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tars import files_below
+
+from s3prl_stream.chaos import ChaosProxy
 
 
 class RangedHandler(BaseHTTPRequestHandler):
@@ -114,6 +120,10 @@ class ObjectServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def put(self, folder: Path) -> None:
+        """The files of a folder, under /set, in the place of all others."""
+        self.objects = {f"/set/{name}": content for name, content in files_below(folder).items()}
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is what these tests are about."""
 
@@ -134,3 +144,12 @@ def serving() -> Iterator[ObjectServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def served(folder: Path, faults: Any = ()) -> Iterator[tuple[str, ChaosProxy, ObjectServer]]:
+    """A folder at a URL, behind a proxy that sees each request."""
+    with serving() as server:
+        server.put(folder)
+        with ChaosProxy(server.url, faults) as proxy:
+            yield f"{proxy.url}/set", proxy, server

@@ -78,11 +78,6 @@ def digests(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """All files of a set, hidden ones too."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 if __name__ == "__main__":
     import s3prl_stream as ss
 

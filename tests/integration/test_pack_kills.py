@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from integration.packing import SETTINGS, digests, files_in, finish, kill_again_and_again, make_recordings, start
+from integration.packing import SETTINGS, digests, finish, kill_again_and_again, make_recordings, start
 from integration.servers import Rgw
+from tars import files_below
 
 import s3prl_stream as ss
 
@@ -33,7 +34,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def undisturbed(recordings: Path, folder: Path) -> dict[str, str]:
     ss.pack(ss.corpora.folder(recordings), folder, **SETTINGS)  # type: ignore[arg-type]
-    return digests(files_in(folder))
+    return digests(files_below(folder))
 
 
 def some_time(shortest: float, longest: float) -> Callable[[subprocess.Popen[str]], None]:
@@ -69,7 +70,7 @@ def test_a_kill_and_two_packs_at_once_give_the_bytes_of_one(recordings: Path, tm
     together = [start(recordings, out, workers=workers) for workers in (0, 1)]
     for process in together:
         finish(process)
-    assert digests(files_in(out)) == wanted
+    assert digests(files_below(out)) == wanted
 
 
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_twenty_kills_of_a_pack_with_two_workers(many: Path, tmp_path: Path) -> 
     kills = kill_again_and_again(lambda: start(many, out, workers=2), some_shards(out, 3), 20)
     assert kills > 15  # the rest found it finished
     finish(start(many, out, workers=2))
-    assert digests(files_in(out)) == wanted
+    assert digests(files_below(out)) == wanted
 
 
 @pytest.mark.slow
@@ -103,7 +104,7 @@ def test_twenty_kills_of_packs_into_a_bucket(
         "    path.write_bytes(store.read_whole(name, at_most=1 << 30))\n"
     )
     subprocess.run([sys.executable, "-c", program, url, found], env={**os.environ, **environment}, check=True)
-    assert digests(files_in(found)) == wanted
+    assert digests(files_below(found)) == wanted
 
 
 @contextmanager
@@ -157,7 +158,7 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes_also_after_kills(many: Path, 
     with TemporaryDirectory(prefix="ray") as short, ray_cluster(Path(short)) as environment:  # sockets have short paths
         out = tmp_path / "set"
         finish(start(many, out, engine="ray", workers=0, environment=environment))
-        assert digests(files_in(out)) == wanted
+        assert digests(files_below(out)) == wanted
         killed = tmp_path / "killed/set"
 
         def begin() -> subprocess.Popen[str]:
@@ -165,4 +166,4 @@ def test_a_ray_cluster_of_two_gives_the_same_bytes_also_after_kills(many: Path, 
 
         assert kill_again_and_again(begin, some_time(3.0, 8.0), 3)
         finish(begin())
-        assert digests(files_in(killed)) == wanted
+        assert digests(files_below(killed)) == wanted

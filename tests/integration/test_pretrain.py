@@ -7,14 +7,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from integration.run_log import num_steps
+from integration.run_log import begun, num_steps
 from torch import Tensor, nn
 
 import s3prl_stream as ss
@@ -41,15 +40,8 @@ WORDS = (
 
 
 def start(data: Path, out: Path, steps: int, workers: int = 0) -> subprocess.Popen[bytes]:
-    """The command in a process group of its own."""
-    words = ["pretrain", "tera", "--data", data, "--out", out, "--steps", steps, *WORDS.split(), "--workers", workers]
-    return subprocess.Popen(
-        [sys.executable, "-m", "s3prl_stream", *map(str, words)],
-        start_new_session=True,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    words = ("--data", data, "--out", out, "--steps", steps, *WORDS.split(), "--workers", workers)
+    return begun("pretrain", "tera", *words)
 
 
 def kill_after(process: subprocess.Popen[bytes], run: Path, lines: int, delay_seconds: float) -> None:

@@ -6,13 +6,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from integration.run_log import num_steps
+from integration.run_log import begun, num_steps
 
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 
@@ -26,15 +25,7 @@ PART = ["--where", "speaker in ('bruno', 'hugh')", "--valid-where", "speaker == 
 
 
 def start(data: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
-    """The command in a process group of its own."""
-    words = ["train", "asr", "--data", data, "--out", out, *WORDS, *PART, "--workers", workers]
-    return subprocess.Popen(
-        [sys.executable, "-m", "s3prl_stream", *map(str, words)],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return begun("train", "asr", "--data", data, "--out", out, *WORDS, *PART, "--workers", workers)
 
 
 @pytest.mark.slow

@@ -18,16 +18,7 @@ from s3prl_stream.pipes.features import cmvn, log_mel
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.recipes.s3prl_import import load_s3prl
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tera_tiny.npz"
-
-
-@pytest.fixture
-def reference() -> Path:
-    """Numbers that S3PRL itself computed; users need not have them."""
-    if not FOLDER.is_dir():
-        pytest.skip("no reference numbers of S3PRL at ../shared/reference beside the checkout")
-    return FOLDER
 
 
 def count(module: nn.Module) -> int:

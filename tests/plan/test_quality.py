@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from streams import clips, memory
 
+import s3prl_stream as ss
+from s3prl_stream.cli import main
 from s3prl_stream.loader import Loader
 from s3prl_stream.plan.planner import EpochPlanner
 from s3prl_stream.plan.quality import measure
@@ -123,3 +125,16 @@ def test_a_set_in_corpus_order_pays_in_reads_alone(one_block: Path, tmp_path: Pa
     assert unpacked.speakers_vs_uniform is not None
     assert unpacked.speakers_vs_uniform > 0.9
     assert unpacked.megabytes_per_read < packed.megabytes_per_read / 2
+
+
+def test_the_quality_of_samples_in_memory_can_be_measured() -> None:
+    found = measure(ss.ShardStream(memory([1.0 + n % 3 for n in range(100)]), max_batch_seconds=20.0).planner())
+    assert found.clips == 100
+    assert found.speakers_vs_uniform == pytest.approx(1.0, abs=0.15)
+    two = ShardSet([MemoryShards(clips([length] * 30), name) for name, length in (("one", 1.0), ("two", 3.0))])
+    assert measure(ss.ShardStream(two, max_batch_seconds=9.0).planner()).share_of_set == {"one": 0.25, "two": 0.75}
+
+
+def test_no_blocks_to_measure_is_wrong_use(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(sample_set), "--blocks", "0"]) == 2
+    assert "--blocks 0" in capsys.readouterr().err

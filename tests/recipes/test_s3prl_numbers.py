@@ -22,20 +22,11 @@ from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learni
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.upstreams.waves import WaveUpstream
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
 TRANSFORMERS = ("tera", "mockingjay", "audio_albert")
 PREDICTIVE = ("apc", "vq_apc", "npc")
 MODELS = (*TRANSFORMERS, *PREDICTIVE, "distiller")
 ZERO_IN_THEORY = ("key.bias", "k_proj.bias")
 """Gradients that are 0 but for rounding: a constant added to all scores."""
-
-
-@pytest.fixture(scope="module")
-def reference() -> Path:
-    """Numbers that S3PRL itself computed; users need not have them."""
-    if not FOLDER.is_dir():
-        pytest.skip("no reference numbers of S3PRL at ../shared/reference beside the checkout")
-    return FOLDER
 
 
 def load(reference: Path, model: str) -> tuple[Recipe, Any, Any, dict[str, Any]]:

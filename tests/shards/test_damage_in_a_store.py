@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from apart import in_child
-from chaos.ranged_server import ObjectServer, serving
+from chaos.ranged_server import serving
 from damage import batches_of, flip_audio, flip_json, pack_clips, remove_part, rows_of
 from damage_to_files import cut, flip_the_end, middle_row, no_manifest, short_offsets, without_offsets, without_shard
 from integration.servers import Rgw
 from streams import delivered
-from tars import clip, tar
+from tars import clip, files_below, tar
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
@@ -34,22 +34,10 @@ def fresh_set(folder: Path) -> Path:
     return folder / "set"
 
 
-def put_on(server: ObjectServer, folder: Path) -> None:
-    """The files of a set, under /set."""
-    server.objects.clear()
-    for path in folder.rglob("*"):
-        if path.is_file():
-            server.objects[f"/set/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
-
-
 def facts(report: VerifyReport) -> Any:
     """All but the place of the set, which messages of errors name."""
     findings = [one._replace(message="") for one in report.findings]
     return (*report._replace(url="", findings=[]), findings)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
@@ -63,7 +51,7 @@ def test_a_web_server_is_verified_like_a_disk(tmp_path: Path) -> None:
     (broken / "set-000002.tar").unlink()
     with serving() as server:
         for folder in (whole, broken):
-            put_on(server, folder)
+            server.put(folder)
             for full in (False, True):
                 here, there = ss.verify(folder, full), ss.verify(f"{server.url}/set", full)
                 assert facts(here) == facts(there)
@@ -83,10 +71,10 @@ def test_a_web_server_is_repaired_to_a_disk(tmp_path: Path) -> None:
     (broken / "set-000002.tar").unlink()
     local = ss.repair(broken, tmp_path / "one")
     with serving() as server:
-        put_on(server, broken)
+        server.put(broken)
         remote = ss.repair(f"{server.url}/set", tmp_path / "two", num_workers=1)
     assert remote._replace(url="", out="") == local._replace(url="", out="")
-    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
+    assert files_below(tmp_path / "one") == files_below(tmp_path / "two")
 
 
 @in_child
@@ -94,7 +82,7 @@ def test_a_store_that_is_away_is_no_damage(tmp_path: Path) -> None:
     """Neither is a faulty line."""
     whole = fresh_set(tmp_path)
     with serving() as server:
-        put_on(server, whole)
+        server.put(whole)
         with ChaosProxy(server.url, [Unavailable(), Cut(), Unavailable(), None, Cut()] * 4) as proxy:
             assert ss.verify(f"{proxy.url}/set", full=True).is_sound
         for names in ("*.tar", "*.tar.parquet", "*.jsonl"):
@@ -125,7 +113,7 @@ def test_a_set_in_a_store_is_verified_and_repaired_within_it(tmp_path: Path) -> 
             patch.setattr(repairing, "open_store", lambda url: ObjectStore(Path(url).as_uri()))
             report = ss.repair(stored, folder / "stored")
         assert report._replace(url="", out="") == expected._replace(url="", out="")
-        assert files_of(folder / "stored") == files_of(folder / "local")
+        assert files_below(folder / "stored") == files_below(folder / "local")
         shutil.rmtree(folder)
 
 
@@ -179,7 +167,7 @@ def test_a_set_in_a_bucket_is_repaired_into_the_bucket(tmp_path: Path, rgw: Rgw)
     report = ss.repair(f"{folder}/broken", f"{folder}/out", num_workers=2)
     assert report._replace(url="", out="") == local._replace(url="", out="")
     out = open_store(f"{folder}/out")
-    assert {name: out.read_whole(name, at_most=1 << 30) for name, _ in out.list()} == files_of(tmp_path / "local")
+    assert {name: out.read_whole(name, at_most=1 << 30) for name, _ in out.list()} == files_below(tmp_path / "local")
     assert ss.verify(f"{folder}/out", full=True, num_workers=2).is_sound
     loader = ss.Loader(ss.ShardStream(f"{folder}/out", epochs=1, max_batch_seconds=3.0, run=1).load_audio())
     rows = [row for batch in loader for row in delivered(batch)[1]]

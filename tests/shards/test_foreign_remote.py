@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apart import in_child
 from chaos.obstore_client import obstore_process
-from chaos.ranged_server import ObjectServer, serving
+from chaos.ranged_server import served
 from integration.servers import Rgw
 from made_elsewhere import WRITERS, some_clips
 from streams import delivered
 from tars import clip, files_below, offsets, tar
 
 import s3prl_stream as ss
-from s3prl_stream.chaos import ChaosProxy, Cut, Unavailable
+from s3prl_stream.chaos import Cut, Unavailable
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.foreign import index_tars
 from s3prl_stream.shards.store import open_store
@@ -38,15 +36,6 @@ def make_tars(folder: Path, with_offsets: bool = False) -> Path:
             sizes = [sum(512 + -(-len(content) // 512) * 512 for _, content in pair) for pair in members]
             offsets(path, [sum(sizes[:number]) for number in range(NUM_CLIPS)], path.stat().st_size)
     return folder
-
-
-@contextlib.contextmanager
-def served(folder: Path, faults: Any = ()) -> Iterator[tuple[str, ChaosProxy, ObjectServer]]:
-    """The folder at a URL, behind a proxy that counts."""
-    with serving() as server:
-        server.objects = {f"/set/{name}": content for name, content in files_below(folder).items()}
-        with ChaosProxy(server.url, faults) as proxy:
-            yield f"{proxy.url}/set", proxy, server
 
 
 def epoch(shards: Any, num_workers: int = 0) -> list[Any]:

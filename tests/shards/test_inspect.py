@@ -11,6 +11,7 @@ import soundfile
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.shards.synthetic import make_synthetic_index
 
 RATE = 16_000
 
@@ -65,3 +66,10 @@ def test_what_a_person_sees(mixed: Path, tmp_path: Path, capsys: pytest.CaptureF
     ss.subset(mixed, tmp_path / "part", "50%", where="language == 'en'")
     assert main(["inspect", str(tmp_path / "part")]) == 0
     assert "subset: 50% where language == 'en', of set (" in capsys.readouterr().out
+
+
+def test_several_sets_are_not_inspected_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        make_synthetic_index(tmp_path / name, 1, samples_per_shard=5, name=name)
+    assert main(["inspect", f"{tmp_path}/{{a,b}}"]) == 2
+    assert "2 sets; inspect them one by one" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from streams import RATE, clips
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
@@ -36,3 +37,24 @@ def test_half_characters_in_metadata_are_delivered_and_can_be_selected_by() -> N
     for where, expected in ((None, ["half \ud83d", "whole"]), ("text != 'whole'", ["half \ud83d"])):
         stream = ss.ShardStream(shards, shuffle=False, epochs=1, where=where)
         assert sorted(sample["text"] for sample in stream) == expected
+
+
+def test_what_changes_the_plan_of_samples_in_memory_changes_their_fingerprint() -> None:
+    data = clips([1.0] * 9)
+    faster = {key: {**sample, "sample_rate": 2 * RATE} for key, sample in data.items()}
+    sets = [MemoryShards(data), MemoryShards(data, samples_per_shard=3), MemoryShards(faster)]
+    assert len({one.fingerprint for one in sets}) == 3
+    assert MemoryShards(data).fingerprint == sets[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    "sample", [{"wav": 5}, {"wav": np.zeros(9), "sample_rate": 0}, {"wav": [], "sample_rate": None}]
+)
+def test_a_sample_in_memory_without_a_length_is_named(sample: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"'a' has a wav of type \w+ and sample_rate"):
+        MemoryShards({"a": sample})
+
+
+def test_metadata_of_several_kinds_become_text_in_memory() -> None:
+    data = {"a": {"wav": np.zeros(9), "label": 1}, "b": {"wav": np.zeros(9), "label": "x"}}
+    assert len(ss.ShardStream(data, where="label == 'x'").selection) == 1

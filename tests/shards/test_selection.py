@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 import pytest
+from streams import clips
 
 import s3prl_stream as ss
 from s3prl_stream import sign_of_life
@@ -274,3 +275,17 @@ def test_fingerprints_follow_the_rows(shards: ShardSet) -> None:
     same = compile_selection(shards, where="speaker == 'a'").fingerprint
     assert compile_selection(shards, where="speaker in ('a',)").fingerprint == same
     assert compile_selection(shards, where="speaker == 'b'").fingerprint != same
+
+
+def test_an_amount_by_column_is_shared_by_the_values_that_where_kept() -> None:
+    chosen = ss.ShardStream(clips([1.0] * 700), where="speaker in ('s0', 's1')", subset="70s by speaker")
+    assert len(chosen.selection) == 70
+
+
+@pytest.mark.parametrize(
+    "where", ["speaker in (1, 'x')", f"seconds > 1{'0' * 40}", f"seconds in (1{'0' * 40},)", "speaker in ()", 5]
+)
+def test_a_where_that_arrow_cannot_take_is_one_line(where: Any) -> None:
+    with pytest.raises(UsageError, match="where: ") as caught:
+        ss.ShardStream(clips([1.0, 2.0]), where=where)
+    assert "\n" not in str(caught.value)

@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import pickle
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from s3prl_stream.errors import MissingFile, ShardError, UsageError
 from s3prl_stream.shards import store as stores
-from s3prl_stream.shards.store import LocalStore, is_remote, open_store
+from s3prl_stream.shards.store import MAX_OPEN_FILES, LocalStore, is_remote, open_store
 
 NOBODY = 65_534
 CONTENT = bytes(range(256)) * 40
@@ -174,3 +175,24 @@ def test_a_folder_goes_to_other_processes(folder: Path, method: str) -> None:
     assert queue.get() == CONTENT[3:7]
     child.join()
     assert pickle.loads(pickle.dumps(store)).read("a.tar", 3, 4) == CONTENT[3:7]
+
+
+def test_files_are_read_from_several_threads_while_others_let_go_of_them(tmp_path: Path) -> None:
+    names = [f"{number:03d}" for number in range(2 * MAX_OPEN_FILES)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    files = LocalStore(tmp_path)
+    wrong: list[str] = []
+
+    def read_all(step: int) -> None:
+        for at in range(0, 3 * len(names) * step, step):
+            name = names[at % len(names)]
+            if files.read(name, 0, 3) != name.encode():
+                wrong.append(name)
+
+    threads = [threading.Thread(target=read_all, args=(step,)) for step in (1, 3, 5, 7)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 from apart import in_child
+from shards.test_pack_store import files
 
 import s3prl_stream as ss
-from s3prl_stream.shards.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,6 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pack(recordings: Path, out: str | Path) -> ss.ShardSet:
     corpus = ss.corpora.WithFiles(ss.corpora.folder(recordings), {"trials.txt": b"1 clip00 clip01\n"})
     return ss.pack(corpus, out, sample_rate=8000, shard_mb=0.03)
-
-
-def files(url: str | Path) -> dict[str, bytes]:
-    store = open_store(url)
-    return {name: store.read_whole(name, at_most=1 << 20) for name, _ in store.list()}
 
 
 @in_child

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from apart import in_child
 from audio.test_lengths import without_xing
-from shards.test_foreign_remote import served
+from chaos.ranged_server import served
 from streams import delivered
 from tars import RATE, encoded, tar
 

@@ -24,6 +24,7 @@ from damage import (
     flip_first_header,
     flip_json,
     flip_second_header,
+    found,
     members,
     pack_clips,
     remove_part,
@@ -61,7 +62,6 @@ from s3prl_stream.shards.index_files import first_difference, problem_with_packe
 from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART
 from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.tar import member
-from s3prl_stream.shards.verify import VerifyReport
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("many") / "set"
     pack_clips(folder, shard_mb=0.012)
     return folder
-
-
-def found(report: VerifyReport) -> list[tuple[str, str | None, str]]:
-    return [(one.file, one.key, one.reason) for one in report.findings]
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from damage import Row, flip, remove_part, rows_of
+from damage import Row, flip, found, remove_part, rows_of
 from tars import clip, encoded, tar
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.layout import MANIFEST, part_name
-from s3prl_stream.shards.verify import VerifyReport
 
 TAR = "b.tar"
 
@@ -38,16 +37,6 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = write_tars(tmp_path_factory.mktemp("indexed") / "set")
     ss.index_shards(folder, full=request.param)
     return folder
-
-
-@pytest.fixture
-def broken(whole: Path, tmp_path: Path) -> Path:
-    """A copy of it to be damaged."""
-    return shutil.copytree(whole, tmp_path / "set")
-
-
-def found(report: VerifyReport) -> list[tuple[str, str | None, str]]:
-    return [(one.file, one.key, one.reason) for one in report.findings]
 
 
 def with_checksums(folder: Path) -> bool:

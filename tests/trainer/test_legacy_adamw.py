@@ -15,14 +15,11 @@ from s3prl_stream.trainer.optimizer import build_optimizer, learning_rate
 from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.settings import TrainSettings
 
-REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 
-
-@pytest.mark.skipif(not REFERENCE.is_dir(), reason="no reference numbers of S3PRL at ../shared/reference")
-def test_five_steps_of_tera_are_those_of_s3prl() -> None:
-    meta = json.loads((REFERENCE / "tera" / "meta.json").read_text())["train_trajectory"]
-    given = np.load(REFERENCE / "tera" / "objective.npz")
-    _, objective = load_s3prl(REFERENCE / "tera" / "weights_only.ckpt")  # evaluated: as S3PRL's with all dropout at 0
+def test_five_steps_of_tera_are_those_of_s3prl(reference: Path) -> None:
+    meta = json.loads((reference / "tera" / "meta.json").read_text())["train_trajectory"]
+    given = np.load(reference / "tera" / "objective.npz")
+    _, objective = load_s3prl(reference / "tera" / "weights_only.ckpt")  # evaluated: as S3PRL's with all dropout at 0
     settings = TrainSettings(num_steps=meta["total_steps"], optimizer="legacy")
     optimizer = build_optimizer(objective, settings)
     target = torch.from_numpy(given["target"])

@@ -18,7 +18,6 @@ from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.s3prl_export import save_s3prl, to_s3prl
 from s3prl_stream.recipes.s3prl_import import conv_channels, from_s3prl, load_s3prl, read_checkpoint
 
-FOLDER = Path(__file__).resolve().parents[3] / "shared" / "reference"
 MODELS = ("tera", "audio_albert", "mockingjay", "apc", "vq_apc", "npc", "distiller")
 SMALL: dict[str, Any] = {"hidden_size": 16, "dropout": 0.3}  # nothing that is the default by chance
 SMALL_TRANSFORMER = {**SMALL, "num_layers": 2, "num_heads": 2, "ffn_size": 24, "attention_dropout": 0.2}
@@ -43,14 +42,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "cosine_weight": 0.6,
     },
 }
-
-
-@pytest.fixture
-def reference() -> Path:
-    """Numbers that S3PRL itself computed; users need not have them."""
-    if not FOLDER.is_dir():
-        pytest.skip("no reference numbers of S3PRL at ../shared/reference beside the checkout")
-    return FOLDER
 
 
 @pytest.mark.parametrize("model", MODELS)
