@@ -90,7 +90,7 @@ def _utterance(key: str, audio: Path, recording: str, turns: Mapping[str, _Turns
 def _by_plain_name(paths: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
     """File -> its name without suffix and accents, where no other file has that name."""
     plain = {path: _without_accents(path.stem) for path in paths}
-    names = Counter([*plain.values(), *(path.stem for path in paths if path.stem != plain[path])])
+    names = Counter(plain.values())
     return {path: name for path, name in plain.items() if names[name] == 1}
 
 

@@ -134,7 +134,7 @@ def find_column(columns: Collection[str], names: Sequence[str]) -> str | None:
 def text_named(metadata: dict[str, Any]) -> dict[str, Any]:
     """The same metadata with its transcription under "text", whatever column it stood in."""
     column = find_column(metadata, TEXT_COLUMNS)
-    if column in (None, "text"):
+    if column is None:
         return metadata
     return {"text" if name == column else name: value for name, value in metadata.items()}
 
