@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from s3prl_stream import corpora
+from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.errors import UsageError
 
@@ -26,7 +27,8 @@ def touch(root: Path, *names: str) -> Path:
 def libri(tmp_path: Path) -> Path:
     touch(tmp_path, "dev-clean/1/2/1-2-0000.flac", "dev-clean/1/2/1-2-0001.flac", "test-clean/3/4/3-4-0000.flac", "x/y")
     (tmp_path / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000 ONE TWO\n1-2-0001 THREE\n")
-    (tmp_path / "SPEAKERS.TXT").write_text(";ID |SEX| ...\n1    | F | dev-clean | 8.0 | Name\n")
+    speakers = b";ID |SEX| ...\n;ID |is a number\n1    | F | dev-clean | 8.0 | Ren\xe9\n"
+    (tmp_path / "SPEAKERS.TXT").write_bytes(speakers)
     return tmp_path
 
 
@@ -39,12 +41,21 @@ def test_librispeech_reads_texts_and_genders_where_there_are_some(libri: Path) -
     assert third.metadata == {"speaker": "3", "chapter": "4", "split": "test-clean"}
 
 
+def test_librispeech_is_in_the_order_of_names_and_a_line_may_have_no_words(libri: Path) -> None:
+    touch(libri, *(f"dev-clean/{speaker}/7/{speaker}-7-0000.flac" for speaker in range(29, 9, -1)))
+    (libri / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000\n1-2-0001 THREE\n")
+    found = list(corpora.librispeech(libri, split="dev-clean"))
+    assert [one.key for one in found] == sorted(one.key for one in found)
+    assert found[0].metadata["text"] == ""
+
+
 def test_librispeech_names_the_splits_it_found(libri: Path) -> None:
     for split in (None, "dev", ["dev-clean", "dev"]):
         with pytest.raises(UsageError, match="dev-clean, test-clean"):
             corpora.librispeech(libri, split=split)
-    with pytest.raises(UsageError, match="name each once"):
-        corpora.librispeech(libri, split=["dev-clean", "dev-clean"])
+    for split, said in ((["dev-clean", "dev-clean"], "dev-clean, dev-clean"), ([], "empty")):
+        with pytest.raises(UsageError, match=f"split is {said}: name each once"):
+            corpora.librispeech(libri, split=split)
     with pytest.raises(UsageError, match="no such folder"):
         corpora.librispeech(libri / "absent")
     with pytest.raises(UsageError, match="no split"):
@@ -73,9 +84,18 @@ def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
     root = touch(tmp_path / "root", "2.wav")
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     assert [utterance.key for utterance in corpora.folder(root)] == ["2", "linked/1"]
-    (root / "circle").symlink_to(root)
-    with pytest.raises(UsageError, match="circle: a link leads back"):
+    (root / "inside").mkdir()
+    (root / "inside/circle").symlink_to(root / "inside")
+    with pytest.raises(UsageError, match="inside/circle: a link leads back"):
         corpora.folder(root)
+    (root / "circle").symlink_to(root)
+    with pytest.raises(UsageError, match="root/circle: a link leads back"):
+        corpora.folder(root)
+
+
+def test_audio_by_its_name_in_the_order_of_names(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{number}.WAV" for number in range(29, 9, -1)), ".30.wav", "31.txt")
+    assert list(audio_by_stem(tmp_path, "here")) == [str(number) for number in range(10, 30)]
 
 
 def test_folder_takes_metadata_from_names_and_folders(tmp_path: Path) -> None:
@@ -97,6 +117,12 @@ def test_names_that_do_not_fit_are_counted_and_one_is_shown(tmp_path: Path) -> N
         corpora.folder(tmp_path, "{digit}_{speaker}_{take}")
     with pytest.raises(UsageError, match="3 of 3 do not fit"):
         corpora.folder(tmp_path, label_from="folder")
+
+
+def test_fields_hold_no_divider() -> None:
+    """That is neither a letter nor a digit. A letter of the pattern may stand in a field; there may be no divider."""
+    assert NamePattern("spk{speaker}_{take}").match("a/spkkip_1") == {"speaker": "kip", "take": "1"}
+    assert NamePattern("{word}").match("a/b c_d") == {"word": "b c_d"}
 
 
 @pytest.mark.parametrize("pattern", ["", "plain", "{a}{b}", "{a}_{a}", "{1}_x", "{a}_{", "{}"])
@@ -122,6 +148,9 @@ def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
         ("t.tsv", 'text\tpath\nHello, "you".\tone.wav\nGood day.\ttwo.wav\n'),
         ("t.jsonl", '{"wav": "one", "text": "Hello, \\"you\\"."}\n{"wav": "two", "sentence": "Good day."}\n'),
         ("t.json", '{"one.wav": {"text": "Hello, \\"you\\"."}, "two.wav": {"text": "Good day."}}'),
+        ("t.ndjson", '{"wav": "one", "text": "Hello, \\"you\\"."}\n\n{"wav": "two", "text": "Good day."}\n'),
+        ("id.csv", 'id|text\none|Hello, "you".\n\ntwo|Good day.\n'),
+        ("wavs/two.csv", ' file , text\nwavs/one,"Hello, ""you""."\n\nwavs/two,Good day.\n'),
     ],
 )  # fmt: skip
 def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -> None:
@@ -132,6 +161,19 @@ def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -
         ("wavs/one", {"text": 'Hello, "you".'}),
         ("wavs/two", {"text": "Good day."}),
     ]
+
+
+def test_which_table_and_which_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table below the root before one where you are; the path of a file before its bare name."""
+    root, here = touch(tmp_path / "root", "x.wav", "a/x.wav", "a/y.wav", "b/y.wav"), tmp_path / "here"
+    rows = "x.wav,1\na/x.wav,2\na/y,3\nb/y.wav,4\n"
+    touch(here, "t.csv", "other.csv")
+    (root / "t.csv").write_text(f"file,text\n{rows}")
+    (here / "other.csv").write_text(f"file,text\n{rows}")
+    monkeypatch.chdir(here)
+    for table in ("t.csv", "other.csv"):
+        found = {one.key: one.metadata["text"] for one in corpora.folder(root, table=table)}
+        assert found == {"x": "1", "a/x": "2", "a/y": "3", "b/y": "4"}
 
 
 def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
@@ -164,7 +206,7 @@ def test_manifest_understands_nemo_and_keeps_numbers(tmp_path: Path) -> None:
     rows = [
         {"audio_filepath": "a/x.wav", "duration": 2.5, "text": "hi", "offset": 1.25, "level": 3, "score": 0.5},
         {"audio_filepath": "/far/y.wav", "duration": 2.0, "language": None, "segments": [{"start": 0, "end": 1}]},
-        {"path": "z.wav", "id": "zed", "start": 1, "end": 2, "transcription": "ho"},
+        {"path": "z.wav", "id": 5, "key": "zed", "start": 1, "end": 2, "duration": 9, "transcription": "ho"},
     ]
     for name in ("m.jsonl", "m.json"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -178,13 +220,17 @@ def test_manifest_understands_nemo_and_keeps_numbers(tmp_path: Path) -> None:
         assert x.metadata == {"text": "hi", "level": 3, "score": 0.5}
         assert (y.key, y.audio, y.start_seconds, y.end_seconds) == ("far/y", "/far/y.wav", None, 2.0)
         assert y.metadata == {"segments": [{"start": 0, "end": 1}]}
-        assert (z.key, z.start_seconds, z.end_seconds, z.metadata) == ("zed", 1.0, 2.0, {"text": "ho"})
+        assert (z.key, z.start_seconds, z.end_seconds, z.metadata) == ("zed", 1.0, 2.0, {"id": 5, "text": "ho"})
+    (tmp_path / "m.json").write_text('{"one": {"file": "two.wav"}}')
+    assert next(iter(corpora.manifest(tmp_path / "m.json"))).key == "two"
 
 
 def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("\ufeffaudio,label,speaker\nx.wav,007,\n")
+    (tmp_path / "m.csv").write_text("\ufeffaudio, label,speaker\nx.wav,007,\n")
     (utterance,) = corpora.manifest(tmp_path / "m.csv")
     assert utterance.metadata == {"label": "007"}
+    (tmp_path / "m.tsv").write_text("audio\na, b.wav\n")
+    assert [one.key for one in corpora.manifest(tmp_path / "m.tsv")] == ["a, b"]  # one column, and no tab to be seen
 
 
 def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> None:
@@ -218,6 +264,8 @@ def test_tables_may_be_compressed(tmp_path: Path) -> None:
     [
         ("audio,start\nx.wav,one\n", "line 2: start is 'one'"),
         ("audio,duration\nx.wav,-1\n", "line 2: duration is '-1'"),
+        ("audio,end\nx.wav,inf\n", "line 2: end is 'inf', expected 0 or more"),
+        ("sound;x,label\ny,a\n", r"line 2: no column names the audio.*there are: sound;x, label\.$"),
         ("sound,label\nx.wav,a\n", "line 2: no column names the audio.*there are: sound, label"),
         (
             "audio;label\nx.wav;a\n",
@@ -272,6 +320,10 @@ def test_rows_of_json_that_cannot_be_understood(tmp_path: Path, row: str, compla
     (tmp_path / "m.jsonl").write_text(f'{{"audio": "a.wav"}}\n{row}\n')
     with pytest.raises(UsageError, match=re.escape(f"m.jsonl, line 2: {complaint}")):
         list(corpora.manifest(tmp_path / "m.jsonl"))
+    if complaint == "not JSON":
+        (tmp_path / "m.json").write_text(row)
+        with pytest.raises(UsageError, match=r"m\.json: not JSON"):
+            list(corpora.manifest(tmp_path / "m.json"))
 
 
 def test_columns_from_a_column_that_is_not_there(tmp_path: Path) -> None:

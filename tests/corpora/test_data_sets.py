@@ -27,7 +27,8 @@ def test_lhotse_supervisions(tmp_path: Path) -> None:
     }  # fmt: skip
     (root / "x_supervisions_train.jsonl.gz").unlink()
     assert [one.key for one in corpora.lhotse(root)] == ["a", "b"]
-    assert [one.key for one in corpora.lhotse(root / "x_recordings_train.jsonl.gz")] == ["a", "b"]
+    alone = listed(corpora.lhotse(root / "x_recordings_train.jsonl.gz"))
+    assert {key: Path(one.audio) for key, one in alone.items()} == {key: root / f"audio/{key}.wav" for key in "ab"}
 
 
 def cut(**changes: object) -> dict[str, object]:
@@ -42,7 +43,8 @@ def cuts(folder: Path, *rows: dict[str, object]) -> Path:
 
 
 def test_lhotse_cuts(tmp_path: Path) -> None:
-    turns = [{"start": 1.0, "duration": 0.5, "speaker": "y"}, {"start": 0.0, "duration": 0.75, "speaker": "x"}]
+    turns: list[dict[str, object]] = [{"start": 1.0, "duration": 0.5, "text": "y"}, {"start": 1.25, "duration": 0.5}]
+    turns.append({"start": 0.0, "duration": 0.75, "speaker": "x", "text": "z"})
     one = [{"start": 0.0, "duration": 1.5, "text": "hi", "speaker": "x", "custom": {"take": 2}}]
     rows = (
         cut(supervisions=turns),
@@ -53,7 +55,8 @@ def test_lhotse_cuts(tmp_path: Path) -> None:
     assert list(found) == ["c", "d"]
     assert (found["c"].start_seconds, found["c"].end_seconds) == (0.25, 1.75)
     assert found["c"].metadata["segments"] == [
-        {"start": 0.0, "end": 0.75, "label": "x"}, {"start": 1.0, "end": 1.5, "label": "y"}
+        {"start": 0.0, "end": 0.75, "label": "x"}, {"start": 1.0, "end": 1.5, "label": "y"},
+        {"start": 1.25, "end": 1.75, "label": ""},
     ]  # fmt: skip
     assert found["d"].metadata == {"text": "hi", "speaker": "x", "take": 2, "split": "dev"}
     assert [one.key for one in corpora.lhotse(tmp_path, only_channel=1)] == ["e"]
@@ -120,9 +123,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     datasets = pytest.importorskip("datasets")
     root = tmp_path_factory.mktemp("saved")
     parts = {}
-    for name, first in (("train", 0), ("test", 10)):
+    for name, first, intent in (("train", 0, 1), ("test", 10, 0)):
         audio = [{"bytes": sound(".wav", first + n, sample_rate=16_000), "path": "x.wav"} for n in range(2)]
-        columns = {"audio": audio, "sentence": ["one", None], "speaker_id": [7, 8], "intent": [1, -1]}
+        columns = {"audio": audio, "sentence": ["one", None], "speaker_id": [7, 8], "intent": [intent, -1]}
         part = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
         parts[name] = part.cast_column("intent", datasets.ClassLabel(names=["go", "stop"]))
     datasets.DatasetDict(parts).save_to_disk(str(root / "set"), num_shards={"train": 1, "test": 1})
@@ -137,9 +140,11 @@ def test_a_saved_data_set_is_packed(saved: Path, tmp_path: Path, capsys: pytest.
     rows = {row["key"]: row for row in open_shards(tmp_path / "set").table().to_pylist()}
     assert rows.keys() == {"train-00000000", "train-00000001", "test-00000000", "test-00000001"}
     first = rows["test-00000000"]
-    assert (first["text"], first["speaker_id"], first["intent"], first["split"]) == ("one", 7, "stop", "test")
+    assert (first["text"], first["speaker_id"], first["intent"], first["split"]) == ("one", 7, "go", "test")
+    assert rows["train-00000000"]["intent"] == "stop"
     assert (rows["test-00000001"]["text"], rows["test-00000001"]["intent"]) == (None, None)  # -1: no label
     found = listed(corpora.huggingface(saved, "test", unpack_into=tmp_path / "audio"))
+    assert found["test-00000001"].metadata == {"speaker_id": 8, "split": "test"}
     assert Path(found["test-00000000"].audio).read_bytes() == sound(".wav", 10, sample_rate=16_000)
     keys = [one.key for one in corpora.huggingface(saved, "test", key="speaker_id", unpack_into=tmp_path / "audio")]
     assert keys == ["7", "8"]
@@ -158,6 +163,21 @@ def test_an_audiofolder_is_read_where_it_lies(tmp_path: Path) -> None:
     assert found["test/dog/1"].metadata == {"label": "dog", "split": "test"}
     assert list(found) == ["test/cat/1", "test/dog/1"]
     assert list(listed(corpora.huggingface(tree(tmp_path / "c", "dog/1.wav")))) == ["dog/1"]
+    lines = tree(tmp_path / "d", {"valid/1.wav": "", "valid/metadata.jsonl": '{"file_name": "1.wav", "text": "x"}\n'})
+    assert column(listed(corpora.huggingface(lines)), "text") == {"valid/1": "x"}
+
+
+def test_one_part_with_keys_of_its_own(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = {"audio": [{"bytes": sound(".flac", 1), "path": "x.flac"}], "id": ["u1"], "note": ["n"]}
+    part = datasets.Dataset.from_dict(columns, split=datasets.NamedSplit("dev"))
+    part = part.cast_column("audio", datasets.Audio(decode=False))
+    part.save_to_disk(str(tmp_path / "set"))
+    (one,) = corpora.huggingface(tmp_path / "set", unpack_into=tmp_path / "audio")
+    assert (one.key, one.metadata, Path(one.audio).suffix) == ("u1", {"note": "n", "split": "dev"}, ".flac")
+    part.rename_column("note", "seconds").save_to_disk(str(tmp_path / "taken"))
+    with pytest.raises(UsageError, match="split dev: the stream uses the name 'seconds' itself"):
+        corpora.huggingface(tmp_path / "taken")
 
 
 def test_parquet_files_are_a_data_set(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +186,7 @@ def test_parquet_files_are_a_data_set(saved: Path, tmp_path: Path, monkeypatch: 
     (tmp_path / "parquet").mkdir()
     datasets.load_from_disk(str(saved))["test"].to_parquet(str(tmp_path / "parquet/test-00000.parquet"))
     found = listed(corpora.huggingface(tmp_path / "parquet", unpack_into=tmp_path / "audio"))
-    assert column(found, "intent") == {"test-00000000": "stop", "test-00000001": None}
+    assert column(found, "intent") == {"test-00000000": "go", "test-00000001": None}
 
 
 def test_unpacked_audio_is_that_of_its_name(tmp_path: Path) -> None:

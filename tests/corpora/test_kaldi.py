@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import soundfile
 from corpora import layouts
 from corpora.trees import column, listed, tree
 
@@ -19,6 +18,7 @@ TURN = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n"
 
 def test_segments_texts_speakers(tmp_path: Path) -> None:
     root = layouts.kaldi(tmp_path)
+    (root / "text").write_text("\ufeff" + (root / "text").read_text())  # as editors leave it
     found = listed(corpora.kaldi(root))
     assert {key: (one.start_seconds, one.end_seconds) for key, one in found.items()} == {
         "anna-1": (0.5, 1.5), "ben-1": (1.25, 3.0), "anna-2": (None, None)
@@ -29,9 +29,26 @@ def test_segments_texts_speakers(tmp_path: Path) -> None:
 
 
 def test_a_stretch_to_the_end_of_its_recording(tmp_path: Path) -> None:
-    root = tree(layouts.kaldi(tmp_path), {"segments": "anna-1 rec1 0 1\nben-1 rec1 1 -1\nanna-2 rec2 0 -1\n"})
-    found = {key: (one.start_seconds, one.end_seconds) for key, one in listed(corpora.kaldi(root)).items()}
-    assert found == {"anna-1": (0, 1), "ben-1": (1, None), "anna-2": (None, None)}
+    root = tree(layouts.kaldi(tmp_path), {"segments": "anna-1 rec1 0 1\nben-1 rec1 1 -1\nanna-2 rec2 0 -1\n",
+                                          "rttm": TURN.format("rec1", 2, 1, "ben")})  # fmt: skip
+    found = listed(corpora.kaldi(root))
+    assert {key: (one.start_seconds, one.end_seconds) for key, one in found.items()} == {
+        "anna-1": (0, 1), "ben-1": (1, None), "anna-2": (None, None)
+    }  # fmt: skip
+    assert found["ben-1"].metadata["segments"] == [{"start": 1.0, "end": 2.0, "label": "ben"}]
+
+
+def test_without_speakers_each_utterance_is_one(tmp_path: Path) -> None:
+    root = layouts.kaldi(tmp_path)
+    (root / "utt2spk").unlink()
+    (root / "spk2gender").write_text("ben-1 m\n")
+    assert column(listed(corpora.kaldi(root)), "gender") == {"anna-1": None, "ben-1": "M", "anna-2": None}
+    (root / "segments").write_text("ben-1 rec1 1 2\n")
+    assert listed(corpora.kaldi(root, recordings=True))["rec1"].metadata["segments"] == [
+        {"start": 1.0, "end": 2.0, "label": "ben-1"}
+    ]
+    (root / "segments").unlink()
+    assert column(listed(corpora.kaldi(root, recordings=True)), "num_speakers") == {"rec1": 0, "rec2": 0}
 
 
 def test_rttm_is_cut_to_the_utterance(tmp_path: Path) -> None:
@@ -63,6 +80,8 @@ def test_whole_recordings_with_segments_as_turns(tmp_path: Path) -> None:
 def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
     root = tree(tmp_path, {"wav/a.flac": "", "wav/b.wav": "", "utt2spk": "a x\nb y\n"})
     assert column(listed(corpora.kaldi(root)), "speaker") == {"a": "x", "b": "y"}
+    tree(root, {"wav.scp": "a wav/a.flac\nb C:/b:1/b.wav\n"})  # no places in an archive
+    assert listed(corpora.kaldi(root))["b"].audio == str(root / "C:/b:1/b.wav")
     elsewhere = tree(tmp_path / "data", {"wav.scp": "a a.flac\n"})
     assert listed(corpora.kaldi(elsewhere, audio_root=root / "wav"))["a"].audio == str(root / "wav/a.flac")
 
@@ -83,6 +102,8 @@ def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
         ({"segments": "anna-1 rec1 zero 1\n"}, "line 1: 'zero' where seconds"),
         ({"wav.scp": "rec1 a.wav\nrec1 b.wav\n"}, "line 2: recording 'rec1' stands in wav.scp twice"),
         ({"wav.scp": "rec1 raw.ark:1234\n"}, "line 1: 'raw.ark:1234' is a place in an archive"),
+        ({"wav.scp": "rec1 C:/raw.ark:1234\n"}, "line 1: 'C:/raw.ark:1234' is a place in an archive"),
+        ({"utt2lang": "anna-1 en\n"}, "utt2lang has no line for 'ben-1' and 1 more"),
         ({"wav.scp": "rec1 touch /tmp/x |\n"}, "line 1: 'touch /tmp/x |' is a shell command"),
         ({"wav.scp": ""}, "no recordings in it"),
     ],
@@ -116,7 +137,9 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     root = tree(tmp_path / "data", {"one.wav": 1})
     content = (root / "one.wav").read_bytes()
     position = content.index(b"data") + 4
-    (root / "piped.wav").write_bytes(content[:position] + b"\x00\xf0\xff\x7f" + content[position + 4 :])
+    unknown = b"\x00\xf0\xff\x7f"
+    piped = content[:4] + unknown + content[8:position] + unknown + content[position + 4 :]
+    (root / "piped.wav").write_bytes(piped)
     commands = f"a echo x >> {root}/runs; cat {root}/piped.wav |\nb cat {root}/gone.wav | cat |\nc {root}/one.wav\n"
     (root / "wav.scp").write_text(commands)
     with pytest.raises(UsageError, match="is a shell command"):
@@ -125,10 +148,7 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     for _ in range(2):
         found = listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))
     assert (root / "runs").read_text() == "x\n"
-    assert (
-        soundfile.read(found["a"].audio, dtype="int16")[0].tolist()
-        == soundfile.read(root / "one.wav", dtype="int16")[0].tolist()
-    )
+    assert Path(found["a"].audio).read_bytes() == content
     assert not Path(found["b"].audio).exists()
     shards = ss.pack(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"), tmp_path / "set", sample_rate=8000)
     assert sorted(shards.table().column("key").to_pylist()) == ["a", "c"]
@@ -141,9 +161,15 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     (root / "gone.wav").write_bytes(content)
     assert Path(listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))["b"].audio).exists()
     assert not list((tmp_path / "unpacked").rglob("*.stderr"))
-    (root / "wav.scp").write_text("a no-such-command |\n")
-    with pytest.raises(UsageError, match=r"wav\.scp: 'no-such-command ' cannot be run: .*not found"):
-        list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
+    tagged = content + b"LIST\x04\0\0\0INFO"
+    (root / "tagged.wav").write_bytes(tagged)
+    (root / "wav.scp").write_text(f"a cat {root}/tagged.wav |\n")
+    (found_tagged,) = corpora.kaldi(root, pipes_into=tmp_path / "tagged")
+    assert Path(found_tagged.audio).read_bytes() == tagged  # what follows the sound is none
+    for command, said in (("no-such-command", "not found"), (f"{root}/one.wav", "Permission denied")):
+        (root / "wav.scp").write_text(f"a {command} |\n")
+        with pytest.raises(UsageError, match=rf"wav\.scp: '{command} ' cannot be run: .*{said}"):
+            list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
 
 
 def test_librimix_knows_its_speakers_and_takes_turns_from_rttm(tmp_path: Path) -> None:

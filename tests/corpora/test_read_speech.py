@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_librilight_lists_recordings_with_their_voice_activity(light: Path) -> N
         "speaker": "960", "book": "a_book_64kb_mp3", "split": "small", "title": "A b", "genre": "Poetry", "snr": 5.5,
         "segments": 0,
     }  # fmt: skip
-    assert two.metadata["segments"] == []
+    assert two.metadata == {"speaker": "960", "book": "a_book_64kb_mp3", "split": "small", "segments": []}
 
 
 def test_librilight_cuts_where_nobody_speaks(light: Path) -> None:
@@ -39,6 +40,11 @@ def test_librilight_cuts_where_nobody_speaks(light: Path) -> None:
     assert next(iter(found)) == "960/a_book_64kb_mp3/one_64kb-0000"
     with pytest.raises(UsageError, match="voice_seconds is 0"):
         corpora.librilight(light, split="small", voice_seconds=0)
+
+
+def test_stretches_as_long_as_asked_are_one() -> None:
+    assert list(grouped([(0, 5), (6, 10)], 10)) == [(0, 10)]
+    assert list(grouped([(0, 5), (6, 10)], 9)) == [(0, 5), (6, 10)]
 
 
 @settings(deadline=None)
@@ -76,6 +82,9 @@ def test_librilight_says_what_is_missing(light: Path) -> None:
         corpora.librilight(light, split="large")
     with pytest.raises(UsageError, match="several splits"):
         corpora.librilight(light)
+    shutil.rmtree(light / "9h")
+    with pytest.raises(UsageError, match=r"no split '10h'. It has: small, 1h, 10min-0"):
+        corpora.librilight(light, split="10h")
     with pytest.raises(UsageError, match="no split of Libri-light"):
         corpora.librilight(light / "phones")
     (light / "small/960/a_book_64kb_mp3/one_64kb.json").write_text('{"speaker": "960"}')
@@ -95,8 +104,10 @@ def test_ljspeech_reads_both_texts_and_keeps_quotation_marks(tmp_path: Path) -> 
     assert column(found, "normalized_text")["LJ1-2"] == "Doctor No"
     assert found["LJ1-2"].audio.endswith("LJ1-2.flac")
     assert found["LJ1-3"].audio.endswith("wavs/LJ1-3.wav")  # not there: packing says so
-    tree(root, "wavs/LJ9-9.wav")
-    with pytest.raises(UsageError, match=r"no row for 1 of the 3 files in wavs/, the first is LJ9-9\.wav"):
+    (root / "metadata.csv").write_text("LJ1-1|path|x\n" + (root / "metadata.csv").read_text().partition("\n")[2])
+    assert len(listed(corpora.ljspeech(root))) == 3  # its first line is no header, whatever the text is
+    tree(root, "wavs/LJ9-9.WAV")
+    with pytest.raises(UsageError, match=r"no row for 1 of the 3 files in wavs/, the first is LJ9-9\.WAV"):
         list(corpora.ljspeech(root))
     (root / "metadata.csv").write_text("LJ1-1|a|b|c\n")
     with pytest.raises(UsageError, match="4 cells for 3 columns"):
@@ -127,12 +138,27 @@ def test_rttm_finds_recordings_by_name_and_without_accents(tmp_path: Path) -> No
     assert files == {"reference.rttm": turns.encode(), "reference.uem": b"tren NA 0 9\n"}
 
 
+def test_turns_are_in_the_order_of_time_to_the_microsecond(tmp_path: Path) -> None:
+    turns = "".join(RTTM.format("a", start, who) for start, who in ((2, "b"), (2, "a"), ("1.0000004", "c")))
+    longer = "SPEAKER a 1 2 1 <NA> <NA> z <NA> <NA>\n"
+    (found,) = corpora.rttm(tree(tmp_path, {"x.rttm": turns + longer, "a.wav": ""}))
+    assert [(one["start"], one["end"], one["label"]) for one in found.metadata["segments"]] == [
+        (1.0, 2.5, "c"), (2.0, 3.0, "z"), (2.0, 3.5, "a"), (2.0, 3.5, "b")
+    ]  # fmt: skip
+
+
 def test_rttm_does_not_guess_between_two_files_and_lists_missing_ones(tmp_path: Path) -> None:
     turns = RTTM.format("tren", 1, "a") + RTTM.format("gone", 1, "a")
     root = tree(tmp_path, {"x.rttm": turns, "tr\u00e9n.wav": "", "tr\u00e8n.wav": ""})
     found = listed(corpora.rttm(root))
     assert column(found, "num_speakers") == {"tr\u00e9n": 0, "tr\u00e8n": 0, "tren": 1, "gone": 1}
     assert not Path(found["gone"].audio).exists()
+    (root / "y.rttm").write_text(RTTM.format("tr\u00e9n", 1, "b"))
+    (root / "tr\u00e8n.wav").unlink()
+    found = listed(corpora.rttm(root))
+    assert column(found, "recording") == {"tr\u00e9n": "tr\u00e9n", "tren": "tren", "gone": "gone"}  # the name as it is
+    assert [one["label"] for one in found["tr\u00e9n"].metadata["segments"]] == ["b"]
+    (root / "y.rttm").unlink()
     tree(root, {"a/tren.wav": "", "b/tren.wav": ""})
     with pytest.raises(UsageError, match="recording 'tren' of the RTTM fits several files, one is b/tren"):
         list(corpora.rttm(root))
@@ -148,6 +174,8 @@ def test_rttm_takes_splits_from_several_files_and_refuses_one_recording_twice(tm
     with pytest.raises(UsageError, match="stands in another RTTM file"):
         corpora.rttm(root)
     assert "split" not in listed(corpora.rttm(root, rttm=root / "x.train.rttm"))["a"].metadata
+    tree(root, {"more/y.rttm": RTTM.format("e", 1, "s")})  # one recording: perhaps a file for each
+    assert not [key for key, split in column(listed(corpora.rttm(root)), "split").items() if split]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +184,8 @@ def test_rttm_takes_splits_from_several_files_and_refuses_one_recording_twice(tm
         ("SPEAKER a 1 1.0 0.5\n", r"line 1: 'SPEAKER a 1 1\.0 0\.5' is not TYPE RECORDING"),
         ("SPEAKER a 1 x 0.5 <NA> <NA> s\n", "line 1: 'x' where seconds"),
         ("SPEAKER a 1 1 -2 <NA> <NA> s\n", "line 1: '-2' where seconds"),
+        ("SPEAKER a 1 1 inf <NA> <NA> s\n", "line 1: 'inf' where seconds"),
+        ("SPEAKER a 1 nan 2 <NA> <NA> s\n", "line 1: 'nan' where seconds"),
         (b"\xff\xfe", "line 1: not UTF-8"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def test_voxceleb1_verification_brings_its_trials_as_keys(tmp_path: Path) -> Non
     assert list(splits.values()) == ["train", "train", "train", "train", "test", "test", "test", "train"]
     with pytest.raises(UsageError, match=r"iden_split\.txt: no such file"):
         corpora.voxceleb1(root, "sid")
+    (root / "veri_test.txt").write_text("0 id10270/_dd/00001.wav id10270/_dd/00001.wav\n")
+    assert len(corpora.voxceleb1(root, "sv").files["trials.txt"].splitlines()) == 2  # the cleaned list
     (root / "veri_test2.txt").write_text("2 id10270/_dd/00001.wav id10270/_dd/00001.wav\n")
     with pytest.raises(UsageError, match=r"veri_test2\.txt, line 1: '2' is neither 1 nor 0"):
         corpora.voxceleb1(root, "sv")
@@ -54,14 +57,16 @@ def test_voxceleb1_verification_brings_its_trials_as_keys(tmp_path: Path) -> Non
 def test_voxceleb1_says_what_does_not_fit(tmp_path: Path) -> None:
     root = layouts.voxceleb1(tmp_path)
     (root / "dev/wav/id10001/aaa/00001.wav").unlink()
-    missing = listed(corpora.voxceleb1(root))["id10001-aaa-00001"]
-    assert missing.audio.endswith("dev/wav/id10001/aaa/00001.wav")
+    for task in ("sid", "sv"):
+        missing = listed(corpora.voxceleb1(root, task))["id10001-aaa-00001"]
+        assert missing.audio.endswith("dev/wav/id10001/aaa/00001.wav")
     tree(root, "dev/wav/id10003/zzz/00001.wav")
     with pytest.raises(UsageError, match=r"does not have 1 of the files, such as id10003-zzz-00001"):
         corpora.voxceleb1(root)
-    (root / "iden_split.txt").write_text("4 id10001/aaa/00001.wav\n")
-    with pytest.raises(UsageError, match="line 1: 4 id10001/aaa/00001"):
-        corpora.voxceleb1(root)
+    for line in ("4 id10001/aaa/00001.wav", "1 id10001/00001.wav"):
+        (root / "iden_split.txt").write_text(f"{line}\n")
+        with pytest.raises(UsageError, match=f"line 1: {line} is not 1, 2 or 3 and"):
+            corpora.voxceleb1(root)
     with pytest.raises(UsageError, match="no audio of VoxCeleb1"):
         corpora.voxceleb1(root / "dev/wav")
 
@@ -70,6 +75,9 @@ def test_speechcommands_splits_speakers_as_the_published_lists_do() -> None:
     # validation_list.txt of version 2 has right/a69b9b3e_nohash_0.wav, testing_list.txt backward/0c540988_nohash_0.wav
     assert (split_of("a69b9b3e_nohash_0.wav"), split_of("0c540988_nohash_0.wav")) == ("valid", "test")
     assert split_of("a69b9b3e_nohash_4.wav") == "valid"
+    splits = Counter(split_of(f"{number:08x}_nohash_0.wav") for number in range(20_000))
+    assert splits["valid"] == pytest.approx(2000, abs=150)  # a tenth each, within 3.5 standard deviations
+    assert splits["test"] == pytest.approx(2000, abs=150)
 
 
 def test_speechcommands_has_twelve_classes(tmp_path: Path) -> None:
@@ -102,6 +110,7 @@ def test_speechcommands_takes_the_test_set_that_was_published_apart(tmp_path: Pa
     everything = listed(corpora.speechcommands(root, test_root=test))
     assert "bed/0c40e715_nohash_0" not in everything  # in the hash's test part: the test set holds it again
     assert "yes/00176480_nohash_0" in everything
+    assert not [key for key in listed(corpora.speechcommands(root, "train", test_root=test)) if key.startswith("test/")]
     with pytest.raises(UsageError, match="no folder up"):
         corpora.speechcommands(root, test_root=root)
     tree(root, {"_background_noise_/pink_noise.wav": b"text"})
@@ -134,11 +143,26 @@ def test_audiosnips_has_a_tag_for_each_word(tmp_path: Path) -> None:
     }  # fmt: skip
     assert column(found, "text")["Amy-snips-valid-3"] == "IT 'S OK"
     assert len(listed(corpora.audiosnips(root, all_speakers=True))) == 3
-    (root / "all.iob.snips.txt").write_text("Ivy-snips-train-0 BOS a b EOS\tO O Go\n")
-    with pytest.raises(UsageError, match="line 1: 2 words between BOS and EOS, 1 tags"):
-        list(corpora.audiosnips(root, "train"))
+    for tags, said in (("O O Go", "1 tags"), ("O O O O Go", "3 tags")):
+        (root / "all.iob.snips.txt").write_text(f"Ivy-snips-train-0 BOS a b EOS\t{tags}\n")
+        with pytest.raises(UsageError, match=f"line 1: 2 words between BOS and EOS, {said}"):
+            list(corpora.audiosnips(root, "train"))
     with pytest.raises(UsageError, match=r"no line for .*Amy-snips-valid-3\.mp3"):
         list(corpora.audiosnips(root, "valid"))
+
+
+def test_audiosnips_has_the_voices_of_superb(tmp_path: Path) -> None:
+    voices = {
+        "train": ["Ivy", "Joanna", "Joey", "Justin", "Kendra", "Kimberly", "Matthew", "Salli"],
+        "valid": ["Aditi", "Amy", "Geraint", "Nicole"],
+        "test": ["Brian", "Emma", "Raveena", "Russell"],
+    }
+    everybody = [voice for some in voices.values() for voice in some]
+    names = [f"{split}/{voice}-snips-{split}-0.wav" for split in voices for voice in everybody]
+    lines = "".join(f"{Path(name).stem} BOS go EOS\tO O Go\n" for name in names)
+    root = tree(tmp_path, {**dict.fromkeys(names, b""), "all.iob.snips.txt": lines})
+    found = {split: list(column(listed(corpora.audiosnips(root, split)), "speaker").values()) for split in voices}
+    assert found == voices
 
 
 def test_iemocap_folds_are_filters(tmp_path: Path) -> None:
@@ -148,16 +172,22 @@ def test_iemocap_folds_are_filters(tmp_path: Path) -> None:
         "Ses01F_impro01_F000": "neu", "Ses01F_impro01_M000": "hap", "Ses05M_script01_1_F002": "ang"
     }  # fmt: skip
     first = dict(found["Ses01F_impro01_F000"].metadata)
-    assert 0 <= first.pop("fifth") < 5
+    assert first.pop("fifth") == 3  # for good: folds of yesterday are those of tomorrow
     assert first == {
         "label": "neu", "emotion": "neu", "text": "Excuse me.", "speaker": "Ses01F", "gender": "F", "session": 1,
         "act": "impro", "dialog": "Ses01F_impro01", "valence": 2.5, "activation": 3.0, "dominance": 1.5,
     }  # fmt: skip
     assert column(found, "speaker")["Ses05M_script01_1_F002"] == "Ses05F"
     assert column(found, "act")["Ses05M_script01_1_F002"] == "script"
-    assert column(listed(corpora.iemocap(root, "all")), "label")["Ses01F_impro01_M001"] == "xxx"
+    labels = column(listed(corpora.iemocap(root, "all")), "label")
+    assert (labels["Ses01F_impro01_M001"], labels["Ses01F_impro01_M000"]) == ("xxx", "exc")
+    tree(root, "Session6/sentences/wav/x/y.wav")
+    assert len(listed(corpora.iemocap(root))) == 3
     tree(root, "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F009.wav")
     with pytest.raises(UsageError, match="no evaluation of Ses01F_impro01_F009"):
+        list(corpora.iemocap(root))
+    (root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt").unlink()
+    with pytest.raises(UsageError, match=r"impro01\.txt: no such file. Every dialog of IEMOCAP has one"):
         list(corpora.iemocap(root))
 
 
@@ -174,6 +204,10 @@ def test_quesst14_shares_documents_and_brings_what_scores(tmp_path: Path) -> Non
     assert list(english) == ["quesst14_00001", "quesst14_dev_0001"]
     with pytest.raises(UsageError, match=r"no language 'czech'. It has: albanian, nnenglish"):
         corpora.quesst14(root, language="czech")
+    flat = tree(tmp_path / "flat", {"notes.txt": "not of the scoring"})
+    for file in (root / "scoring").glob("*.lst"):
+        (flat / file.name).write_bytes(file.read_bytes())
+    assert corpora.quesst14(flat).files == {}
     (root / "scoring/groundtruth_quesst14_dev-quesst14_dev.rttm").write_text("of another day")
     with pytest.raises(UsageError, match=r"dev/quesst14_dev.rttm and .*dev-quesst14_dev.rttm would both become the"):
         corpora.quesst14(root)

@@ -127,6 +127,10 @@ def test_the_same_said_twice_is_no_harm(tmp_path: Path) -> None:
     with (root / "dev-clean/1/2/1-2.trans.txt").open("a") as transcript:
         transcript.write("1-2-0000 ONE TWO\n")
     assert len(listed(corpora.librispeech(root, "dev-clean"))) == 2
+    root = layouts.audiosnips(tmp_path / "snips")
+    lines = (root / "all.iob.snips.txt").read_text()
+    (root / "all.iob.snips.txt").write_text(lines + lines)
+    assert len(listed(corpora.audiosnips(root))) == 2
     root = layouts.voxceleb1(tmp_path / "vox")
     (root / "wav").symlink_to(root / "dev/wav")
     assert len(listed(corpora.voxceleb1(root))) == 5
