@@ -1,4 +1,5 @@
-"""One short run under four trainers, with all that draws in it: noise, dropout, SpecAugment, two batches an update.
+"""One short run under four trainers, with all that draws in it (noise, dropout, SpecAugment), two batches an update and
+a rate that rises and falls. What the trainers themselves are told of all this is wrong, and does not count.
 
     python one_run.py TRAINER FOLDER KILLED_AT     # as a process that kills itself in an update; 0: it does not
     torchrun --nproc-per-node 2 one_run.py TRAINER FOLDER 0     # as two ranks, with a batch of each update
@@ -8,6 +9,7 @@ Whatever trains, `FOLDER/seen-RANK.jsonl` gets a line for each update that is be
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -23,6 +25,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import s3prl_stream as ss
 from s3prl_stream.adapters import UpdateLoss, Updates, limit_gradients, rate_schedule
+from s3prl_stream.downstream.parts import TrainingParts
+from s3prl_stream.downstream.streams import seconds_by_set
+from s3prl_stream.trainer.loop import train
 from s3prl_stream.trainer.optimizer import build_optimizer
 from s3prl_stream.trainer.settings import TrainSettings
 
@@ -38,15 +43,27 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
+def parts_of(steps: int = STEPS) -> TrainingParts:
+    """What is trained."""
+    parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    return dataclasses.replace(
+        parts, settings=dataclasses.replace(parts.settings, schedule="linear", warmup_share=0.25)
+    )
+
+
 def ours(folder: Path) -> list[float]:
     """The losses of our own loop."""
-    ss.train("ks", classes(CLIPS), out=folder, quiet=True, **SETTINGS)
+    parts = parts_of()
+    train(
+        parts.model, ss.Loader(parts.stream), parts.settings, run=folder, set_names=["memory"],
+        seconds_by_set=seconds_by_set, quiet=True,
+    )  # fmt: skip
     return [json.loads(line)["loss"] for line in (folder / "losses.jsonl").read_text().splitlines()]
 
 
 def own_loop(_: Path, steps: int, stop_after: int | None = None, states: dict[str, Any] | None = None) -> list[float]:
     """The losses of a loop of one's own, see `loop`."""
-    parts = ss.training_parts("ks", classes(CLIPS), **SETTINGS)
+    parts = parts_of()
     return loop(parts.model, parts.stream, parts.settings, stop_after or steps, {} if states is None else states)
 
 
@@ -91,7 +108,7 @@ def lightning(folder: Path, steps: int, killed_at: int | None = None) -> list[fl
             losses.append(trainer.callback_metrics["train_loss"].item())
 
     losses: list[float] = []
-    parts = ss.training_parts("ks", classes(CLIPS), **SETTINGS)
+    parts = parts_of()
     module = StreamModule(parts.model, parts.settings)
     recorded(module.update_loss, folder, killed_at)
     trainer = pl.Trainer(
@@ -111,10 +128,11 @@ def huggingface(folder: Path, steps: int, killed_at: int | None = None) -> list[
 
     from s3prl_stream.adapters.huggingface import StreamTrainer
 
-    parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    parts = parts_of(steps)
     args = TrainingArguments(
         output_dir=str(folder / "checkpoints"), logging_steps=1, save_steps=SAVED_EVERY, report_to="none",
-        disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False,
+        disable_tqdm=True, use_cpu=True, dataloader_pin_memory=False, max_steps=3, gradient_accumulation_steps=3,
+        max_grad_norm=1e-3, learning_rate=1.0,
     )  # fmt: skip
     trainer = StreamTrainer(parts.model, parts.settings, args, Updates(parts.stream, parts.settings))
     recorded(trainer.model, folder, killed_at)
@@ -134,10 +152,11 @@ def speechbrain(folder: Path, steps: int, killed_at: int | None = None) -> list[
             losses.append(loss.item())
 
     losses: list[float] = []
-    parts = ss.training_parts("ks", classes(CLIPS), **{**SETTINGS, "steps": steps})
+    parts = parts_of(steps)
     if RANKS > 1:
         ddp_init_group({"distributed_backend": "gloo"})
     options = {"device": "cpu", "ckpt_interval_steps": SAVED_EVERY, "noprogressbar": True}
+    options |= {"optimizer_step_limit": 3, "grad_accumulation_factor": 3, "max_grad_norm": 1e-3}
     brain = Told(parts.model, parts.settings, options, checkpointer=Checkpointer(folder / "checkpoints"))
     recorded(brain.modules["update_loss"], folder, killed_at)
     brain.fit(range(1), Updates(parts.stream, parts.settings))

@@ -20,6 +20,8 @@ from downstream.synthetic import classes
 
 import s3prl_stream as ss
 from s3prl_stream.adapters import Updates
+from s3prl_stream.downstream.judge import answers_to
+from s3prl_stream.downstream.streams import judged_stream
 from s3prl_stream.shards.shardset import as_shard_set
 
 pytestmark = [
@@ -76,7 +78,15 @@ def test_a_killed_run_goes_on_mid_epoch_with_the_ledger_exact(
     assert begun_at_resume, "the checkpoint is to lie in the middle of an epoch"
 
 
-def test_lightnings_epochs_are_a_number_of_updates(tmp_path: Path) -> None:
+def counted(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many answers the task of a model is asked for the figures of, each time."""
+    given: list[int] = []
+    score = model.task.score
+    monkeypatch.setattr(model.task, "score", lambda answers: (given.append(len(answers)), score(answers))[1])
+    return given
+
+
+def test_lightnings_epochs_are_a_number_of_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What Lightning has fetched when an epoch ends is not lost, also not behind a checkpoint at its end."""
     import lightning.pytorch as pl
 
@@ -92,17 +102,20 @@ def test_lightnings_epochs_are_a_number_of_updates(tmp_path: Path) -> None:
             num_sanity_val_steps=0,
         )  # fmt: skip
         data = StreamData(parts.stream, parts.settings, parts.judged)
+        judged.append(counted(parts.model, monkeypatch))
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         return trainer
 
+    judged: list[list[int]] = []
     trainer = fitted(2, None)
     assert 0 <= trainer.callback_metrics["valid_accuracy"] <= 1
+    assert judged == [[3, 3]]  # each clip once in each epoch
     fitted(4, trainer.checkpoint_callback.best_model_path)
     assert [line["step"] for line in seen(tmp_path)] == list(range(1, 13))
 
 
 def test_hugging_face_judges_and_refuses_a_checkpoint_without_cursor(tmp_path: Path) -> None:
-    from transformers import TrainingArguments
+    from transformers import TrainerCallback, TrainingArguments
 
     from s3prl_stream.adapters.huggingface import CURSOR, StreamTrainer
 
@@ -114,21 +127,36 @@ def test_hugging_face_judges_and_refuses_a_checkpoint_without_cursor(tmp_path: P
         )  # fmt: skip
         return StreamTrainer(parts.model, parts.settings, args, Updates(parts.stream, parts.settings), parts.judged)
 
+    class Told(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+            told.append((state.global_step, next(iter(metrics))))
+
+    told: list[tuple[int, str]] = []
     trainer = trained(4)
+    trainer.add_callback(Told())
     trainer.train()
     assert [line["step"] for line in trainer.state.log_history if "eval_accuracy" in line] == [2, 4]
+    other = judged_stream(as_shard_set(classes(8)))
+    wanted = trainer.model.objective.task.score(
+        answers_to(trainer.model.objective, ss.Loader(other), torch.device("cpu"))
+    )
+    assert trainer.evaluate(other, metric_key_prefix="test")["test_accuracy"] == wanted["accuracy"]
+    assert told == [(2, "eval_accuracy"), (4, "eval_accuracy"), (4, "test_accuracy")]
     state = tmp_path / "checkpoint-4" / "trainer_state.json"
     written = json.loads(state.read_text())
     assert written["stateful_callbacks"].pop(CURSOR)["next_batch"] == 8
     state.write_text(json.dumps(written))
     with pytest.raises(ss.StateError, match=r"checkpoint-4: trainer_state.json has no cursor \(KeyError"):
         trained(6).train(resume_from_checkpoint=True)
-    state.unlink()  # as a kill leaves it
+    state.write_text(json.dumps(written)[:99])  # as a kill leaves it
+    with pytest.raises(ss.StateError, match=r"checkpoint-4: trainer_state.json has no cursor \(JSONDecodeError"):
+        trained(6).train(resume_from_checkpoint=True)
+    state.unlink()
     with pytest.raises(ss.StateError, match=r"checkpoint-4: .* Delete this checkpoint to use an older one"):
         trained(6).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
 
 
-def test_speechbrain_has_epochs_and_judges(tmp_path: Path) -> None:
+def test_speechbrain_has_epochs_and_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch of three updates; a checkpoint at its end is where the next process begins."""
     from speechbrain.core import Stage
     from speechbrain.utils.checkpoints import Checkpointer
@@ -148,10 +176,13 @@ def test_speechbrain_has_epochs_and_judges(tmp_path: Path) -> None:
         checkpointer = Checkpointer(tmp_path, recoverables={"epochs": counter})
         brain = Saving(parts.model, parts.settings, {"device": "cpu", "noprogressbar": True}, checkpointer=checkpointer)
         one_run.recorded(brain.modules["update_loss"], tmp_path, None)
+        judged.append(counted(parts.model, monkeypatch))
         brain.fit(counter, Updates(parts.stream, parts.settings, epoch_updates=3), parts.judged)
         return brain
 
+    judged: list[list[int]] = []
     assert 0 <= fitted(2).figures["accuracy"] <= 1
+    assert judged == [[3, 3]]  # each clip once in each epoch
     fitted(4)
     assert [line["step"] for line in seen(tmp_path)] == list(range(1, 13))
     max(tmp_path.glob("CKPT*"), key=lambda folder: folder.stat().st_mtime_ns).joinpath("cursor.ckpt").unlink()
