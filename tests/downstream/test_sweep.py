@@ -241,7 +241,8 @@ def test_what_makes_no_other_training() -> None:
         {"subset": "100%"},
     ):
         assert (cell(**same).run, cell(**same).file) == (cell().run, cell().file)
-    assert len({cell(**WORDS, lexicon=Lexicon({"ab": "K"})).run for _ in range(2)}) == 1
+    twins = [Lexicon({"ab": "K"}), Lexicon({"ab": "K"})]
+    assert len({cell(**WORDS, lexicon=one).run for one in twins}) == 1
 
 
 APART: dict[str, Any] = {"test": classes(8)}
@@ -328,6 +329,9 @@ def test_trainings_that_keep_no_features_and_scores_of_trials(tmp_path: Path) ->
     noisy = ss.sweep("ks", classes(), noise="gaussian", snr=5.0, noisy_training=True, out=tmp_path / "noisy", **grid)
     assert json.loads(Path(noisy.scores[0].run, "run.json").read_text())["noise"] == "gaussian at 5.0 to 5.0 dB"
     assert list((tmp_path / "noisy/cache").rglob("*.bin"))
+    ss.sweep("ks", classes(), cache=tmp_path / "kept", out=tmp_path / "plain", **grid)
+    assert list((tmp_path / "kept").rglob("*.bin"))
+    assert not (tmp_path / "plain/cache").exists()
     tuned = ss.sweep("ks", classes(), finetune=True, cache=tmp_path / "none", out=tmp_path / "tuned", **grid)
     assert len(tuned.scores) == 1
     assert not (tmp_path / "none").exists()
