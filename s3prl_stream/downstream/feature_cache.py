@@ -94,7 +94,7 @@ class FeatureCache:
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(place.shape)
 
     def put(self, key: CacheKey, states: Tensor) -> None:
-        """Keep float32 [states, F, H] on the CPU, if there is room."""
+        """Keep float32 [states, F, H] on the CPU, if there is room; UsageError if the disk is full before the limit."""
         if key in self._places:
             return
         data = states.numpy().tobytes()
@@ -104,10 +104,17 @@ class FeatureCache:
             self._room += size
         if self._room < len(data):
             return
+        try:
+            self._write(key, data, tuple(states.shape))
+        except OSError as error:
+            where = f"cache {self.folder}: cannot be written ({error.strerror})"
+            raise UsageError(f"{where}. Make room there, or lower its limit (--cache-gb).") from error
+
+    def _write(self, key: CacheKey, data: bytes, shape: tuple[int, ...]) -> None:
         if self._writer is None:
             self._writer, self._lines = self._new_part()
         offset = os.lseek(self._writer, 0, os.SEEK_END)
-        place = _Place(self._writer, offset, tuple(states.shape), google_crc32c.value(data))
+        place = _Place(self._writer, offset, shape, google_crc32c.value(data))
         line = {**key._asdict(), "offset": offset, "shape": place.shape, "crc32c": place.crc32c}
         _write_all(self._writer, data)
         _write_all(self._lines, (json.dumps(line) + "\n").encode())

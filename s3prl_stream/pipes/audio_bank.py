@@ -49,7 +49,7 @@ class AudioBank:
         damaged: {"key", "reason", "message"} of each clip that could not be used.
 
     Raises:
-        UsageError: there is no such source, or no usable audio in it.
+        UsageError: there is no such source, or no usable audio in it, or no room for the file.
     """
 
     keeps_silence = False
@@ -72,7 +72,13 @@ class AudioBank:
         name = hashlib.blake2b(made_of.encode(), digest_size=16).hexdigest()
         self._path = _cache_folder(cache) / f"{name}.int16"
         if not (self._path.with_suffix(".json").exists() and self._path.exists()):
-            self._make(clips, source)
+            try:
+                self._make(clips, source)
+            except OSError as error:
+                raise UsageError(
+                    f"{self._path}: cannot be written ({error.strerror}). Make room there, or take another folder "
+                    "(cache=, $XDG_CACHE_HOME)."
+                ) from error
         self._open()
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from downstream.synthetic import classes
+from full_disk import files_of_at_most
 from torch import Tensor
 
 import s3prl_stream as ss
@@ -113,6 +114,20 @@ def test_features_come_back_bit_by_bit_also_in_another_process_s_cache(tmp_path:
     assert sorted(path.name for path in (tmp_path / "abc").glob("*.bin")) == ["part-00000.bin", "part-00001.bin"]
     assert len(FeatureCache(tmp_path, "abc")) == 2
     assert (cache.hits, cache.misses) == (1, 3)
+
+
+def test_a_disk_that_is_full_before_the_limit_is_told_and_what_is_whole_stays(tmp_path: Path) -> None:
+    states = torch.zeros(1, 100, 25)  # 10 kB
+    cache = FeatureCache(tmp_path, "abc")
+    cache.put(key(0), states)
+    with files_of_at_most(15_000), pytest.raises(ss.UsageError, match=r"abc: cannot be written .* lower its limit"):
+        cache.put(key(1), states)
+    assert (cache.get(key(0)) is None, cache.get(key(1)) is None) == (False, True)
+    cache.put(key(1), states + 1)
+    for one in (cache, FeatureCache(tmp_path, "abc")):
+        found = one.get(key(1))
+        assert found is not None
+        assert torch.equal(found, states + 1)
 
 
 def test_the_limit_holds_and_other_upstreams_make_room(tmp_path: Path) -> None:

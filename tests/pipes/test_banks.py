@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from full_disk import files_of_at_most
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
@@ -70,6 +71,12 @@ def test_what_killed_processes_have_left_half_made_is_removed(folder: Path, tmp_
     assert not dead.exists()
     assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".int16", ".json", alive.suffix}
     assert len(bank)
+
+
+def test_a_cache_folder_without_room_is_told(folder: Path, tmp_path: Path) -> None:
+    with files_of_at_most(1000), pytest.raises(UsageError, match=r"int16: cannot be written \(File too large\)"):
+        NoiseBank(folder, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_each_kind_and_rate_of_a_folder_is_a_file_of_its_own(folder: Path, tmp_path: Path) -> None:
