@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, StreamError, UsageError
@@ -20,6 +21,7 @@ from s3prl_stream.shards.layout import EXTRA_FOLDER, INDEX_FOLDER, LEFT_OUT, MAN
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.outfolder import refuse_odd_path
 from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, explaining_writes
+from s3prl_stream.shards.workfolder import scratch_folder
 
 _SCRATCH = ".repairing-"
 _ended: set[str] = set()
@@ -61,10 +63,15 @@ def begun(out: Store, name: str) -> Iterator[Path]:
         for file in there:
             if file != UNFINISHED:
                 out.delete(file)
-        folder = out.folder if isinstance(out, LocalStore) else None
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as scratch:
+        with _scratch(out, owner) as scratch:
             yield Path(scratch)
         out.delete(UNFINISHED)
+
+
+def _scratch(out: Store, owner: str) -> AbstractContextManager[str | Path]:
+    if isinstance(out, LocalStore):
+        return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out.folder)
+    return scratch_folder(out, owner, inside=False)
 
 
 def _owner_of(out: Store) -> str:

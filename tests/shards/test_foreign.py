@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
+from full_disk import files_of_at_most
 from streams import delivered
 from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offsets, tar
 
@@ -312,6 +313,14 @@ def test_an_index_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: pyt
         ss.open_shards(folder)
     ss.index_shards(folder)
     assert files_below(folder) == complete
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    folder = write_tars(tmp_path / "tars", 1, 4)
+    with files_of_at_most(100), pytest.raises(ShardError, match=r"cannot be written: .*give the same command again"):
+        ss.index_shards(folder)
+    assert {path.suffix for path in folder.iterdir()} == {".tar"}
+    assert len(ss.index_shards(folder)) == 4
 
 
 def test_what_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -47,6 +49,29 @@ def test_a_subset_is_the_same_in_a_store_and_on_a_disk(recordings: Path, tmp_pat
         assert files(out) == files(tmp_path / "part")
         assert part.extra_file("trials.txt") == b"1 clip00 clip01\n"
     assert len(part) == 30
+
+
+@in_child
+def test_scratch_that_a_kill_left_in_the_temporary_folder_goes_with_the_next_call(
+    recordings: Path, tmp_path: Path
+) -> None:
+    pack(recordings, tmp_path / "set")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    tempfile.tempdir = str(scratch)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    seen = set[str]()
+    for place in ("one", "two"):
+        ss.repair(tmp_path / "set", f"memory:///{place}", progress=lambda *_: seen.update(os.listdir(scratch)))
+        ss.index_shards(f"memory:///{place}/set-*.tar", f"memory:///index_{place}")
+        assert os.listdir(scratch) == []
+        (name,) = seen
+        assert f".{os.getpid()}." in name
+        seen.clear()
+        (scratch / name.replace(f".{os.getpid()}.", f".{ended.pid}.")).mkdir()
+    for place in ("one", "two"):
+        assert files(f"memory:///{place}").keys() == files(tmp_path / "set").keys() - {"report.json"}
 
 
 @pytest.mark.slow
