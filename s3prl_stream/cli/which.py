@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
             place = f"{one['shard']} at byte {one['offset']} ({one['size']} bytes)"
             stretch = f"frames {one['first_frame']} + {one['num_frames']}  epoch {one['epoch']}"
             print(f"{one['set']}  {one['key']}  {stretch}  {place}")
+    if not rows:
+        print(f"batch {args.batch}: empty; all of it is left out, which a page (--html) lists", file=sys.stderr)
     if args.html is not None:
         size = Path(args.html).stat().st_size / 1e6
         print(f"{args.html}: {len(rows)} clips, {size:.1f} MB; open it in a browser", file=sys.stderr)

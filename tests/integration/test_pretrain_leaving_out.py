@@ -53,6 +53,8 @@ def test_a_run_goes_on_without_some_batches_and_clips(
     assert which("--batch", "9") == [row for row in planned.which(9) if row["key"] not in (bad["key"], other["key"])]
     assert which("--batch", "2") == planned.which(2)  # before they were left out
     assert which("--batch", "5") == []
+    assert main(["which", str(run), "--batch", "6"]) == 0
+    assert capsys.readouterr().err.startswith("batch 6: empty; all of it is left out")
     assert len(which("--batch", "13", "--html", str(tmp_path / "13.html"))) == len(planned.which(13))  # still to come
     assert list(Page(tmp_path / "13.html").clips[0]["steps"]) == ["read", "load_audio", "norm_wav", "features", "mask"]
     for words, said in (
