@@ -15,6 +15,7 @@ from s3prl_stream.shards.selection import compile_selection, explaining, selecte
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
+from s3prl_stream.tasks import Task, UtteranceClassification
 from s3prl_stream.tasks.task import text_of
 
 SEGMENTS = "segments"
@@ -105,6 +106,22 @@ def need_columns(shards: ShardSet, names: Sequence[str], what: str) -> None:
                 f"{what}: {shards.name} has {name!r} in its index alone, not with its clips; these have "
                 f"{', '.join(name for name in known if name not in of_index) or 'no columns'}"
             )
+
+
+def need_classes(shards: ShardSet, where: Any, task: Task, what: str) -> None:
+    """A UsageError, which begins with `what`, if no answer can be right: no clip is of a class that the task knows.
+
+    Of tasks with one class for each clip; of others nothing is said.
+    """
+    if not isinstance(task, UtteranceClassification):
+        return
+    known, found = task.categories.names, set(values_of(shards, task.label, where))
+    if found and found.isdisjoint(known):
+        there, trained = (", ".join(map(repr, sorted(names)[:5])) for names in (found, known))
+        raise UsageError(
+            f"{what}: {task.label!r} of {shards.name} is {there} ..., none of the {len(known)} classes that are "
+            f"trained on ({trained} ...)"
+        )
 
 
 def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: Any) -> float:

@@ -16,7 +16,7 @@ from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
-from s3prl_stream.downstream.columns import contents_of, need_columns
+from s3prl_stream.downstream.columns import contents_of, need_classes, need_columns
 from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.model import DownstreamModel
@@ -103,6 +103,7 @@ def evaluate(
     judged, added = as_shard_set(shards), Noise.of(noise, snr)
     columns = () if trials is not None else model.task.columns
     need_columns(judged, (*columns, *model.task.optional_columns), "evaluate")
+    need_classes(judged, where, model.task, "evaluate")
     stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=run_texts(Path(run)))
     loader = Loader(stream, rank=0, world_size=1)
     with contextlib.ExitStack() as stack:

@@ -17,6 +17,7 @@ from s3prl_stream.downstream.columns import (
     SEGMENTS,
     contents_of,
     counts_without,
+    need_classes,
     need_columns,
     need_segments,
     rows_without,
@@ -165,6 +166,7 @@ def make_parts(
     if valid is not None or own.valid_where is not None:
         looked_at = shards if valid is None else valid
         need_columns(looked_at, (*task.columns, *task.optional_columns), "valid")
+        need_classes(looked_at, own.valid_where, task, "valid")
         if SEGMENTS in task.columns:
             need_segments(looked_at, own.valid_where, "valid")
         judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)

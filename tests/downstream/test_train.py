@@ -586,6 +586,20 @@ def test_segments_that_are_missing_are_told_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_clips_of_which_no_answer_can_be_right_are_told(tmp_path: Path) -> None:
+    others = [{**sample, "label": sample["label"].upper()} for sample in classes(4)._samples]
+    strangers = ss.MemoryShards(others, "strangers")
+    said = r"'label' of strangers is 'A', 'B', 'C', 'D' ..., none of the 4 classes that are trained on \('a', "
+    with pytest.raises(ss.UsageError, match=f"^valid: {said}"):
+        ss.train("ks", classes(), valid=strangers, out=tmp_path / "run", steps=1, **QUIET)
+    assert not (tmp_path / "run").exists()
+    ss.train("ks", classes(), out=tmp_path / "run", steps=1, **QUIET)
+    with pytest.raises(ss.UsageError, match=f"^evaluate: {said}"):
+        ss.evaluate(tmp_path / "run", strangers, device="cpu")
+    others[0]["label"] = "a"  # the others are missed
+    assert ss.evaluate(tmp_path / "run", ss.MemoryShards(others), device="cpu").figures["accuracy"] <= 0.25
+
+
 def test_texts_are_of_whole_clips_and_slots_have_tags(tmp_path: Path) -> None:
     settings: dict[str, Any] = {**QUIET, **RNN, "steps": 1, "out": tmp_path / "run"}
     with pytest.raises(ss.UsageError, match=r"task asr: crop_seconds is 1\.0, and a text is of a whole clip"):
