@@ -113,6 +113,8 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
         cursor = Cursor(_count(state["next_batch"]), position, changes, left_out, topology)
+        if cursor.anchor.batch > cursor.next_batch:  # the batches between would be passed over
+            raise ValueError(f"batch {cursor.next_batch} lies before the block that it is in")
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"the cursor is damaged ({error!r}); give what Loader.state_dict() returned") from None
     if other:

@@ -116,3 +116,10 @@ def test_a_cursor_of_what_are_no_numbers_is_refused(wrong: object) -> None:
     ):
         with pytest.raises(StateError, match="the cursor is damaged"):
             loader.load_state_dict(damaged)
+
+
+def test_a_cursor_that_lies_before_its_anchor_is_refused() -> None:
+    loader = ss.Loader(stream(clips([1.0])))
+    state = loader.state_dict()
+    with pytest.raises(StateError, match=r"the cursor is damaged .*batch 2 lies before the block"):
+        loader.load_state_dict({**state, "next_batch": 2, "anchor": {**state["anchor"], "batch": 3}})
