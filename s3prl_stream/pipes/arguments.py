@@ -34,6 +34,13 @@ def rate_or_none(stage: str, value: Any) -> int | None:
     return None if value is None else whole_number(stage, "sample_rate", value, least=1)
 
 
+def check_rate(stage: str, key: object, rate: int, wanted: int | None) -> None:
+    """Sample `key` is at `rate` Hz, as is wanted; None: any rate is."""
+    if wanted not in (None, rate):
+        found = f"{stage}: sample {key!r} is at {rate} Hz, expected {wanted} Hz"
+        raise UsageError(f"{found}; load it with load_audio(sample_rate={wanted})")
+
+
 def probability(stage: str, value: Any, name: str = "prob") -> float:
     """A share, 0 to 1."""
     return one_number(stage, name, value, least=0, most=1)

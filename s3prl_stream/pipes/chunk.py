@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
-from s3prl_stream.pipes.arguments import one_number, rate_or_none, whole_number
+from s3prl_stream.pipes.arguments import check_rate, one_number, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import identity_of_piece, piece_of
@@ -102,11 +102,7 @@ class _Unfold(Stage):
         ]
 
     def _spans(self, sample: Sample, num_samples: int, sample_rate: int) -> list[tuple[int, int]]:
-        if self.sample_rate is not None and sample_rate != self.sample_rate:
-            raise UsageError(
-                f"{type(self).__name__}: sample {sample['key']!r} is at {sample_rate} Hz, expected "
-                f"{self.sample_rate} Hz; load it with load_audio(sample_rate={self.sample_rate})"
-            )
+        check_rate(type(self).__name__, sample["key"], sample_rate, self.sample_rate)
         lengths, shortest_tail = self.lengths_at(sample_rate), round(SHORTEST_TAIL_SECONDS * sample_rate)
         return chunk_spans(num_samples, lengths, self.tail, self.rng(sample), shortest_tail)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import one_number, rate_or_none
+from s3prl_stream.pipes.arguments import check_rate, one_number, rate_or_none
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import identity_of_piece, piece_of
@@ -59,8 +58,7 @@ class RandomCrop(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         rate, num_samples = int(sample["sample_rate"]), len(sample["wav"])
-        if self.sample_rate not in (None, rate):
-            raise UsageError(f"RandomCrop: sample {sample['key']!r} is at {rate} Hz, expected {self.sample_rate} Hz")
+        check_rate("RandomCrop", sample["key"], rate, self.sample_rate)
         start, length = self._stretch(sample, num_samples, rate)
         yield {**piece_of(sample, start, start + length, self.stage_id), "crop_start_seconds": start / rate}
 

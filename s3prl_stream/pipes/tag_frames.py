@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import rate_or_none, whole_number
+from s3prl_stream.pipes.arguments import check_rate, rate_or_none, whole_number
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.encode_category import learned
@@ -102,8 +102,7 @@ class BuildMultiClassTagging(Stage):
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         key, rate = str(sample["key"]), int(sample["sample_rate"])
-        if self.sample_rate not in (None, rate):
-            raise UsageError(f"BuildMultiClassTagging: sample {key!r} is at {rate} Hz, expected {self.sample_rate} Hz")
+        check_rate("BuildMultiClassTagging", key, rate, self.sample_rate)
         if sample.get("segments") is None:
             raise SampleError(f"{key}: has no segments", reason="segments")
         segments = as_segments(sample["segments"], key)

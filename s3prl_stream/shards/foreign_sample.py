@@ -135,7 +135,7 @@ def group(entries: Iterable[Member | Gap], last_dot: bool = False) -> Iterator[G
 
 def is_used(member: Member) -> bool:
     """True of a file whose content a sample may need; False of what `parts_of` would refuse for its size as well."""
-    split = key_and_suffix(member.name) if member.kind == "file" and _stray(member) is None else None
+    split = _place(member)
     if split is None:
         return False
     is_sound = split[1].rpartition(".")[2] in (*CODECS, ORIGINAL)
@@ -239,7 +239,7 @@ def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> t
             if entry.reason == "no_end":  # of course: it is a piece
                 break
             raise SampleError(f"{where}: {entry.message}", reason="tar")
-        split = key_and_suffix(entry.name, last_dot) if entry.kind == "file" and _stray(entry) is None else None
+        split = _place(entry, last_dot)
         if split is not None and escape_foreign_key(split[0]) == key:
             files.append((split[1], entry))
         elif split is not None:
@@ -255,6 +255,11 @@ def read_foreign(data: bytes, key: str, where: str, last_dot: bool = False) -> t
     except SampleError as error:
         raise SampleError(f"{where}: {error}", reason=error.reason) from None
     return audio, codec, metadata
+
+
+def _place(member: Member, last_dot: bool = False) -> tuple[str, str] | None:
+    """`key_and_suffix` of an entry; None: it is no file of a sample."""
+    return key_and_suffix(member.name, last_dot) if member.kind == "file" and _stray(member) is None else None
 
 
 def _stray(member: Member) -> Stray | None:
