@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -71,3 +72,9 @@ def test_imports_only_go_down(repository: Path, tier_of: dict[str, int]) -> None
             if unit not in (own, None) and tier_of[unit] >= tier_of[own]:
                 wrong.append(f"{inside}:{line}: {own} must not know {unit}")
     assert wrong == []
+
+
+def test_the_map_of_shards_names_every_file(repository: Path) -> None:
+    files = {path.stem for path in (repository / PACKAGE / "shards").glob("*.py")} - {"__init__"}
+    words = ast.get_docstring(ast.parse((repository / PACKAGE / "shards/__init__.py").read_text("utf-8"))) or ""
+    assert files - set(re.findall(r"\w+", words)) == set()

@@ -1,0 +1,19 @@
+"""Sets of shards: how they are made, read, checked and mended. The map of its files, from callers to what they call.
+
+To read a set     shardset (open_shards) -> folder (a packed or indexed one), memory (samples that are no set)
+                  of a sample  bytes; of tars made elsewhere  indexed -> foreign_sample
+                  which rows   selection -> where, amounts, whole_index; weights, find_clips
+                  ahead        read_ahead; at_once, kept
+                  what all of them are to the plan  member
+Where files lie   store -> object_store -> object_fetches, object_tries, object_clients -> aws_profile; coalesce
+To pack           pack -> listing, packplan (-> clips, arrange), engines -> pack_shard (-> quality, writer), finish
+                  settings; whose folder it is  outfolder; who does what  claims; what is done  workfolder
+                  in several processes  workers, progress
+To index tars     foreign -> known_layouts, braces, scan (-> tarwalk -> tarheader; foreign_sample, tar_reads),
+of others         durations -> table_lengths, join_table; index_folder, foreign_index (-> choose_run)
+                  without an index, front to back  sequential
+To check a set    verify -> inventory, examine (-> index_files, content), examine_indexed, duplicates; findings
+To make another   repair -> repair_shard; subset -> subset_shard; both into a new_set; feature_set (of `extract`)
+of one            lhotse_cuts; synthetic (one without audio)
+What is written   layout (names, columns); manifest, left_out, extra_files; rows, write_index; tar, keys, npy
+"""
