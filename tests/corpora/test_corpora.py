@@ -226,7 +226,7 @@ def test_manifest_understands_nemo_and_keeps_numbers(tmp_path: Path) -> None:
 
 
 def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("\ufeffaudio, label,speaker\nx.wav,007,\n")
+    (tmp_path / "m.csv").write_text("\ufeffaudio, label,speaker\nx.wav,007,\n", "utf-8")
     (utterance,) = corpora.manifest(tmp_path / "m.csv")
     assert utterance.metadata == {"label": "007"}
     (tmp_path / "m.tsv").write_text("audio\na, b.wav\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_command_that_is_cut_short_at_its_last_steps_leaves_nothing(
         raise KeyboardInterrupt
 
     root = tree(tmp_path / "data", {"one.wav": 1})
-    (root / "wav.scp").write_text(f"a cat {root}/one.wav |\n")
+    (root / "wav.scp").write_text(f"a cat '{root}/one.wav' |\n")
     with monkeypatch.context() as patch:
         patch.setattr(Path, step, killed)
         with pytest.raises(KeyboardInterrupt):
@@ -138,9 +139,10 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     content = (root / "one.wav").read_bytes()
     position = content.index(b"data") + 4
     unknown = b"\x00\xf0\xff\x7f"
-    piped = content[:4] + unknown + content[8:position] + unknown + content[position + 4 :]
-    (root / "piped.wav").write_bytes(piped)
-    commands = f"a echo x >> {root}/runs; cat {root}/piped.wav |\nb cat {root}/gone.wav | cat |\nc {root}/one.wav\n"
+    from_pipe = content[:4] + unknown + content[8:position] + unknown + content[position + 4 :]
+    (root / "piped.wav").write_bytes(from_pipe)
+    runs, piped, gone = (shlex.quote(f"{root}/{name}") for name in ("runs", "piped.wav", "gone.wav"))
+    commands = f"a echo x >> {runs}; cat {piped} |\nb cat {gone} | cat |\nc {root}/one.wav\n"
     (root / "wav.scp").write_text(commands)
     with pytest.raises(UsageError, match="is a shell command"):
         corpora.kaldi(root)
@@ -154,19 +156,17 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     assert sorted(shards.table().column("key").to_pylist()) == ["a", "c"]
     (left_out,) = map(json.loads, (tmp_path / "set/left_out.jsonl").read_text().splitlines())
     assert (left_out["key"], left_out["reason"]) == ("b", "missing")
-    assert (
-        f"the command that makes it failed: cat: {root}/gone.wav: No such file or directory, exit status 1"
-        in (left_out["message"])
-    )
+    said = f"the command that makes it failed: cat: {gone}: No such file or directory, exit status 1"
+    assert said in left_out["message"]
     (root / "gone.wav").write_bytes(content)
     assert Path(listed(corpora.kaldi(root, pipes_into=tmp_path / "unpacked"))["b"].audio).exists()
     assert not list((tmp_path / "unpacked").rglob("*.stderr"))
     tagged = content + b"LIST\x04\0\0\0INFO"
     (root / "tagged.wav").write_bytes(tagged)
-    (root / "wav.scp").write_text(f"a cat {root}/tagged.wav |\n")
+    (root / "wav.scp").write_text(f"a cat '{root}/tagged.wav' |\n")
     (found_tagged,) = corpora.kaldi(root, pipes_into=tmp_path / "tagged")
     assert Path(found_tagged.audio).read_bytes() == tagged  # what follows the sound is none
-    for command, said in (("no-such-command", "not found"), (f"{root}/one.wav", "Permission denied")):
+    for command, said in (("no-such-command", "not found"), (shlex.quote(f"{root}/one.wav"), "Permission denied")):
         (root / "wav.scp").write_text(f"a {command} |\n")
         with pytest.raises(UsageError, match=rf"wav\.scp: '{command} ' cannot be run: .*{said}"):
             list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
