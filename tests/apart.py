@@ -51,7 +51,7 @@ def in_child(test: Test) -> Test:
 def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
     from s3prl_stream.shards import object_clients, object_tries
 
-    object_clients.CLIENT_OPTIONS["read_timeout"] = "500ms"
+    object_clients.CLIENT_OPTIONS["read_timeout"] = "10s"  # a test of servers that stall sets a shorter one
     object_tries.FIRST_PAUSE_SECONDS, object_tries.LONGEST_PAUSE_SECONDS = 0.001, 0.002
     environment = dict(os.environ)
     try:

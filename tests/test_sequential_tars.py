@@ -97,7 +97,7 @@ def test_standard_input_of_a_real_pipe(folder: Path) -> None:
         "import s3prl_stream as ss, warnings; warnings.simplefilter('ignore')\n"
         "for sample in ss.SequentialTars('-').load_audio(): print(sample['key'], len(sample['wav']), sample['text'])\n"
     )
-    command = f"cat {folder}/*.tar | '{sys.executable}' -c \"{code}\""
+    command = f"cat '{folder}'/*.tar | '{sys.executable}' -c \"{code}\""
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [f"d+k{number:02d} {300 + 10 * number} t{number}" for number in range(12)]

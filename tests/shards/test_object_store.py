@@ -23,7 +23,7 @@ from chaos.ranged_server import ObjectServer, serving
 
 from s3prl_stream.chaos import ChaosProxy, Cut, Fault, Request, Short, Stall, Unavailable, WholeObject
 from s3prl_stream.errors import MissingFile, SampleError, ShardError, StreamError, UsageError
-from s3prl_stream.shards import coalesce, object_store, object_tries
+from s3prl_stream.shards import coalesce, object_clients, object_store, object_tries
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.store import open_store, reading_while
@@ -131,6 +131,7 @@ def test_bytes_set_the_count_of_failures_back() -> None:
 
 @in_child
 def test_every_passing_fault_is_one_retry() -> None:
+    object_clients.CLIENT_OPTIONS["read_timeout"] = "1s"
     for faults in (
         [Unavailable()] * 4,
         [Unavailable(429), Unavailable(500), Unavailable(408)],
