@@ -168,7 +168,7 @@ def test_pipes_are_run_only_where_a_folder_is_given(tmp_path: Path) -> None:
     assert Path(found_tagged.audio).read_bytes() == tagged  # what follows the sound is none
     for command, said in (("no-such-command", "not found"), (shlex.quote(f"{root}/one.wav"), "Permission denied")):
         (root / "wav.scp").write_text(f"a {command} |\n")
-        with pytest.raises(UsageError, match=rf"wav\.scp: '{command} ' cannot be run: .*{said}"):
+        with pytest.raises(UsageError, match=rf"wav\.scp: {f'{command} '!r} cannot be run: .*{said}"):
             list(corpora.kaldi(root, pipes_into=tmp_path / "more"))
 
 
