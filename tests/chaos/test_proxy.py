@@ -387,6 +387,64 @@ def test_a_server_that_dies_inside_its_answer() -> None:
     assert "4 of 10" in str(one.error)
 
 
+ANSWERS = {
+    b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab": (200, b"ab"),
+    b"HTTP/1.1 204 No Content\r\n\r\n": (204, b""),
+    b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n": (304, b""),
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\nZ: y\r\n\r\n": (200, b"abc"),
+    b"HTTP/1.1 200 OK\r\n\r\nto the end": (200, b"to the end"),
+}
+
+
+def test_answers_without_a_body_and_with_more_around_it() -> None:
+    """Interim answers, 204 and 304, extensions and trailers of chunks: the client's connection stays in step."""
+
+    def answer_all(listener: socket.socket) -> None:
+        open_ones = []
+        for answer in ANSWERS:
+            connection, _ = listener.accept()
+            open_ones.append(connection)  # who waits for more of it waits for good
+            connection.recv(65536)
+            connection.sendall(answer)
+        open_ones.pop().close()
+        done.wait()
+        for connection in open_ones:
+            connection.close()
+
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer_all, args=(listener,))
+        thread.start()
+        with ChaosProxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as proxy:
+            client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+            client.connect()
+            ours, got = client.sock.getsockname(), []
+            for _ in ANSWERS:
+                client.request("GET", PATH)
+                assert client.sock.getsockname() == ours
+                reply = client.getresponse()
+                got.append((reply.status, reply.read()))
+            assert got == list(ANSWERS.values())
+            assert reply.will_close  # its length is not known otherwise
+            client.close()
+        done.set()
+        thread.join()
+
+
+def test_an_upload_with_trailers_leaves_its_connection_in_step(upstream: ObjectServer) -> None:
+    put = b"PUT /bucket/new HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+    put += b"3\r\nabc\r\n0\r\nX: y\r\nZ: y\r\n\r\n"
+    get = b"GET /bucket/new HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    with ChaosProxy(upstream.url) as proxy, socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as client:
+        client.sendall(put + get)
+        got = b""
+        while piece := client.recv(65_536):
+            got += piece
+    assert got.endswith(b"\r\n\r\nabc")
+    assert upstream.objects.pop("/bucket/new") == b"abc"
+    assert [(one.method, one.status) for one in proxy.requests] == [("PUT", 200), ("GET", 200)]
+
+
 def test_a_taken_port_and_a_wrong_upstream(upstream: ObjectServer, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Take another port"), ChaosProxy(upstream.url, port=upstream.server_port):
         pass

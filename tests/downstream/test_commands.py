@@ -14,6 +14,8 @@ from downstream.synthetic import RATE, tone
 import s3prl_stream as ss
 from s3prl_stream.cli import build_parser, main
 from s3prl_stream.cli.train import snr_from, training_settings
+from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 
 USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
 
@@ -179,9 +181,34 @@ def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "(best)" in capsys.readouterr().out
 
 
-def test_what_options_are_short_for() -> None:
+EVERY_OPTION: dict[str, tuple[str, Any]] = {
+    "steps": ("steps", 1), "lr": ("lr", 0.5), "batch-size": ("max_batch_size", 2), "workers": ("num_workers", 8),
+    "batch-seconds": ("max_batch_seconds", 3.0), "update-batches": ("update_batches", 4), "where": ("where", "a > 1"),
+    "crop-seconds": ("crop_seconds", 5.0), "evaluate-every": ("evaluate_every", 6), "cache": ("cache", "kept"),
+    "valid-where": ("valid_where", "b < 2"), "cache-gb": ("cache_gigabytes", 7.0), "device": ("device", "meta"),
+    "precision": ("precision", "bf16"), "checkpoint-every": ("checkpoint_every", 9),
+}  # fmt: skip
+"""Option -> (setting, value)."""
+
+
+def test_what_options_are_short_for(sample_set: Path, tmp_path: Path) -> None:
     words = ["train", "ic", "--data", "a", "--upstream", "fbank", "--out", "b", "--label", "action,object"]
     assert training_settings(build_parser("train").parse_args(words))["label"] == ["action", "object"]
+    Lexicon({"ab": "K"}).save(tmp_path / "words.txt")
+    tokenizer = WordTokenizer(["K"])
+    tokenizer.save(tmp_path / "tokenizer")
+    words += ["--tokenizer", str(tmp_path / "tokenizer"), "--lexicon", str(tmp_path / "words.txt")]
+    words += ["--valid", str(sample_set), "--set", "head.hidden_size=64", "--normalize", "--finetune"]
+    for option, (_, value) in EVERY_OPTION.items():
+        words += [f"--{option}", str(value)]
+    settings = training_settings(build_parser("train").parse_args(words))
+    assert settings.pop("tokenizer") == tokenizer
+    assert settings.pop("lexicon").fingerprint == Lexicon({"ab": "K"}).fingerprint
+    assert [member.name for member in settings.pop("valid").members] == ["sample"]
+    assert settings == {
+        **dict(EVERY_OPTION.values()), "label": ["action", "object"], "head.hidden_size": 64, "normalize": True,
+        "finetune": True,
+    }  # fmt: skip
     assert (snr_from("-5"), snr_from("3,20")) == ((-5.0, -5.0), (3.0, 20.0))
 
 

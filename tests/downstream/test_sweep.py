@@ -330,7 +330,9 @@ def test_trainings_that_keep_no_features_and_scores_of_trials(tmp_path: Path) ->
     assert json.loads(Path(noisy.scores[0].run, "run.json").read_text())["noise"] == "gaussian at 5.0 to 5.0 dB"
     assert list((tmp_path / "noisy/cache").rglob("*.bin"))
     ss.sweep("ks", classes(), cache=tmp_path / "kept", out=tmp_path / "plain", **grid)
-    assert list((tmp_path / "kept").rglob("*.bin"))
+    assert (
+        sum(len(file.read_text().splitlines()) for file in (tmp_path / "kept").rglob("*.jsonl")) == 12
+    )  # of both parts
     assert not (tmp_path / "plain/cache").exists()
     tuned = ss.sweep("ks", classes(), finetune=True, cache=tmp_path / "none", out=tmp_path / "tuned", **grid)
     assert len(tuned.scores) == 1
@@ -396,13 +398,22 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
 
 
-def test_clips_that_are_missing_from_a_score_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_from_a_sweep_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clips that could not be scored, and the picture; the numbers are there all the same."""
     (tmp_path / "no.wav").write_text("no sound")
     samples = [*classes()._samples, {"key": "no", "wav_path": str(tmp_path / "no.wav"), "label": "a", "part": "test"}]
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "quiet": False}
     ss.sweep("ks", ss.MemoryShards(samples), out=tmp_path / "out", **grid)
     assert "accuracy" in (told := capsys.readouterr().err)
     assert "1 clips could not be scored" in told
+    assert "no sweep.png" not in told
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    (tmp_path / "out/sweep.md").unlink()
+    ss.sweep("ks", ss.MemoryShards(samples), out=tmp_path / "out", **{**grid, "quiet": True})
+    assert capsys.readouterr().err.startswith("no sweep.png: ")
+    assert (tmp_path / "out/sweep.md").is_file()
 
 
 def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from streams import RATE, clips, cuts, delivered
 
+from s3prl_stream.cli import build_parser
+from s3prl_stream.cli.stream_options import sets_from
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.plan.cursor import MOST_CHANGES
@@ -356,6 +358,30 @@ def test_temperature() -> None:
     for wrong in (0, -1.0, math.nan, True, "2"):
         with pytest.raises(UsageError, match="temperature"):
             by_temperature(hours, wrong)  # type: ignore[arg-type]
+
+
+def test_how_the_command_line_mixes(tmp_path: Path) -> None:
+    sets = [str(tmp_path / name) for name in ("large", "small")]
+    for folder, samples in zip(sets, (90, 10), strict=True):
+        make_synthetic_index(folder, 1, samples_per_shard=samples, name=Path(folder).name)
+
+    def opened(*words: str) -> ShardSet:
+        args = build_parser("plan").parse_args(["plan", *sets, *words])
+        return sets_from(args.set, args)
+
+    assert opened().weights is None
+    assert opened("--weights", "1,3").weights == (0.25, 0.75)
+    hours = [member.shard_seconds.sum() for member in opened().members]
+    assert opened("--temperature", "2").weights == pytest.approx(by_temperature(hours, 2.0))
+    for words, said in (
+        (("--weights", "1,3", "--temperature", "2"), "use one of them"),
+        (("--weights", "1"), "--weights 1: 1 weights for 2 sets"),
+        (("--weights", "1,x"), "--weights 1,x: give numbers"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            opened(*words)
+    with pytest.raises(UsageError, match="2 weights for 1 sets"):
+        sets_from([sets[0]] * 2, build_parser("plan").parse_args(["plan", *sets, "--weights", "1,3"]))
 
 
 def test_what_a_mix_refuses() -> None:
