@@ -61,8 +61,13 @@ def assert_output_follows_identity(case: StageCase) -> None:
 
     other_epoch = outputs(case.build()(samples), epoch=7)
     other_keys = outputs(case.build()([{**sample, "key": f"x{sample['key']}"} for sample in samples]))
-    for changed in (other_epoch, other_keys):
-        assert _same(_without_tags(changed), _without_tags(forward)) is not case.random
+    for changed, what in ((other_epoch, "epoch"), (other_keys, "keys")):
+        is_same = _same(_without_tags(changed), _without_tags(forward))
+        assert is_same is not case.random, (
+            f"with another {what} nothing is drawn anew: build the stage so that it draws for each sample, by self.rng"
+            if is_same
+            else f"another {what} changes what comes out: is random=True missing?"
+        )
 
 
 def forkserver() -> BaseContext:

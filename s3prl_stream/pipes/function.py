@@ -43,7 +43,14 @@ class SampleFunction:
 
     def __call__(self, sample: Mapping[str, object]) -> Sample:
         """The sample after the stages; the one that came in stays as it is."""
+        if not isinstance(sample, Mapping):
+            raise UsageError(f"a {type(sample).__name__} is no sample, which is a dict; of a list call it for each")
         key = sample.get("key", sample.get("__key__"))
+        if isinstance(key, list | tuple) or getattr(key, "ndim", None):
+            raise UsageError(
+                f"'key' is {key!r:.80}: these are several samples, a dict of lists, as Hugging Face's set_transform "
+                "and map(batched=True) give. Call the function for each of them (docs/use_one_pipe.md)."
+            )
         if key is None:
             raise UsageError(
                 'a sample without "key": what is drawn for it must follow from a name of its own. Give it one, such as '

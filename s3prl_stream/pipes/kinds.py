@@ -44,6 +44,11 @@ def told(value: Any) -> str:
     return f"{array}{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
+def how_to_get(wanted: str) -> str:
+    """What makes a value of this kind, for an error."""
+    return " LoadAudio() before it makes it so." if wanted.endswith("[T]") else ""
+
+
 def kind_of(value: Any) -> str:
     """Of an array: its type as in `takes`, such as "float64 [?, ?]". Of anything else: "any"."""
     if not hasattr(value, "dtype") or not hasattr(value, "ndim") or value.ndim == 0:

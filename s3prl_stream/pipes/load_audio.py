@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -220,6 +221,8 @@ def _read_file(sample: Sample) -> tuple[bytes, str]:
     given = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
     if given is None:
         raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"load_audio: sample {sample['key']!r} has {told(given)} as 'wav_path'; expected a path")
     path = Path(given)
     try:
         return path.read_bytes(), path.suffix[1:].lower()
@@ -260,9 +263,10 @@ def _array_of(sample: Sample) -> npt.NDArray[Any]:
     """The waveform that a sample has already: [frames, channels] int16 or float32."""
     wav = np.asarray(sample["wav"])
     if wav.ndim not in (1, 2) or (wav.dtype != np.int16 and wav.dtype.kind != "f"):
+        hint = 'Call a path "wav_path".' if wav.dtype.kind in "US" else "Scale other integers to floats."
         raise UsageError(
             f"load_audio: sample {sample['key']!r} has {told(wav)} as 'wav'; expected int16, or floats in [-1, 1], [T] "
-            "or [T, channels]. Scale other integers to floats."
+            f"or [T, channels]. {hint}"
         )
     if wav.ndim == 2 and 0 < wav.shape[0] < wav.shape[1]:
         raise UsageError(

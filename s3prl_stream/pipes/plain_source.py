@@ -51,6 +51,7 @@ class PlainSource(Root):
             )
         self.samples = samples
         self._fixed_epoch: int | None = None
+        self._is_used_up = False
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch of every iteration from now on."""
@@ -94,11 +95,12 @@ class PlainSource(Root):
             return outline_of(under_own_names(sample, names))._replace(sample=sample)
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
-        """Samples in the source's own order; a damaged one raises."""
+        """Samples in the source's own order; a damaged one raises, and a generator that has been read before."""
         epoch = self._next_epoch(stages)
         _end_of(self, stages).times_read += 1
         clock = StageClock()
         this_worker, num_workers = self._share_of_worker()
+        position = -1
         for position, sample in enumerate(self._with_keys()):
             if position % num_workers != this_worker:
                 continue
@@ -106,6 +108,13 @@ class PlainSource(Root):
             with naming(known):
                 made = through(stages, known, clock)
             yield from made
+        if isinstance(self.samples, Iterator):
+            if position < 0 and self._is_used_up:
+                raise UsageError(
+                    f"this {type(self.samples).__name__} has been read to its end and gives nothing a second time. "
+                    "Give a list, or an object whose __iter__ begins anew."
+                )
+            self._is_used_up = True
 
     def _next_epoch(self, stages: Sequence[Stage]) -> int:
         return _end_of(self, stages).times_read if self._fixed_epoch is None else self._fixed_epoch

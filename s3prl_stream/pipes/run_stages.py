@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from s3prl_stream.errors import ChainError, SampleError, StreamError, UsageError
 from s3prl_stream.pipes.key_names import emit_under_names
-from s3prl_stream.pipes.kinds import holds, told
+from s3prl_stream.pipes.kinds import holds, how_to_get, told
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
@@ -84,7 +84,7 @@ def _emitted(stage: Stage, sample: Sample) -> Sequence[Sample]:
         if key in sample and not holds(sample[key], wanted):
             raise UsageError(
                 f"{type(stage).__name__} takes {key!r} as {wanted}, but sample {sample.get('key')!r} has it as "
-                f"{told(sample[key])}." + (" LoadAudio() before it makes it so." if wanted.endswith("[T]") else "")
+                f"{told(sample[key])}.{how_to_get(wanted)}"
             )
     try:
         emitted = emit_under_names(stage.emit, sample, stage.names) if stage.names else stage.emit(sample)

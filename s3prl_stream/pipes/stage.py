@@ -20,7 +20,7 @@ from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.chained_methods import ChainedMethods
 from s3prl_stream.pipes.described import described
 from s3prl_stream.pipes.key_names import renamed, under_own_names
-from s3prl_stream.pipes.kinds import UNTYPED, fits
+from s3prl_stream.pipes.kinds import UNTYPED, fits, how_to_get
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.rng import sample_rng
 from s3prl_stream.sample import Sample
@@ -221,7 +221,7 @@ class Stage(Source):
                 giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
                 raise ChainError(
                     f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
-                    f"provides it as {known[key]}."
+                    f"provides it as {known[key]}." + ("" if isinstance(giver, Stage) else how_to_get(wanted))
                 )
 
     def _check_frames(self, source: Source) -> None:

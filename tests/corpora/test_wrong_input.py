@@ -184,5 +184,5 @@ def test_options_of_corpora_are_words_of_their_functions() -> None:
     for corpus in CORPORA:
         parameters = list(inspect.signature(corpus.utterances).parameters)
         assert [option.name for option in corpus.options if option.name not in parameters[1:]] == []
-        assert "etadata" in corpus.about
+        assert "etadata" in corpus.about, f"{corpus.name}: the docstring does not name its metadata"
         assert "Args:" not in corpus.about

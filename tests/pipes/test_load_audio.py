@@ -205,6 +205,7 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
         (np.ones(3, np.int32), r"int32 \[3\].*Scale other integers"),
         (np.full(3, 128, np.uint8), r"uint8 \[3\].*Scale other integers"),
         (torch.ones(3, dtype=torch.int64), r"int64 \[3\].*Scale other integers"),
+        ("a.wav", r'U5 \[\].*Call a path "wav_path"'),
         (torch.ones(1, 3), r"3 channels of 1 samples.*give wav\.T"),
         (torch.ones(2, 160), r"160 channels of 2 samples.*give wav\.T"),
         (torch.tensor(1.0), r"float32 \[\]"),

@@ -269,6 +269,9 @@ def test_values_of_another_kind_are_refused_whatever_the_samples_come_from(wav: 
     good = {"key": "good", "wav": np.ones(3, np.float32)}
     bad = {"key": "bad", "speech": np.ones(3, np.float32), "wav": wav}
     says = re.escape(f"Double takes 'wav' as float32 [T], but sample 'bad' has it as {found}.")
+    if hasattr(wav, "ndim") and wav.ndim:  # known when the chain is built
+        with pytest.raises(ChainError, match=r"provides it as .* LoadAudio\(\) before it makes it so"):
+            Double()([bad])
     for source in ([good, bad], iter([bad])):
         with pytest.raises(UsageError, match=says):
             list(Double()(source))
@@ -278,6 +281,17 @@ def test_values_of_another_kind_are_refused_whatever_the_samples_come_from(wav: 
     assert [sample["double"].tolist() for sample in chain] == [[2.0, 2.0, 2.0]]
     with pytest.raises(UsageError, match=says.replace("'wav'", "'half'")):
         list(Double(wav_name="half")(iter([{"key": "bad", "half": wav}])))  # type: ignore[call-arg]
+
+
+def test_a_generator_that_was_read_gives_no_empty_second_epoch() -> None:
+    for chain in (Draw()({"key": str(n)} for n in range(3)), Draw()(iter([{"key": "a"}, {"key": "b"}, {"key": "c"}]))):
+        running = iter(chain)
+        next(running)
+        assert len(list(chain)) == 2, "the rest of it is no mistake"
+        with pytest.raises(UsageError, match=r"has been read to its end and gives nothing a second time. Give a list"):
+            list(chain)
+    nothing = Draw()(iter(()))
+    assert list(nothing) == []
 
 
 def test_a_key_that_a_sample_lacks_is_named() -> None:
@@ -434,6 +448,19 @@ def test_an_error_about_a_sample_says_which_it_is(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"^a: broken$"):
         list(Draw()([{"key": "a", "broken": True}]))
     assert repr(SampleFunction(Draw(size=2), epoch=3)) == "SampleFunction(test_draw(size=2), seed=0, epoch=3)"
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [
+        ([{"key": "a"}], "a list is no sample, which is a dict"),
+        ({"key": ["a", "b"], "wav": [[0.0], [0.0]]}, r"these are several samples.*map\(batched=True\)"),
+        ({"key": np.array(["a", "b"])}, "these are several samples"),
+    ],
+)
+def test_a_function_of_several_samples_says_so(samples: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        SampleFunction(Draw())(samples)
 
 
 def test_a_function_learns_nothing_and_makes_one_of_one() -> None:
