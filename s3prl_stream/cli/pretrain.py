@@ -159,6 +159,7 @@ def run(args: argparse.Namespace) -> int:
     since = f"steps {result.first_step + 1} to {result.last_step}" if result.first_step else f"{result.last_step} steps"
     print(f"{args.out}: {since}, {result.hours_seen:.2f} h of audio seen, last loss {result.loss}", end="")
     print(f", {result.left_out} clips skipped or excluded" if result.left_out else "", end="")
+    print(f", {result.damaged} clips could not be used (damaged.jsonl)" if result.damaged else "", end="")
     print(f", {result.skipped_steps} updates left out (not finite, or without memory)" if result.skipped_steps else "")
     print(Timing(result.timing["stages"], result.timing["waiting"], result.timing["working"]))
     return 0

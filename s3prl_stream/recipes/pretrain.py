@@ -28,6 +28,7 @@ from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
+from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import open_lines
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
@@ -62,8 +63,9 @@ def pretrain(
         shards: `open_shards(...)`, or what a `ShardStream` accepts.
         steps: updates in all. More than the run was begun with: it goes on, with the rate's decay ending at the new
             number.
-        out: folder of the run: settings (`run.json`), `losses.jsonl`, `metrics.jsonl`, `checkpoints/`, and
-            `resumes.jsonl`, a `Loader.receipt` for each time that it was continued.
+        out: folder of the run: settings (`run.json`), `losses.jsonl`, `metrics.jsonl`, `checkpoints/`,
+            `resumes.jsonl`, a `Loader.receipt` for each time that it was continued, and `damaged.jsonl`, the rows of
+            `Loader.damaged` if there are any (of rank 3 `damaged-3.jsonl`).
         encoder: any module (feat [B, F, D], feat_len [B]) -> list of hidden states [B, F, H], or one of them, with
             `hidden_size`; or "my.module:Net", a class that is made without arguments; None: the recipe's own.
         teacher: (wavs, lengths) -> hidden states, such as `ss.upstream(...)`, for a recipe that distils one.
@@ -158,14 +160,17 @@ def _pretrain(
     # built before the folder is: a mistake in the settings leaves nothing behind
     trained, validated = streams_of(recipe, shards, own, valid, str(device) if written["on_device"] else None)
     loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
-    batches = _RunBatches(loader, *leave_out, run, writes=ranks.is_first, quiet=quiet)
+    damage = DamageLog(run, ranks.rank, quiet=quiet)
+    batches = _RunBatches(loader, *leave_out, run, damage, writes=ranks.is_first, quiet=quiet)
     batches.leave_out()
     questions = [make(recipe, objective) for make in hooks]
     if validated is not None:
         held_out = Loader(validated)
 
         def ask(_step: int) -> dict[str, float]:
-            return {"valid_loss": mean_loss(objective, held_out, device=device, precision=own.precision)}
+            loss = mean_loss(objective, held_out, device=device, precision=own.precision)
+            damage.take(held_out.damaged)
+            return {"valid_loss": loss}
 
         questions.insert(0, Hook(valid.every, ask))
     check_run(run, written)
@@ -174,10 +179,12 @@ def _pretrain(
         load_initial_weights(objective, own.init)
     if own.compile:
         objective.get_submodule("encoder").compile(dynamic=True)
-    with alone_in(run) if ranks.is_first else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
         if ranks.is_first:
+            stack.enter_context(alone_in(run))
             write_json(run / SETTINGS, written)
         ranks.wait_for_all()
+        stack.callback(damage.close)
         result = train(
             objective,
             batches,
@@ -190,9 +197,10 @@ def _pretrain(
             notes={"settings": written},
             quiet=quiet,
         )
-    left_out = torch.tensor(len(loader.excluded), device=device)
-    ranks.sum(left_out)
-    return dataclasses.replace(result, left_out=int(left_out), timing=loader.timing().as_dict())
+    counts = torch.tensor([batches.num_left_out, damage.num_clips], device=device)
+    ranks.sum(counts)
+    left_out, damaged = counts.tolist()
+    return dataclasses.replace(result, left_out=left_out, damaged=damaged, timing=loader.timing().as_dict())
 
 
 def _place_of(member: SetMember) -> str | None:
@@ -215,7 +223,7 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
 class _RunBatches:
     """A loader as the loop sees it.
 
-    What is to be left out is told to it once it knows where the run stands, and its receipt is kept.
+    What is to be left out is told to it once it knows where the run stands; its receipt, and what was damaged, is kept.
     """
 
     def __init__(
@@ -224,11 +232,14 @@ class _RunBatches:
         skip_batches: Sequence[tuple[int, int]],
         exclude: Sequence[str | tuple[str, str]],
         run: Path,
+        damage: DamageLog,
         *,
         writes: bool,
         quiet: bool,
     ) -> None:
         self.run = run
+        self.damage = damage
+        self.num_left_out = 0
         self.writes = writes
         self.quiet = quiet
         self.loader = loader
@@ -248,11 +259,17 @@ class _RunBatches:
     def __iter__(self) -> Iterator[Batch]:
         self.leave_out()
         told = self.loader.receipt is None or not self.writes
-        for batch in self.loader:
-            if not told:
-                self._keep_receipt()
-                told = True
-            yield {**batch, "seconds_by_set": self.loader.seconds_by_set}
+        try:
+            for batch in self.loader:
+                if not told:
+                    self._keep_receipt()
+                    told = True
+                self.damage.take(self.loader.damaged)
+                self.num_left_out += len(self.loader.excluded)
+                self.loader.excluded.clear()  # of a run of months there may be many
+                yield {**batch, "seconds_by_set": self.loader.seconds_by_set}
+        finally:
+            self.damage.take(self.loader.damaged)  # where there was too much of it
 
     def _keep_receipt(self) -> None:
         receipt = self.loader.receipt

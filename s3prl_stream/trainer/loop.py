@@ -78,6 +78,8 @@ class TrainResult:
     """Of the last step; None if this call did none, its batches were empty, or it was not finite."""
     left_out: int = 0
     """Clips that this call did not see because they are excluded or their batches skipped."""
+    damaged: int = 0
+    """Clips of a pretraining that could not be used; `damaged.jsonl` of the run lists them."""
     not_used: Mapping[str, int] = field(default_factory=dict)
     """Of a training for a task: why clips that are selected were not trained on, such as for want of a label -> how
     many."""

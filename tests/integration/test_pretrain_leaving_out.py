@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from page_of_batch import Page
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.errors import TooManyFailures
 from s3prl_stream.recipes.tera import tera_stream
 from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
+from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.losslog import read_losses
 
 SIZES = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
@@ -96,3 +99,49 @@ def test_mistakes_are_told_in_one_line(
     assert main([*command, *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_damaged_clips_are_listed_and_told_and_not_kept_in_memory(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = shutil.copytree(sample_set, tmp_path / "rotten"), tmp_path / "run"
+    for shard in folder.glob("*.tar"):
+        content = bytearray(shard.read_bytes())
+        for place in range(60_000, len(content), 150_000):
+            content[place] ^= 0xFF
+        shard.write_bytes(content)
+    loader = ss.Loader(tera_stream(folder, max_batch_seconds=10.0, crop_seconds=3.0))
+    batches = iter(loader)
+    for _ in range(8):
+        next(batches)
+    most = []
+    take = DamageLog.take
+    monkeypatch.setattr(DamageLog, "take", lambda log, rows: (most.append(len(rows)), take(log, rows)))
+    words = ["pretrain", "tera", "--data", str(folder), "--out", str(run), *SIZES.split()]
+    assert main([*words, "--steps", "8"]) == 0
+    said = capsys.readouterr()
+    listed = [json.loads(line) for line in (run / "damaged.jsonl").read_text().splitlines()]
+    assert listed == loader.damaged
+    assert len(listed) > max(most) > 0
+    assert f", {len(listed)} clips could not be used (damaged.jsonl)" in said.out
+    told = f"{run}/damaged.jsonl lists clips that cannot be used; the first: {listed[0]['message']}"
+    assert said.err.count(told) == 1
+
+
+def test_damage_is_listed_where_it_ends_the_run(sample_set: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sample_set, tmp_path / "rotten")
+    for shard in folder.glob("*.tar"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    small = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8, "crop_seconds": 3.0}
+    with pytest.raises(TooManyFailures):
+        ss.pretrain("tera", folder, steps=99, out=tmp_path / "run", max_batch_seconds=10.0, quiet=True, **small)
+    assert len((tmp_path / "run/damaged.jsonl").read_text().splitlines()) > 100
+
+
+def test_each_rank_lists_its_damage_in_a_file_of_its_own(tmp_path: Path) -> None:
+    rows = [{"key": "a"}, {"key": "b"}]
+    log = DamageLog(tmp_path, 3, quiet=True)
+    log.take(rows)
+    log.close()
+    assert (tmp_path / "damaged-3.jsonl").read_text() == '{"key": "a"}\n{"key": "b"}\n'
+    assert (rows, log.num_clips) == ([], 2)
