@@ -70,7 +70,7 @@ def evaluate(
     where: Any = None,
     trials: Sequence[Trial] | None = None,
     noise: Any = None,
-    snr: tuple[float, float] = (3.0, 20.0),
+    snr: tuple[float, float] | float = (3.0, 20.0),
     upstream: Upstream | None = None,
     head: nn.Module | None = None,
     device: str | None = None,

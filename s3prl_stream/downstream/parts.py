@@ -113,7 +113,7 @@ def settled(
     own = RunSettings(**{name: value for name, value in settings.items() if name in of_run})
     named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
     named |= {} if steps is None else {"steps": steps}
-    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else tuple(label)}
+    named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else label}
     named |= {"head": head} if isinstance(head, str) else {}
     return find_task(task).having(named), own
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.settings import meant
+from s3prl_stream.settings import fit_fields, meant
 from s3prl_stream.tasks import KINDS
 
 
@@ -56,8 +56,11 @@ class TaskRecipe:
     """Updates between looks at the validation part."""
 
     def __post_init__(self) -> None:
+        fit_fields(f"task {self.name}", self)
         if self.kind not in KINDS:
             raise UsageError(f"task {self.name}: kind {self.kind!r} is unknown; there are {', '.join(KINDS)}")
+        if not self.labels:
+            raise UsageError(f"task {self.name}: no label is named; give a column, or several of slots")
         if self.evaluate_every < 1:
             raise UsageError(f"task {self.name}: evaluate_every is {self.evaluate_every}; it must be at least 1")
         if self.kind == "ctc" and self.crop_seconds is not None:

@@ -67,7 +67,7 @@ def search_queries(
     document_where: Any = None,
     layer: int | None = None,
     noise: Any = None,
-    snr: tuple[float, float] = (3.0, 20.0),
+    snr: tuple[float, float] | float = (3.0, 20.0),
     device: str | None = None,
 ) -> SearchResult:
     """Look for each query in each document and measure it by the maximum term-weighted value.

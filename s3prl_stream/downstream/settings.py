@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.settings import fit_fields
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,13 @@ class RunSettings:
     """Which clips to look at on the way: of the validation set, or else of the set itself, and then not trained on."""
     noise: Any = None
     """What is added to each clip, as `add_noise` takes it."""
-    snr: tuple[float, float] = (3.0, 20.0)
-    """Range of the signal-to-noise ratio in dB."""
+    snr: tuple[float, float] | float = (3.0, 20.0)
+    """Signal-to-noise ratio in dB, or its range."""
     normalize: bool = False
     """Bring hidden states to one scale before their weighted sum."""
     finetune: bool = False
     """Train the upstream too."""
-    cache: str | None = None
+    cache: str | Path | None = None
     """Folder for hidden states of whole clips, which are computed once; the results are the same."""
     cache_gigabytes: float = 20.0
     """Its limit."""
@@ -46,6 +48,7 @@ class RunSettings:
     """Write events for TensorBoard."""
 
     def __post_init__(self) -> None:
+        fit_fields("train", self)
         if self.cache is not None and (self.noise is not None or self.finetune):
             raise UsageError("cache: features with noise, or of an upstream that is trained, differ each time")
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from s3prl_stream.downstream.columns import longest_seconds, rows_with
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.pipes.arguments import number_range
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
@@ -27,11 +28,17 @@ class Noise(NamedTuple):
     snr_db: tuple[float, float]
 
     @classmethod
-    def of(cls, noise: Any, snr_db: tuple[float, float]) -> Noise | None:
-        """From "gaussian", a `NoiseBank`, or what one is made of: a packed set or a folder; None: no noise."""
+    def of(cls, noise: Any, snr_db: tuple[float, float] | float) -> Noise | None:
+        """From "gaussian", a `NoiseBank`, or what one is made of: a packed set or a folder; None: no noise.
+
+        Raises:
+            UsageError: no ratio and no range of it, or no noise there.
+        """
         if noise is None:
             return None
-        return cls(noise if noise == "gaussian" or isinstance(noise, NoiseBank) else NoiseBank(noise), snr_db)
+        number_range("noise", "snr", snr_db)  # which refuses what is none
+        low, high = snr_db if isinstance(snr_db, Sequence) else (snr_db, snr_db)
+        return cls(noise if noise == "gaussian" or isinstance(noise, NoiseBank) else NoiseBank(noise), (low, high))
 
     def __str__(self) -> str:
         kind = self.kind if isinstance(self.kind, str) else f"bank {self.kind.fingerprint}"

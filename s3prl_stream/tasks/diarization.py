@@ -51,6 +51,12 @@ class Diarization(Task):
         super().__init__()
         if num_speakers < 1:
             raise UsageError(f"diarization: num_speakers is {num_speakers}; it must be at least 1")
+        if median_frames < 1 or median_frames % 2 == 0:
+            raise UsageError(
+                f"diarization: median_frames is {median_frames}; it must be odd, so that there is a middle"
+            )
+        if collar_seconds < 0:
+            raise UsageError(f"diarization: collar_seconds is {collar_seconds}; it must be 0 or more")
         self.frame_seconds = frame_seconds
         self.threshold = threshold
         self.median_frames = median_frames

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import mean_average_precision, micro_f1
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
@@ -85,5 +86,7 @@ class MultiLabel(Task):
 
 
 def labels_of(text: str, separator: str) -> set[str]:
-    """The labels in a text such as "dog, rain"."""
+    """The labels in a text such as "dog, rain"; UsageError for a separator of no characters."""
+    if not separator:
+        raise UsageError("the separator of labels is empty; give what stands between them, such as a comma")
     return {label.strip() for label in text.split(separator) if label.strip()}

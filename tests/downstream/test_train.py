@@ -223,7 +223,8 @@ def test_settings_of_training_are_passed_on() -> None:
         "lr": 3e-3, "clip_norm": 7.0, "optimizer": "adamw", "update_batches": 3, "precision": "bf16", "seed": 9,
         "checkpoint_every": 5, "keep_checkpoints": 4, "tensorboard": True,
     }  # fmt: skip
-    parts = ss.training_parts("ks", classes(), device="cpu", upstream="logmel80", **asked)
+    parts = ss.training_parts("ks", classes(), device="cpu", upstream="logmel80", noise="gaussian", snr=5, **asked)
+    assert str(parts.noise) == "gaussian at 5 to 5 dB"
     assert {name: getattr(parts.settings, name) for name in asked} == asked
 
 
@@ -556,6 +557,13 @@ def test_noise_of_a_set(tmp_path: Path) -> None:
         ({"cache": __file__}, "is a file; give a folder"),
         ({"steps": 0}, "num_steps is 0"),
         ({"evaluate_every": 0}, "evaluate_every is 0"),
+        ({"evaluate_every": "often"}, "task ks: evaluate_every: 'often' is not a whole number"),
+        ({"balance": "yes"}, "task ks: balance: 'yes' is not true or false"),
+        ({"normalize": "no"}, "train: normalize: 'no' is not true or false"),
+        ({"label": 3}, "task ks: labels: 3 is not"),
+        ({"label": []}, "task ks: no label is named"),
+        ({"noise": "gaussian", "snr": "loud"}, "train: snr: 'loud' is not"),
+        ({"noise": "gaussian", "snr": (20, 3)}, r"noise: snr=\(20, 3\) is neither a number nor"),
         ({"head.hidden_size": "wide"}, "head 'linear': hidden_size='wide'"),
         ({"head.hidden_size": -1}, "head 'linear': hidden_size=-1"),
         ({"head": "hidden", "head.hidden_sizes": 64}, "hidden_sizes=64 cannot be used"),
@@ -574,11 +582,13 @@ def test_mistakes_are_named_and_leave_nothing_behind(settings: dict[str, Any], s
     [
         ("sd", classes, {}, "^task sd: clip00 of memory has no segments"),
         ("sd", conversations, {"valid": classes()}, "^valid: clip00 of memory has no segments"),
+        ("sd", conversations, {"task.median_frames": 2}, "^diarization: median_frames is 2; it must be odd"),
+        ("tag", classes, {"label": "tags", "task.separator": ""}, "^the separator of labels is empty"),
         ("sd", conversations, {"label": "speaker"}, "^task sd: learns from segments, not from 'speaker'"),
         ("frames", conversations, {"label": "speaker"}, "^task frames: learns from segments"),
     ],
 )
-def test_segments_that_are_missing_are_told_before_anything_is_written(
+def test_what_a_task_cannot_do_is_told_before_anything_is_written(
     task: str, shards: Any, settings: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ss.UsageError, match=said):
