@@ -35,17 +35,21 @@ class Lexicon:
         """From files with a line per pronunciation, as LibriSpeech's: the word, white space, its phonemes.
 
         Raises:
-            UsageError: a file is missing, or a line has no phonemes; the message says which.
+            UsageError: a file is missing or no UTF-8, or a line has no phonemes; the message says which.
         """
         found: dict[str, str] = {}
         for path in map(Path, paths):
             if not path.is_file():
                 raise UsageError(f"{path}: there is no such lexicon")
-            with path.open(encoding="utf-8") as file:
+            with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
-                    word, _, phonemes = line.strip().replace("\t", " ").partition(" ")
+                    try:
+                        text = line.decode()
+                    except UnicodeDecodeError as error:
+                        raise UsageError(f"{path}, line {number}: not UTF-8 ({error})") from None
+                    word, _, phonemes = text.strip().replace("\t", " ").partition(" ")
                     if word and not phonemes.strip():
-                        raise UsageError(f"{path}, line {number}: the word {word!r} has no phonemes")
+                        raise UsageError(f"{path}, line {number}: the word {word!r:.80} has no phonemes")
                     if word:
                         found.setdefault(word.upper(), phonemes)
         return cls(found)

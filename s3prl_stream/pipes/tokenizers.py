@@ -251,18 +251,26 @@ def tokenizer_of_bytes(content: bytes) -> Tokenizer:
     """
     if not content.startswith(b"{"):
         return SentencePieceTokenizer(content)
-    fields = json.loads(content)
+    try:
+        fields = json.loads(content)
+    except RecursionError:
+        raise UsageError("it is nested without end") from None
     if fields.get("kind") == "characters" and isinstance(fields.get("characters"), str):
         return CharacterTokenizer(fields["characters"])
-    if fields.get("kind") == "words" and isinstance(fields.get("words"), list):
+    if fields.get("kind") == "words" and _is_list_of_texts(fields.get("words")):
         from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 
         return WordTokenizer(fields["words"])
-    if fields.get("kind") == "slots" and isinstance(fields.get("words"), str):
+    slots = fields.get("slots", [])
+    if fields.get("kind") == "slots" and isinstance(fields.get("words"), str) and _is_list_of_texts(slots):
         from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 
-        return SlotTokenizer(tokenizer_of_bytes(base64.b64decode(fields["words"])), fields.get("slots", []))
+        return SlotTokenizer(tokenizer_of_bytes(base64.b64decode(fields["words"])), slots)
     raise UsageError('its fields should be "kind": "characters", "words" or "slots", and what belongs to them')
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def texts_of(shards: ShardSet, column: str | None = None) -> list[str]:

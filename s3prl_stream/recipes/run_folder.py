@@ -76,8 +76,8 @@ def read_settings(run: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{run}: no {SETTINGS}; give the output folder of `s3prl-stream pretrain`")
     try:
-        settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
         raise StateError(f"{path}: cannot be read ({error}). Put the file back, or give another folder.") from error
     return settings
 
@@ -87,6 +87,11 @@ def read_pretraining(run: str | Path) -> dict[str, Any]:
     settings = read_settings(run_of(run))
     if "recipe" not in settings:
         raise UsageError(f"{run}: is a run of `s3prl-stream train`; give one of `s3prl-stream pretrain`")
+    for name in ("seed", "encoder"):
+        if name not in settings:
+            raise StateError(
+                f"{run_of(run) / SETTINGS}: says no {name!r}; it is not as a run wrote it. Put the file back."
+            )
     return settings
 
 

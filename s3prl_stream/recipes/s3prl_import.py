@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
+
+_MAX_LAYERS = 1000
+_FREE_NUMBERS = 1 << 24
+"""By which a network may be larger than twice its weights: 64 MB."""
 
 
 class _Inert:
@@ -69,6 +74,7 @@ def from_s3prl(checkpoint: Mapping[str, Any], path: str, *, legacy: bool = False
     try:
         recipe, weights = kinds[key](checkpoint, path)
         recipe = recipe.having({"legacy": legacy})
+        check_sizes(lambda: build_objective(recipe), weights, path)
         objective = build_objective(recipe)
         objective.load_state_dict(weights)
     except UsageError:
@@ -78,6 +84,26 @@ def from_s3prl(checkpoint: Mapping[str, Any], path: str, *, legacy: bool = False
             f"{path}: holds {key} but not all that belongs to it, or of other sizes: {type(error).__name__} {error}"
         ) from error
     return recipe, objective.eval()
+
+
+def check_sizes(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], path: str) -> None:
+    """See that a network is about as large as its weights before it takes any memory: a file may claim terabytes.
+
+    Raises:
+        UsageError: it is larger.
+    """
+    with torch.device("meta"):
+        asked = sum(tensor.numel() for tensor in build().state_dict().values())
+    given = sum(tensor.numel() for tensor in weights.values())
+    if asked > 2 * given + _FREE_NUMBERS:
+        raise UsageError(f"{path}: the configuration in it asks for {asked} numbers, it holds {given}")
+
+
+def _layers(claimed: Any, path: str) -> int:
+    """How many layers to build: their names alone, of millions, would fill the memory."""
+    if not isinstance(claimed, int) or not 0 <= claimed <= _MAX_LAYERS:
+        raise UsageError(f"{path}: the configuration in it asks for {claimed!r:.40} layers, at most {_MAX_LAYERS}")
+    return claimed
 
 
 def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, Tensor]]:
@@ -91,7 +117,7 @@ def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict
     share = bool(sizes["share_layer"])
     encoder = weight_names.to_ours(
         checkpoint["Transformer"],
-        weight_names.s3prl_transformer(sizes["num_hidden_layers"], share_layers=share),
+        weight_names.s3prl_transformer(_layers(sizes["num_hidden_layers"], path), share_layers=share),
     )
     head = weight_names.to_ours(checkpoint["SpecHead"], weight_names.s3prl_transformer_head())
     front_end = _front_end(config["audio"], path)
@@ -170,14 +196,14 @@ def _model(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, 
             "kernel_size": paras["kernel_size"],
             "mask_size": paras["mask_size"],
         }
-        names = weight_names.s3prl_npc(paras["n_blocks"], len(groups))
+        names = weight_names.s3prl_npc(_layers(paras["n_blocks"], path), len(groups))
         return find_recipe("npc").having(settings), weight_names.to_ours(checkpoint["model"], names)
     settings |= {
         "num_layers": paras["num_layers"],
         "residual": paras["residual"],
         "n_future": config["task"]["n_future"],
     }
-    names = weight_names.s3prl_apc(paras["num_layers"], len(groups))
+    names = weight_names.s3prl_apc(_layers(paras["num_layers"], path), len(groups))
     recipe = find_recipe("vq_apc" if groups else "apc").having(settings)
     return recipe, weight_names.to_ours(checkpoint["model"], names)
 
@@ -214,7 +240,8 @@ def _distiller(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[s
             "cosine_weight": config["cosine_loss"],
         }
     )
-    encoder = weight_names.to_ours(weights, weight_names.fairseq_wave(config["encoder_layers"], feature_norm=False))
+    num_layers = _layers(config["encoder_layers"], path)
+    encoder = weight_names.to_ours(weights, weight_names.fairseq_wave(num_layers, feature_norm=False))
     head = {f"dense.{kind}": weights[f"output_layer.0.{kind}"] for kind in ("weight", "bias")}
     if len(targets) > 1:
         head |= {"weight_NHD": weights["output_layer.2.weight"], "bias_ND": weights["output_layer.2.bias"][0, 0]}
@@ -238,10 +265,11 @@ def load_s3prl_hubert(checkpoint: Mapping[str, Any], path: str) -> WaveEncoder:
     if checkpoint["task_cfg"].get("normalize", False):
         raise UsageError(f"{path}: wants normalised waveforms; only models of the base kind are built here")
     default = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
-    encoder = WaveEncoder(
+    build = partial(
+        WaveEncoder,
         conv_size=conv_channels(config.get("conv_feature_layers", default), path),
         hidden_size=config.get("encoder_embed_dim", 768),
-        num_layers=config.get("encoder_layers", 12),
+        num_layers=_layers(config.get("encoder_layers", 12), path),
         num_heads=config.get("encoder_attention_heads", 12),
         ffn_size=config.get("encoder_ffn_embed_dim", 3072),
         position_kernel=config.get("conv_pos", 128),
@@ -249,6 +277,8 @@ def load_s3prl_hubert(checkpoint: Mapping[str, Any], path: str) -> WaveEncoder:
         feature_norm=True,
         positions_first=True,
     )
+    check_sizes(build, weights, path)
+    encoder = build()
     names = weight_names.fairseq_wave(encoder.num_layers, feature_norm=True)
     try:
         encoder.load_state_dict(weight_names.to_ours(weights, names))
@@ -267,12 +297,12 @@ def conv_channels(text: str, path: str) -> int:
     try:
         for term in text.split("+"):
             listed, _, times = term.partition("*")
-            layers += ast.literal_eval(listed.strip()) * int(times or 1)
+            layers += ast.literal_eval(listed.strip()) * min(int(times or 1), len(KERNELS) + 1)  # as written: terabytes
         channels, kernels, strides = zip(*layers, strict=True)
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise UsageError(f"{path}: convolutions {text!r} cannot be understood ({error})") from error
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise UsageError(f"{path}: convolutions {text!r:.200} cannot be understood ({error!s:.200})") from error
     if kernels != KERNELS or strides != STRIDES or len(set(channels)) != 1:
-        raise UsageError(f"{path}: convolutions {text!r}; only those of wav2vec 2.0 are built here, of one size")
+        raise UsageError(f"{path}: convolutions {text!r:.200}; only those of wav2vec 2.0 are built here, of one size")
     return int(channels[0])
 
 

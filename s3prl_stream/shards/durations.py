@@ -157,7 +157,10 @@ def _cut_metadata(supervisions: Sequence[Any], where: str) -> dict[str, Any]:
     """Texts joined in the order of time; what all supervisions of a cut agree on."""
     if not all(isinstance(one, Mapping) for one in supervisions):
         raise UsageError(f"{where}: supervisions are objects.")
-    ordered = sorted(supervisions, key=lambda one: float(one.get("start") or 0.0))
+    try:
+        ordered = sorted(supervisions, key=lambda one: float(one.get("start") or 0.0))
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{where}: a supervision's start is no number of seconds.") from None
     found: dict[str, Any] = {}
     for name in _FROM_SUPERVISIONS:
         values = [one[name] for one in ordered if one.get(name) is not None]
@@ -184,7 +187,7 @@ def _seconds(values: Mapping[str, Any], where: str) -> float | None:
         return None
     try:
         seconds = float(values[column]) / float(rate)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
         raise UsageError(f"{where}: {column} is {values[column]!r:.40}, expected seconds.") from None
     if not 0.0 <= seconds < math.inf:
         raise UsageError(f"{where}: {column} is {seconds}, expected 0 or more seconds.")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s3prl_stream.audio.lengths import MAX_FRAMES_PER_BYTE
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.at_once import at_once
@@ -22,7 +24,7 @@ from s3prl_stream.shards.bytes import check_bytes, split_members
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
-from s3prl_stream.shards.layout import FORMAT_VERSION, MANIFEST, SHARDS_PER_PART, part_name, rows_name
+from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_COLUMNS, MANIFEST, SHARDS_PER_PART, part_name, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.store import RESTORE, Ahead, LocalStore, Store, open_store
@@ -86,6 +88,9 @@ class ShardFolder:
     def rows(self, shard: int) -> Rows:
         """Index rows of shard number `shard`; safe from several threads."""
         column = self.rows_table(shard, PLAN_COLUMNS)
+        problem = _problem_with(column)
+        if problem is not None:
+            raise ShardError(f"{self.store.url}: the index of {self.shard_names[shard]} {problem}. {MEND_INDEX}")
         return Rows(
             key=column["key"],
             key_hash=column["key_hash"].to_numpy(),
@@ -102,11 +107,7 @@ class ShardFolder:
         with self._reading(name):
             table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
             table = table.select(columns)
-        if table.num_rows != self.shard_samples[shard]:
-            raise ShardError(
-                f"{self.store.url}: the index has {table.num_rows} rows for {self.shard_names[shard]}, the manifest "
-                f"{self.shard_samples[shard]}. The index is of another set. {MEND_INDEX}"
-            )
+        self._check_count(table.num_rows, shard)
         return table
 
     def cells(self, shard: int, column: str) -> list[Any]:
@@ -190,9 +191,18 @@ class ShardFolder:
                 with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
                     yield from part.to_batches(columns=wanted, use_threads=False)
 
+    def _check_count(self, found: int, shard: int) -> None:
+        if found != self.shard_samples[shard]:
+            raise ShardError(
+                f"{self.store.url}: the index has {found} rows for {self.shard_names[shard]}, the manifest "
+                f"{self.shard_samples[shard]}. The index is of another set. {MEND_INDEX}"
+            )
+
     def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
         with self._part(shard // SHARDS_PER_PART) as part:
-            return part.read_row_group(shard % SHARDS_PER_PART, columns=columns, use_threads=False)
+            group = shard % SHARDS_PER_PART
+            self._check_count(part.metadata.row_group(group).num_rows, shard)  # a few bytes can hold 1e9 equal rows
+            return part.read_row_group(group, columns=columns, use_threads=False)
 
     def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
         content = self.store.read_whole(name, at_most=MAX_INDEX_BYTES)
@@ -256,9 +266,9 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         if version == FORMAT_VERSION:
             _check_manifest(manifest)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ShardError(f"{path}: not a readable manifest ({error!r}). {MEND_INDEX}") from error
+        raise ShardError(f"{path}: not a readable manifest ({error!r:.300}). {MEND_INDEX}") from error
     if version != FORMAT_VERSION:
-        raise ShardError(f"{path}: format version {version}; this package reads version {FORMAT_VERSION}.")
+        raise ShardError(f"{path}: format version {version!s:.40}; this package reads version {FORMAT_VERSION}.")
     if not manifest["shards"]:
         raise UsageError(f"{store.url}: the set is empty (its manifest names no shard). Pack it again.")
     return dict(manifest)
@@ -273,17 +283,45 @@ def _how_to_get_one(store: Store) -> str:
     return "Make one with `s3prl-stream pack`, or of tars made elsewhere with `s3prl-stream index`."
 
 
+def _problem_with(rows: pa.Table) -> str | None:
+    """Why the plan cannot use these rows; None: it can. Of impossible lengths it would make pieces without end."""
+    import pyarrow
+
+    for name in PLAN_COLUMNS:
+        kind, wanted = rows.schema.field(name).type, INDEX_COLUMNS[name]
+        if (str(kind) != wanted) if wanted == "string" else not pyarrow.types.is_integer(kind):
+            return f"has a column {name!r} of {kind}, expected {wanted}"
+        if name != "crc32c" and rows.column(name).null_count:
+            return f"has nothing for {name!r} of some samples"
+    frames, rate, size = (rows.column(name).to_numpy() for name in ("frames", "sample_rate", "size"))
+    if not ((frames > 0) & (rate > 0) & (size > 0) & (frames // MAX_FRAMES_PER_BYTE <= size)).all():
+        return "has clips of impossible lengths"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    """False of lone surrogates, which JSON can hold."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Look up whatever this class reads: KeyError or TypeError where it is not there."""
     for name in (manifest["name"], *(shard["name"] for shard in manifest["shards"])):
         if not isinstance(name, str):
             raise ValueError(f"the name {name!r:.100} is no text")
+        if "\0" in name or not _is_utf8(name):
+            raise ValueError(f"the name {name!r:.100} cannot be that of a file")
     if not isinstance(manifest.get("packing") or {}, dict):
         raise ValueError(f"packing is {manifest['packing']!r:.100}")
+    indexed = manifest.get("indexed", {})
+    if not isinstance(indexed, dict) or not isinstance(indexed.get("from_table", []), list):
+        raise ValueError(f"indexed is {indexed!r:.100}")
+    if b"\0" in os.fsencode(str(indexed.get("tars"))):
+        raise ValueError(f"the folder of the tars is {indexed['tars']!r:.100}")
     for shard in manifest["shards"]:
         if shard["name"].startswith("/") or ".." in shard["name"].split("/"):
             raise ValueError(f"the shard name {shard['name']!r:.100} leads out of the set")
         for field in ("samples", "bytes"):
             if not 0 <= int(shard[field]) < 1 << 62:
                 raise ValueError(f"{field} of {shard['name']} is {shard[field]!r:.100}")
-        float(shard["seconds"]), str(shard["sha256"])
+        float(shard["seconds"]), f"{shard['sha256']} {shard.get('rows_hash')}".encode()

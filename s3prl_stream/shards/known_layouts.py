@@ -142,14 +142,14 @@ def _parsed(store: Store, name: str) -> dict[str, Any]:
     if name.endswith(".json"):
         try:
             values = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{store.url}/{name}: not JSON: {str(error)[:200]}.") from None
     else:
         import yaml
 
         try:
             values = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
             raise UsageError(f"{store.url}/{name}: not YAML: {' '.join(str(error).split())[:200]}.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{store.url}/{name}: holds a {type(values).__name__}, expected a mapping.")

@@ -56,7 +56,7 @@ def read_manifest(store: Store) -> dict[str, Any] | None:
         return dict(json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)))
     except MissingFile:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         url = f"{store.url}/{MANIFEST}"
         raise ShardError(
             f"{url}: not a readable manifest ({error}). `s3prl-stream repair` writes the set with a new one; "

@@ -198,6 +198,7 @@ class _OpenFile:
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)
+        self.stat = os.fstat(self.descriptor)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         # by a name of its own: at the end of the interpreter the module's names are gone before the last of these
@@ -253,7 +254,8 @@ class LocalStore:
         try:
             # held while it is read: another thread may let go of it meanwhile
             file = self._open.get(name, lambda: self._opened(name))
-            return os.pread(file.descriptor, size, offset)
+            # no more than is there: room for what an index claims would be taken first
+            return os.pread(file.descriptor, min(size, max(file.stat.st_size - offset, 0)), offset)
         except OSError as error:
             raise self._unreadable(name, error, f" at byte {offset}") from error
 
@@ -367,7 +369,7 @@ class LocalStore:
 
     def _opened(self, name: str) -> _OpenFile:
         file = _OpenFile(self.folder / name)
-        self._check_identity(name, os.fstat(file.descriptor))
+        self._check_identity(name, file.stat)
         return file
 
     def _check_identity(self, name: str, stat: os.stat_result) -> None:

@@ -32,8 +32,13 @@ class TableDiffers(StreamError):
 
 def write_lengths(table: Table, path: Path) -> None:
     """The durations of a table as 16 bytes a name, sorted, for processes that share one file."""
-    rows = np.fromiter(((key_hash(name), seconds) for name, seconds in table.durations()), dtype=_ROW)
+    rows = np.fromiter(((_hash_of(name), seconds) for name, seconds in table.durations()), dtype=_ROW)
     np.save(path, np.sort(rows, order="name"))
+
+
+def _hash_of(name: str) -> int:
+    """Of names, too, whose bytes in a tar are not UTF-8: lone surrogates, which `key_hash` refuses."""
+    return key_hash(name.encode("utf-8", "surrogatepass").decode("latin-1"))
 
 
 class TableLengths:
@@ -46,7 +51,7 @@ class TableLengths:
     def seconds(self, key: str) -> float | None:
         """Duration of the sample of this key (as WebDataset cuts it); None: the table does not say."""
         for name in lookup_names(key):
-            hashed = np.uint64(key_hash(name))
+            hashed = np.uint64(_hash_of(name))
             at = int(np.searchsorted(self._names, hashed))
             if at < len(self._names) and self._names[at] == hashed:
                 seconds = float(self._rows["seconds"][at])

@@ -133,8 +133,8 @@ def load_weights_into(module: nn.Module, folder: Path) -> None:
 def load_state(folder: Path) -> dict[str, Any]:
     """The JSON state of a checkpoint; StateError if it cannot be read."""
     try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError) as error:
+        state: dict[str, Any] = dict(json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StateError(
             f"{folder}: state.json cannot be read ({error}). Delete this checkpoint to use an older one."
         ) from error

@@ -32,3 +32,5 @@ def checkpoint_upstream(path: Path, *, legacy: bool) -> Upstream:
         return upstream_of(recipe, objective, max_frames=max_frames or None)
     except KeyError as error:
         raise UsageError(f"{path}: no {error} in it; this is no checkpoint of an upstream") from error
+    except (TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: is laid out otherwise than a checkpoint of an upstream ({error})") from error

@@ -80,7 +80,7 @@ def _wants_normalised(folder: Path, config: Any) -> bool:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: no JSON ({error})") from error
     if not isinstance(value, dict):
         raise UsageError(f"{path}: holds a {type(value).__name__}, not the object that Hugging Face writes")

@@ -52,6 +52,9 @@ def test_wrong_lexicons_are_refused(tmp_path: Path, lexicon: Lexicon) -> None:
     (tmp_path / "bad.txt").write_text("A AH0\nOWL\n")
     with pytest.raises(UsageError, match=r"bad.txt, line 2: the word 'OWL' has no phonemes"):
         Lexicon.from_file(tmp_path / "bad.txt")
+    (tmp_path / "latin.txt").write_bytes(b"A AH0\nCAF\xe9 K AE F\n")
+    with pytest.raises(UsageError, match=r"latin.txt, line 2: not UTF-8"):
+        Lexicon.from_file(tmp_path / "latin.txt")
     with pytest.raises(UsageError, match="no such lexicon"):
         Lexicon.from_file(tmp_path / "absent.txt")
     with pytest.raises(UsageError, match=r"Lexicon\.from_file"):

@@ -226,6 +226,9 @@ def test_foreign_model_with_other_ids_is_refused(tmp_path: Path) -> None:
         b'{"kind": "slots", "words": ""}',
         b"[1]",
         b'{"kind": "characters", "characters": 3}',
+        b'{"kind": "words", "words": ["a", 1]}',
+        b'{"kind": "slots", "words": "eyJraW5kIjogImNoYXJhY3RlcnMiLCAiY2hhcmFjdGVycyI6ICJhYiJ9", "slots": 5}',
+        b'{"kind": ' + b"[" * 9999,
         b"\x80\x04garbage",
     ],
 )

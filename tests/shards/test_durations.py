@@ -52,6 +52,14 @@ def test_durations_are_those_that_a_sample_would_find(tmp_path: Path) -> None:
         assert (key, None if found is None else found[1]) == (key, expected[key])
 
 
+def test_a_key_that_is_not_utf8(tmp_path: Path) -> None:
+    """A tar's name may be so, and a lone surrogate may stand in JSON."""
+    table = table_of(tmp_path, '{"id": "caf\\udce9", "duration": 1.5}\n{"id": "b", "duration": 2}')
+    write_lengths(table, tmp_path / "lengths.npy")
+    lengths = TableLengths(str(tmp_path / "lengths.npy"))
+    assert [lengths.seconds(key) for key in ("caf\udce9", "b", "caf\udce8")] == [1.5, 2.0, None]
+
+
 def test_a_cut_says_what_all_its_supervisions_say(tmp_path: Path) -> None:
     both = [{"start": 1.0, "text": "two", "speaker": "s", "language": "de"}, {"start": 0, "text": "one", "speaker": "s",
              "language": "en"}]  # fmt: skip
@@ -95,7 +103,9 @@ def test_gzip_byte_order_marks_line_ends_and_several_files(tmp_path: Path) -> No
         (b"key,text\na,b,c\n", "row 1: more cells than columns"),
         (b'key,text\na,"b\n', "not readable as a table"),
         (b"key,text\na,\xff\n", "not UTF-8"),
+        (b'{"id": "a", "duration": ' + b"9" * 400 + b"}", "expected seconds"),  # no float is so large
         (b'{"id": "a", "supervisions": [1]}', "supervisions are objects"),
+        (b'{"id": "a", "supervisions": [{"start": "x"}]}', "start is no number of seconds"),
         (gzip.compress(b"key\na\n", mtime=0)[:-9], "the gzip is cut"),
         (b"\x1f\x8b" + b"\xff" * 40, "damaged gzip"),
     ],

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from tars import END, clip, encoded, files_below, header, member, tar, with_checksum
 
 import s3prl_stream as ss
-from s3prl_stream.errors import SampleError, StreamError, UsageError
+from s3prl_stream.errors import SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.shards import scan
 from s3prl_stream.shards.bytes import split_members
 from s3prl_stream.shards.foreign import IndexReport, index_tars
@@ -258,6 +260,72 @@ def test_metadata_of_ten_thousand_names_and_odd_values(tmp_path: Path) -> None:
     samples = {str(sample["key"]): sample for sample in ss.ShardStream(report.url, epochs=1)}
     assert samples["a"]["n11999"] == 11_999  # no column, but delivered
     assert (samples["b"]["key_"], samples["b"]["wav_"]) == ("x", [1])
+
+
+def test_a_manifest_of_hostile_values(tmp_path: Path) -> None:
+    report = indexed(tmp_path, tar(GOOD))
+    path = tmp_path / "outer/inner/manifest.json"
+    content = path.read_bytes()
+    for where, value in [
+        (("name",), "\ud800"),
+        (("shards", 0, "name"), "a\0b"),
+        (("shards", 0, "rows_hash"), "\ud800"),
+        (("shards", 0, "seconds"), "x" * 100_000),
+        (("indexed",), 5),
+        (("indexed", "from_table"), 3),
+        (("indexed", "tars"), "a\0b"),
+        (("indexed", "tars"), "\ud800"),
+        (("format_version",), "x" * 100_000),
+    ]:
+        manifest = inside = json.loads(content)
+        for name in where[:-1]:
+            inside = inside[name]
+        inside[where[-1]] = value
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(ShardError, match=r"manifest\.json: (not a readable manifest|format version)") as caught:
+            ss.open_shards(report.url)
+        assert len(str(caught.value)) < 1000
+
+
+def with_first_row(folder: Path, **values: int | None) -> None:
+    """Change the first row of an index."""
+    part = folder / "index/part-00000.parquet"
+    table = pq.read_table(part)
+    rows = table.to_pylist()
+    rows[0] |= values
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), part)
+
+
+def test_an_index_of_impossible_rows(tmp_path: Path) -> None:
+    report = indexed(tmp_path, tar(GOOD))
+    folder = tmp_path / "outer/inner"
+    for values, said in (
+        ({"frames": 1 << 62}, "impossible lengths"),
+        ({"frames": -1}, "impossible lengths"),
+        ({"frames": 0}, "impossible lengths"),
+        ({"sample_rate": 0}, "impossible lengths"),
+        ({"size": -512}, "impossible lengths"),
+        ({"frames": None}, "nothing for 'frames'"),
+    ):
+        with_first_row(folder, **{"frames": 400, "sample_rate": 16_000, "size": 2048, **values})
+        with memory_below(MOST_BYTES), pytest.raises(ShardError, match=rf"the index of x\.tar has .*{said}"):
+            list(ss.ShardStream(report.url, epochs=1))
+    with_first_row(folder, frames=400)
+    table = pq.read_table(folder / "index/part-00000.parquet")
+    frames = table.column_names.index("frames")
+    texts = table.set_column(frames, "frames", table.column("frames").cast("string"))
+    pq.write_table(texts, folder / "index/part-00000.parquet")
+    with pytest.raises(ShardError, match="column 'frames' of string, expected int64"):
+        list(ss.ShardStream(report.url, epochs=1))
+    pq.write_table(table.take([0] * 5), folder / "index/part-00000.parquet")
+    with pytest.raises(ShardError, match=r"has 5 rows for x\.tar, the manifest 2"):
+        list(ss.ShardStream(report.url, epochs=1))
+    pq.write_table(table, folder / "index/part-00000.parquet")
+    with_first_row(folder, frames=400, size=1 << 62)
+    stream = ss.ShardStream(report.url, epochs=1)
+    with memory_below(MOST_BYTES):
+        assert [sample["key"] for sample in stream] == ["good"]
+    assert [(one["key"], one["reason"]) for one in stream.damaged] == [("first", "truncated")]
 
 
 # ---- bombs ------------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ def test_what_energon_excludes(clips: list[Clip], tmp_path: Path, monkeypatch: p
         ("split_parts: {train: part-0.tar}", "expected lists of names"),
         ("split_parts: {train: ['{0..99}', '{0..99}']}", "more than 100 names"),
         ("!!python/object/apply:os.system ['true']", "not YAML"),
+        ("a: 2001-99-99", "not YAML"),
+        ("a: " + "[" * 3000, "not YAML"),
     ):
         with pytest.raises(UsageError, match=match):
             index_with_split(tmp_path / "set", text)
@@ -145,6 +147,9 @@ def test_no_name_of_energon_leads_out_of_the_folder(name: str, clips: list[Clip]
     (tmp_path / "part-0.tar").write_bytes((tmp_path / "set" / "part-0.tar").read_bytes())
     (tmp_path / "set" / ".nv-meta" / ".info.json").write_text(json.dumps({"shard_counts": {name: 1}}))
     with pytest.raises(UsageError, match="is no name of a tar in the folder"):
+        index_tars(tmp_path / "set")
+    (tmp_path / "set" / ".nv-meta" / ".info.json").write_text('{"shard_counts": ' + "[" * 9999)
+    with pytest.raises(UsageError, match="not JSON"):
         index_tars(tmp_path / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part-0.tar", "set"]
 

@@ -220,6 +220,35 @@ def test_no_code_in_a_checkpoint_is_run(tmp_path: Path) -> None:
 
 def test_convolutions_are_read_without_evaluating_them() -> None:
     assert conv_channels("[(32,10,5)] + [(32,3,2)] * 4 + [(32,2,2)] * 2", "x") == 32
-    for text in ("__import__('os')", "[(32,10,5)]", "[(32,10,5)] + [(64,3,2)] * 4 + [(32,2,2)] * 2", "[(1,2)]"):
+    for text in (
+        "__import__('os')",
+        "[(32,10,5)]",
+        "[(32,10,5)] * 999999999999",
+        "[" * 5000,
+        "[(32,10,5)] + [(64,3,2)] * 4 + [(32,2,2)] * 2",
+        "[(1,2)]",
+    ):
         with pytest.raises(ss.UsageError, match="convolutions"):
             conv_channels(text, "x")
+
+
+@pytest.mark.parametrize("content", [b"[" * 9999, b"null", b"[1]", b"{", b'{"recipe": "tera"}'])
+def test_a_run_json_that_no_run_wrote(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ss.StateError, match=r"run\.json: (cannot be read|says no 'seed')"):
+        ss.upstream(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"encoder_layers": 10**9}, "asks for 1000000000 layers"),
+        ({"encoder_embed_dim": 768 << 10}, "numbers, it holds 0"),
+        ({"conv_feature_layers": "[(1000000,10,5)] + [(1000000,3,2)] * 4 + [(1000000,2,2)] * 2"}, "it holds 0"),
+        (None, "laid out otherwise"),
+    ],
+)
+def test_sizes_are_compared_before_they_take_memory(config: dict[str, Any] | None, said: str, tmp_path: Path) -> None:
+    torch.save({"model_cfg": config, "model_weight": {}, "task_cfg": {}}, tmp_path / "x.pt")
+    with pytest.raises(ss.UsageError, match=said):
+        ss.upstream(tmp_path / "x.pt")
