@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from integration.servers import Rgw
+from tars import files_below
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -63,11 +64,7 @@ def assert_goes_on(recordings: Path, out: Path, tmp_path: Path) -> None:
     """The same command finishes the set, whose files are those of an undisturbed one."""
     assert main(words(recordings, out, "--name", "set")) == 0
     assert main(words(recordings, tmp_path / "whole", "--name", "set")) == 0
-    found, wanted = (
-        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (out, tmp_path / "whole")
-    )
-    assert found == wanted
+    assert files_below(out) == files_below(tmp_path / "whole")
 
 
 def test_a_full_disk(recordings: Path, tmp_path: Path) -> None:
@@ -188,7 +185,7 @@ def test_no_pack_writes_into_a_half_written_file_of_another(
 
     monkeypatch.setattr(Path, "replace", noted)
     ss.pack(ss.corpora.WithFiles(ss.corpora.folder(recordings), {"a.txt": b""}), tmp_path / "set")
-    files = {path.relative_to(tmp_path / "set").as_posix() for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    files = files_below(tmp_path / "set").keys()
     assert files <= set(renamed)
     owners = {folder for name, folder in renamed.items() if name in files or "/shards/" in name}
     assert len(owners) == 1
