@@ -199,6 +199,25 @@ def test_runs_close_their_caches_and_keep_no_random_stretches(tmp_path: Path) ->
     assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
 
 
+def test_a_set_is_judged_from_the_cache_and_each_noise_has_features_of_its_own(tmp_path: Path) -> None:
+    run(tmp_path / "run", Counting(), balance=False)
+    open_before, computed = len(list(Path("/proc/self/fd").iterdir())), []
+    quiet, loud = ({"noise": "gaussian", "snr": (ratio, ratio)} for ratio in (20.0, 0.0))
+    for noise in ({}, {}, quiet, quiet, loud):
+        upstream, settings = Counting(), {"device": "cpu", **noise}
+        found = ss.evaluate(tmp_path / "run", classes(), upstream=upstream, cache=tmp_path / "cache", **settings)
+        computed.append(upstream.utterances)
+        assert found == ss.evaluate(tmp_path / "run", classes(), upstream=Counting(), **settings)
+    assert computed == [12, 0, 12, 0, 12]
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    full: dict[str, Any] = {"device": "cpu", "cache": tmp_path / "full", "cache_gigabytes": 0.0}
+    ss.evaluate(tmp_path / "run", classes(), upstream=Counting(), **full)
+    assert not list((tmp_path / "full").rglob("*.bin"))
+    run(tmp_path / "tuned", Counting(), finetune=True)
+    with pytest.raises(ss.UsageError, match="tuned: cache: its upstream was trained"):
+        ss.evaluate(tmp_path / "tuned", classes(), upstream=Counting(), **full)
+
+
 def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path, "abc")
     for number in range(3):

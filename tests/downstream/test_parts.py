@@ -67,6 +67,7 @@ def test_tags_are_slots_but_for_none_and_words_stand_apart() -> None:
     shards = said({"text": "ab", "iob": "X"}, {"text": "cd", "iob": "O"})
     source = find_texts("slots", ["text"], shards, where=None)
     assert source.tokenizer.slots == ("X",)
+    assert source.tokenizer.words.vocab_size == 3 + len("abcd ")  # letters of tags are none of the text
     (marked,) = source.stage()([{"key": "k", "text": "ab cd", "iob": "X O"}])  # no text of the set has a space
     assert source.tokenizer.decode(marked["tokens"].tolist()) == marked["marked_text"] == "B-X ab E-X cd"
     for wrong, reason in (
@@ -166,11 +167,14 @@ def lengths_of(name: str, shards: Any, **settings: Any) -> tuple[set[int], int]:
     return lengths, len(loader.too_long)
 
 
-def test_what_is_too_long_is_cut_where_a_part_tells_as_much() -> None:
+def test_how_long_clips_are_that_are_trained_on() -> None:
+    """What is too long is cut where a part tells as much; what is too short is left out."""
     short = {"max_batch_seconds": 0.21, "balance": False}
     for name, label in (("ks", "label"), ("sid", "speaker"), ("asv", "speaker"), ("tag", "tags"), ("ic", "loud")):
         found = lengths_of(name, classes(), labels=(label,), min_seconds=0.0, crop_seconds=None, **short)
         assert found == ({3200, 3360}, 0), name
+    longer = lengths_of("ks", classes(), balance=False, min_seconds=0.22)
+    assert longer == ({3840, 4160, 4480}, 0)  # of 0.20 s and of 0.22 s there are some, too
     assert lengths_of("asr", texts(), max_batch_seconds=0.4) == ({5600}, 3)
     assert lengths_of("frames", [*conversations()._samples, clip(tone(400, 0.3), 0, key="short", segments=[])],
                       max_batch_seconds=0.4) == ({4800}, 4)  # fmt: skip
@@ -186,6 +190,16 @@ def test_each_clip_is_judged_whole() -> None:
     assert sorted(judged) == [1600, 16_000 * 130]
     labelled = [key for batch in ss.Loader(judged_stream(shards, columns=["label"])) for key in batch["key"]]
     assert labelled == ["long"]
+
+
+def test_the_order_follows_from_the_seed() -> None:
+    def keys(seed: int) -> list[str]:
+        parts = ss.training_parts("ks", classes(), seed=seed, balance=False, max_batch_size=3, **LOGMEL)
+        return [key for _, batch in zip(range(4), ss.Loader(parts.stream), strict=False) for key in batch["key"]]
+
+    assert keys(1) == keys(1)
+    assert sorted(keys(1)) == sorted(keys(2)) == [f"clip{number:02d}" for number in range(12)]
+    assert keys(1) != keys(2)
 
 
 def test_seconds_are_of_each_set_without_padding() -> None:
