@@ -8,6 +8,7 @@ refused when it is built. This is the only file that imports torch's IterDataPip
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,16 @@ class Source(ChainedMethods, IterDataPipe[Sample]):
 
     def __str__(self) -> str:
         return repr(self)
+
+    def __getattr__(self, attribute_name: str) -> Any:
+        """A chained method, which torch finds in its table of pipes; of a name that is none, the nearest is told."""
+        try:
+            return super().__getattr__(attribute_name)
+        except AttributeError:
+            is_asked_by_python = attribute_name.startswith("_")
+            near = [] if is_asked_by_python else difflib.get_close_matches(attribute_name, self.functions, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"a {type(self).__name__} has no {attribute_name!r}{hint}") from None
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys of the samples that come out, with their types ("float32 [T]", or "any"); None: unknown."""

@@ -177,6 +177,14 @@ def test_keys_may_have_other_names() -> None:
     assert next(iter(twice))["four"].tolist() == [4.0, 4.0, 4.0]
 
 
+def test_misspelt_stage_is_told_with_the_nearest() -> None:
+    chain = Draw()([{"wav": np.ones(3, np.float32)}])
+    with pytest.raises(AttributeError, match=r"^a Draw has no 'test_duoble'; did you mean 'test_double'\?$"):
+        chain.test_duoble()
+    with pytest.raises(AttributeError, match=r"^a Draw has no 'xyzzy'$"):
+        chain.xyzzy()
+
+
 def test_misspelt_parameter_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"Draw has no parameter 'sise'; did you mean 'size'. It has: size"):
         Draw(sise=1)  # type: ignore[call-arg]
