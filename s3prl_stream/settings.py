@@ -41,7 +41,7 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
     """Dotted name -> value of a TOML file; UsageError if it cannot be read."""
     try:
         sections = tomllib.loads(Path(path).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not TOML, or a number without end
         raise UsageError(f"--config {path}: cannot be read ({error})") from None
     given: dict[str, Any] = {}
     for name, value in sections.items():
@@ -202,11 +202,11 @@ def _parsed(text: Text) -> Any:
     """A value as TOML spells it, or as Python does (False, .5, (1, 2)); anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return str(text)
 
 

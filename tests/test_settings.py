@@ -92,6 +92,10 @@ def test_a_file(tmp_path: Path) -> None:
     file.write_text("lr = \n")
     with pytest.raises(UsageError, match=r"settings\.toml: cannot be read"):
         read_settings_file(file)
+    for endless in ("a = " + "[" * 5000, "a = " + "9" * 5000):
+        file.write_text(endless)
+        with pytest.raises(UsageError, match=r"settings\.toml: cannot be read"):
+            read_settings_file(file)
     with pytest.raises(UsageError, match=r"none\.toml: cannot be read"):
         read_settings_file(tmp_path / "none.toml")
 
@@ -101,3 +105,9 @@ def test_all_of_them_are_listed() -> None:
     assert len(lines) == 10
     assert lines[0].split() == ["model.num_layers", "=", "3"]
     assert "train.where      = none" in lines
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "-" * 100_000 + "1", "(" * 5000, "[" * 5000])
+def test_values_without_end_are_text(value: str) -> None:
+    with pytest.raises(UsageError, match="is not a whole number"):
+        resolve(read_assignments([f"num_layers={value}"], ""), SECTIONS)

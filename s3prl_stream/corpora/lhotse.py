@@ -179,9 +179,13 @@ def _text(row: Row, values: Mapping[str, Any], name: str) -> str:
 
 def _number(row: Row, values: Mapping[str, Any], name: str) -> float:
     value = values.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise UsageError(f"{row.where}: {name} is {value!r}, expected seconds.")
-    return float(value)
+    try:
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # no float is as large as a whole number may be
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(f"{row.where}: {name} is {value!r:.60}, expected seconds.")
+    return number
 
 
 LHOTSE = Corpus(

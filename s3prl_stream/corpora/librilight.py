@@ -86,7 +86,7 @@ def _described(file: Path) -> tuple[dict[str, Any], list[tuple[float, float]]]:
         voice = [(float(start), float(end)) for start, end in content["voice_activity"]]
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file. Each recording of Libri-light has a .json beside it.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{file}: not a description of Libri-light ({error!r}).") from None
     known = {"title": book.get("title"), "genre": book.get("meta_genre"), "snr": content.get("snr")}
     return {name: value for name, value in known.items() if value is not None}, voice

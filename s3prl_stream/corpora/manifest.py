@@ -94,8 +94,8 @@ def _taken_seconds(values: dict[str, Any], columns: tuple[str, ...], where: str)
     value = values.pop(column)
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{where}: {column} is {value!r}, expected seconds.") from None
+    except (TypeError, ValueError, OverflowError):  # no float is as large as a whole number may be
+        raise UsageError(f"{where}: {column} is {value!r:.60}, expected seconds.") from None
     if not 0.0 <= seconds < float("inf"):
         raise UsageError(f"{where}: {column} is {value!r}, expected 0 or more seconds.")
     return seconds

@@ -252,7 +252,7 @@ def _rate_of(sample: Sample) -> int:
     found = sample.get("sample_rate", 16_000)
     try:
         rate = int(found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rate = 0
     if rate <= 0:
         raise UsageError(f"load_audio: sample {sample['key']!r} has the sample_rate {found!r}; expected Hz > 0")

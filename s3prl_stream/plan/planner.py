@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.plan.batches import Batches, first_of_runs, group_runs, make_batches
@@ -206,6 +206,10 @@ class EpochPlanner(Planner):
         batch, epoch, block, _ = position
         if self.settings.epochs is not None and epoch >= self.settings.epochs:
             return None
+        if not 0 <= block < len(self.blocks(epoch)):
+            raise StateError(
+                f"the cursor is damaged: block {block} of epoch {epoch}, of {len(self.blocks(epoch))} blocks"
+            )
         plan = self.plan_block(epoch, block)
         if block == 0:
             self._first_of_epoch = {epoch: batch}

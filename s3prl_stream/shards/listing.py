@@ -35,6 +35,9 @@ ROWS_PER_BATCH = 1 << 15
 Kinds = dict[str, set[str]]
 
 _TAKEN = frozenset(RESERVED_KEYS.union(QUALITY_COLUMNS))
+MAX_METADATA_BYTES = 16 << 20
+"""Of one sample, as JSON: a gzip of a few kilobytes may hold gigabytes of text."""
+
 _COMPACT = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 _LISTED = {
@@ -106,7 +109,10 @@ def metadata_json(metadata: Mapping[str, Any]) -> bytes:
     """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON, or a sample, cannot hold."""
     if is_too_deep(metadata):
         raise ValueError(TOO_DEEP)
-    return _COMPACT.encode(metadata).encode()
+    text = _COMPACT.encode(metadata).encode()
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"{len(text)} bytes of it, a sample may have {MAX_METADATA_BYTES}")
+    return text
 
 
 def refuse_equal_keys(

@@ -157,6 +157,19 @@ def test_text_that_is_not_utf8_is_named_by_line(tmp_path: Path, capsys: pytest.C
     assert "1-2.trans.txt, line 2: not UTF-8" in line
 
 
+def test_a_number_that_no_float_can_hold(tmp_path: Path) -> None:
+    huge = "9" * 400
+    recording = '{"sources": [{"type": "file", "source": "a.wav", "channels": [0]}]}'
+    for corpus, line in (
+        (corpora.manifest, f'{{"audio": "a.wav", "duration": {huge}}}'),
+        (corpora.lhotse, f'{{"id": "a", "start": {huge}, "duration": 1, "channel": 0, "recording": {recording}}}'),
+    ):
+        (tmp_path / "x.jsonl").write_text(line)
+        with pytest.raises(UsageError, match=r"x\.jsonl, line 1: \w+ is 9+, expected") as caught:
+            list(corpus(tmp_path / "x.jsonl"))
+        assert len(str(caught.value)) < 300
+
+
 def test_the_example_of_contributing_is_a_corpus(repository: Path, tmp_path: Path) -> None:
     text = (repository / "CONTRIBUTING.md").read_text("utf-8")
     (example,) = re.findall(r'^```python\n("""Digits.*?)^```', text, re.MULTILINE | re.DOTALL)

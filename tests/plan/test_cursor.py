@@ -123,3 +123,11 @@ def test_a_cursor_that_lies_before_its_anchor_is_refused() -> None:
     state = loader.state_dict()
     with pytest.raises(StateError, match=r"the cursor is damaged .*batch 2 lies before the block"):
         loader.load_state_dict({**state, "next_batch": 2, "anchor": {**state["anchor"], "batch": 3}})
+
+
+def test_a_cursor_in_a_block_that_there_is_not_is_refused() -> None:
+    loader = ss.Loader(stream(clips([1.0])))
+    state = loader.state_dict()
+    loader.load_state_dict({**state, "anchor": {**state["anchor"], "block": 1 << 62}})
+    with pytest.raises(StateError, match=r"the cursor is damaged: block \d+ of epoch 0, of 1 blocks"):
+        next(iter(loader))
