@@ -442,6 +442,11 @@ def test_batches_need_a_plan() -> None:
         ss.Loader(ss.pipes.NormWav()([{"wav": torch.zeros(4)}]))
     with pytest.raises(ChainError, match="ShardStream"):
         ss.pipes.NormWav()([{"wav": torch.zeros(4)}]).collate()
+    batches = ss.ShardStream(clips([1.0])).load_audio().collate()
+    with pytest.raises(ChainError, match=r"NormWav stands behind \.collate\(\), whose batches end a chain"):
+        batches.norm_wav()
+    with pytest.raises(ChainError, match=r"has ended with \.collate\(\)"):
+        batches.collate()
 
 
 def test_damage_costs_the_sample_alone_and_is_listed(tmp_path: Any) -> None:

@@ -199,6 +199,10 @@ class Stage(Source):
             from s3prl_stream.pipes.plain_source import PlainSource  # a root, so it is built on this file
 
             source = PlainSource(source)
+        if not isinstance(source, Stage | Root):
+            raise ChainError(
+                f"{type(self).__name__} stands behind .collate(), whose batches end a chain: put it before"
+            )
         self.source, self.times_read = source, 0
         # by the name: two stages of one identifier would draw the same numbers
         name = self.own_name()
@@ -417,7 +421,9 @@ def root_of(source: Source) -> Root:
     node: Source | None = source
     while isinstance(node, Stage):
         node = node.source
-    if not isinstance(node, Root):
+    if node is not None and not isinstance(node, Root):
+        raise ChainError("this chain has ended with .collate(), for a plain torch loader: give the chain before it")
+    if node is None:
         raise ChainError("the first stage of this chain is not bound to a source: write stage(source) first.")
     return node
 
