@@ -166,10 +166,12 @@ def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
 
 def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:
     groups = Groups(shards, column)
-    codes = np.empty(len(shards), dtype=np.int32)
+    codes, sizes = np.empty(len(shards), dtype=np.int32), np.zeros(0, dtype=np.int64)
     for _, on, batch in whole_index(shards, [column]):
-        codes[on] = groups.of(batch)
-    sizes = np.bincount(codes if keep is None else codes[keep], minlength=len(groups.numbers))
+        codes[on] = of_rows = groups.of(batch)
+        found = np.bincount(of_rows if keep is None else of_rows[keep[on]], minlength=len(groups.numbers))
+        found[: len(sizes)] += sizes
+        sizes = found
     share = sizes.sum() / max(np.count_nonzero(sizes), 1)
     weights: npt.NDArray[np.float32] = (share / np.maximum(sizes, 1)).astype(np.float32)[codes]
     if keep is not None:
