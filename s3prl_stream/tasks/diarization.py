@@ -98,8 +98,9 @@ class Diarization(Task):
         pairs = zip(*known(answers), strict=True)
         errors = [diarization_error(one, right, collar_seconds=self.collar_seconds) for one, right in pairs]
         error = sum(errors, DiarizationError())
-        parts = {name: getattr(error, name) / max(error.total, 1e-9) for name in ("missed", "false_alarm", "confused")}
-        return {"diarization_error_rate": error.rate, **parts}
+        rate = error.rate  # there is none if nobody speaks
+        parts = {name: getattr(error, name) / error.total for name in ("missed", "false_alarm", "confused")}
+        return {"diarization_error_rate": rate, **parts}
 
     def show(self, answer: Any, key: str) -> str:
         """Lines of RTTM; the recording is called by its key, or as a file without folders and suffix."""
