@@ -15,8 +15,12 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import POOLINGS, WeightedSum, build_head, build_pooling
 from s3prl_stream.heads.build import KINDS, settings_of_head
+from s3prl_stream.heads.ecapa import EcapaTdnn
+from s3prl_stream.heads.linear import LinearWithHiddens
+from s3prl_stream.heads.pooling import AttentiveStatisticsPooling, MeanPooling, StatisticsPooling
 from s3prl_stream.heads.rnn import RNNs
 from s3prl_stream.heads.spec_augment import SpecAugment
+from s3prl_stream.heads.transformer import Transformer
 from s3prl_stream.heads.xvector import XVector
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -177,6 +181,46 @@ def test_the_second_layer_of_an_embedding_is_for_training_only() -> None:
     hidden, lengths = torch.randn(2, 5, 4), torch.tensor([5, 4])
     trained, used = head.train()(hidden, lengths)[0], head.eval()(hidden, lengths)[0]
     torch.testing.assert_close(torch.relu(head.second(used)), trained)  # type: ignore[operator]
+    assert used.min() == 0  # behind a ReLU
+
+
+def test_settings_reach_the_layers() -> None:
+    hidden, lengths = torch.randn(1, 3, 4), torch.tensor([3])
+    functions = {"relu": torch.relu, "gelu": nn.functional.gelu, "tanh": torch.tanh, "none": torch.clone}
+    for name, function in functions.items():
+        layers = LinearWithHiddens(4, hidden_sizes=(4,), activation=name)
+        torch.testing.assert_close(layers(hidden, lengths)[0], function(layers.layers[0](hidden)))
+    assert [layer.weight.shape for layer in LinearWithHiddens(4).layers[::2]] == [(256, 4), (256, 256)]
+    for cell, kind in {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}.items():
+        rnn = RNNs(4, project_size=4, hidden_size=4, cell=cell)
+        assert {type(layer) for layer in (*rnn.layers, *rnn.reversed_layers)} == {kind}
+    encoder = Transformer(4, hidden_size=6, num_heads=2, ffn_size=8, dropout=0.3, attention_dropout=0.2).encoder
+    layer = encoder.layers[0]
+    assert (layer.num_heads, layer.attention_dropout, layer.dropout.p, encoder.dropout.p) == (2, 0.2, 0.3, 0.3)
+
+
+def test_how_frames_are_pooled_if_nothing_is_said() -> None:
+    usual = {kind: type(small(kind, "utterance").pooling) for kind in KINDS}
+    assert usual == {
+        **dict.fromkeys(KINDS, MeanPooling), "xvector": StatisticsPooling, "ecapa": AttentiveStatisticsPooling
+    }  # fmt: skip
+
+
+def test_a_block_of_ecapa_sees_the_sum_of_all_before_it() -> None:
+    class Block(nn.Module):
+        def __init__(self, output: float) -> None:
+            super().__init__()
+            self.output = output
+
+        def forward(self, hidden_BHF: Tensor, valid_B1F: Tensor) -> Tensor:
+            seen.append(hidden_BHF)
+            return torch.full_like(hidden_BHF, self.output)
+
+    seen: list[Tensor] = []
+    ecapa = EcapaTdnn(4, channels=8, last_size=6)
+    ecapa.blocks = nn.ModuleList(map(Block, (1.0, 10.0, 100.0)))
+    ecapa(torch.randn(1, 5, 4), torch.tensor([5]))
+    torch.testing.assert_close(torch.stack(seen[1:]), torch.stack([seen[0] + 1, seen[0] + 11]))
 
 
 def test_weighted_sum_begins_as_the_mean_and_reports_its_weights() -> None:
@@ -214,6 +258,7 @@ def test_spec_augment_masks_what_it_says() -> None:
     stretches, _ = augmented(warp_frames=0, num_bands=0, num_stretches=1, max_frames=9)
     frames = (stretches[59:, :, 0] == 0).sum(dim=1)
     assert (frames.min(), frames.max()) == (0, 9)
+    assert all((stretches[59:, end, 0] == 0).any() for end in (0, 59))
     warped, _ = augmented(warp_frames=5, num_bands=0, num_stretches=0)
     assert (warped.sum(dim=(1, 2)) - lengths * 40).abs().max() < 1e-2  # of ones only ones can be made
     untouched = torch.randn(2, 9, 4)
@@ -226,7 +271,8 @@ def test_warping_moves_time() -> None:
     ramp = torch.arange(40.0)[:, None].repeat(1, 3)
     moved = torch.stack([augment._warp(ramp) for _ in range(50)])
     assert moved.shape == (50, 40, 3)
-    assert 3 < (moved - ramp).abs().max() < 7
+    assert 3 < (moved - ramp).max() < 7  # this way and that
+    assert 3 < (ramp - moved).max() < 7
 
 
 @pytest.mark.parametrize(
@@ -240,6 +286,8 @@ def test_warping_moves_time() -> None:
         ({"num_layers": 3}, "no setting num_layers; there are hidden_size"),
         ({"hidden_size": 0}, "hidden_size=0 cannot be used; it must be at least 1"),
         ({"kind": "ecapa", "channels": 10}, "multiple of scale 8"),
+        ({"kind": "ecapa", "channels": 8, "scale": 1}, "multiple of scale 1, which is 2 or more"),
+        ({"kind": "rnn", "num_layers": 0}, "num_layers is 0; there must be at least 1"),
         ({"kind": "hidden", "activation": "sine"}, "there are none, relu"),
         ({"kind": "rnn", "recurrence": "gru"}, "no setting recurrence"),
     ],

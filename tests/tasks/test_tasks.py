@@ -144,6 +144,7 @@ def test_labels_of_an_utterance() -> None:
     assert figures == {"mean_average_precision": pytest.approx((1 + 0.5 + 1) / 3), "f1": pytest.approx(6 / 7)}
     assert task.show([0.9, 0.2, 0.5], "k") == "k\tdog,siren"
     assert task.references(batch_of(events=[["rain"], None, []])) == [{"rain"}, None, set()]
+    assert task.references(batch_of(events=[("rain", 5), None])) == [{"rain", "5"}, None]
 
 
 def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
@@ -175,9 +176,10 @@ def test_frames_of_segments_and_back() -> None:
     assert active.astype(int).T.tolist() == [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 0]]
     for end, spoken in ((0.0145, [True, False]), (0.0155, [True, True])):  # the middle of a frame counts
         assert active_frames([Turn(0.0, end, "A")], ["A"], 2, 0.01)[:, 0].tolist() == spoken
+    assert active_frames([Turn(0.5, 1.5, "A")], ["A"], 3, 1.0)[:, 0].tolist() == [True, False, False]  # up to its end
     back = sorted(turns_from(active, ["A", "B"], 0.01))
     assert [(round(t.start, 3), round(t.end, 3), t.speaker) for t in back] == [tuple(turn) for turn in turns]
-    assert rttm(turns, "r").splitlines()[0] == "SPEAKER r 1 0.020 0.030 <NA> <NA> A <NA> <NA>"
+    assert rttm(turns[::-1], "r").splitlines()[0] == "SPEAKER r 1 0.020 0.030 <NA> <NA> A <NA> <NA>"
 
 
 def test_a_segment_over_the_whole_piece_counts() -> None:
@@ -198,6 +200,11 @@ def test_diarization_is_blind_to_names_and_order() -> None:
     assert task.show(answers[1].answer, "a/b.wav").startswith("SPEAKER b 1 0.200 0.400")
     assert task.show(answers[1].answer, "a b/c d.1.FLAC").startswith("SPEAKER c_d.1 1 ")
     assert task.show(answers[1].answer, "a/talk.v1").startswith("SPEAKER a/talk.v1 1 ")  # a key of a set is no file
+    alone = Diarization(num_speakers=1, frame_seconds=0.1, median_frames=1)
+    found = alone.answers(torch.zeros(1, 9, 1), torch.tensor([8]))
+    assert found == [[Turn(0.0, 0.8, "0")]]  # at the threshold, and not in the padding
+    with pytest.raises(UsageError, match="the references have no speech"):
+        task.score([Answer("s", "k", [], [])])
     wrong = task.score(answered(task, -logits, lengths, batch))
     assert wrong["diarization_error_rate"] > 0.5
     with pytest.raises(UsageError, match="3 speakers, and the model is for 2"):
@@ -234,13 +241,18 @@ def test_frames_without_a_segment_do_not_count() -> None:
     loss = task.loss(logits, lengths, batch)
     assert int(loss.num_elements) == 5
     assert float(loss.mean) == pytest.approx(50 / 5)
+    silent = task.loss(logits, lengths, batch_of(segments=[[], []]))
+    assert (float(silent.mean), int(silent.num_elements)) == (0.0, 0)
     answers = answered(task, logits, lengths, batch)
+    assert [len(one.answer) for one in answers] == [6, 2]
     assert task.score(answers) == {"accuracy": 0.8}
     assert task.show([0, 0, 1], "k") == "k\t0.00 0.20 AH 0.20 0.30 T"
     unheard = [one._replace(reference=[Turn(0.0, 0.2, "K"), *one.reference[1:]]) for one in answers]
     assert task.score(unheard) == {"accuracy": pytest.approx(2 / 6)}  # "K" is no class: four frames are missed
-    with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
-        task.loss(logits, lengths, batch_of(segments=[segments((0, 1, "K")), []]))
+    for labels in ("K", "KL"):
+        unknown = segments(*((0, 1, label) for label in labels))
+        with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
+            task.loss(logits, lengths, batch_of(segments=[unknown, []]))
 
 
 def search(queries: list[np.ndarray], documents: list[np.ndarray]) -> np.ndarray:
@@ -275,11 +287,11 @@ def every_task() -> dict[str, Task]:
     return {
         "classify": UtteranceClassification(label="word", categories=["a", "b"]),
         "slots": SlotClassification(categories={"x": ["", "a"], "y": ["b"]}),
-        "multilabel": MultiLabel(label="tags", categories=["a"], separator=";"),
-        "verify": SpeakerVerification(label="speaker", categories=["a"], margin=0.2),
-        "ctc": CtcText(tokenizer=LETTERS, metrics=["cer"]),
+        "multilabel": MultiLabel(label="tags", categories=["a"], separator=";", threshold=0.25),
+        "verify": SpeakerVerification(label="speaker", categories=["a"], margin=0.2, scale=9.0, embedding_size=3),
+        "ctc": CtcText(tokenizer=LETTERS, text="phonemes", columns=["words"], metrics=["cer"]),
         "frames": FrameClassification(categories=["a"], frame_seconds=0.02),
-        "diarize": Diarization(num_speakers=3, frame_seconds=0.02, median_frames=1),
+        "diarize": Diarization(num_speakers=3, frame_seconds=0.02, median_frames=1, threshold=0.25, collar_seconds=0.5),
     }
 
 
@@ -290,7 +302,12 @@ def test_a_task_is_its_configuration(kind: str) -> None:
     config = json.loads(json.dumps(task.config()))
     again = KINDS[kind](**config, **({"tokenizer": LETTERS} if kind == "ctc" else {}))
     assert again.config() == task.config()
-    assert again.output_size == task.output_size
+    plain, plain_again = (
+        {name: value for name, value in vars(one).items() if isinstance(value, int | float | str | tuple | list)}
+        for one in (task, again)
+    )
+    assert plain == plain_again  # whatever its constructor took
+    assert every_task()["ctc"].columns == ("words",)
 
 
 def test_mistakes_are_named() -> None:
@@ -306,12 +323,17 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(UsageError, match="clip0 and 0 others have no reference"):
         task.score([Answer("s", "clip0", "a", None)])
     assert task.references(batch_of(word=torch.tensor([3, 4]))) == ["3", "4"]
+    assert task.references(batch_of(word=torch.tensor([3.0, 0.1, float("nan")]))) == ["3", "0.1", None]
     for categories in ([], ["a", "a"]):
         with pytest.raises(UsageError, match="too few or not each once"):
             UtteranceClassification(label="word", categories=categories)
-    with pytest.raises(UsageError, match="no bleu; there are wer"):
-        CtcText(tokenizer=LETTERS, metrics=["bleu"])
+    for metrics, said in ((["bleu"], "no bleu; there are wer"), ([], "no names; there are wer")):
+        with pytest.raises(UsageError, match=said):
+            CtcText(tokenizer=LETTERS, metrics=metrics)
+    with pytest.raises(UsageError, match="num_speakers is 0; it must be at least 1"):
+        Diarization(num_speakers=0, frame_seconds=0.1)
     with pytest.raises(UsageError, match="no column 'segments'"):
         Diarization(num_speakers=2, frame_seconds=0.1).references(batch_of(text=["a"]))
-    with pytest.raises(UsageError, match=r"clip0: segment .'start': 1. should"):
-        Diarization(num_speakers=2, frame_seconds=0.1).references(batch_of(segments=[[{"start": 1}]]))
+    for wrong in ({"start": 1}, {"start": "x", "end": 1, "label": "a"}, {"start": None, "end": 1, "label": "a"}):
+        with pytest.raises(UsageError, match=r"clip0: segment .'start': .* should have start and end"):
+            Diarization(num_speakers=2, frame_seconds=0.1).references(batch_of(segments=[[wrong]]))
