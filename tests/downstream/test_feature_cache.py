@@ -193,10 +193,13 @@ def test_a_folder_that_another_process_deletes_is_made_again(tmp_path: Path) -> 
 def test_runs_close_their_caches_and_keep_no_random_stretches(tmp_path: Path) -> None:
     """Files that stay open would end a long sweep; a stretch that is cut at random never comes again."""
     open_before = len(list(Path("/proc/self/fd").iterdir()))
-    run(tmp_path / "run", Counting(), cache=tmp_path / "cache", crop_seconds=0.22, max_batch_size=5, balance=False)
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
-    kept = FeatureCache(tmp_path / "cache", fingerprint_of(Counting()))
-    assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
+    for longest in ("crop_seconds", "max_batch_seconds"):
+        cut: dict[str, Any] = {longest: 0.22, "max_batch_size": 5, "balance": False}
+        run(tmp_path / longest, Counting(), cache=tmp_path / "of" / longest, **cut)
+        assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    for longest in ("crop_seconds", "max_batch_seconds"):
+        kept = FeatureCache(tmp_path / "of" / longest, fingerprint_of(Counting()))
+        assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
 
 
 def test_a_set_is_judged_from_the_cache_and_each_noise_has_features_of_its_own(tmp_path: Path) -> None:

@@ -245,6 +245,20 @@ def test_the_validation_part_is_as_it_is_recorded() -> None:
     assert len(root_of(parts.judged)) == 8  # one has no label
 
 
+def test_a_slot_may_be_missing_but_no_text_and_no_tags() -> None:
+    for label, columns in ((["kind", "size"], ()), (["text"], ("text", "iob"))):
+        parts = ss.training_parts("sf", texts(), label=label, **LOGMEL)
+        assert parts.model.task.columns == columns
+    assert len(root_of(ss.training_parts("sf", texts(), label=["kind", "size"], **LOGMEL).stream).selection) == 4
+
+
+def test_an_upstream_is_evaluated_and_its_states_brought_to_one_scale_if_asked() -> None:
+    up = ss.upstream("logmel80").train()
+    for normalize in (False, True):
+        model = ss.training_parts("ks", classes(), upstream=up, device="cpu", normalize=normalize).model
+        assert (model.upstream.training, model.featurizer.normalize) == (False, normalize)
+
+
 def test_the_best_is_the_largest_or_the_smallest() -> None:
     for task, data, wanted in (("ks", classes, ("valid_accuracy", "highest")), ("asr", texts, ("valid_wer", "lowest"))):
         parts = ss.training_parts(task, data(), valid=data(), where="key != 'clip00'", valid_where="key == 'clip00'",
