@@ -23,6 +23,7 @@ from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
+from s3prl_stream.settings import fitted
 from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
@@ -30,7 +31,7 @@ from s3prl_stream.shards.manifest import counts_of, library_versions, read_manif
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
-from s3prl_stream.shards.store import LocalStore, is_remote
+from s3prl_stream.shards.store import LocalStore, is_remote, paths_in
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.upstreams import upstream as upstream_named
@@ -97,16 +98,17 @@ def extract(
         raise UsageError(f"extract: {shard_set.name} are several sets; extract each by itself, keys may be the same")
     if dtype not in DTYPES:
         raise UsageError(f"extract: dtype {dtype!r}; there are {', '.join(DTYPES)}")
+    paths_in([out])
     if is_remote(out):
         raise UsageError(f"extract: {out} is no folder of this machine; extract to one, then copy the files")
     up = upstream if isinstance(upstream, Upstream) else upstream_named(upstream, device=device)
-    kept = tuple(range(up.num_layers + 1)) if layers is None else tuple(layers)
+    kept = tuple(range(up.num_layers + 1)) if layers is None else fitted("extract: layers", layers, tuple[int, ...])
     if not kept or not all(0 <= layer <= up.num_layers for layer in kept):
         raise UsageError(f"extract: layers {kept}; there are 0 to {up.num_layers}")
     if len(set(kept)) < len(kept):
         raise UsageError(f"extract: layers {kept}; name each once")
     for setting, value in (("max_batch_seconds", max_batch_seconds), ("shard_mb", shard_mb)):
-        if not value > 0:
+        if not fitted(f"extract: {setting}", value, float) > 0:
             raise UsageError(f"extract: {setting} is {value}; it must be above 0")
     stream, planned = _stream(shard_set, where, subset, max_batch_seconds)
     folder = Path(out)

@@ -192,7 +192,7 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
         value = value.item() if isinstance(value, np.generic) else value
         return isinstance(value, kind) and not isinstance(value, bool), value
     if wanted is str:
-        return isinstance(value, str), str(value)
+        return isinstance(value, str | Path), str(value)
     if wanted in (bool, type(None)):
         return isinstance(value, wanted), value
     return True, value

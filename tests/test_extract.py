@@ -72,6 +72,9 @@ def test_the_set_is_one_like_any_other(sample_set: Path, tmp_path: Path, up: Any
     page = (tmp_path / "page.html").read_text()
     assert "read &gt; load_feat" in page
     assert "cannot be decoded" not in page
+    for wrong in ({"layers": 2}, {"layers": "2"}, {"max_batch_seconds": "x"}):
+        with pytest.raises(ss.UsageError, match=f"extract: {next(iter(wrong))}: .* is not"):
+            ss.extract(sample_set, up, tmp_path / "x", **wrong)
     with pytest.raises(ss.UsageError, match="this set holds features"):
         ss.ShardStream(tmp_path).load_audio()
     chunks = ss.ShardStream(tmp_path, epochs=1, chunk_seconds=0.2, max_batch_seconds=5.0).load_feat()

@@ -86,6 +86,9 @@ def texts_of(
         if tokenizer is not None or lexicon is not None:
             raise UsageError(f"task {recipe.name}: writes no text, so it has no use for a tokenizer or a lexicon")
         return None
+    for name, given, wanted in (("tokenizer", tokenizer, Tokenizer), ("lexicon", lexicon, Lexicon)):
+        if not isinstance(given, wanted | None):
+            raise UsageError(f"{name}: {given!r:.200} is no {wanted.__name__} of s3prl_stream.pipes")
     vocabulary = recipe.task_settings.get("vocabulary", "characters")
     return find_texts(vocabulary, recipe.labels, shards, where=where, tokenizer=tokenizer, lexicon=lexicon)
 

@@ -32,6 +32,7 @@ from s3prl_stream.pipes.tokenizers import load_tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.shards.store import paths_in
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights_into, newest_checkpoint
@@ -197,12 +198,15 @@ def load_run(
         UsageError: no such run, no checkpoint yet, or a module is missing.
         StateError: the upstream is not the one that the run was trained on.
     """
+    paths_in([run])
     folder = Path(run)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
     if "task_config" not in settings:
         raise UsageError(f"{run}: no {SETTINGS} of a task in it; give the output folder of `s3prl-stream train`")
     used_device = pick_device(device)
     up = _upstream_of(folder, settings["upstream"]) if upstream is None else upstream
+    if not isinstance(up, Upstream):
+        raise UsageError(f"upstream: {up!r:.200} is none; give ss.upstream(...)")
     if not settings["finetune"] and fingerprint_of(up) != settings["upstream_fingerprint"]:
         raise StateError(
             f"{run}: was trained on another upstream than {settings['upstream']} is now. Give the old one by upstream=."

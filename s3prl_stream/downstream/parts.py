@@ -114,6 +114,8 @@ def settled(
     named: dict[str, Any] = {name: value for name, value in settings.items() if name not in of_run}
     named |= {} if steps is None else {"steps": steps}
     named |= {} if label is None else {"labels": (label,) if isinstance(label, str) else label}
+    if not isinstance(head, str | nn.Module | None):
+        raise UsageError(f"head: {head!r:.200} is neither a name nor a module: ([B, F, H], [B]) -> (outputs, lengths)")
     named |= {"head": head} if isinstance(head, str) else {}
     return find_task(task).having(named), own
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from s3prl_stream.downstream.columns import longest_seconds, rows_with
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TextSource
+from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.arguments import number_range
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.stage import Stage
@@ -21,6 +22,10 @@ CLIPPED_KINDS = ("classify", "verify", "multilabel", "slots")
 """Kinds whose label holds for a part of a clip too; of the others a clip that is too long is left out and listed."""
 
 
+USUAL_SNR_DB = (3.0, 20.0)
+"""Of noise for which no ratio is given."""
+
+
 class Noise(NamedTuple):
     """What is added to each clip."""
 
@@ -32,9 +37,11 @@ class Noise(NamedTuple):
         """From "gaussian", a `NoiseBank`, or what one is made of: a packed set or a folder; None: no noise.
 
         Raises:
-            UsageError: no ratio and no range of it, or no noise there.
+            UsageError: no ratio and no range of it, or no noise there; or a ratio, and no noise is given.
         """
         if noise is None:
+            if snr_db != USUAL_SNR_DB:
+                raise UsageError(f"snr={snr_db!r}: without noise= there is no ratio; say what is added")
             return None
         number_range("noise", "snr", snr_db)  # which refuses what is none
         low, high = snr_db if isinstance(snr_db, Sequence) else (snr_db, snr_db)

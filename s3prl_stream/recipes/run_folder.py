@@ -14,6 +14,7 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
+from s3prl_stream.shards.store import paths_in
 from s3prl_stream.trainer.alone import LOCK
 from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint
 
@@ -59,7 +60,12 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
 
 
 def run_of(path: str | Path) -> Path:
-    """The folder of the run that a checkpoint belongs to; any other path is taken for a run itself."""
+    """The folder of the run that a checkpoint belongs to; any other path is taken for a run itself.
+
+    Raises:
+        UsageError: it is no path.
+    """
+    paths_in([path])
     folder = Path(path)
     inside = folder.name.startswith("step-") and folder.parent.name in (FOLDER, BEST)
     return folder.parent.parent if inside else folder

@@ -569,6 +569,14 @@ def test_noise_of_a_set(tmp_path: Path) -> None:
         ({"head": "hidden", "head.hidden_sizes": 64}, "hidden_sizes=64 cannot be used"),
         ({"head": "rnn", "head.num_layers": 0}, "num_layers is 0"),
         ({"upstream": "no/such/run"}, "no/such/run"),
+        ({"head": nn.Linear}, r"head: .* is neither a name nor a module"),
+        ({"label": []}, "no label is named"),
+        ({"label": 3}, "labels: 3 is not"),
+        ({"min_seconds": "a"}, "min_seconds: 'a' is not a number"),
+        ({"balance": "x"}, "balance: 'x' is not true or false"),
+        ({"normalize": "x"}, "normalize: 'x' is not true or false"),
+        ({"seed": None}, "seed: None is not a whole number"),
+        ({"snr": (0.0, 5.0)}, "without noise= there is no ratio"),
     ],
 )
 def test_mistakes_are_named_and_leave_nothing_behind(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -627,3 +635,7 @@ def test_unknown_tasks_are_told() -> None:
         TaskRecipe("mine", "words", ("text",))
     with pytest.raises(ss.UsageError, match=r"no run\.json"):
         ss.evaluate("no/such/run", classes())
+    with pytest.raises(ss.UsageError, match="None is no path"):
+        ss.evaluate(None, classes())  # type: ignore[arg-type]
+    with pytest.raises(ss.UsageError, match="tokenizer: 'x' is no Tokenizer"):
+        ss.train("asr", texts(), out="x", tokenizer="x", steps=1, **QUIET)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -156,6 +157,12 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
 def test_mistakes_are_told(call: Any, said: str) -> None:
     with pytest.raises(ss.UsageError, match=said):
         call()
+
+
+def test_a_path_is_text_and_numbers_of_numpy_are_numbers() -> None:
+    """As all that goes into run.json, which is JSON."""
+    own = RunSettings(init=Path("runs/tera"), seed=np.int64(3))  # type: ignore[arg-type]
+    assert (own.init, own.seed, type(own.seed)) == ("runs/tera", 3, int)
 
 
 def test_noise_is_a_setting_and_the_slim_tera_has_it(sample_set: Path) -> None:
