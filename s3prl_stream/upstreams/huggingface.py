@@ -58,9 +58,12 @@ def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:
     except ImportError as error:
         raise UsageError(f'{folder}: needs transformers: pip install "s3prl-stream[huggingface]" ({error})') from error
     try:
-        model, loaded = AutoModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"{folder}: cannot be loaded: {str(error)[:400]}") from error
+        model, loaded = AutoModel.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # safetensors and torch have errors of their own; torch's goes on how to load unsafely
+        reason = str(error).partition(". In PyTorch")[0][:400]
+        raise UsageError(f"{folder}: cannot be loaded: {type(error).__name__}: {reason}") from error
     missing = sorted(set(loaded["missing_keys"]) - UNUSED)  # transformers draws them at random, and tells a log
     if missing:
         raise UsageError(f"{folder}: {len(missing)} weights of the {kind} are not in it, such as {missing[0]}")

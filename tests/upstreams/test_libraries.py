@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -132,4 +134,11 @@ def test_weights_that_are_missing_are_not_drawn_in_silence(tmp_path: Path) -> No
         assert up.normalize == normalize
     safetensors.save_file({f"x.{name}": one for name, one in weights.items()}, file, metadata={"format": "pt"})
     with pytest.raises(ss.UsageError, match=r"weights of the hubert are not in it, such as encoder\."):
+        ss.upstream(tmp_path)
+    file.write_bytes((1 << 40).to_bytes(8, "little"))  # a header of a terabyte
+    with pytest.raises(ss.UsageError, match=r"cannot be loaded: SafetensorError: .*header too large"):
+        ss.upstream(tmp_path)
+    file.unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(os.system, protocol=2))
+    with pytest.raises(ss.UsageError, match=r"cannot be loaded: UnpicklingError: Weights only load failed$"):
         ss.upstream(tmp_path)
