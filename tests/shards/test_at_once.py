@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apart import in_child
 
 import s3prl_stream as ss
 from s3prl_stream.shards.at_once import MOST_AT_ONCE, at_once
@@ -82,7 +83,8 @@ def test_what_nobody_waits_for_is_given_up(ended_by: str) -> None:
             assert next(results) == 1
 
 
-def test_index_parts_of_a_store_are_fetched_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_child
+def test_index_parts_of_a_store_are_fetched_at_once(tmp_path: Path) -> None:
     make_synthetic_index(tmp_path / "set", 40, samples_per_shard=5)
     expected = np.concatenate([one.column("frames") for one in ShardFolder(tmp_path / "set").batches(["frames"])])
     remote = ShardFolder(ObjectStore((tmp_path / "set").as_uri()))
@@ -92,8 +94,9 @@ def test_index_parts_of_a_store_are_fetched_at_once(tmp_path: Path, monkeypatch:
         meet()
         return read_whole(store, name, at_most=at_most)
 
-    monkeypatch.setattr(ObjectStore, "read_whole", read)
-    found = np.concatenate([one.column("frames") for one in remote.batches(["frames"])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ObjectStore, "read_whole", read)
+        found = np.concatenate([one.column("frames") for one in remote.batches(["frames"])])
     assert (found == expected).all()
 
 
