@@ -5,8 +5,8 @@
     @in_child
     def test_something(tmp_path: Path) -> None: ...
 
-The child is one for all of them, since it takes seconds to start; it gets its environment back after each. Fixtures
-must be picklable. A failed assertion shows the child's traceback.
+The child is one for all of them, since it takes seconds to start; it gets its environment and its temporary folder back
+after each. Fixtures must be picklable. A failed assertion shows the child's traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import functools
 import importlib
 import inspect
 import os
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -53,7 +54,7 @@ def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
 
     object_clients.CLIENT_OPTIONS["read_timeout"] = "10s"  # a test of servers that stall sets a shorter one
     object_tries.FIRST_PAUSE_SECONDS, object_tries.LONGEST_PAUSE_SECONDS = 0.001, 0.002
-    environment = dict(os.environ)
+    environment, temporary = dict(os.environ), tempfile.tempdir
     try:
         vars(importlib.import_module(module))[name].__wrapped__(**arguments)
     except BaseException:
@@ -61,4 +62,5 @@ def _run_here(module: str, name: str, arguments: dict[str, Any]) -> str | None:
     finally:
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = temporary
     return None
