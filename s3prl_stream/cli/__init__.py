@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    if int(os.environ.get("RANK", "0")) == 0:  # of many processes one says what takes long
+    if os.environ.get("RANK", "0") in ("", "0"):  # of many processes one says what takes long
         logging.getLogger("s3prl_stream").setLevel(logging.INFO)
         if logging.lastResort is not None:
             logging.lastResort.setLevel(logging.INFO)
