@@ -53,11 +53,14 @@ class Utterance:
         **metadata: flat values that JSON can hold (text, speaker, language, label, split ...), and
             `segments`, a list of {"start", "end", "label"} in seconds.
 
+    Attributes:
+        where: file and line that list it, for messages; a corpus sets it where it reads a table.
+
     Raises:
         UsageError: `audio` is no path.
     """
 
-    __slots__ = ("audio", "end_seconds", "key", "metadata", "start_seconds")
+    __slots__ = ("audio", "end_seconds", "key", "metadata", "start_seconds", "where")
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Utterance:
         self.start_seconds = start_seconds
         self.end_seconds = end_seconds
         self.metadata: Mapping[str, Any] = metadata
+        self.where = ""
 
     def __repr__(self) -> str:
         stretch = ""

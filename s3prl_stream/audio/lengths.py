@@ -187,15 +187,15 @@ def _by_libsndfile(read: ReadAt, size: int, codec: str) -> ClipLength:
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BufferedReader(_Clip(read, size), 1 << 16)) as sound:
+        with soundfile.SoundFile(io.BufferedReader(ReadAtFile(read, size), 1 << 16)) as sound:
             return ClipLength(int(sound.frames), int(sound.samplerate), False)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         reason = libsndfile_reason(error)
         raise SampleError(f"{codec} of {size} bytes cannot be decoded: {reason}", reason="decode") from None
 
 
-class _Clip(io.RawIOBase):
-    """A clip as a file for libsndfile; only what is asked for is read."""
+class ReadAtFile(io.RawIOBase):
+    """Bytes as a file, for those who want one; only what is asked for is read."""
 
     def __init__(self, read: ReadAt, size: int) -> None:
         self._read, self._size, self._position = read, size, 0

@@ -12,9 +12,9 @@ from typing import Any
 
 from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import Row, needed, read_rows, renamed
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import Row, needed, read_rows, renamed
 
 _SPLITS = ("train", "dev", "test", "validated", "invalidated", "other")
 _COLUMNS = {"sentence": "text", "age": "age", "accents": "accent", "accent": "accent", "variant": "variant"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import needed, read_rows, whole_number
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import needed, read_rows, whole_number
 
 
 def esc50(root: str | Path, *, esc10: bool = False) -> Iterator[Utterance]:

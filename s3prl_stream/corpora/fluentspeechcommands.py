@@ -11,9 +11,9 @@ from pathlib import Path
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import needed, read_rows
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import needed, read_rows
 
 _SLOTS = ("action", "object", "location")
 

@@ -11,7 +11,9 @@ from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import (
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import (
     FILE_COLUMNS,
     check_metadata_names,
     find_column,
@@ -19,8 +21,6 @@ from s3prl_stream.corpora.tables import (
     text_named,
     without_file,
 )
-from s3prl_stream.errors import UsageError
-from s3prl_stream.sample import Utterance
 
 
 def folder(

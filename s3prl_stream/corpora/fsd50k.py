@@ -12,9 +12,9 @@ from pathlib import Path
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import needed, read_rows
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import needed, read_rows
 
 _TABLE_OF_SPLIT = {"train": "dev", "valid": "dev", "test": "eval"}
 _SPLIT_OF_VALUE = {"train": "train", "val": "valid"}

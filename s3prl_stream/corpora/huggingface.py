@@ -14,10 +14,10 @@ from s3prl_stream.corpora.audio_files import audio_below
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
 from s3prl_stream.corpora.folder import folder
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import check_metadata_names, text_named
 from s3prl_stream.corpora.unpacked import unpack
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import check_metadata_names, text_named
 
 _SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _TABLES = ("metadata.csv", "metadata.jsonl")

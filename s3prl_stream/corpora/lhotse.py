@@ -12,10 +12,10 @@ from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.lists import said_twice
-from s3prl_stream.corpora.tables import TAKEN_NAMES, Row, read_rows
 from s3prl_stream.corpora.turns import in_time, segment
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance, with_free_names
+from s3prl_stream.tables import TAKEN_NAMES, Row, read_rows
 
 _FIELDS = ("text", "language", "speaker", "gender")
 

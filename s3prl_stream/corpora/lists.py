@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.text_lines import text_lines
 
 Value = TypeVar("Value")
 
@@ -33,18 +34,12 @@ def read_lines(path: Path, at_least: int, *, expected: str, at_most: int | None 
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such file. Its lines would be: {expected}.")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                raise UsageError(f"{where}: not UTF-8 text. Expected: {expected}.") from None
-            fields = text.split(maxsplit=-1 if at_most is None else at_most - 1)
-            if fields and len(fields) < at_least:
-                raise UsageError(f"{where}: {text[:80]!r} is not {expected}.")
-            if fields:
-                yield Line(where, fields)
+    for where, text in text_lines(path):
+        fields = text.strip().split(maxsplit=-1 if at_most is None else at_most - 1)
+        if fields and len(fields) < at_least:
+            raise UsageError(f"{where}: {text.strip()[:80]!r} is not {expected}.")
+        if fields:
+            yield Line(where, fields)
 
 
 def by_name(entries: Iterable[tuple[str, str, Value]]) -> dict[str, Value]:

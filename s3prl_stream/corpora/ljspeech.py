@@ -11,9 +11,9 @@ from pathlib import Path
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import Corpus
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import needed, read_rows, renamed
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import needed, read_rows, renamed
 
 
 def ljspeech(root: str | Path) -> Iterator[Utterance]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.splits import root_folder
-from s3prl_stream.corpora.tables import (
+from s3prl_stream.errors import UsageError
+from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import (
     FILE_COLUMNS,
     Row,
     check_metadata_names,
@@ -18,8 +20,6 @@ from s3prl_stream.corpora.tables import (
     unfolded,
     without_file,
 )
-from s3prl_stream.errors import UsageError
-from s3prl_stream.sample import Utterance
 
 _KEY_COLUMNS = ("key", "id", "utterance_id", "utt_id")
 _START_COLUMNS = ("start_seconds", "start", "offset")
@@ -84,7 +84,9 @@ def _utterance(row: Row, folder: Path, nested: Sequence[str]) -> Utterance:
         key = Path(name).with_suffix("").as_posix().lstrip("/") + stretch
     metadata = text_named(unfolded(values, nested, row.where))
     check_metadata_names(metadata, row.where)
-    return Utterance(key, folder / name, start, end, **metadata)
+    utterance = Utterance(key, folder / name, start, end, **metadata)
+    utterance.where = row.where
+    return utterance
 
 
 def _taken_seconds(values: dict[str, Any], columns: tuple[str, ...], where: str) -> float | None:

@@ -16,9 +16,9 @@ from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, WithFiles
 from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import read_rows
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import read_rows
 
 _TRIAL_LISTS = ("veri_test2.txt", "voxceleb1_test_v2.txt", "veri_test.txt")
 _SPLIT_OF_CODE = {"1": "train", "2": "valid", "3": "test"}

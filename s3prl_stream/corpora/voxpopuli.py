@@ -15,9 +15,9 @@ from typing import Any, Literal
 from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, Option
 from s3prl_stream.corpora.lists import seconds
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.corpora.tables import Row, needed, read_rows, renamed
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import Row, needed, read_rows, renamed
 
 _SPLITS = ("train", "dev", "test")
 _SEGMENT_COLUMNS = (("event_id", "segment_no", "start", "end"), ("session_id", "id_", "start_time", "end_time"))

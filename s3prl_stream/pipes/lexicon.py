@@ -9,6 +9,7 @@ from pathlib import Path
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.store import LocalStore
+from s3prl_stream.text_lines import text_lines
 
 UNKNOWN_PHONEME = "<unk>"
 
@@ -41,17 +42,12 @@ class Lexicon:
         for path in map(Path, paths):
             if not path.is_file():
                 raise UsageError(f"{path}: there is no such lexicon")
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    try:
-                        text = line.decode()
-                    except UnicodeDecodeError as error:
-                        raise UsageError(f"{path}, line {number}: not UTF-8 ({error})") from None
-                    word, _, phonemes = text.strip().replace("\t", " ").partition(" ")
-                    if word and not phonemes.strip():
-                        raise UsageError(f"{path}, line {number}: the word {word!r:.80} has no phonemes")
-                    if word:
-                        found.setdefault(word.upper(), phonemes)
+            for where, text in text_lines(path):
+                word, _, phonemes = text.strip().replace("\t", " ").partition(" ")
+                if word and not phonemes.strip():
+                    raise UsageError(f"{where}: the word {word!r:.80} has no phonemes")
+                if word:
+                    found.setdefault(word.upper(), phonemes)
         return cls(found)
 
     def save(self, path: str | Path) -> None:

@@ -7,28 +7,24 @@ are read front to back with bounded memory for a line and for what gzip claims.
 
 from __future__ import annotations
 
-import csv
-import itertools
+import functools
+import io
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from s3prl_stream.audio.lengths import ReadAtFile
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import with_free_names
 from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.foreign_sample import key_and_suffix
 from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import is_remote, open_store
+from s3prl_stream.tables import Row, find_column, rows_of
 
-MAX_LINE_BYTES = 16 << 20
-MAX_INFLATION = 250
-"""Bytes out of gzip for one byte in, once `_FREE_BYTES` have come: tables of text reach 30, bombs 1000."""
-
-_FREE_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 _KEY_COLUMNS = ("key", "id", "utterance_id", "utt_id", "audio_filepath", "audio", "path", "file", "file_name")
 _SECONDS_COLUMNS = ("seconds", "duration")
@@ -121,15 +117,16 @@ def read_table(sources: str | Path | Sequence[str | Path], whole_names: bool = F
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     names = [name for source in given for name in existing_or_expanded(str(source))]
     for name in names:
-        for where, values in _rows(name):
-            _add(table, values, where)
+        for row in rows_of(name, functools.partial(_opened, name), header=True):
+            _add(table, row)
     if not table.num_rows:
         raise UsageError(f"{', '.join(names)}: no rows in it.")
     return table
 
 
-def _add(table: Table, values: Mapping[str, Any], where: str) -> None:
-    column = next((name for name in _KEY_COLUMNS if name in values), None)
+def _add(table: Table, row: Row) -> None:
+    where, values, _ = row
+    column = find_column(values, _KEY_COLUMNS)
     if column is None:
         raise UsageError(f"{where}: no column names the sample. It is called one of {', '.join(_KEY_COLUMNS)}.")
     _refuse_parts(values, where)
@@ -203,88 +200,12 @@ def _key(name: str) -> str:
     return (name if split is None else split[0]).removeprefix("./")
 
 
-def _rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, column -> value) of each row of a table."""
-    lines = (line for line in _lines(name) if line.strip())
-    first = next(lines, b"")
-    if first.lstrip()[:1] == b"{":
-        for number, line in enumerate(itertools.chain([first], lines), start=1):
-            yield f"{name}, row {number}", _parsed(line, f"{name}, row {number}")
-        return
-    if first.lstrip()[:1] == b"[":
-        raise UsageError(f"{name}: one JSON array; write JSON lines, one object a line.")
-    divider = "\t" if b"\t" in first else ","
-    text = (_text(line, name) for line in itertools.chain([first], lines))
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
-    try:
-        for number, cells in enumerate(csv.DictReader(text, delimiter=divider, quoting=quoting, strict=True), start=1):
-            if None in cells:
-                raise UsageError(f"{name}, row {number}: more cells than columns.")
-            yield f"{name}, row {number}", {str(column): value for column, value in cells.items() if value}
-    except csv.Error as error:
-        raise UsageError(f"{name}: not readable as a table: {error}.") from None
-
-
-def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not JSON: {str(error)[:200]}.") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected an object, found a {type(values).__name__}.")
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _text(line: bytes, name: str) -> str:
-    try:
-        return line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not UTF-8 ({error}).") from None
-
-
-def _lines(name: str) -> Iterator[bytes]:
-    rest = b""
-    for chunk in _inflated(name):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-        if len(rest) > MAX_LINE_BYTES:
-            raise UsageError(f"{name}: a line of more than {MAX_LINE_BYTES} bytes.")
-    yield rest
-
-
-def _inflated(name: str) -> Iterator[bytes]:
-    """The table's bytes, through gzip where it begins like it."""
-    chunks = _chunks(name)
-    first = next(chunks, b"")
-    if first[:2] != b"\x1f\x8b":
-        yield from itertools.chain([first], chunks)
-        return
-    gzip, num_in, num_out = zlib.decompressobj(wbits=31), 0, 0
-    try:
-        for chunk in itertools.chain([first], chunks):
-            num_in += len(chunk)
-            waiting = chunk
-            while waiting:
-                if gzip.eof:  # gzip files may follow one another
-                    gzip = zlib.decompressobj(wbits=31)
-                out = gzip.decompress(waiting, _CHUNK_BYTES)
-                num_out += len(out)
-                if num_out > max(_FREE_BYTES, num_in * MAX_INFLATION):
-                    raise UsageError(f"{name}: {num_in} bytes of gzip become more than {num_out} bytes: refused.")
-                yield out
-                waiting = gzip.unused_data if gzip.eof else gzip.unconsumed_tail
-    except zlib.error as error:
-        raise UsageError(f"{name}: damaged gzip ({error}).") from None
-    if not gzip.eof:
-        raise UsageError(f"{name}: the gzip is cut.")
-
-
-def _chunks(name: str) -> Iterator[bytes]:
+def _opened(name: str) -> io.BufferedReader:
     folder, _, base = name.rpartition("/") if is_remote(name) else (str(Path(name).parent), "/", Path(name).name)
     store = open_store(folder)
-    if not store.is_remote and store.size(base) is None:
+    size = store.size(base)
+    if size is None:
         raise UsageError(f"{name}: no such file.")
-    position = 0
-    while chunk := store.read(base, position, _CHUNK_BYTES):
-        yield chunk
-        position += len(chunk)
+    return io.BufferedReader(
+        ReadAtFile(lambda position, wanted: store.read(base, position, wanted), size), _PIECE_BYTES
+    )

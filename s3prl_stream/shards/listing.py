@@ -42,6 +42,7 @@ _COMPACT = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",",
 
 _LISTED = {
     "key": "string", "unsafe": "bool", "audio": "binary", "start": "double", "end": "double", "metadata": "binary",
+    "where": "binary",
 }  # fmt: skip
 
 
@@ -57,6 +58,8 @@ class Listed(NamedTuple):
     end: float | None
     metadata: bytes
     """JSON."""
+    where: bytes
+    """`Utterance.where`, as the system encodes it."""
 
 
 class Listing(NamedTuple):
@@ -198,7 +201,7 @@ def _listed(utterance: Utterance) -> Listed:
         audio = os.fsencode(utterance.audio)
     except UnicodeEncodeError:
         raise UsageError(f"utterance {utterance.key!r}: {utterance.audio!r} can be the path of no file.") from None
-    return Listed(key, is_unsafe, audio, *stretch, _checked_metadata(utterance))
+    return Listed(key, is_unsafe, audio, *stretch, _checked_metadata(utterance), os.fsencode(utterance.where))
 
 
 def _seconds(utterance: Utterance, value: float | None) -> float | None:
@@ -239,16 +242,17 @@ def _misfit(metadata: Mapping[str, Any]) -> str:
 
 
 def _names(listing: Listing) -> Iterator[tuple[str, str]]:
-    """(key, which in the list it is) of all."""
+    """(key, what it is and where it is listed) of all."""
     listed = (one for batch in listing.batches() for one in batch)
     for number, one in enumerate(listed, start=1):
         stretch = "" if one.start is None and one.end is None else f" from {one.start or 0:g} s"
         stretch += "" if one.end is None else f" to {one.end:g} s"
-        yield one.key, f"{os.fsdecode(one.audio)}{stretch} (number {number} of the list)"
+        where = os.fsdecode(one.where) or f"number {number} of the list"
+        yield one.key, f"{os.fsdecode(one.audio)}{stretch} ({where})"
 
 
 def _two_of_one_key(key: str, first: str, second: str) -> str:
-    is_same = first.partition(" (number ")[0] == second.partition(" (number ")[0]
+    is_same = first.rpartition(" (")[0] == second.rpartition(" (")[0]
     advice = "take one of the two out of the list" if is_same else "rename one file"
     return (
         f"two utterances have the key {key!r}: {first} and {second}. Keys must be unique: {advice}, or give keys in a "

@@ -18,6 +18,7 @@ from s3prl_stream.metrics import equal_error_rate, min_dcf
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.task import Answer, Best, Categories, Task, column, known, per_utterance
+from s3prl_stream.text_lines import text_lines
 
 MOST_PAIRS = 8_000_000
 
@@ -132,18 +133,15 @@ def read_trials(path: str | Path) -> list[Trial]:
     Raises:
         UsageError: no such file, or another line in it.
     """
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"trials {path}: cannot be read ({error})") from None
+    if not Path(path).is_file():
+        raise UsageError(f"trials {path}: no such file")
     trials = []
-    for number, line in enumerate(lines, start=1):
+    for where, line in text_lines(path):
         words = line.split()
-        if not words:
-            continue
-        if len(words) != 3 or words[0] not in ("0", "1"):
-            raise UsageError(f"trials {path}:{number}: found {line!r:.100}, expected 0 or 1 and two keys")
-        trials.append(Trial(words[0] == "1", words[1], words[2]))
+        if words and (len(words) != 3 or words[0] not in ("0", "1")):
+            raise UsageError(f"trials {where}: found {line.strip()!r:.100}, expected 0 or 1 and two keys")
+        if words:
+            trials.append(Trial(words[0] == "1", words[1], words[2]))
     return trials
 
 

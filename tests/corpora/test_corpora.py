@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3prl_stream import corpora
+from s3prl_stream import corpora, tables, text_lines
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.errors import UsageError
@@ -221,8 +221,9 @@ def test_manifest_understands_nemo_and_keeps_numbers(tmp_path: Path) -> None:
         assert (y.key, y.audio, y.start_seconds, y.end_seconds) == ("far/y", "/far/y.wav", None, 2.0)
         assert y.metadata == {"segments": [{"start": 0, "end": 1}]}
         assert (z.key, z.start_seconds, z.end_seconds, z.metadata) == ("zed", 1.0, 2.0, {"id": 5, "text": "ho"})
-    (tmp_path / "m.json").write_text('{"one": {"file": "two.wav"}}')
-    assert next(iter(corpora.manifest(tmp_path / "m.json"))).key == "two"
+    for content in ('{"one": {"file": "two.wav"}}', '{"file": "two.wav"}', '[\n{"file":\n"two.wav"}]'):
+        (tmp_path / "m.json").write_text(content)
+        assert [one.key for one in corpora.manifest(tmp_path / "m.json")] == ["two"]
 
 
 def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: Path) -> None:
@@ -257,6 +258,21 @@ def test_tables_may_be_compressed(tmp_path: Path) -> None:
     (tmp_path / "m.csv.gz").write_bytes(b"path\na.wav\n")
     with pytest.raises(UsageError, match="damaged gzip"):
         list(corpora.manifest(tmp_path / "m.csv.gz"))
+
+
+@pytest.mark.parametrize(
+    ("filler", "complaint"),
+    [
+        (b"\n", r"\d+ bytes of gzip become more than \d+ bytes: refused"),
+        (b" ", "line 2: a line of more than 99999"),
+    ],
+)
+def test_a_table_that_is_a_bomb(filler: bytes, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lines, "_FREE_BYTES", 1 << 16)
+    monkeypatch.setattr(tables, "MAX_LINE_LENGTH", 99_999)
+    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio": "a.wav"}\n' + filler * (1 << 20)))
+    with pytest.raises(UsageError, match=complaint):
+        list(corpora.manifest(tmp_path / "m.jsonl.gz"))
 
 
 @pytest.mark.parametrize(
@@ -298,9 +314,13 @@ def test_a_table_that_is_not_utf8_is_named_by_line(tmp_path: Path, line: int, co
 def test_a_manifest_of_a_spreadsheet(tmp_path: Path) -> None:
     """A mark of byte order, CRLF, quoted cells over two lines, columns without a name, and one that is called self."""
     content = '\ufeff,audio,text,self,\r\n0,x.wav,"a, b",1,\r\n1,y.wav,"a\r\nb",2,\r\n'
-    (tmp_path / "m.csv").write_bytes(content.encode())
-    found = [one.metadata for one in corpora.manifest(tmp_path / "m.csv")]
-    assert found == [{"": "0", "text": "a, b", "self": "1"}, {"": "1", "text": "a\r\nb", "self": "2"}]
+    for end in ("\r\n", "\r"):  # as on machines of today, and on older ones
+        (tmp_path / "m.csv").write_bytes(content.replace("\r\n", end).encode())
+        found = [(one.metadata, one.where[-6:]) for one in corpora.manifest(tmp_path / "m.csv")]
+        assert found == [
+            ({"": "0", "text": "a, b", "self": "1"}, "line 2"),
+            ({"": "1", "text": f"a{end}b", "self": "2"}, "line 4"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -77,10 +77,10 @@ def test_two_utterances_of_one_key(tmp_path: Path, capsys: pytest.CaptureFixture
         "list). Keys must be unique: take one of the two out of the list, or give" in complaint(capsys, *words)
     )
     rows = [{"audio": "a.wav", "id": "x", "start": start, "end": 1} for start in (0, 0.5)]
-    twice = tree(tmp_path / "twice", {"m.jsonl": "".join(json.dumps(row) + "\n" for row in rows), "a.wav": ""})
-    assert "a.wav from 0.5 s to 1 s (number 2 of the list). Keys must be unique: rename one file" in complaint(
-        capsys, "pack", "manifest", twice / "m.jsonl", tmp_path / "set"
-    )
+    twice = tree(tmp_path / "twice", {"m.jsonl": "".join(json.dumps(row) + "\n\n" for row in rows), "a.wav": ""})
+    line = complaint(capsys, "pack", "manifest", twice / "m.jsonl", tmp_path / "set")
+    assert f"a.wav from 0 s to 1 s ({twice}/m.jsonl, line 1) and " in line
+    assert f"a.wav from 0.5 s to 1 s ({twice}/m.jsonl, line 3). Keys must be unique: rename one file" in line
 
 
 TWICE = [

@@ -188,7 +188,7 @@ def test_parts_of_recordings_are_refused(column: str, clips: list[Clip], tmp_pat
         row = {"id": name, "start": 1.5, "duration": 1.0, "supervisions": [{"text": "b"}]}
     write_lines(tmp_path / "set" / "tarred_audio_manifest.json", [{**row, column: 0}, row])
     with pytest.raises(
-        UsageError, match=rf"row 2: {column} is 1.5, so it is a part of a recording.*--slice_with_offset"
+        UsageError, match=rf"line 2: {column} is 1.5, so it is a part of a recording.*--slice_with_offset"
     ):
         index_tars(tmp_path / "set")
 

@@ -162,7 +162,7 @@ def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
         task.score([*answers, answers[0]._replace(set="other", answer=-answers[0].answer)])
     assert task.references(batch_of(text=["no speakers"])) == [None]  # the trials say what is true
     (tmp_path / "trials").write_text("1 clip0\n")
-    with pytest.raises(UsageError, match="trials:1: found '1 clip0'"):
+    with pytest.raises(UsageError, match="trials, line 1: found '1 clip0'"):
         read_trials(tmp_path / "trials")
 
 

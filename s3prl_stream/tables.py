@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import gzip
 import io
+import itertools
 import json
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import RESERVED_KEYS
+from s3prl_stream.text_lines import MAX_LINE_LENGTH, TextLine, text_lines
 
 FILE_COLUMNS = ("audio_filepath", "audio", "audio_path", "wav_path", "path", "wav", "file", "filename", "file_name")
 TAKEN_NAMES = RESERVED_KEYS | {"start_seconds", "end_seconds"}
@@ -22,6 +21,10 @@ TAKEN_NAMES = RESERVED_KEYS | {"start_seconds", "end_seconds"}
 
 TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence")
 _HEADERLESS_COLUMNS = ("id", "text", "normalized_text")
+
+_LINES, _JSONS, _CELLS = (".jsonl", ".ndjson"), (".json",), (".csv", ".tsv", ".txt")
+_MAX_JSON_LENGTH = 1 << 30
+"""Of a line of .json, which may be all of it."""
 
 
 class Row(NamedTuple):
@@ -36,7 +39,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path, *, header: bool | None = None) -> Iterator[Row]:
-    """Rows in the order of the file; .gz behind the name of a CSV, TSV or JSON-lines file is understood.
+    """Rows in the order of the file; it may be compressed by gzip.
 
     Cells of CSV and TSV are text; quotation marks quote between commas only. Values of JSON keep their types. A CSV
     whose cells are divided by | and whose first line names no file column has no header, as in LJSpeech: its columns
@@ -52,14 +55,29 @@ def read_rows(path: Path, *, header: bool | None = None) -> Iterator[Row]:
     """
     if not path.is_file():
         raise UsageError(f"{path}: {'is a folder; give the table itself' if path.is_dir() else 'no such file'}.")
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix in (".jsonl", ".ndjson"):
-        return _json_lines(path)
-    if path.suffix == ".json":
-        return _json_object(path) if _is_whole_json(path) else _json_lines(path)
-    if suffix in (".csv", ".tsv", ".txt"):
-        return _delimited(path, header)
-    raise UsageError(f"{path}: tables are .csv, .tsv, .jsonl or .json, not {path.suffix!r}.")
+    if _suffix(path.name) not in (*_LINES, *_JSONS, *_CELLS):
+        raise UsageError(f"{path}: tables are .csv, .tsv, .jsonl or .json, not {path.suffix!r}.")
+    return rows_of(str(path), header=header)
+
+
+def rows_of(
+    name: str, opened: Callable[[], io.BufferedReader] | None = None, *, header: bool | None = None
+) -> Iterator[Row]:
+    """The same; where the name has no suffix of a table, its first character tells. `opened` as of `text_lines`."""
+    suffix = _suffix(name)
+    lines = text_lines(name, opened, at_most=_MAX_JSON_LENGTH if suffix in _JSONS else MAX_LINE_LENGTH)
+    first = next((line for line in lines if line.text.strip()), None)
+    if first is None:
+        return
+    lines = itertools.chain([first], lines)
+    if suffix in _CELLS or not (suffix in (*_LINES, *_JSONS) or first.text.lstrip()[0] in "{["):
+        yield from _delimited(lines, first, "\t" if suffix == ".tsv" else ",", header)
+    else:
+        yield from _json(name, lines, always_lines=suffix in _LINES)
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name.removesuffix(".gz")).suffix
 
 
 def needed(row: Row, column: str) -> str:
@@ -146,59 +164,36 @@ def check_metadata_names(names: Collection[str], where: str) -> None:
         raise UsageError(f"{where}: the stream uses the name {taken[0]!r} itself. Rename that column, or drop it.")
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    if path.suffix != ".gz":
-        with path.open("rb") as file:
-            yield file
-        return
+def _delimited(lines: Iterator[TextLine], first: TextLine, divider: str, header: bool | None) -> Iterator[Row]:
+    where = first.where
+
+    def texts() -> Iterator[str]:
+        nonlocal where
+        for line in lines:
+            where = line.where
+            yield line.text
+
+    divider = next((mark for mark in "\t|" if mark in first.text), divider)
+    # Only between commas do quotation marks quote; elsewhere they are part of the text.
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
+    columns: list[str] | None = None
     try:
-        with gzip.open(path) as compressed:
-            yield cast(BinaryIO, compressed)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{path}: a damaged gzip file: {error}. Fetch it again.") from None
-
-
-def _delimited(path: Path, header: bool | None) -> Iterator[Row]:
-    # What is not UTF-8 is read as surrogates, and found in its line; decoding is pages ahead of the lines.
-    utf8: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape"}
-    with _opened(path) as raw, io.TextIOWrapper(raw, newline="", **utf8) as file:
-        first = file.readline()
-        _refuse_other_encodings(first, f"{path}, line 1")  # of UTF-16 the csv of Python 3.10 would say: contains NUL
-        file.seek(0)
-        divider = next((mark for mark in "\t|" if mark in first), "\t" if ".tsv" in path.suffixes else ",")
-        # Only between commas do quotation marks quote; elsewhere they are part of the text.
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if divider == "," else csv.QUOTE_NONE
-        cells = csv.reader(file, delimiter=divider, quoting=quoting, strict=True)
-        columns: list[str] | None = None
-        try:
-            for values in cells:
-                where = f"{path}, line {cells.line_num}"
-                _refuse_other_encodings("".join(values), where)
-                if columns is None:
-                    columns = [value.strip() for value in values]
-                    if header is None:
-                        header = divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")) is not None
-                    if header:
-                        _refuse_twins(columns, where)
-                        continue
-                    columns = list(_HEADERLESS_COLUMNS[: len(columns)])
-                if len(values) > len(columns):
-                    raise UsageError(f"{where}: {len(values)} cells for {len(columns)} columns.")
-                if values:
-                    filled = {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""}
-                    yield Row(where, filled, tuple(columns))
-        except csv.Error as error:
-            raise UsageError(f"{path}, line {cells.line_num}: not readable as a table: {error}.") from None
-
-
-def _refuse_other_encodings(text: str, where: str) -> None:
-    if text.isascii():
-        return
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{where}: not UTF-8 text. Save the table as UTF-8.") from None
+        for values in csv.reader(texts(), delimiter=divider, quoting=quoting, strict=True):
+            if columns is None:
+                columns = [value.strip() for value in values]
+                if header is None:
+                    header = divider != "|" or find_column(columns, (*FILE_COLUMNS, "id", "key")) is not None
+                if header:
+                    _refuse_twins(columns, where)
+                    continue
+                columns = list(_HEADERLESS_COLUMNS[: len(columns)])
+            if len(values) > len(columns):
+                raise UsageError(f"{where}: {len(values)} cells for {len(columns)} columns.")
+            if values:
+                filled = {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""}
+                yield Row(where, filled, tuple(columns))
+    except csv.Error as error:
+        raise UsageError(f"{where}: not readable as a table: {error}.") from None
 
 
 def _refuse_twins(columns: Sequence[str], where: str) -> None:
@@ -208,34 +203,34 @@ def _refuse_twins(columns: Sequence[str], where: str) -> None:
         raise UsageError(f"{where}: two columns are called {twice[0]!r}. Rename one of them.")
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _json_row(f"{path}, line {number}", _parsed(line, f"{path}, line {number}"))
-
-
-def _json_object(path: Path) -> Iterator[Row]:
-    content = _parsed(path.read_bytes(), str(path))
+def _json(name: str, lines: Iterator[TextLine], *, always_lines: bool) -> Iterator[Row]:
+    """JSON lines, also under the name .json, as NeMo writes them; else one list of objects or {file: {...}}."""
+    filled = (line for line in lines if line.text.strip())
+    head = list(itertools.islice(filled, 2))
+    lines = itertools.chain(head, filled)
+    if always_lines or _are_rows(head):
+        for where, text in lines:
+            yield _json_row(where, _parsed(text, where))
+        return
+    content = _parsed("".join(line.text for line in lines), name)
     if isinstance(content, list):
         for number, values in enumerate(content):
-            yield _json_row(f"{path}, item {number}", values)
+            yield _json_row(f"{name}, item {number}", values)
         return
     if not isinstance(content, dict):
-        raise UsageError(f"{path}: expected a list of objects or {{file: {{...}}}}.")
-    for name, values in content.items():
-        row = _json_row(f"{path}, {name!r}", values)
-        yield row._replace(values={"file": name, **row.values}, columns=("file", *row.columns))
+        raise UsageError(f"{name}: expected a list of objects or {{file: {{...}}}}.")
+    for file, values in content.items():
+        row = _json_row(f"{name}, {file!r}", values)
+        yield row._replace(values={"file": file, **row.values}, columns=("file", *row.columns))
 
 
-def _is_whole_json(path: Path) -> bool:
-    """False for JSON lines under the name .json, as NeMo writes them."""
-    with path.open("rb") as file:
-        first = file.readline().strip()
+def _are_rows(head: Sequence[TextLine]) -> bool:
+    """Whether a file that begins with these lines, one or two, has an object a line."""
     try:
-        return not isinstance(json.loads(first), dict) or path.read_bytes().strip() == first
+        first = json.loads(head[0].text) if head else None
     except (ValueError, RecursionError):
-        return True
+        return False
+    return isinstance(first, dict) and (len(head) > 1 or not all(isinstance(value, dict) for value in first.values()))
 
 
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -250,9 +245,9 @@ _JSON = json.JSONDecoder(object_pairs_hook=_without_twins)
 """Made once: `json.loads` with a hook makes one for each line, which doubles the time."""
 
 
-def _parsed(data: bytes, where: str) -> Any:
+def _parsed(text: str, where: str) -> Any:
     try:
-        return _JSON.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
+        return _JSON.decode(text)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
