@@ -1,7 +1,8 @@
 """The command line: `s3prl-stream COMMAND ...`.
 
-One module per command, with `add_parser(subparsers)` and `run(args) -> int`. Only the module of the command that was
-asked for is imported, so `s3prl-stream --help` and `s3prl-stream inspect` start without torch.
+One module per command, with `add_options(parser)`, `run(args) -> int` and a docstring, which `--help` shows. Only the
+module of the command that was asked for is imported, so `s3prl-stream --help` and `s3prl-stream inspect` start without
+torch.
 
 Exit status: 0 done, 1 a problem was found (damaged files, different losses, an unusable shard), 2 wrong use,
 130 interrupted, 141 the reader of our output went away.
@@ -17,7 +18,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 COMMANDS = {
     "pack": "pack a corpus, a folder of audio or a manifest into shards",
@@ -69,10 +70,12 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s3prl-stream {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
+        one = subparsers.add_parser(name, help=summary)
         if name == command:
-            importlib.import_module(f"s3prl_stream.cli.{name.replace('-', '_')}").add_parser(subparsers)
-        else:
-            subparsers.add_parser(name, help=summary)
+            module = importlib.import_module(f"s3prl_stream.cli.{name.replace('-', '_')}")
+            one.description = module.__doc__
+            one.set_defaults(run=module.run)
+            module.add_options(one)
     return parser
 
 
@@ -114,6 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         return _complain(error, _FOUND_A_PROBLEM)
     return status
+
+
+def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that are called as the arguments for which they are: name -> value."""
+    return {name: getattr(args, name) for name in names}
 
 
 def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

@@ -1,4 +1,6 @@
-"""`chaos-serve`: a proxy in front of an object store that injects faults, to try a training run against them."""
+"""Stand between a client and a server on http and injure the answers, by chance with a seed. Point the client's
+endpoint (AWS_ENDPOINT_URL) at the address that is printed. Ctrl-C or SIGTERM ends it.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,15 @@ import argparse
 import json
 import signal
 from pathlib import Path
-from typing import Any
-
-from s3prl_stream.cli import COMMANDS
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "chaos-serve",
-        help=COMMANDS["chaos-serve"],
-        description="Stand between a client and a server on http and injure the answers, by chance with a seed. "
-        "Point the client's endpoint (AWS_ENDPOINT_URL) at the address that is printed. Ctrl-C or SIGTERM ends it.",
-        epilog="FAULTS is KIND[@GLOB]:PROBABILITY[:NAME=NUMBER...], with commas between, such as "
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "FAULTS is KIND[@GLOB]:PROBABILITY[:NAME=NUMBER...], with commas between, such as "
         "'503:0.05:burst=3,cut@*.tar:0.05,stall:0.02:seconds=15'. Kinds: 429 500 502 503 504 (error statuses), cut and "
         "reset (the connection ends inside the body), stall and hang (a pause inside the body, before the headers), "
         "short and fewer (bytes missing at the end, against and with Content-Length), full200 (the whole object for a "
-        "range), etag (another one), flip (one byte), slow.",
+        "range), etag (another one), flip (one byte), slow."
     )
     parser.add_argument("--upstream", required=True, metavar="URL", help="the server, as http://host:port")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: a free one)")
@@ -29,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="other faults at other requests (default 0)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="a JSON line for each request, appended")
     parser.add_argument("--json", action="store_true", help="the address and the summary as JSON, a line each")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,23 +1,17 @@
-"""`s3prl-stream evaluate`: the figures of a trained run on a set."""
+"""Score a run of `train`: its best weights if it had a validation part, else its newest."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.summary import first_of
 from s3prl_stream.cli.train import add_noise_options, noise_settings
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "evaluate",
-        help=COMMANDS["evaluate"],
-        description="Score a run of `train`: its best weights if it had a validation part, else its newest.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     parser.add_argument("--where", metavar="EXPR", help="clips to score, as in \"split == 'test'\"")
@@ -29,7 +23,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--cache-gb", metavar="GB", type=float, default=20.0, help="its limit (default: 20)")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,12 +36,10 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate(
         args.trained,
         shards,
-        where=args.where,
         trials=None if args.trials is None else read_trials(args.trials),
-        device=args.device,
-        **noise_settings(args),
-        cache=args.cache,
         cache_gigabytes=args.cache_gb,
+        **named(args, "where", "device", "cache"),
+        **noise_settings(args),
     )
     if args.json:
         print(json.dumps(asdict(result), allow_nan=False))

@@ -1,24 +1,19 @@
-"""`s3prl-stream extract`: hidden states of an upstream as a set of shards."""
+"""Write the hidden states of a set's clips to a set of their own, with the keys, labels and texts of the audio's. The
+same command goes on where one was stopped. Exit status 1 if a clip could not be read.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.progress import Progress
 from s3prl_stream.errors import UsageError
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "extract",
-        help=COMMANDS["extract"],
-        description="Write the hidden states of a set's clips to a set of their own, with the keys, labels and texts "
-        "of the audio's. The same command goes on where one was stopped. Exit status 1 if a clip could not be read.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SET", required=True, help="a packed set")
     parser.add_argument("--upstream", metavar="NAME", required=True, help="a run, a checkpoint, a baseline ...")
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new set")
@@ -36,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--name", metavar="NAME", help="of the new set (default: the folder's)")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,14 +46,9 @@ def run(args: argparse.Namespace) -> int:
             args.upstream,
             args.out,
             layers=None if args.layers is None else _numbers(args.layers),
-            dtype=args.dtype,
-            where=args.where,
-            subset=args.subset,
             max_batch_seconds=args.batch_seconds,
-            shard_mb=args.shard_mb,
             num_workers=args.workers,
-            name=args.name,
-            device=args.device,
+            **named(args, "dtype", "where", "subset", "shard_mb", "name", "device"),
             progress=progress.tell,
         )
     if args.json:

@@ -1,4 +1,6 @@
-"""`s3prl-stream index TARS...`: WebDataset tars made elsewhere become a set where they lie."""
+"""Read the headers of tars and of the audio in them, and write an index beside them (or to --out). Nothing is unpacked
+or copied. Exit status 1 if anything is damaged or refused.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of, size_of_set
 
@@ -14,13 +16,7 @@ if TYPE_CHECKING:
     from s3prl_stream.shards.foreign import IndexReport
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "index",
-        help=COMMANDS["index"],
-        description="Read the headers of tars and of the audio in them, and write an index beside them (or to --out). "
-        "Nothing is unpacked or copied. Exit status 1 if anything is damaged or refused.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "tars", nargs="+", metavar="TARS", help="paths or URLs, with braces {000000..000123} or stars; or a folder"
     )
@@ -36,7 +32,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--prefix-keys", action="store_true", help="the tar's name before each key: keys repeat")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument("--json", action="store_true", help="print the summary and all that was left out as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -47,11 +42,8 @@ def run(args: argparse.Namespace) -> int:
         report = index_tars(
             args.tars,
             args.out,
-            name=args.name,
-            durations=args.durations,
-            full=args.full,
-            prefix_keys=args.prefix_keys,
             num_workers=args.workers,
+            **named(args, "name", "durations", "full", "prefix_keys"),
             progress=progress.tell,
         )
     print(json.dumps(_as_json(report)) if args.json else "\n".join(_lines(report)))

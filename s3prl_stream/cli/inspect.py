@@ -1,4 +1,4 @@
-"""`s3prl-stream inspect SET`: what a set holds, from its manifest and its index; no audio is read."""
+"""Show what a set holds; no audio is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.summary import size_of_set
 from s3prl_stream.errors import UsageError
 
@@ -25,14 +24,10 @@ _BAR_WIDTH = 40
 _NO_VALUE = "(none)"
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "inspect", help=COMMANDS["inspect"], description="Show what a set holds; no audio is read."
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help="folder of the set")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="values shown of each column (default: 5)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

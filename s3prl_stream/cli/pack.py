@@ -1,4 +1,4 @@
-"""`s3prl-stream pack CORPUS ROOT OUT`: a corpus becomes a set of shards."""
+"""Decode every file, pack what is sound into shards, list what is damaged. Exit status 1 if anything was damaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of, size_of_set
 from s3prl_stream.errors import UsageError
@@ -17,16 +17,10 @@ if TYPE_CHECKING:
     from s3prl_stream.shards.pack import PackReport
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command and its corpora, each with the options that it declares itself."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the corpora, each with the options that it declares itself."""
     from s3prl_stream.corpora import CORPORA
 
-    parser = subparsers.add_parser(
-        "pack",
-        help=COMMANDS["pack"],
-        description="Decode every file, pack what is sound into shards, list what is damaged. Exit status 1 if "
-        "anything was damaged.",
-    )
     corpora = parser.add_subparsers(dest="corpus", metavar="CORPUS", required=True)
 
     for corpus in CORPORA:
@@ -39,9 +33,8 @@ def add_parser(subparsers: Any) -> None:
         one.add_argument("root", metavar=corpus.root, help=corpus.root_help)
         for option in corpus.options:
             _add_corpus_option(one, option)
-        _add_options(one)
+        _add_packing_options(one)
         one.set_defaults(listing=corpus)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,14 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.shards.settings import PackSettings
 
     settings = PackSettings(
-        codec=args.codec,
-        sample_rate=args.sample_rate,
+        **named(args, "codec", "sample_rate", "shard_mb", "seed", "min_seconds", "max_seconds", "split_seconds"),
         channel=int(args.channel) if args.channel.isdecimal() else args.channel,
-        shard_mb=args.shard_mb,
-        seed=args.seed,
-        min_seconds=args.min_seconds,
-        max_seconds=args.max_seconds,
-        split_seconds=args.split_seconds,
         split=args.cut_at,
         decode=not args.trust_headers,
         thresholds=dict(_threshold(one) for one in args.threshold or ()),
@@ -69,11 +56,8 @@ def run(args: argparse.Namespace) -> int:
             args.out,
             settings,
             num_workers=args.workers,
-            name=args.name,
             corpus_name=_corpus_name(args),
-            licence=args.licence,
-            engine=args.engine,
-            restart=args.restart,
+            **named(args, "name", "licence", "engine", "restart"),
             progress=progress.tell,
         )
     if args.json:
@@ -83,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.damaged else 0
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_packing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="folder of the set, or a URL such as s3://BUCKET/SET")
     parser.add_argument("--name", help="of the set (default: that of OUT)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`plan`: how good the batches of a set will be, before anything is read or trained."""
+"""Batches, padding and shuffle quality of a stream, from the index alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_stream_options, planner_from
 
 if TYPE_CHECKING:
@@ -15,12 +14,7 @@ if TYPE_CHECKING:
     from s3prl_stream.plan.planner import EpochPlanner
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "plan",
-        help=COMMANDS["plan"],
-        description="Batches, padding and shuffle quality of a stream, from the index alone.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add_stream_options(parser)
     parser.add_argument("--blocks", type=int, default=8, help="blocks to measure (default 8)")
     parser.add_argument("--whole-epoch", action="store_true", help="count the batches of a whole epoch")
@@ -33,7 +27,6 @@ def add_parser(subparsers: Any) -> None:
         "decoded: batch_size=16,shuffle_buffer=1000 or max_duration=240,num_buckets=30; repeat it for several",
     )
     parser.add_argument("--json", action="store_true", help="print the measures as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

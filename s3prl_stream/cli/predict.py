@@ -1,4 +1,4 @@
-"""`s3prl-stream predict`: what a trained run says of files or of a set."""
+"""Text, class, labels or RTTM of each file; of speaker verification the score of each pair."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.errors import SampleError, UsageError
 
 if TYPE_CHECKING:
@@ -21,18 +20,12 @@ if TYPE_CHECKING:
 _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "predict",
-        help=COMMANDS["predict"],
-        description="Text, class, labels or RTTM of each file; of speaker verification the score of each pair.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
     parser.add_argument("files", metavar="FILE", nargs="*", help="audio files, or folders of them")
     parser.add_argument("--data", metavar="SET", action="append", help="a packed set instead of files")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

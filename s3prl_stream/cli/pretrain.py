@@ -1,4 +1,6 @@
-"""`s3prl-stream pretrain`: pretrain an encoder on packed sets, or continue a run."""
+"""Pretrain an encoder. The same command continues where a run was stopped or killed; the losses are then those of an
+undisturbed run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.timing import Timing
@@ -18,13 +19,7 @@ if TYPE_CHECKING:
     from s3prl_stream.recipes.recipe import Recipe
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "pretrain",
-        help=COMMANDS["pretrain"],
-        description="Pretrain an encoder. The same command continues where a run was stopped or killed; the losses are "
-        "then those of an undisturbed run.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="tera, mockingjay, audio_albert ...")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
@@ -77,7 +72,6 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="settings in a TOML file; options and --set go before it")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
 
 
 _OPTIONS = {

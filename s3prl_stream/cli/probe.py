@@ -1,24 +1,19 @@
-"""`s3prl-stream probe`: what frozen features know about a label, against log-mel and an untrained network."""
+"""Fit a linear probe on hidden states averaged over time: pretrained, untrained, and log-mel."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 
 if TYPE_CHECKING:
     from s3prl_stream.probe import ProbeResult
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "probe",
-        help=COMMANDS["probe"],
-        description="Fit a linear probe on hidden states averaged over time: pretrained, untrained, and log-mel.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     parser.add_argument("--upstream", metavar="RUN", required=True, help="a run, a checkpoint, a baseline ...")
     parser.add_argument("--label", metavar="COLUMN", required=True, help="index column to predict")
@@ -32,7 +27,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seeds", metavar="N", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,13 +39,7 @@ def run(args: argparse.Namespace) -> int:
     result = probe(
         shards,
         args.upstream,
-        label=args.label,
-        holdout=args.holdout,
-        test_where=args.test_where,
-        where=args.where,
-        center=args.center,
-        seeds=args.seeds,
-        device=args.device,
+        **named(args, "label", "holdout", "test_where", "where", "center", "seeds", "device"),
     )
     print(json.dumps(asdict(result)) if args.json else describe(result))
     return 1 if result.damaged else 0

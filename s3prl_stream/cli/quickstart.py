@@ -1,22 +1,15 @@
-"""`s3prl-stream quickstart`: the main job once, on the sample set or on your own audio."""
+"""Pack (if need be), inspect, pretrain, kill, resume, compare, probe, draw. Exits 1 if the losses of the killed run
+differ from those of the undisturbed one.
+"""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
-
-from s3prl_stream.cli import COMMANDS
 
 _PACK_OPTIONS = ("pattern", "table", "label-from")
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "quickstart",
-        help=COMMANDS["quickstart"],
-        description="Pack (if need be), inspect, pretrain, kill, resume, compare, probe, draw. Exits 1 if the losses "
-        "of the killed run differ from those of the undisturbed one.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -27,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--steps", metavar="N", type=int, default=120, help="of each run (default: %(default)s)")
     for option in _PACK_OPTIONS:
         parser.add_argument(f"--{option}", metavar="VALUE", help="for a folder: see `s3prl-stream pack folder --help`")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,30 +1,24 @@
-"""`s3prl-stream repair SET OUT`: a set without its damaged samples."""
+"""Read every byte of SET and write what is sound of it to OUT, with a new index and manifest. SET stays as it is; on
+one disk, sound shards are shared by hard links. Exit status 1 if something was lost.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.progress import Progress, usable_cores
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.repair import RepairReport
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "repair",
-        help=COMMANDS["repair"],
-        description="Read every byte of SET and write what is sound of it to OUT, with a new index and manifest. SET "
-        "stays as it is; on one disk, sound shards are shared by hard links. Exit status 1 if something was lost.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help="folder or URL of the set")
     parser.add_argument("out", metavar="OUT", help="folder or URL of the new set, new or empty")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

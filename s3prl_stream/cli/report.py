@@ -1,25 +1,17 @@
-"""`report`: draw a page with pictures of a run."""
+"""Draw loss, learning rate, throughput and reconstructions of a run into DIR/report/index.html, also while it is going
+on.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
-
-from s3prl_stream.cli import COMMANDS
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "report",
-        help=COMMANDS["report"],
-        description="Draw loss, learning rate, throughput and reconstructions of a run into DIR/report/index.html, "
-        "also while it is going on.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="DIR", help="output folder of pretrain or train")
     parser.add_argument("--data", metavar="SET", help="clips to reconstruct (default: the run's own set)")
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,23 +1,18 @@
-"""`s3prl-stream search`: spoken queries looked for in spoken documents."""
+"""Query by example (SUPERB's QbE): look for each query in each document with frozen features, by dynamic time warping,
+and print the maximum term-weighted value.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.train import add_noise_options, noise_settings
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "search",
-        help=COMMANDS["search"],
-        description="Query by example (SUPERB's QbE): look for each query in each document with frozen features, by "
-        "dynamic time warping, and print the maximum term-weighted value.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", metavar="SET", action="append", required=True, help="a packed set of queries")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set of documents")
     parser.add_argument("--upstream", metavar="NAME", required=True, help='folder of a run, or "fbank", "logmel80" ...')
@@ -29,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
     add_noise_options(parser)
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,13 +36,9 @@ def run(args: argparse.Namespace) -> int:
     result = search_queries(
         queries,
         documents,
-        upstream=args.upstream,
-        label=args.label,
-        document_label=args.document_label,
         where=args.queries_where,
         document_where=args.where,
-        layer=args.layer,
-        device=args.device,
+        **named(args, "upstream", "label", "document_label", "layer", "device"),
         **noise_settings(args),
     )
     if args.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from s3prl_stream.cli import named
 from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,15 +76,9 @@ def planner_from(args: argparse.Namespace) -> Planner:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "seed": args.seed,
-        "max_batch_seconds": args.batch_seconds,
-        "max_batch_size": args.batch_size,
-        "run": args.neighbours,
-        "chunk_seconds": args.chunk_seconds,
-        "crop_seconds": args.crop_seconds,
-    }
+    budget = {"max_batch_seconds": args.batch_seconds, "max_batch_size": args.batch_size}
+    return {**budget, "run": args.neighbours, **named(args, "seed", "chunk_seconds", "crop_seconds")}
 
 
 def _selection(args: argparse.Namespace) -> dict[str, Any]:
-    return {"where": args.where, "subset": args.subset, "balance": args.balance}
+    return named(args, "where", "subset", "balance")

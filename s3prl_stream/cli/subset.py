@@ -1,23 +1,18 @@
-"""`s3prl-stream subset SET OUT`: a part of a set, written out as a set."""
+"""Copy a part of SET, sample by sample as they are, into a set of its own. 1 h lies inside 10 h, and is what a stream
+with the same --subset reads. Exit status 1 if a selected sample is damaged.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of, size_of_set
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "subset",
-        help=COMMANDS["subset"],
-        description="Copy a part of SET, sample by sample as they are, into a set of its own. 1 h lies inside 10 h, "
-        "and is what a stream with the same --subset reads. Exit status 1 if a selected sample is damaged.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help="folder or URL of the set")
     parser.add_argument("out", metavar="OUT", help="folder or URL of the new set, new or empty")
     parser.add_argument("--subset", metavar="AMOUNT", help='"10h", "30min" or "10%%", or "10h by speaker"')
@@ -26,7 +21,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--shard-mb", type=float, metavar="MB", help="wanted size of a shard (default: as in SET)")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,10 +32,8 @@ def run(args: argparse.Namespace) -> int:
             args.set,
             args.out,
             args.subset,
-            where=args.where,
-            name=args.name,
-            shard_mb=args.shard_mb,
             num_workers=args.workers,
+            **named(args, "where", "name", "shard_mb"),
             progress=progress.tell,
         )
     if args.json:

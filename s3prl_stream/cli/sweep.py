@@ -1,4 +1,7 @@
-"""`s3prl-stream sweep`: train and score a grid, with several seeds, and print one table."""
+"""Train and score every combination of the upstreams, heads, amounts, noises and sets that are named, with several
+seeds: one table, and a picture of the score against hours, ratio or upstream. The same command goes on where it was
+stopped, and does nothing again.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.train import DEFAULT_SNR, add_training_options, list_settings, snr_from, training_settings
 from s3prl_stream.errors import UsageError
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "sweep",
-        help=COMMANDS["sweep"],
-        description="Train and score every combination of the upstreams, heads, amounts, noises and sets that are "
-        "named, with several seeds: one table, and a picture of the score against hours, ratio or upstream. The same "
-        "command goes on where it was stopped, and does nothing again.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", nargs="+", metavar="TASK", help="pr asr sf ks ic sid er asv sd tag frames")
     grid = parser.add_argument_group("the grid: one value or several")
     grid.add_argument("--data", nargs="+", metavar="SET", required=True, help="packed sets, each to train on alone")
@@ -40,7 +35,6 @@ def add_parser(subparsers: Any) -> None:
         "--noisy-training", action="store_true", help="train with the noise too (default: only what is scored has it)"
     )
     add_training_options(parser)
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,17 +53,9 @@ def run(args: argparse.Namespace) -> int:
     result = sweep(
         args.task,
         args.data,
-        upstream=args.upstream,
-        out=args.out,
-        head=args.head,
-        subset=args.subset,
-        noise=args.noise,
+        **named(args, "upstream", "out", "head", "subset", "noise", "seeds", "test", "test_where", "noisy_training"),
         snr=[snr_from(one) for one in args.snr or [DEFAULT_SNR]],
-        seeds=args.seeds,
-        test=args.test,
-        test_where=args.test_where,
         trials=None if args.trials is None else read_trials(args.trials),
-        noisy_training=args.noisy_training,
         **training_settings(args),
     )
     print(json.dumps(result.as_json(), allow_nan=False) if args.json else result.table())

@@ -1,4 +1,6 @@
-"""`s3prl-stream train`: train for a task on an upstream, or continue a run."""
+"""Train for a task of SUPERB (pr asr sf ks ic sid er asv sd, or tag, frames) with its published settings, each of which
+can be set otherwise. The same command continues where a run was stopped or killed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from s3prl_stream.cli import COMMANDS
+from s3prl_stream.cli import named
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.settings import fitted, keyword_defaults, lines_of, meant, read_assignments
@@ -40,13 +42,7 @@ _FIXED = {"name", "kind", "head_settings", "task_settings"}
 """Of a recipe, what is no setting, or has its own settings by names with a dot."""
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "train",
-        help=COMMANDS["train"],
-        description="Train for a task of SUPERB (pr asr sf ks ic sid er asv sd, or tag, frames) with its published "
-        "settings, each of which can be set otherwise. The same command continues where a run was stopped or killed.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", metavar="TASK", help="pr asr sf ks ic sid er asv sd tag frames")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
@@ -59,7 +55,6 @@ def add_parser(subparsers: Any) -> None:
     add_noise_options(parser)
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of everything that is drawn (default: 0)")
     add_training_options(parser)
-    parser.set_defaults(run=run)
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -151,8 +146,7 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.downstream.evaluate import read_layer_weights
     from s3prl_stream.downstream.train import train
 
-    settings = {name: getattr(args, name) for name in ("upstream", "head", "subset", "seed")}
-    settings |= {**noise_settings(args), **training_settings(args)}
+    settings = {**named(args, "upstream", "head", "subset", "seed"), **noise_settings(args), **training_settings(args)}
     result = train(args.task, shards, out=args.out, **settings)
     if int(os.environ.get("RANK", "0")):
         return 0

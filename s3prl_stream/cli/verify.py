@@ -1,12 +1,13 @@
-"""`s3prl-stream verify SET`: is a set what its manifest says?"""
+"""Compare the manifest, the index files, the sizes of the shards and a few tar headers; with --full every byte. Exit
+status 1 if anything is wrong.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of
 
@@ -14,18 +15,11 @@ if TYPE_CHECKING:
     from s3prl_stream.shards.verify import VerifyReport
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "verify",
-        help=COMMANDS["verify"],
-        description="Compare the manifest, the index files, the sizes of the shards and a few tar headers; with --full "
-        "every byte. Exit status 1 if anything is wrong.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help="folder or URL of the set")
     parser.add_argument("--full", action="store_true", help="read, check and decode everything")
     parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument("--json", action="store_true", help="print all findings as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,6 @@
-"""`which`: what one global batch holds, without reading audio, unless it is to be heard."""
+"""List the clips of one global batch. SET may be the output folder of pretrain: then it is a batch of that run, as it
+was or will be trained on, with the run's own settings. (If its sets lie elsewhere now, name them after it.)
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from s3prl_stream.cli import COMMANDS
 from s3prl_stream.cli.stream_options import add_stream_options, stream_from
 from s3prl_stream.errors import UsageError
 
@@ -20,21 +21,14 @@ _OF_A_RUN = ("command", "set", "batch", "html", "json", "default_of")
 """What may be said of a run; everything else is in its settings."""
 
 
-def add_parser(subparsers: Any) -> None:
-    parser = subparsers.add_parser(
-        "which",
-        help=COMMANDS["which"],
-        description="List the clips of one global batch. SET may be the output folder of pretrain: then it is a batch "
-        "of that run, as it was or will be trained on, with the run's own settings. (If its sets lie elsewhere now, "
-        "name them after it.)",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     add_stream_options(parser)
     parser.add_argument("--batch", type=int, required=True, help="global number of the batch, from 0")
     parser.add_argument(
         "--html", metavar="FILE", help="write a page that plays or draws the clips, of a run after each stage"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=run, default_of=parser.get_default)
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
