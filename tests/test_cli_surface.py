@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from s3prl_stream.cli import COMMANDS, build_parser, main
+from s3prl_stream.cli import COMMANDS, build_parser, main, named
 
 PACK = (
     "OUT --channel --codec --cut-at --engine --json --licence --max-seconds --min-seconds --name --refuse --restart "
@@ -118,8 +118,9 @@ def names_read(function: Callable[..., Any]) -> set[str]:
     for node in ast.walk(ast.parse(inspect.getsource(function))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args":
             found.add(node.attr)
-        elif isinstance(node, ast.Tuple):  # of names to be looked up one by one
-            found |= {one.value for one in node.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+        elif isinstance(node, ast.Tuple | ast.Call):  # of names to be looked up one by one
+            parts = node.elts if isinstance(node, ast.Tuple) else node.args if calls_named(node) else []
+            found |= {one.value for one in parts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
         elif isinstance(node, ast.Name) and node.id != function.__name__:
             used = function.__globals__.get(node.id)
             if inspect.isfunction(used) and used.__module__.startswith("s3prl_stream.cli"):
@@ -128,6 +129,10 @@ def names_read(function: Callable[..., Any]) -> set[str]:
                 names = {*used, *used.values()} if isinstance(used, dict) else used
                 found |= {str(one).replace("-", "_") for one in names}
     return found
+
+
+def calls_named(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Name) and node.func.id == named.__name__
 
 
 @pytest.mark.parametrize("command", COMMANDS)
