@@ -64,9 +64,6 @@ class CtcText(Task):
         """The first metric."""
         return Best(self.metrics[0], "highest" if self.metrics[0].endswith("f1") else "lowest")
 
-    def config(self) -> dict[str, Any]:
-        return {"text": self.text, "columns": list(self.columns), "metrics": self.metrics}
-
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, F, C] -> mean over the utterances of the loss for each of its tokens."""
         log_probs_FBC = F.log_softmax(outputs.float(), dim=2).transpose(0, 1)

@@ -61,16 +61,7 @@ class Diarization(Task):
         self.threshold = threshold
         self.median_frames = median_frames
         self.collar_seconds = collar_seconds
-        self.output_size = num_speakers
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "num_speakers": self.output_size,
-            "frame_seconds": self.frame_seconds,
-            "threshold": self.threshold,
-            "median_frames": self.median_frames,
-            "collar_seconds": self.collar_seconds,
-        }
+        self.num_speakers = self.output_size = num_speakers
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, F, S] -> mean over the frames of the mean over the speakers."""

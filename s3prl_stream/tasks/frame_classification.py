@@ -37,9 +37,6 @@ class FrameClassification(Task):
         self.columns = ("segments",)
         self.output_size = len(self.categories)
 
-    def config(self) -> dict[str, Any]:
-        return {"categories": self.categories.names, "frame_seconds": self.frame_seconds}
-
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, F, C] -> mean over the frames with a class."""
         targets_BF = torch.full(outputs.shape[:2], NO_CLASS)

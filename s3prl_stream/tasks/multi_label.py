@@ -39,14 +39,6 @@ class MultiLabel(Task):
         self.columns = (label,)
         self.output_size = len(self.categories)
 
-    def config(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "categories": self.categories.names,
-            "separator": self.separator,
-            "threshold": self.threshold,
-        }
-
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over utterances and labels."""
         targets_BC = torch.zeros(outputs.shape)

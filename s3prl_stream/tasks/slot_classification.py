@@ -35,9 +35,6 @@ class SlotClassification(Task):
         self.optional_columns = tuple(self.categories)  # a slot may be empty
         self.output_size = sum(map(len, self.categories.values()))
 
-    def config(self) -> dict[str, Any]:
-        return {"categories": {name: values.names for name, values in self.categories.items()}}
-
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over the utterances of the sum over the slots."""
         losses = []

@@ -6,6 +6,7 @@ C outputs.
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -36,7 +37,7 @@ class Best(NamedTuple):
 
 
 class Task(nn.Module):
-    """A task. Its constructor takes keywords, which `config` gives back as JSON values.
+    """A task. Its constructor takes keywords and keeps each under its name, where `config` finds it.
 
     Attributes:
         level: of the head that it needs: "frame", "utterance" or "embedding" (see `build_head`).
@@ -49,10 +50,6 @@ class Task(nn.Module):
     output_size: int
     columns: tuple[str, ...]
     optional_columns: tuple[str, ...] = ()
-
-    @abstractmethod
-    def config(self) -> dict[str, Any]:
-        """The arguments of the constructor, as JSON values (a tokenizer is left out: it has a file of its own)."""
 
     @property
     @abstractmethod
@@ -80,6 +77,11 @@ class Task(nn.Module):
     @abstractmethod
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """Figures by name over utterances whose references are known."""
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON values (a tokenizer is left out: it has a file of its own)."""
+        names = [name for name in inspect.signature(type(self)).parameters if name != "tokenizer"]
+        return {name: _as_json(getattr(self, name)) for name in names}
 
     def show(self, answer: Any, key: str) -> str:
         """An answer to the utterance `key`, for people and for other programs to read."""
@@ -152,6 +154,12 @@ def known(answers: Sequence[Answer]) -> tuple[list[Any], list[Any]]:
             "with --where"
         )
     return [one.answer for one in answers], [one.reference for one in answers]
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_json(one) for name, one in value.items()}
+    return value.names if isinstance(value, Categories) else list(value) if isinstance(value, tuple) else value
 
 
 def _shown(batch: Batch) -> str:

@@ -32,9 +32,6 @@ class UtteranceClassification(Task):
         self.columns = (label,)
         self.output_size = len(self.categories)
 
-    def config(self) -> dict[str, Any]:
-        return {"label": self.label, "categories": self.categories.names}
-
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over the utterances."""
         targets_B = self.categories.numbers(self.references(batch), batch["key"], outputs.device)

@@ -63,20 +63,11 @@ class SpeakerVerification(Task):
         self.margin = margin
         self.scale = scale
         self.columns = (label,)
-        self.output_size = embedding_size
+        self.embedding_size = self.output_size = embedding_size
         self.trials: Sequence[Trial] | None = None
         """Pairs to be scored; None: each utterance with each."""
         self.speakers = nn.Parameter(torch.empty(embedding_size, len(self.categories)))
         nn.init.xavier_normal_(self.speakers)
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "categories": self.categories.names,
-            "embedding_size": self.output_size,
-            "margin": self.margin,
-            "scale": self.scale,
-        }
 
     def loss(self, outputs: Tensor, len_B: Tensor, batch: Batch) -> Loss:
         """[B, C] -> mean over the utterances."""
