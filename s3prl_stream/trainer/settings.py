@@ -73,14 +73,3 @@ class TrainSettings(UpdateSettings):
             raise UsageError(f"warmup_share is {self.warmup_share}; it must be at least 0 and below 1")
         if not all(0 <= beta < 1 for beta in self.betas) or len(self.betas) != 2:
             raise UsageError(f"betas are {self.betas}; give two numbers of at least 0 and below 1")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
-
-
-_CHOICES = {
-    "schedule": ("linear", "constant"),
-    "optimizer": ("adamw", "adam", "legacy"),
-    "precision": ("fp32", "bf16"),
-    "best_is": ("lowest", "highest"),
-}
