@@ -194,12 +194,12 @@ def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: i
     from s3prl_stream.loader import Loader
     from s3prl_stream.pictures import draw_losses, draw_reconstruction
     from s3prl_stream.recipes.run_folder import load_objective
-    from s3prl_stream.recipes.tera import tera_stream
+    from s3prl_stream.recipes.tera import TERA
     from s3prl_stream.shards.shardset import open_shards
 
     draw_losses(_losses(whole), _losses(killed), killed_after, out / "loss.png")
     objective: Any = load_objective(killed)
-    batch = next(iter(Loader(tera_stream(open_shards(packed), seed=1, max_batch_seconds=60.0))))
+    batch = next(iter(Loader(TERA.stream(open_shards(packed), seed=1, max_batch_seconds=60.0))))
     with torch.inference_mode():
         predicted_BFD = objective.head(objective.encoder(batch["masked_feat"], batch["feat_len"])[-1])
     row = int(batch["feat_len"].argmax())

@@ -6,9 +6,7 @@ Log-mel of the waveform at -25 dB, normalised per utterance; spans of 7 frames a
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.masked import FBANK, LOGMEL, MaskedStream, TransformerModel, masked_recipe
 from s3prl_stream.recipes.recipe import TrainDefaults
 
@@ -33,8 +31,3 @@ TERA_SLIM = masked_recipe(
     replace(STREAM, noise_prob=0.15),
 )
 """Twelve narrow layers, and noise on the input (S3PRL's logMelSlim-T-F-M)."""
-
-
-def tera_stream(shards: Any, **stream: Any) -> Stage:
-    """The stream of TERA; settings by name, of the recipe and of `ShardStream`."""
-    return TERA.stream(shards, **stream)

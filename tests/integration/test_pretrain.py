@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.recipes.run_folder import load_objective
-from s3prl_stream.recipes.tera import tera_stream
+from s3prl_stream.recipes.tera import TERA
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
 
@@ -219,7 +219,7 @@ def test_the_baseline_upstream_is_the_log_mel() -> None:
 
 def test_an_upstream_sees_the_features_that_its_run_was_trained_on(sample_set: Path, tmp_path: Path) -> None:
     ss.pretrain("tera", sample_set, steps=1, out=tmp_path, norm="fixed", **SIZES)
-    clip = next(iter(tera_stream(sample_set, norm="fixed", shuffle=False, epochs=1)))
+    clip = next(iter(TERA.stream(sample_set, norm="fixed", shuffle=False, epochs=1)))
     wav = next(iter(ss.ShardStream(sample_set, shuffle=False, epochs=1).load_audio(sample_rate=16_000)))
     assert wav["key"] == clip["key"]
     seen: list[Tensor] = []

@@ -14,7 +14,7 @@ from page_of_batch import Page
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import TooManyFailures
-from s3prl_stream.recipes.tera import tera_stream
+from s3prl_stream.recipes.tera import TERA
 from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
 from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.losslog import read_losses
@@ -28,7 +28,7 @@ def test_a_run_goes_on_without_some_batches_and_clips(
     run = tmp_path / "run"
     words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(run), *SIZES.split(), "--json"]
     assert main([*words, "--steps", "4"]) == 0
-    planned = ss.Loader(tera_stream(sample_set, max_batch_seconds=10.0, crop_seconds=3.0))
+    planned = ss.Loader(TERA.stream(sample_set, max_batch_seconds=10.0, crop_seconds=3.0))
     bad, other = planned.which(7)[0], planned.which(9)[0]
     (tmp_path / "bad.txt").write_text(f"{json.dumps(bad)}\n\n{other['key']}\n")
     capsys.readouterr()
@@ -110,7 +110,7 @@ def test_damaged_clips_are_listed_and_told_and_not_kept_in_memory(
         for place in range(60_000, len(content), 150_000):
             content[place] ^= 0xFF
         shard.write_bytes(content)
-    loader = ss.Loader(tera_stream(folder, max_batch_seconds=10.0, crop_seconds=3.0))
+    loader = ss.Loader(TERA.stream(folder, max_batch_seconds=10.0, crop_seconds=3.0))
     batches = iter(loader)
     for _ in range(8):
         next(batches)
