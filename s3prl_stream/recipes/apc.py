@@ -56,15 +56,15 @@ def _encoder(model: GruModel) -> GruEncoder:
     )
 
 
+def prediction_head(recipe: Recipe, encoder: nn.Module) -> PredictionHead:
+    """From hidden states to features, with the quantizer of the recipe's model if it has one."""
+    model = recipe.model
+    size = int(encoder.hidden_size)  # type: ignore[arg-type]
+    return PredictionHead(size, model.feat_dim, codebook_sizes=model.codebook_sizes, temperature=model.temperature)
+
+
 def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
-    model: GruModel = recipe.model
-    head = PredictionHead(
-        int(encoder.hidden_size),  # type: ignore[arg-type]
-        model.feat_dim,
-        codebook_sizes=model.codebook_sizes,
-        temperature=model.temperature,
-    )
-    return PredictionObjective(encoder, head, average_padding=recipe.legacy)
+    return PredictionObjective(encoder, prediction_head(recipe, encoder), average_padding=recipe.legacy)
 
 
 def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:

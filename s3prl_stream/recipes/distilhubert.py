@@ -8,6 +8,7 @@ HuBERT base; `target_layers=(4, 12)` is the configuration in S3PRL's repository.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.models.wave import DistillationHead, WaveEncoder
 from s3prl_stream.objectives.distillation import DistillationObjective
 from s3prl_stream.pipes.stage import Stage
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, waveforms
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, sized, waveforms
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,6 @@ class StudentModel:
     """Convolutions, projection, positions and first layers are copied from the teacher."""
     teacher_bf16: bool = False
     """The teacher computes in bfloat16."""
-
-
-def _encoder(model: StudentModel) -> WaveEncoder:
-    return WaveEncoder(
-        conv_size=model.conv_size,
-        hidden_size=model.hidden_size,
-        num_layers=model.num_layers,
-        num_heads=model.num_heads,
-        ffn_size=model.ffn_size,
-        position_kernel=model.position_kernel,
-        position_groups=model.position_groups,
-        dropout=model.dropout,
-        attention_dropout=model.attention_dropout,
-        activation_dropout=model.activation_dropout,
-        conv_gradient=model.conv_gradient,
-    )
 
 
 def _objective(recipe: Recipe, encoder: nn.Module, teacher: nn.Module | None = None) -> DistillationObjective:
@@ -131,7 +116,7 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
 DISTILHUBERT = Recipe(
     name="distilhubert",
     model=StudentModel(),
-    encoder=_encoder,
+    encoder=partial(sized, WaveEncoder),
     build_objective=_objective,
     build_stream=_stream,
     front_end=None,

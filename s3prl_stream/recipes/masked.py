@@ -6,7 +6,8 @@ linear decay: the settings of S3PRL's runner.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,7 @@ from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionOb
 from s3prl_stream.pipes.features import dims_of
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, features
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, features, sized
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def masked_recipe(name: str, model: TransformerModel, front_end: FrontEnd, strea
     return Recipe(
         name=name,
         model=model,
-        encoder=_encoder,
+        encoder=partial(sized, TransformerEncoder),
         build_objective=_objective,
         build_stream=_stream,
         front_end=front_end,
@@ -79,12 +80,6 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     if settings.target is not None:
         chain = chain.features(settings.target, norm=settings.norm, feat_name="target_feat")
     return chain.mask(settings.mask, noise_prob=settings.noise_prob, legacy=recipe.legacy)
-
-
-def _encoder(model: TransformerModel) -> TransformerEncoder:
-    sizes = asdict(model)
-    del sizes["target_dim"]
-    return TransformerEncoder(**sizes)
 
 
 def _objective(recipe: Recipe, encoder: nn.Module) -> MaskedReconstructionObjective:

@@ -8,15 +8,15 @@ those of S3PRL's runner, which are those of the authors: Adam at a constant rate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
 from s3prl_stream.models.npc import NpcEncoder
-from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
-from s3prl_stream.recipes.apc import EPOCHS_100
+from s3prl_stream.recipes.apc import EPOCHS_100, prediction_head
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, features
+from s3prl_stream.recipes.recipe import Recipe, TrainDefaults, features, sized
 
 
 @dataclass(frozen=True)
@@ -34,34 +34,16 @@ class NpcModel:
     temperature: float = 1.0
 
 
-def _encoder(model: NpcModel) -> NpcEncoder:
-    return NpcEncoder(
-        feat_dim=model.feat_dim,
-        hidden_size=model.hidden_size,
-        num_blocks=model.num_blocks,
-        kernel_size=model.kernel_size,
-        mask_size=model.mask_size,
-        dropout=model.dropout,
-    )
-
-
 def _objective(recipe: Recipe, encoder: nn.Module) -> PredictionObjective:
-    model: NpcModel = recipe.model
     if recipe.legacy and isinstance(encoder, NpcEncoder):
         encoder.legacy = True
-    head = PredictionHead(
-        int(encoder.hidden_size),  # type: ignore[arg-type]
-        model.feat_dim,
-        codebook_sizes=model.codebook_sizes,
-        temperature=model.temperature,
-    )
-    return PredictionObjective(encoder, head, target="feat")
+    return PredictionObjective(encoder, prediction_head(recipe, encoder), target="feat")
 
 
 NPC = Recipe(
     name="npc",
     model=NpcModel(),
-    encoder=_encoder,
+    encoder=partial(sized, NpcEncoder),
     build_objective=_objective,
     build_stream=features,
     front_end=FrontEnd("fbank80"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,6 +114,12 @@ class Recipe:
                 f"{self.front_end.feat_dim} dimensions"
             )
         return recipe.build_stream(recipe, shards, **stream)
+
+
+def sized(encoder: Callable[..., nn.Module], model: Any) -> nn.Module:
+    """An encoder of this class with the sizes of a model, as far as its constructor has them."""
+    known = inspect.signature(encoder).parameters
+    return encoder(**{name: value for name, value in vars(model).items() if name in known})
 
 
 def features(recipe: Recipe, shards: Any, **stream: Any) -> Stage:

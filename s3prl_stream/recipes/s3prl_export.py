@@ -21,6 +21,7 @@ from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import FBANK, LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import load_objective, read_pretraining, recipe_of
+from s3prl_stream.recipes.s3prl_sizes import GRU, NPC, STUDENT, TRANSFORMER, sizes_for
 from s3prl_stream.trainer.checkpoint import at_once, save_tensors
 
 SEQUENCE_LENGTH = 1500
@@ -89,16 +90,10 @@ def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[s
         raise _other_features(recipe)
     transformer = {
         "input_dim": -1,
-        "hidden_size": model.hidden_size,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "intermediate_size": model.ffn_size,
+        **sizes_for(model, TRANSFORMER),
         "hidden_act": "gelu",
-        "hidden_dropout_prob": model.dropout,
-        "attention_probs_dropout_prob": model.attention_dropout,
         "initializer_range": 0.02,
         "layer_norm_eps": 1e-12,
-        "share_layer": model.share_layers,
         "pre_layer_norm": False,
     }
     task = {"loss": "L1", "sequence_length": SEQUENCE_LENGTH, "position_encoding_size": model.hidden_size}
@@ -120,9 +115,8 @@ def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[s
 def _export_gru(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     model = recipe.model
     names = weight_names.s3prl_apc(model.num_layers, len(model.codebook_sizes))
-    paras = {"num_layers": model.num_layers, "residual": model.residual}
     n_future = int(getattr(recipe.stream_settings, "n_future", 5))
-    return _predictive(recipe, weight_names.to_theirs(weights, names), paras, n_future)
+    return _predictive(recipe, weight_names.to_theirs(weights, names), sizes_for(model, GRU), n_future)
 
 
 def _export_npc(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -132,9 +126,8 @@ def _export_npc(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, Any]
     for block in range(model.num_blocks):
         seen = (distance > (model.mask_size + 2 * (block + 1)) // 2).float()
         theirs[f"masked_convs.{block}.conv_mask"] = seen.expand_as(theirs[f"masked_convs.{block}.conv.weight"]).clone()
-    paras = {"kernel_size": model.kernel_size, "mask_size": model.mask_size, "n_blocks": model.num_blocks}
-    paras |= {"residual": True, "batch_norm": True, "activate": "relu", "disable_cross_layer": False}
-    return _predictive(recipe, theirs, paras, 5)
+    fixed = {"residual": True, "batch_norm": True, "activate": "relu", "disable_cross_layer": False}
+    return _predictive(recipe, theirs, {**sizes_for(model, NPC), **fixed}, 5)
 
 
 def _predictive(recipe: Recipe, weights: dict[str, Tensor], paras: dict[str, Any], n_future: int) -> dict[str, Any]:
@@ -142,7 +135,6 @@ def _predictive(recipe: Recipe, weights: dict[str, Tensor], paras: dict[str, Any
     model = recipe.model
     if recipe.front_end != FrontEnd("fbank80"):
         raise _other_features(recipe)
-    paras |= {"hidden_size": model.hidden_size, "dropout": model.dropout}
     if model.codebook_sizes:
         size = model.hidden_size // len(model.codebook_sizes)
         paras["vq"] = {
@@ -184,27 +176,16 @@ def _export_student(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, 
         "extractor_mode": "default",
         "extractor_conv_feature_layers": f"[({size},10,5)] + [({size},3,2)] * 4 + [({size},2,2)] * 2",
         "extractor_dropout": 0.0,
-        "feature_grad_mult": model.conv_gradient,
-        "conv_pos": model.position_kernel,
-        "conv_pos_groups": model.position_groups,
-        "encoder_layers": model.num_layers,
-        "encoder_embed_dim": model.hidden_size,
-        "encoder_ffn_embed_dim": model.ffn_size,
-        "encoder_attention_heads": model.num_heads,
         "activation_fn": "gelu",
         "layer_norm_first": False,
         "attention_type": "original",
-        "dropout": model.dropout,
-        "attention_dropout": model.attention_dropout,
-        "activation_dropout": model.activation_dropout,
         "encoder_layerdrop": 0.0,
-        "final_dim": model.target_size,
         "out_layer_type": "expand-last",
         "n_tasks": targets,
         "task_emb_type": "expand-last",
         "loss_type": "l1",
         "feat_pen_loss": 0.0,
-        "cosine_loss": model.cosine_weight,
+        **sizes_for(model, STUDENT),
         "pred_layer_id": list(model.target_layers),
         "init_teacher_conv_layers": model.init_from_teacher,
         "init_teacher_encoder_layers": model.init_from_teacher,

@@ -23,6 +23,7 @@ from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.recipes.s3prl_sizes import GRU, HUBERT, NPC, STUDENT, TRANSFORMER, sizes_from
 
 _MAX_LAYERS = 1000
 _FREE_NUMBERS = 1 << 24
@@ -124,18 +125,9 @@ def _transformer(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict
     feat_dim, target_dim = encoder["project.weight"].shape[1], len(head["output.bias"])
     plain = "mockingjay_large" if target_dim == 201 else "audio_albert" if share else "tera"
     named = find_recipe(plain if front_end == LOGMEL else "mockingjay")
+    ours = {**sizes_from(sizes, TRANSFORMER), "share_layers": share}
     recipe = dataclasses.replace(named, front_end=front_end).having(
-        {
-            "feat_dim": feat_dim,
-            "target_dim": target_dim,
-            "hidden_size": sizes["hidden_size"],
-            "num_layers": sizes["num_hidden_layers"],
-            "num_heads": sizes["num_attention_heads"],
-            "ffn_size": sizes["intermediate_size"],
-            "dropout": sizes["hidden_dropout_prob"],
-            "attention_dropout": sizes["attention_probs_dropout_prob"],
-            "share_layers": share,
-        }
+        {"feat_dim": feat_dim, "target_dim": target_dim, **ours}
     )
     if feat_dim != front_end.feat_dim:
         raise UsageError(f"{path}: a network on {feat_dim} dimensions, features of {front_end.feat_dim}")
@@ -180,8 +172,6 @@ def _model(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, 
     if len(set(vq.get("code_dim", ()))) > 1:
         raise UsageError(f"{path}: code_dim {vq['code_dim']}; the groups of a quantizer are of one size here")
     settings: dict[str, Any] = {
-        "hidden_size": paras["hidden_size"],
-        "dropout": paras["dropout"],
         "codebook_sizes": groups,
         **({"temperature": vq["gumbel_temperature"]} if groups else {}),
     }
@@ -191,18 +181,10 @@ def _model(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[str, 
             raise UsageError(
                 f"{path}: {paras}; NPC is built here with batch norm, ReLU, residuals and all masked layers"
             )
-        settings |= {
-            "num_blocks": paras["n_blocks"],
-            "kernel_size": paras["kernel_size"],
-            "mask_size": paras["mask_size"],
-        }
+        settings |= sizes_from(paras, NPC)
         names = weight_names.s3prl_npc(_layers(paras["n_blocks"], path), len(groups))
         return find_recipe("npc").having(settings), weight_names.to_ours(checkpoint["model"], names)
-    settings |= {
-        "num_layers": paras["num_layers"],
-        "residual": paras["residual"],
-        "n_future": config["task"]["n_future"],
-    }
+    settings |= {**sizes_from(paras, GRU), "n_future": config["task"]["n_future"]}
     names = weight_names.s3prl_apc(_layers(paras["num_layers"], path), len(groups))
     recipe = find_recipe("vq_apc" if groups else "apc").having(settings)
     return recipe, weight_names.to_ours(checkpoint["model"], names)
@@ -222,24 +204,8 @@ def _distiller(checkpoint: Mapping[str, Any], path: str) -> tuple[Recipe, dict[s
             raise UsageError(f"{path}: {name} is {config[name]!r}; DistilHuBERT is built here with {value!r}")
     conv_size = conv_channels(config["extractor_conv_feature_layers"], path)
     targets = tuple(config["pred_layer_id"])
-    recipe = find_recipe("distilhubert").having(
-        {
-            "conv_size": conv_size,
-            "hidden_size": config["encoder_embed_dim"],
-            "num_layers": config["encoder_layers"],
-            "num_heads": config["encoder_attention_heads"],
-            "ffn_size": config["encoder_ffn_embed_dim"],
-            "position_kernel": config["conv_pos"],
-            "position_groups": config["conv_pos_groups"],
-            "dropout": config["dropout"],
-            "attention_dropout": config["attention_dropout"],
-            "activation_dropout": config["activation_dropout"],
-            "conv_gradient": config["feature_grad_mult"],
-            "target_layers": targets,
-            "target_size": config["final_dim"],
-            "cosine_weight": config["cosine_loss"],
-        }
-    )
+    ours = {**sizes_from(config, STUDENT), "target_layers": targets}
+    recipe = find_recipe("distilhubert").having({"conv_size": conv_size, **ours})
     num_layers = _layers(config["encoder_layers"], path)
     encoder = weight_names.to_ours(weights, weight_names.fairseq_wave(num_layers, feature_norm=False))
     head = {f"dense.{kind}": weights[f"output_layer.0.{kind}"] for kind in ("weight", "bias")}
@@ -265,18 +231,10 @@ def load_s3prl_hubert(checkpoint: Mapping[str, Any], path: str) -> WaveEncoder:
     if checkpoint["task_cfg"].get("normalize", False):
         raise UsageError(f"{path}: wants normalised waveforms; only models of the base kind are built here")
     default = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
-    build = partial(
-        WaveEncoder,
-        conv_size=conv_channels(config.get("conv_feature_layers", default), path),
-        hidden_size=config.get("encoder_embed_dim", 768),
-        num_layers=_layers(config.get("encoder_layers", 12), path),
-        num_heads=config.get("encoder_attention_heads", 12),
-        ffn_size=config.get("encoder_ffn_embed_dim", 3072),
-        position_kernel=config.get("conv_pos", 128),
-        position_groups=config.get("conv_pos_groups", 16),
-        feature_norm=True,
-        positions_first=True,
-    )
+    sizes = {our: config[their] for our, their in HUBERT.items() if their in config}  # others are those of the base
+    sizes |= {"num_layers": _layers(config.get("encoder_layers", 12), path)}
+    conv_size = conv_channels(config.get("conv_feature_layers", default), path)
+    build = partial(WaveEncoder, conv_size=conv_size, feature_norm=True, positions_first=True, **sizes)
     check_sizes(build, weights, path)
     encoder = build()
     names = weight_names.fairseq_wave(encoder.num_layers, feature_norm=True)
