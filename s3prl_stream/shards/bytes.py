@@ -6,7 +6,7 @@ No member's path ever touches the file system, and no size is believed before it
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.layout import CODECS, FEATURES
@@ -36,32 +36,28 @@ def check_bytes(data: bytes, *, size: int, crc32c: int, where: str) -> None:
             raise SampleError(f"{where}: CRC-32C is {found:08x}, the index says {crc32c:08x}", reason="crc")
 
 
-def split_members(data: bytes, where: str) -> tuple[memoryview, str, dict[str, Any]]:
-    """Sample bytes -> (audio bytes, codec, metadata).
+class PackedSample(NamedTuple):
+    """What a sample of a packed set holds."""
+
+    key: str
+    codec: str
+    """Of `CODECS`, or `FEATURES`."""
+    audio: memoryview
+    metadata: dict[str, Any]
+
+
+def split_sample(data: bytes, where: str) -> PackedSample:
+    """The two members of a packed sample whose bytes are those that the index says.
 
     Raises:
-        SampleError: reason "tar" or "json".
+        SampleError: reason "tar" (not exactly the plain files KEY.CODEC and KEY.json) or "json".
     """
-    view = memoryview(data)
-    audio: memoryview | None = None
-    codec, metadata, position = "", None, 0
-    while position + BLOCK_BYTES <= len(data):
-        header = data[position : position + BLOCK_BYTES]
-        if header[0] == 0 and header.count(0) == BLOCK_BYTES:
-            break
-        size = _member_size(header, len(data) - position - BLOCK_BYTES, where)
-        body = view[position + BLOCK_BYTES : position + BLOCK_BYTES + size]
-        position += BLOCK_BYTES + padded(size)
-        if header[156:157] not in (b"0", b"\0"):
-            continue
-        extension = header[:100].rstrip(b"\0").rpartition(b".")[2].decode("ascii", "replace").lower()
-        if extension == "json":
-            metadata = _parse_json(body, where)
-        elif (extension in CODECS or extension == FEATURES) and audio is None:
-            audio, codec = body, extension
-    if audio is None:
-        raise SampleError(f"{where}: no audio member; known are {', '.join(CODECS)}", reason="tar")
-    return audio, codec, metadata or {}
+    name, audio, position = _member(data, 0, where)
+    json_name, body, stop = _member(data, position, where)
+    key, _, codec = name.partition(".")
+    if codec not in (*CODECS, FEATURES) or json_name != f"{key}.json" or stop != len(data):
+        raise SampleError(f"{where}: holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
+    return PackedSample(key, codec, audio, _parse_json(body, where))
 
 
 def metadata_of_json(text: str | bytes) -> Any:
@@ -88,14 +84,18 @@ def is_too_deep(value: Any) -> bool:
     return True
 
 
-def _member_size(header: bytes, bytes_left: int, where: str) -> int:
+def _member(data: bytes, position: int, where: str) -> tuple[str, memoryview, int]:
+    """(name, content, position of what follows) of the member at `position`."""
+    start = position + BLOCK_BYTES
+    header = data[position:start]
     try:
-        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
+        size = int(header[124:136].rstrip(b"\0 "), 8) if header[156:157] == b"0" else -1
     except ValueError:
         size = -1
-    if not 0 <= size <= bytes_left:
-        raise SampleError(f"{where}: damaged tar header (size field {header[124:136]!r})", reason="tar")
-    return size
+    if not 0 <= size <= len(data) - start:
+        raise SampleError(f"{where}: no tar header of a plain file at byte {position} of the sample", reason="tar")
+    name = header[:100].rstrip(b"\0").decode("utf-8", "replace")
+    return name, memoryview(data)[start : start + size], start + padded(size)
 
 
 def _parse_json(body: memoryview, where: str) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import DamagedFile, SampleError
-from s3prl_stream.shards.bytes import check_bytes, metadata_of_json
+from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
-from s3prl_stream.shards.layout import CODECS, FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
+from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
 from s3prl_stream.shards.rows import IndexRow, index_cells
 from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR, padded
+from s3prl_stream.shards.tar import END_OF_TAR
+from s3prl_stream.shards.tar_reads import FrontToBack
+from s3prl_stream.shards.tarwalk import Member, walk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,7 @@ class Content(NamedTuple):
     """None: some bytes could not be read."""
 
 
-class FrontToBack:
+class HashedShard(FrontToBack):
     """A file read once in ranges of 8 MiB and hashed on the way.
 
     Where a range cannot be read, what is asked for inside it is tried by itself: a bad disk sector costs its samples.
@@ -60,49 +61,43 @@ class FrontToBack:
     """
 
     def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        self.keep_from = 0
-        """What lies before this byte will not be asked for any more."""
+        super().__init__(self._next_range)
         self._store, self._name, self._end = store, name, num_bytes
-        self._buffer, self._start, self._stop = b"", 0, 0
+        self._stop = 0
         self._hash = hashlib.sha256()
         self._unreadable: list[tuple[int, int]] = []
 
-    def take(self, offset: int, size: int) -> bytes:
+    def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, fewer where the file ends.
 
         Raises:
             SampleError(reason="unreadable"): the disk cannot read them.
             ShardError: the store does not answer.
         """
-        while self._stop < min(offset + size, self._end):
-            self._advance()
+        data = super().read(offset, size)
         if any(start < offset + size and offset < stop for start, stop in self._unreadable):
             try:
                 return self._store.read(self._name, offset, size)
             except DamagedFile as error:
                 raise SampleError(str(error), reason="unreadable") from None
-        return self._buffer[offset - self._start : offset - self._start + size]
+        return data
 
     def finish(self) -> str | None:
         """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
-        while self._stop < self._end:
-            self.keep_from = self._stop
-            self._advance()
+        while self._next_range():
+            pass
         return None if self._unreadable else self._hash.hexdigest()
 
-    def _advance(self) -> None:
+    def _next_range(self) -> bytes:
         size = min(RANGE_BYTES, self._end - self._stop)
         try:
-            new = self._store.read(self._name, self._stop, size)
+            new = self._store.read(self._name, self._stop, size) if size else b""
         except DamagedFile:
             self._unreadable.append((self._stop, self._stop + size))
             new = bytes(size)  # keeps the places of what follows
-        if not new:  # shorter than it was a moment ago
-            self._end = self._stop
         self._hash.update(new)
-        keep_from = min(max(self.keep_from, self._start), self._stop)
-        self._buffer = self._buffer[keep_from - self._start :] + new
-        self._start, self._stop = keep_from, self._stop + len(new)
+        self._stop += len(new)
+        return new
 
 
 def read_by_rows(
@@ -117,7 +112,7 @@ def read_by_rows(
         sink: gets each sound sample.
         leave_out: samples whose key another one has.
     """
-    reader = FrontToBack(store, shard, num_bytes)
+    reader = HashedShard(store, shard, num_bytes)
     columns = metadata_columns_of(table)
     rows: list[IndexRow] = []
     bad: list[Finding] = []
@@ -128,7 +123,7 @@ def read_by_rows(
         try:
             if (key, offset) in leave_out:
                 raise _ANOTHER_HAS_ITS_KEY
-            data = reader.take(offset, size)
+            data = reader.read(offset, size)
             row = _checked(data, shard, expected, columns)
         except SampleError as error:
             bad.append(of_sample(shard, key, offset, size, error.reason, str(error)))
@@ -144,14 +139,19 @@ def read_by_headers(store: Store, shard: str, num_bytes: int, sink: Sink, leave_
     Raises:
         SampleError: it is not sound after all.
     """
-    reader = FrontToBack(store, shard, num_bytes)
+    reader = HashedShard(store, shard, num_bytes)
     rows: list[IndexRow] = []
     bad: list[Finding] = []
     end = 0
-    for offset, size in _samples(reader):
-        data = reader.take(offset, size)
+    members = walk(reader.read, 0, num_bytes)
+    for audio in members:
+        about = next(members, None)
+        if not (isinstance(audio, Member) and isinstance(about, Member)):
+            raise SampleError("its members are not those of samples", reason="tar")
+        offset, size = audio.start, about.end - audio.start
+        data = reader.read(offset, size)
         row = row_of(data, shard, offset)
-        end = offset + size
+        reader.keep_from = end = about.end
         if (row.key, offset) in leave_out:
             bad.append(of_sample(shard, row.key, offset, size, _ANOTHER_HAS_ITS_KEY.reason, str(_ANOTHER_HAS_ITS_KEY)))
             continue
@@ -172,17 +172,7 @@ def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
     """
     import google_crc32c
 
-    name, audio, position = _member(data, 0)
-    json_name, body, stop = _member(data, position)
-    key, _, codec = name.partition(".")
-    if codec not in (*CODECS, FEATURES) or json_name != f"{key}.json" or stop != len(data):
-        raise SampleError(f"holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
-    try:
-        metadata = metadata_of_json(bytes(body))
-    except ValueError as error:
-        raise SampleError(f"damaged JSON ({error})", reason="json") from None
-    if not isinstance(metadata, dict):
-        raise SampleError(f"the JSON holds a {type(metadata).__name__}, expected an object", reason="json")
+    key, codec, audio, metadata = split_sample(data, shard)
     if codec == FEATURES:
         frames, sample_rate = len(decode_features(audio)), metadata.get(FRAMES_PER_SECOND)
         if not isinstance(sample_rate, int) or sample_rate < 1:
@@ -198,21 +188,6 @@ def metadata_columns_of(table: pa.Table) -> dict[str, str]:
     return {field.name: str(field.type) for field in table.schema if field.name not in INDEX_COLUMNS}
 
 
-def member_header(block: bytes) -> tuple[str, int]:
-    """(name, bytes of content) of one tar header of 512 bytes.
-
-    Raises:
-        SampleError(reason="tar"): its checksum is wrong, or it is not that of a plain file.
-    """
-    try:
-        info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except (tarfile.HeaderError, UnicodeDecodeError) as error:
-        raise SampleError(f"damaged tar header ({error})", reason="tar") from None
-    if not info.isreg() or info.size < 0:
-        raise SampleError(f"tar header of {info.name!r} is not that of a plain file", reason="tar")
-    return info.name, info.size
-
-
 def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapping[str, str]) -> IndexRow:
     """The row that the bytes give, if it is the one that is expected.
 
@@ -222,9 +197,9 @@ def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapp
     offset, size = expected["offset"], expected["size"]
     try:
         check_bytes(data, size=size, crc32c=expected["crc32c"], where=shard)
+        row = row_of(data, shard, offset)
     except SampleError as error:
         raise SampleError(str(error).removeprefix(f"{shard}: "), reason=error.reason) from None
-    row = row_of(data, shard, offset)
     measured = {name: expected[name] for name in QUALITY_COLUMNS if name in expected}
     row = row._replace(metadata={**row.metadata, **measured})  # of the source, which is not here: taken as it is
     try:
@@ -237,28 +212,6 @@ def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapp
     return row
 
 
-def _member(data: bytes, position: int) -> tuple[str, memoryview, int]:
-    """(name, content, position of what follows) of the member at `position`."""
-    name, size = member_header(data[position : position + BLOCK_BYTES])
-    start = position + BLOCK_BYTES
-    stop = start + padded(size)
-    if stop > len(data):
-        raise SampleError(f"{name}: {size} bytes, but the sample ends before", reason="tar")
-    return name, memoryview(data)[start : start + size], stop
-
-
-def _samples(reader: FrontToBack) -> Iterator[tuple[int, int]]:
-    """(offset, bytes) of each sample, from the headers of its two members."""
-    offset = 0
-    while any(reader.take(offset, BLOCK_BYTES)):
-        position = offset
-        for _ in range(2):
-            _, size = member_header(reader.take(position, BLOCK_BYTES))
-            position += BLOCK_BYTES + padded(size)
-        yield offset, position - offset
-        offset = reader.keep_from = position
-
-
 def end_marker_problem(tail: bytes) -> str | None:
     """What is wrong with what follows the last sample."""
     if tail == END_OF_TAR:
@@ -266,10 +219,10 @@ def end_marker_problem(tail: bytes) -> str | None:
     return "the end marker of the tar is damaged or cut; it should be 1024 zeros"
 
 
-def _end_finding(reader: FrontToBack, shard: str, end: int) -> Finding | None:
+def _end_finding(reader: HashedShard, shard: str, end: int) -> Finding | None:
     reader.keep_from = end
     try:
-        problem = end_marker_problem(reader.take(end, len(END_OF_TAR)))
+        problem = end_marker_problem(reader.read(end, len(END_OF_TAR)))
     except SampleError as error:
         problem = str(error)
     return None if problem is None else of_end(shard, end, problem)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.content import (
     Content,
-    FrontToBack,
+    HashedShard,
     Place,
     Sink,
     end_marker_problem,
-    member_header,
     metadata_columns_of,
     read_by_headers,
     read_by_rows,
@@ -35,6 +34,7 @@ from s3prl_stream.shards.layout import MANIFEST, offsets_name, rows_name
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
+from s3prl_stream.shards.tarheader import read_header
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,9 +101,11 @@ def read_shard(
         read.append(by_rows(table))
         if not _damaged(read[-1]):
             return read[-1]
-    if entry.sha256 is not None and entry.sha256 == _sha256(store, entry, read, there):
+    num_packed = there if entry.num_bytes is None else entry.num_bytes
+    may_be_whole = entry.sha256 is not None and num_packed <= there
+    if may_be_whole and entry.sha256 == _sha256(store, entry.name, num_packed, read):
         with contextlib.suppress(SampleError):  # it was packed like this
-            content = read_by_headers(store, entry.name, there, new_sink(), leave_out)
+            content = read_by_headers(store, entry.name, num_packed, new_sink(), leave_out)
             known = metadata_columns_of(read[0].table) if read else columns or {}
             return Reading(index_table(content.rows, known), content)
     best = min(read, key=lambda one: len(_damaged(one)), default=_LOST)
@@ -111,13 +113,12 @@ def read_shard(
     return best if best.table is None else by_rows(best.table)
 
 
-def _sha256(store: Store, entry: Entry, read: Sequence[Reading], there: int) -> str | None:
-    """Of as many bytes as the manifest says."""
-    num_bytes = there if entry.num_bytes is None else min(there, entry.num_bytes)
+def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Reading]) -> str | None:
+    """Of so many bytes, which may have been read already."""
     for one in read:
-        if one.table is not None and one.content is not None and num_bytes == min(there, shard_bytes_of(one.table)):
+        if one.table is not None and one.content is not None and num_bytes == shard_bytes_of(one.table):
             return one.content.sha256
-    return FrontToBack(store, entry.name, num_bytes).finish()
+    return HashedShard(store, shard, num_bytes).finish()
 
 
 def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:
@@ -192,9 +193,10 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
             block = store.read(entry.name, row["offset"], BLOCK_BYTES)
             if len(block) < BLOCK_BYTES:
                 raise SampleError("the shard ends before or inside this sample", reason="truncated")
-            name, _ = member_header(block)
-            if name != f"{row['key']}.{row['codec']}":
-                raise SampleError(f"begins with {name!r}, expected {row['key']}.{row['codec']}", reason="tar")
+            header = read_header(block)
+            if (header.name, header.kind) != (f"{row['key']}.{row['codec']}", "file"):
+                found = f"the {header.kind} {header.name!r}"
+                raise SampleError(f"begins with {found}, expected {row['key']}.{row['codec']}", reason="tar")
         except (SampleError, DamagedFile) as error:
             reason = error.reason if isinstance(error, SampleError) else "unreadable"
             findings.append(of_sample(entry.name, row["key"], row["offset"], row["size"], reason, str(error)))

@@ -20,7 +20,7 @@ from s3prl_stream.audio.lengths import MAX_FRAMES_PER_BYTE
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.at_once import at_once
-from s3prl_stream.shards.bytes import check_bytes, split_members
+from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
@@ -121,8 +121,8 @@ class ShardFolder:
         data = self.read_bytes(shard, item.offset, item.size, item.crc32c, where)
         if self._indexed is not None:
             return self._indexed.sample(data, item, shard, where, self.rows_table)
-        audio, codec, metadata = split_members(data, where)
-        return {**metadata, "audio": audio, "codec": codec}
+        sample = split_sample(data, where)
+        return {**sample.metadata, "audio": sample.audio, "codec": sample.codec}
 
     def read_bytes(self, shard: str, offset: int, size: int, crc32c: int, where: str) -> bytes:
         """Bytes of one sample of a shard, compared with the index (`crc32c` -1: nothing to compare).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from s3prl_stream.audio.lengths import length_in
@@ -20,14 +20,12 @@ from s3prl_stream.shards.foreign_sample import (
     parts_of,
 )
 from s3prl_stream.shards.keys import escape_foreign_key
+from s3prl_stream.shards.tar_reads import FrontToBack, More
 from s3prl_stream.shards.tarheader import compression_of
-from s3prl_stream.shards.tarwalk import MAX_STEP_BACK, Gap, Member, shown, walk
+from s3prl_stream.shards.tarwalk import MAX_STEP_BACK, Gap, Member, ReadAt, shown, walk
 
 MAX_HELD_BYTES = 2 * MAX_SAMPLE_BYTES
 """Of a sample, and of the beginning of the next, which tells that it is complete."""
-
-More = Callable[[], bytes]
-"""The next piece of a tar, of any size; b"" at its end."""
 
 
 class ForeignSample(NamedTuple):
@@ -62,8 +60,13 @@ def samples_in_order(
         num_bytes: of the tar, if it is known. Otherwise several tars may follow one another (`cat *.tar | ...`).
         max_seconds: longer clips are left out: a few bytes of FLAC can hold hours of silence.
     """
-    reader = _FrontToBack(more)
-    first = reader.read(0, 512)
+    reader = FrontToBack(more)
+
+    def read(offset: int, size: int) -> bytes:
+        reader.keep_from = offset - MAX_STEP_BACK
+        return reader.read(offset, size)
+
+    first = read(0, 512)
     kind = compression_of(first)
     if kind is not None or not first or (any(first) and len(first) < 512):
         what = f"compressed by {kind}: unpack it on the way" if kind else f"no tar: it has {len(first)} bytes"
@@ -71,7 +74,7 @@ def samples_in_order(
         return
     bodies: dict[int, bytes] = {}
     usual: Counter[frozenset[str]] = Counter()
-    for found in group(_with_bodies(reader, num_bytes, bodies)):
+    for found in group(_with_bodies(read, num_bytes, bodies)):
         if isinstance(found, Gap):
             yield Lost("", found.start, found.end - found.start, found.reason, found.message)
         elif isinstance(found, Stray):
@@ -107,45 +110,14 @@ def _sample(
     return ForeignSample(escape_foreign_key(found.key), audio, codec, length.frames, metadata)
 
 
-def _with_bodies(reader: _FrontToBack, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:
+def _with_bodies(read: ReadAt, num_bytes: int | None, bodies: dict[int, bytes]) -> Iterator[Member | Gap]:
     """The entries of the tar; the content of those that may be needed is in `bodies`, by its offset."""
-    for entry in walk(reader.read, 0, num_bytes, several=num_bytes is None):
+    for entry in walk(read, 0, num_bytes, several=num_bytes is None):
         held = sum(map(len, bodies.values()))
         if isinstance(entry, Member) and is_used(entry) and held + entry.size <= MAX_HELD_BYTES:
-            body = bodies[entry.content] = reader.read(entry.content, entry.size)
+            body = bodies[entry.content] = read(entry.content, entry.size)
             if len(body) < entry.size:
                 message = f"{shown(entry.name)}: {len(body)} of {entry.size} bytes, then the tar ends"
                 yield Gap(entry.start, entry.content + len(body), "truncated", message, entry.name)
                 return
         yield entry
-
-
-class _FrontToBack:
-    """A pipe as if it could be read anywhere: forward, or back by `MAX_STEP_BACK`."""
-
-    def __init__(self, more: More) -> None:
-        self._more = more
-        self._kept = bytearray()
-        self._start = 0
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer where the pipe ends."""
-        self._forget(min(offset, self._stop))
-        while self._stop < offset + size:
-            new = self._more()
-            if not new:
-                break
-            self._kept += new
-            self._forget(min(offset, self._stop))
-        assert offset >= self._start, f"a step back to {offset}, kept from {self._start}"
-        return bytes(self._kept[offset - self._start : offset - self._start + size])
-
-    @property
-    def _stop(self) -> int:
-        return self._start + len(self._kept)
-
-    def _forget(self, position: int) -> None:
-        """Keep what lies up to `MAX_STEP_BACK` before a position; in large steps."""
-        if position - self._start > 2 * MAX_STEP_BACK:
-            del self._kept[: position - self._start - MAX_STEP_BACK]
-            self._start = position - MAX_STEP_BACK

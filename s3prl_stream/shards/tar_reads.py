@@ -1,9 +1,10 @@
-"""How a tar made elsewhere is read for its index: in pieces, of which the last are kept, and ahead by its offsets."""
+"""How a tar is read: here and there in pieces, ahead by its offsets, or once from front to back."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ LOCAL_WINDOW_BYTES = 16 << 10
 REMOTE_WINDOW_BYTES = 32 << 10
 _WINDOWS = 4
 _OFFSETS_AHEAD = 64
+
+More = Callable[[], bytes]
+"""The next piece of a tar, of any size; b"" at its end."""
 
 
 class Windows:
@@ -40,6 +44,32 @@ class Windows:
         if len(data) <= 16 * self._window_bytes:  # a large body is asked for once
             self._windows.append((offset, data))
         return data[:size]
+
+
+class FrontToBack:
+    """What comes piece by piece, as if it could be read anywhere: forward, or back to `keep_from`."""
+
+    def __init__(self, more: More) -> None:
+        self.keep_from = 0
+        """What lies before this byte will not be asked for any more."""
+        self._more = more
+        self._kept = bytearray()
+        self._start = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where it ends."""
+        while self._start + len(self._kept) < offset + size:
+            new = self._more()
+            if not new:
+                break
+            self._kept += new
+            done = min(self.keep_from - self._start, len(self._kept))
+            if 2 * done > len(self._kept):  # seldom, for the rest is moved
+                del self._kept[:done]
+                self._start += done
+        assert offset >= self._start, f"a step back to {offset}, kept from {self._start}"
+        with memoryview(self._kept) as kept:
+            return bytes(kept[offset - self._start : offset - self._start + size])
 
 
 class FoundOffsets:

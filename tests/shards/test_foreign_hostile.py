@@ -26,7 +26,7 @@ from tars import END, clip, encoded, files_below, header, member, tar, with_chec
 import s3prl_stream as ss
 from s3prl_stream.errors import SampleError, ShardError, StreamError, UsageError
 from s3prl_stream.shards import scan
-from s3prl_stream.shards.bytes import split_members
+from s3prl_stream.shards.bytes import split_sample
 from s3prl_stream.shards.foreign import IndexReport, index_tars
 
 WAV = encoded("wav", 400)
@@ -224,7 +224,7 @@ def test_json_that_no_worker_could_send(tmp_path: Path) -> None:
     assert (reasons(report), keys(report)) == (["json", "json"], ["99"])
     assert report.left_out[0].message.endswith("damaged JSON (lists and objects nested more than 100 deep)")
     with pytest.raises(SampleError, match="more than 100 deep"):
-        split_members(member("a.wav", WAV) + member("a.json", texts[100]), "here")
+        split_sample(member("a.wav", WAV) + member("a.json", texts[100]), "here")
     (tmp_path / "a.wav").write_bytes(WAV)
     with pytest.raises(UsageError, match="'deep' does not fit into JSON: lists and objects nested more than 100 deep"):
         ss.pack([ss.Utterance("a", tmp_path / "a.wav", deep=json.loads(texts[100]))], tmp_path / "set")

@@ -41,6 +41,7 @@ from damage_to_files import (
     cut,
     garbage_manifest,
     in_manifest,
+    lengthen,
     middle_row,
     of_another_shard,
     other_crc,
@@ -180,6 +181,9 @@ def test_a_shard_whose_rows_are_lost_is_read_by_its_own_headers(broken: Path) ->
     for path in broken.glob("*.tar.parquet"):
         path.unlink()
     assert {one.reason for one in ss.verify(broken, full=True).findings} == {"index", "rows"}
+    lengthen(broken)  # as far as it was packed, it is what it was
+    assert {one.reason for one in ss.verify(broken, full=True).findings} == {"index", "rows", "size"}
+    os.truncate(broken / SHARD, (broken / SHARD).stat().st_size - len(b"more"))
     row = Row("", SHARD, 2048, 0)
     flip(broken / SHARD, row.offset)
     report = ss.verify(broken, full=True)
