@@ -39,6 +39,7 @@ from s3prl_stream.shards.workfolder import (
     refuse_after_restart,
     write_finished,
 )
+from s3prl_stream.shards.write_index import described
 from s3prl_stream.shards.writer import ShardWriter
 
 Int16 = npt.NDArray[np.int16]
@@ -98,8 +99,8 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
                     kind = "refused" if error.reason in FINDINGS else "damaged"
                     left_out.append((clip.position, LeftOut(clip.key, clip.audio, kind, error.reason, str(error))))
                 tell()
-            description = writer.finish() if writer.rows else None
             table = index_table(writer.rows, {**QUALITY_COLUMNS, **task.columns})
+            description = described(name, table, writer.finish()) if writer.rows else None
         # else another has finished it meanwhile, or the whole set
         if not is_finished(store, task.name, task.plan, task.number) and store.size(MANIFEST) is None:
             refuse_after_restart(store, task.plan)

@@ -7,6 +7,7 @@ anew, from what the bytes say.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.new_set import begun
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.repair_shard import Job, Outcome, repair_shard
+from s3prl_stream.shards.repair_shard import Outcome, repair_shard
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
@@ -115,12 +116,12 @@ class _Repair:
         """Shards, then what needs to know all of them: keys that stand twice, index, manifest."""
         entries = self.inventory.entries
         columns = self._columns()
-        jobs = (Job(self.store, self.out, self.scratch, entry, columns) for entry in entries)
         outcomes = []
         before, _ = read_left_out(self.store)
         with self.left_out.open("wb") as listing:
             listing.writelines(one.line() for one in before)
-            for outcome in self.workers.map(repair_shard, jobs):
+            repaired = functools.partial(repair_shard, self.store, self.out, self.scratch, columns)
+            for outcome in self.workers.map(repaired, ((entry, ()) for entry in entries)):
                 outcomes.append(self._noted(outcome, listing))
                 self.progress("repairing", len(outcomes), len(entries))
             if all(one.description is None for one in outcomes):
@@ -176,11 +177,10 @@ class _Repair:
         ):
             places.setdefault(shard, set()).add((key, offset))
         again = [(number, entry) for number, entry in zip(kept, entries, strict=True) if entry.name in places]
-        jobs = [
-            Job(self.out, self.out, self.scratch, entry, columns, frozenset(places[entry.name])) for _, entry in again
-        ]
+        repaired = functools.partial(repair_shard, self.out, self.out, self.scratch, columns)
+        tasks = [(entry, places[entry.name]) for _, entry in again]
         result = list(outcomes)
-        for (number, entry), outcome in zip(again, self.workers.map(repair_shard, jobs), strict=True):
+        for (number, entry), outcome in zip(again, self.workers.map(repaired, tasks), strict=True):
             result[number] = self._noted(outcome, listing)
             if outcome.description is None:
                 for name in (entry.name, rows_name(entry.name), offsets_name(entry.name)):

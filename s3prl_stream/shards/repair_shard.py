@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,24 +16,11 @@ from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.left_out import LeftOut
-from s3prl_stream.shards.rows import IndexRow, index_table
+from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.store import LocalStore, Store
 from s3prl_stream.shards.tar import END_OF_TAR
 from s3prl_stream.shards.write_index import placed, publish_shard
-
-
-class Job(NamedTuple):
-    """What a worker is asked."""
-
-    store: Store
-    out: Store
-    scratch: Path
-    """A local folder; on the disk of `out`, if that has one."""
-    entry: Entry
-    columns: Mapping[str, str]
-    """Metadata columns of the whole set."""
-    leave_out: frozenset[Place] = frozenset()
-    """Samples whose key another one has."""
+from s3prl_stream.shards.writer import ShardWriter
 
 
 class Outcome(NamedTuple):
@@ -50,26 +36,43 @@ class Outcome(NamedTuple):
     """Samples: where even the index of a shard is lost, `lost` has one line for all of them."""
 
 
-def repair_shard(job: Job) -> Outcome:
-    """Read one shard of `store`, and write what is sound of it to `out`, with its sidecars."""
-    store, name = job.store, job.entry.name
-    index = read_index(store, job.entry, IndexPart(store, job.entry.part))
+def repair_shard(
+    store: Store, out: Store, scratch: Path, columns: Mapping[str, str], task: tuple[Entry, Collection[Place]]
+) -> Outcome:
+    """Read one shard of `store`, and write what is sound of it to `out`, with its sidecars.
+
+    Args:
+        store, out: the old set and the new one.
+        scratch: a local folder; on the disk of `out`, if that has one.
+        columns: metadata columns of the whole set.
+        task: the shard, and samples of it whose key another one has.
+    """
+    entry, leave_out = task
+    name = entry.name
+    index = read_index(store, entry, IndexPart(store, entry.part))
     size = store.size(name)
     if size is None:
-        return _all_lost(job.entry, index, "missing", "the shard is not there")
+        return _all_lost(entry, index, "missing", "the shard is not there")
 
     def read(new_sink: Callable[[], Sink]) -> Content | None:
-        return read_shard(store, job.entry, index, new_sink, columns=job.columns, leave_out=job.leave_out).content
+        return read_shard(store, entry, index, new_sink, columns=columns, leave_out=leave_out).content
 
-    with contextlib.closing(NewTar(job.scratch / name)) as new:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
+        new: list[ShardWriter] = []
+
+        def begin() -> Sink:
+            new.append(stack.enter_context(ShardWriter(folder, name)))
+            return lambda _, sample: new[-1].append(sample)
+
         # what comes over a network is kept as it comes; a disk is read again if the shard is not sound
-        content = read(new.begin if store.is_remote else lambda: no_sink)
+        content = read(begin if store.is_remote else lambda: no_sink)
         as_it_was = content is not None and _is_sound(content, size)
         if not as_it_was and not store.is_remote:
-            content = read(new.begin)
+            content = read(begin)
         if content is None:
             message = "its index rows are lost, and its SHA-256 is not the one in the manifest"
-            return _all_lost(job.entry, index, "index_lost", message)
+            return _all_lost(entry, index, "index_lost", message)
         lost = [
             LeftOut(bad.key or "", name, "damaged", bad.reason, f"byte {bad.offset}: {bad.message}")
             for bad in content.bad
@@ -79,9 +82,9 @@ def repair_shard(job: Job) -> Outcome:
         if as_it_was and isinstance(store, LocalStore):
             path, sha256 = store.path(name), content.sha256
         else:
-            path, sha256 = new.path, new.finish()
-        table = placed(index_table(content.rows, job.columns), name)
-        description = publish_shard(path, sha256, table, job.out, name)
+            path, sha256 = new[-1].path, new[-1].finish()
+        table = placed(index_table(content.rows, columns), name)
+        description = publish_shard(path, sha256, table, out, name)
     return Outcome(description, as_it_was, table.column("key_hash").to_numpy(), lost, len(lost))
 
 
@@ -99,44 +102,3 @@ def _all_lost(entry: Entry, index: ShardIndex, reason: str, message: str) -> Out
     held = "an unknown number of" if entry.samples is None else f"{entry.samples}"
     message = f"{message}; it held {held} samples, whose keys are not known any more"
     return Outcome(None, False, nothing, [LeftOut("", entry.name, "damaged", reason, message)], entry.samples or 1)
-
-
-class NewTar:
-    """A shard that is being written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: BinaryIO | None = None
-        self._sha256 = hashlib.sha256()
-
-    def begin(self) -> Sink:
-        """Begin (again) with no sample."""
-        if self._file is None:
-            self._file = self.path.open("wb")
-        self._file.seek(0)
-        self._file.truncate()
-        self._sha256 = hashlib.sha256()
-        return self._add
-
-    def finish(self) -> str:
-        """The SHA-256 of the whole, which is on the disk now."""
-        assert self._file is not None
-        self.write(END_OF_TAR)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._sha256.hexdigest()
-
-    def close(self) -> None:
-        """Forget it; what was published stays."""
-        if self._file is not None:
-            self._file.close()
-            self.path.unlink()
-
-    def _add(self, row: IndexRow, sample: bytes) -> None:  # noqa: ARG002
-        self.write(sample)
-
-    def write(self, content: bytes) -> None:
-        """Append the bytes of a sample."""
-        assert self._file is not None
-        self._file.write(content)
-        self._sha256.update(content)

@@ -8,6 +8,7 @@ a hash of their keys, neighbours of like duration together.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.shards.store import open_store
-from s3prl_stream.shards.subset_shard import Job, write_shard
+from s3prl_stream.shards.subset_shard import write_shard
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.write_index import write_parts
 
@@ -110,15 +111,13 @@ def write_subset(
     new_shards = list(_arranged(folder, selection, shard_bytes, int(packing.get("seed") or 0)))
     target, tell = open_store(out), progress or tell_nobody
     with begun(target, name) as scratch, Workers(num_workers) as workers:
-        jobs = (
-            Job(folder, target, scratch, shard_name(name, number), *places) for number, places in enumerate(new_shards)
-        )
-        outcomes = []
-        for outcome in workers.map(write_shard, jobs):
-            outcomes.append(outcome)
-            tell("writing", len(outcomes), len(new_shards))
-        kept = [one.description for one in outcomes if one.description is not None]
-        damaged = [one for outcome in outcomes for one in outcome.damaged]
+        tasks = ((shard_name(name, number), *places) for number, places in enumerate(new_shards))
+        kept, damaged = [], []
+        written = workers.map(functools.partial(write_shard, folder, target, scratch), tasks)
+        for done, (description, damaged_here) in enumerate(written, start=1):
+            kept += [] if description is None else [description]
+            damaged += damaged_here
+            tell("writing", done, len(new_shards))
         if not kept:
             raise ShardError(f"{folder.store.url}: not one selected sample is sound. {damaged[0].message}")
         parts = write_parts(target, [shard["name"] for shard in kept], workers)

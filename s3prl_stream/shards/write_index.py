@@ -106,6 +106,11 @@ def publish_shard(path: Path, sha256: str | None, table: pa.Table, out: Store, s
     """A finished tar under its name, with its sidecars; what the manifest says of it."""
     write_sidecars(out.write, shard, table, offsets_of(table))
     _publish(path, out, shard)
+    return described(shard, table, sha256)
+
+
+def described(shard: str, table: pa.Table, sha256: str | None) -> dict[str, Any]:
+    """What the manifest says of a shard with these rows."""
     return {
         "name": shard,
         "samples": table.num_rows,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.rows: list[IndexRow] = []
-        """Of all samples so far."""
+        """Of what `add` has appended."""
         self.path = folder / name
         self._name = name
         self._tar = self.path.open("wb", buffering=0)
@@ -58,7 +57,7 @@ class ShardWriter:
         sample_rate: int,
         cells: Mapping[str, Any],
     ) -> None:
-        """Append one sample.
+        """Append a new sample.
 
         Args:
             key, audio, codec, metadata_json: what is written.
@@ -72,32 +71,27 @@ class ShardWriter:
         behind = padding(len(audio)) + member(f"{key}.json", metadata_json)
         for content in (before, audio, behind):
             crc32c = google_crc32c.extend(crc32c, content)
-            self._append(content)
-        if self._pending_bytes >= WRITE_BYTES:
-            self._write()
+            self.append(content)
         size = self._num_bytes - offset
         self.rows.append(IndexRow(key, self._name, offset, size, crc32c, codec, sample_rate, frames, cells))
 
-    def finish(self) -> dict[str, Any]:
-        """Write the end marker, flush to the disk; what the manifest says of the shard."""
-        self._append(END_OF_TAR)
-        self._write()
-        self._tar.truncate(self._num_bytes)
-        os.fsync(self._tar.fileno())
-        self._tar.close()
-        return {
-            "name": self._name,
-            "samples": len(self.rows),
-            "seconds": math.fsum(row.frames / row.sample_rate for row in self.rows),
-            "bytes": self._num_bytes,
-            "sha256": self._sha256.hexdigest(),
-        }
-
-    def _append(self, content: bytes) -> None:
+    def append(self, content: bytes) -> None:
+        """Append the bytes of a sample, headers included, or a part of them."""
         self._sha256.update(content)
         self._pending.append(content)
         self._pending_bytes += len(content)
         self._num_bytes += len(content)
+        if self._pending_bytes >= WRITE_BYTES:
+            self._write()
+
+    def finish(self) -> str:
+        """Write the end marker, flush to the disk; the SHA-256 of the whole."""
+        self.append(END_OF_TAR)
+        self._write()
+        self._tar.truncate(self._num_bytes)
+        os.fsync(self._tar.fileno())
+        self._tar.close()
+        return self._sha256.hexdigest()
 
     def _write(self) -> None:
         """What is pending, without a copy of it in between."""
