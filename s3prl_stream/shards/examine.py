@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from s3prl_stream.errors import DamagedFile, SampleError
+from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import (
     Content,
     HashedShard,
@@ -30,8 +34,8 @@ from s3prl_stream.shards.index_files import (
     shard_bytes_of,
 )
 from s3prl_stream.shards.inventory import SECONDS_TOLERANCE, Entry
-from s3prl_stream.shards.layout import MANIFEST, offsets_name, rows_name
-from s3prl_stream.shards.rows import index_table
+from s3prl_stream.shards.layout import INDEX_COLUMNS, MANIFEST, offsets_name, rows_name
+from s3prl_stream.shards.rows import IndexRow, index_table, rows_hash
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
 from s3prl_stream.shards.tarheader import read_header
@@ -45,12 +49,28 @@ class ShardIndex(NamedTuple):
 
     part: pa.Table | Unusable
     sidecar: pa.Table | Unusable
-    offsets: Offsets | Unusable
+    offsets: Offsets | Unusable | None
+    """None: they are not ours."""
 
     def candidates(self) -> list[pa.Table]:
         """What may be the truth about the shard: none, one, or two tables that differ."""
         usable = [table for table in (self.part, self.sidecar) if not isinstance(table, Unusable)]
         return usable[:1] if len(usable) == 2 and first_difference(*usable) is None else usable
+
+
+class Examined(NamedTuple):
+    """One shard as a worker found it."""
+
+    findings: list[Finding]
+    num_bytes: int
+    key_hashes: U64
+    """Of the samples that its index lists."""
+
+
+def examined(findings: list[Finding], num_bytes: int | None, rows: pa.Table | None) -> Examined:
+    """What there is to say of a shard; of one that is not there, too, or whose rows are lost."""
+    hashes = np.zeros(0, dtype=np.uint64) if rows is None else rows.column("key_hash").to_numpy()
+    return Examined(findings, num_bytes or 0, hashes)
 
 
 class Reading(NamedTuple):
@@ -66,9 +86,23 @@ _LOST = Reading(None, None)
 
 def read_index(store: Store, entry: Entry, part: IndexPart) -> ShardIndex:
     """All that is listed of a shard."""
+    is_wrong = None if entry.rows_hash is None else functools.partial(_problem_with_indexed, entry)
     return ShardIndex(
-        part.rows(entry.row_group, entry.name), read_rows_sidecar(store, entry.name), read_offsets(store, entry.name)
+        part.rows(entry.row_group, entry.name, is_wrong),
+        read_rows_sidecar(store, entry.name, is_wrong),
+        None if entry.has_own_offsets else read_offsets(store, entry.name),
     )
+
+
+def _problem_with_indexed(entry: Entry, table: pa.Table) -> str | None:
+    """Why these are not the rows that were written for a tar made elsewhere; None: they are."""
+    if any(name not in table.column_names for name in INDEX_COLUMNS):
+        return "columns are missing"
+    fields = [name for name in IndexRow._fields if name != "metadata"]
+    rows = [IndexRow(**row, metadata={}) for row in table.select(fields).to_pylist()]
+    if len(rows) != entry.samples or rows_hash(rows) != entry.rows_hash:
+        return "not the rows that the manifest was written with"
+    return None
 
 
 def read_shard(
@@ -122,7 +156,7 @@ def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Reading]) -
 
 
 def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:
-    """What of the index files and the manifest's entry does not fit the rows of the shard.
+    """What is missing, or does not fit the rows of the shard: of index files, the manifest's entry, the file's size.
 
     Args:
         entry, index: what is said of the shard.
@@ -130,25 +164,17 @@ def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, 
         num_bytes: the size of its file; None: there is none.
     """
     findings = []
+    if num_bytes is None:
+        samples = "" if entry.samples is None else f"; it held {entry.samples} samples"
+        findings.append(of_file(entry.name, "missing", f"not there{samples}", "shard left out"))
     for file, reason, said in ((entry.part, "index", index.part), (rows_name(entry.name), "rows", index.sidecar)):
         if isinstance(said, Unusable):
             findings.append(of_file(file, reason, said.message, "rebuilt by repair"))
         elif true_rows is not None and (difference := first_difference(said, true_rows)) is not None:
             message = f"rows of {entry.name} are not those of the shard: {difference}"
             findings.append(of_file(file, reason, message, "rebuilt by repair"))
-    offsets, file = index.offsets, offsets_name(entry.name)
-    if isinstance(offsets, Unusable):
-        findings.append(of_file(file, "offsets", offsets.message, "rebuilt by repair"))
-    elif true_rows is not None and not are_offsets_of(offsets, true_rows, shard_bytes_of(true_rows)):
-        findings.append(of_file(file, "offsets", "not the offsets of the shard's samples", "rebuilt by repair"))
-    return findings + _entry_findings(entry, true_rows, num_bytes)
-
-
-def _entry_findings(entry: Entry, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:
-    """The manifest's numbers and the size of the file."""
-    findings = []
     expected = entry.num_bytes
-    if true_rows is not None:
+    if true_rows is not None and entry.rows_hash is None:
         expected = shard_bytes_of(true_rows)
         seconds = math.fsum(true_rows.column("seconds").to_pylist())
         for name, said, found in (
@@ -159,6 +185,11 @@ def _entry_findings(entry: Entry, true_rows: pa.Table | None, num_bytes: int | N
             if said is not None and not math.isclose(said, found, rel_tol=SECONDS_TOLERANCE):
                 message = f"{entry.name}: {name} is {said}, its index rows say {found}"
                 findings.append(of_file(MANIFEST, "manifest", message, "rebuilt by repair"))
+    offsets, file = index.offsets, offsets_name(entry.name)
+    if isinstance(offsets, Unusable):
+        findings.append(of_file(file, "offsets", offsets.message, "rebuilt by repair"))
+    elif not (offsets is None or true_rows is None or are_offsets_of(offsets, true_rows, expected or 0)):
+        findings.append(of_file(file, "offsets", "not the offsets of the shard's samples", "rebuilt by repair"))
     if None not in (expected, num_bytes) and num_bytes != expected:
         message = f"{num_bytes} bytes, expected {expected}"
         findings.append(of_file(entry.name, "size", message, "look closer"))

@@ -7,28 +7,17 @@ their samples are read as a stream reads them, and decoded.
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import SampleError
 from s3prl_stream.sample import Item
-from s3prl_stream.shards.findings import ADVICE, Examined, Finding, of_file, of_sample
+from s3prl_stream.shards.examine import Examined, examined, index_findings, read_index
+from s3prl_stream.shards.findings import ADVICE, Finding, of_sample
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.foreign_index import rows_hash
-from s3prl_stream.shards.index_files import (
-    IndexPart,
-    Unusable,
-    are_offsets_of,
-    first_difference,
-    read_offsets,
-    read_rows_sidecar,
-)
-from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART, offsets_name, part_name, rows_name
-from s3prl_stream.shards.rows import IndexRow
+from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.inventory import Entry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,103 +26,34 @@ _AT_ONCE = 64
 """Samples that are fetched ahead from a store."""
 
 
-class IndexedTar(NamedTuple):
-    """What the manifest of an index says of a tar."""
-
-    number: int
-    name: str
-    samples: int
-    num_bytes: int
-    rows_hash: str
-    has_own_offsets: bool
-    """The `.tar.idx` beside it is that of whoever made the tar, and no business of ours."""
+def examine_tars(folder: ShardFolder, full: bool, entries: Sequence[Entry]) -> list[Examined]:
+    """Of each of some tars of one index part what there is to say."""
+    part = IndexPart(folder.store, entries[0].part)
+    return [_examine(folder, entry, part, full) for entry in entries]
 
 
-class IndexedTask(NamedTuple):
-    """What a worker is asked: tars of one index part."""
-
-    folder: ShardFolder
-    tars: list[IndexedTar]
-    full: bool
-
-
-def tars_of(shards: Sequence[Mapping[str, Any]]) -> list[IndexedTar]:
-    """All tars of a set, from `shards` of its manifest."""
-    return [
-        IndexedTar(
-            number, one["name"], one["samples"], one["bytes"], str(one.get("rows_hash")), one.get("offsets") == "found"
-        )
-        for number, one in enumerate(shards)
-    ]
+def _examine(folder: ShardFolder, entry: Entry, part: IndexPart, full: bool) -> Examined:
+    index = read_index(folder.store, entry, part)
+    rows, size = next(iter(index.candidates()), None), folder.tars.size(entry.name)
+    findings = index_findings(entry, index, rows, size)
+    if rows is not None and size is not None:
+        findings += _sample_findings(folder, entry, rows, full)
+    return examined([one._replace(advice=ADVICE["index again"]) for one in findings], size, rows)
 
 
-def examine_tars(task: IndexedTask) -> list[Examined]:
-    """Of each what there is to say."""
-    part = IndexPart(task.folder.store, part_name(task.tars[0].number // SHARDS_PER_PART))
-    return [_examine(task.folder, tar, part, task.full) for tar in task.tars]
-
-
-def _examine(folder: ShardFolder, tar: IndexedTar, part: IndexPart, full: bool) -> Examined:
-    findings: list[Finding] = []
-    is_wrong = functools.partial(_problem_with, tar)
-    in_part = part.rows(tar.number % SHARDS_PER_PART, tar.name, is_wrong)
-    beside = read_rows_sidecar(folder.store, tar.name, is_wrong)
-    for file, reason, rows in ((part.name, "index", in_part), (rows_name(tar.name), "rows", beside)):
-        if isinstance(rows, Unusable):
-            findings.append(of_file(file, reason, rows.message, "index again"))
-    usable = [rows for rows in (in_part, beside) if not isinstance(rows, Unusable)]
-    if len(usable) == 2 and (difference := first_difference(*usable)) is not None:
-        message = f"rows of {tar.name} are not those of {part.name}: {difference}"
-        findings.append(of_file(rows_name(tar.name), "rows", message, "index again"))
-    size = folder.tars.size(tar.name)
-    if size is None:
-        message = f"not there; it held {tar.samples} samples"
-        findings.append(of_file(tar.name, "missing", message, "index again"))
-    elif size != tar.num_bytes:
-        message = f"{size} bytes, it had {tar.num_bytes} when it was indexed"
-        findings.append(of_file(tar.name, "size", message, "index again"))
-    if not usable:
-        return Examined(findings, size or 0, np.zeros(0, dtype=np.uint64))
-    if not tar.has_own_offsets:
-        findings += _offsets_findings(folder, tar, usable[0])
-    if size is not None:
-        findings += _sample_findings(folder, tar, usable[0], full)
-    return Examined(findings, size or 0, usable[0].column("key_hash").to_numpy())
-
-
-def _problem_with(tar: IndexedTar, table: pa.Table) -> str | None:
-    """Why these are not the rows that were written for this tar; None: they are."""
-    if any(name not in table.column_names for name in INDEX_COLUMNS):
-        return "columns are missing"
-    fields = [name for name in IndexRow._fields if name != "metadata"]
-    rows = [IndexRow(**row, metadata={}) for row in table.select(fields).to_pylist()]
-    if len(rows) != tar.samples or rows_hash(rows) != tar.rows_hash:
-        return "not the rows that the manifest was written with"
-    return None
-
-
-def _offsets_findings(folder: ShardFolder, tar: IndexedTar, rows: pa.Table) -> Iterator[Finding]:
-    offsets, file = read_offsets(folder.store, tar.name), offsets_name(tar.name)
-    if isinstance(offsets, Unusable):
-        yield of_file(file, "offsets", offsets.message, "index again")
-    elif not are_offsets_of(offsets, rows, tar.num_bytes):
-        yield of_file(file, "offsets", "not the offsets of the tar's samples", "index again")
-
-
-def _sample_findings(folder: ShardFolder, tar: IndexedTar, rows: pa.Table, full: bool) -> Iterator[Finding]:
+def _sample_findings(folder: ShardFolder, entry: Entry, rows: pa.Table, full: bool) -> Iterator[Finding]:
     """Of all samples, or of the first and the last."""
     numbers = list(range(rows.num_rows)) if full else sorted({0, rows.num_rows - 1})
     for first in range(0, len(numbers), _AT_ONCE):
         some = rows.take(numbers[first : first + _AT_ONCE]).to_pylist()
-        items = [_item(tar.number, row) for row in some]
+        items = [_item(entry.number, row) for row in some]
         with contextlib.closing(folder.read_ahead(items)):
             for item, row in zip(items, some, strict=True):
                 try:
                     _check(folder, item, row["sample_rate"] if full else None)
                 except SampleError as error:
-                    message = str(error).removeprefix(f"{tar.name}: {item.key} at byte {item.offset}: ")
-                    found = of_sample(tar.name, item.key, item.offset, item.size, error.reason, message)
-                    yield found._replace(advice=ADVICE["index again"])
+                    message = str(error).removeprefix(f"{entry.name}: {item.key} at byte {item.offset}: ")
+                    yield of_sample(entry.name, item.key, item.offset, item.size, error.reason, message)
 
 
 def _check(folder: ShardFolder, item: Item, sample_rate: int | None) -> None:

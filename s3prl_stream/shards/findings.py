@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3prl_stream.hashing import U64
 from s3prl_stream.shards.tar import END_OF_TAR
 
 ADVICE = {
@@ -41,15 +40,6 @@ class Finding(NamedTuple):
         sample = "" if self.key is None else f": {self.key}"
         place = "" if self.offset is None else f" at byte {self.offset} ({self.size} bytes)"
         return f"{self.file}{sample}{place}: {self.message} ({self.reason})"
-
-
-class Examined(NamedTuple):
-    """One shard as a worker found it."""
-
-    findings: list[Finding]
-    num_bytes: int
-    key_hashes: U64
-    """Of the samples that its index lists."""
 
 
 def of_file(file: str, reason: str, message: str, advice: str) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from s3prl_stream.shards.choose_run import Neighbours, speaker_of
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
-from s3prl_stream.shards.rows import IndexRow, columns_of, index_table
+from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, rows_hash
 from s3prl_stream.shards.scan import Scan, scanned_rows
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.write_index import IndexWriter
@@ -109,11 +108,3 @@ class ForeignIndexWriter:
         column = next((name for name in SPEAKER_COLUMNS if name in self._columns), "")
         speakers = [speaker_of(row.key, row.metadata.get(column)) for row in rows]
         self.neighbours.add(np.array([row.frames / row.sample_rate for row in rows]), speakers)
-
-
-def rows_hash(rows: Sequence[IndexRow]) -> str:
-    """32 hexadecimal digits that change when a sample's key, place, length or checksum changes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for row in rows:
-        digest.update(f"{row.key} {row.offset} {row.size} {row.frames} {row.sample_rate} {row.crc32c}\n".encode())
-    return digest.hexdigest()

@@ -6,13 +6,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import DamagedFile, ShardError, UsageError
 from s3prl_stream.shards.extra_files import entries_of
 from s3prl_stream.shards.findings import Finding, of_file
+from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
 from s3prl_stream.shards.layout import (
     FORMAT_VERSION,
@@ -42,10 +43,22 @@ class Entry(NamedTuple):
     seconds: float | None
     num_bytes: int | None
     sha256: str | None
-    part: str
-    """The index part that holds its rows ..."""
-    row_group: int
-    """... and where in it."""
+    number: int
+    """Its place in the set."""
+    rows_hash: str | None = None
+    """Of the index rows of a tar made elsewhere; None: a packed shard."""
+    has_own_offsets: bool = False
+    """The `.tar.idx` beside it is that of whoever made the tar, and no business of ours."""
+
+    @property
+    def part(self) -> str:
+        """The index part that holds its rows ..."""
+        return part_name(self.number // SHARDS_PER_PART)
+
+    @property
+    def row_group(self) -> int:
+        """... and where in it."""
+        return self.number % SHARDS_PER_PART
 
 
 class Inventory(NamedTuple):
@@ -60,13 +73,8 @@ class Inventory(NamedTuple):
 
     @property
     def is_indexed(self) -> bool:
-        """Of tars made elsewhere: `entries` is empty, `manifest` whole."""
+        """Of tars made elsewhere."""
         return "indexed" in self.manifest
-
-    @property
-    def num_shards(self) -> int:
-        """Of either kind."""
-        return len(self.manifest["shards"]) if self.is_indexed else len(self.entries)
 
     def groups(self) -> list[list[Entry]]:
         """The entries of each index part."""
@@ -82,7 +90,8 @@ def take_inventory(store: Store) -> Inventory:
     """
     manifest, problems = _read(store)
     if not problems and "indexed" in manifest:
-        return Inventory(str(manifest.get("name")), [], manifest, [])
+        ShardFolder(store)  # raises what is wrong with the manifest: nobody makes up for this one
+        return Inventory(str(manifest["name"]), _indexed(manifest["shards"]), manifest, [])
     described, problem = _described(store, manifest.get("shards"))
     names = list(described)
     if problem is not None:
@@ -99,6 +108,15 @@ def take_inventory(store: Store) -> Inventory:
     if problems and "files" not in others:  # taken as they are: nothing says what they were
         others["files"] = entries_of(store, listed_files(store) or ())
     return Inventory(name, entries, others, findings)
+
+
+def _indexed(shards: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    return [
+        entry_of(one["name"], position, one)._replace(
+            rows_hash=str(one.get("rows_hash")), has_own_offsets=one.get("offsets") == "found"
+        )
+        for position, one in enumerate(shards)
+    ]
 
 
 def read_left_out(store: Store) -> tuple[list[LeftOut], str | None]:
@@ -256,14 +274,13 @@ def entry_of(name: str, position: int, one: Mapping[str, Any]) -> Entry:
         number("seconds", int, float),
         number("bytes", int),
         sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
-        part_name(position // SHARDS_PER_PART),
-        position % SHARDS_PER_PART,
+        position,
     )
 
 
 def _contradictions(manifest: dict[str, Any], entries: list[Entry]) -> list[str]:
     """What the manifest says against itself."""
-    lacking = next((entry for entry in entries if None in entry), None)
+    lacking = next((entry for entry in entries if None in entry[:5]), None)
     if lacking is not None:
         fields = zip(("samples", "seconds", "bytes", "sha256"), lacking[1:5], strict=True)
         return [f"{next(field for field, value in fields if value is None)} of {lacking.name} is missing or damaged"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,6 +71,14 @@ def index_table(rows: Sequence[IndexRow], columns: Mapping[str, str]) -> pa.Tabl
     values = _by_column(rows, columns)
     arrays = [pyarrow.array(values[name], type=pyarrow.type_for_alias(kind)) for name, kind in kinds.items()]
     return pyarrow.Table.from_arrays(arrays, names=list(kinds))
+
+
+def rows_hash(rows: Sequence[IndexRow]) -> str:
+    """32 hexadecimal digits that change when a sample's key, place, length or checksum changes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        digest.update(f"{row.key} {row.offset} {row.size} {row.frames} {row.sample_rate} {row.crc32c}\n".encode())
+    return digest.hexdigest()
 
 
 def storable(value: Any) -> Any:

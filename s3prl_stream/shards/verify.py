@@ -10,24 +10,31 @@ From here down: `inventory` reads the manifest or makes up for it, `examine` com
 from __future__ import annotations
 
 import copy
+import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import no_sink
 from s3prl_stream.shards.duplicates import duplicates
-from s3prl_stream.shards.examine import content_findings, header_findings, index_findings, read_index, read_shard
-from s3prl_stream.shards.examine_indexed import IndexedTask, examine_tars, tars_of
+from s3prl_stream.shards.examine import (
+    Examined,
+    content_findings,
+    examined,
+    header_findings,
+    index_findings,
+    read_index,
+    read_shard,
+)
+from s3prl_stream.shards.examine_indexed import examine_tars
 from s3prl_stream.shards.extra_files import problems_with
-from s3prl_stream.shards.findings import Examined, Finding, of_file, of_sample
+from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry, Inventory, check_left_out, listed_files, take_inventory
-from s3prl_stream.shards.layout import SHARDS_PER_PART
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.store import Store, open_store
@@ -64,17 +71,6 @@ class VerifyReport(NamedTuple):
         }
 
 
-class Examination(NamedTuple):
-    """What a worker is asked: shards of one index part."""
-
-    store: Store
-    entries: list[tuple[Entry, int | None]]
-    """With the sizes of their files; None: missing."""
-    num_in_part: int
-    """Shards that the part should know."""
-    full: bool
-
-
 def verify(
     shards: str | Path | ShardSet | ShardFolder,
     full: bool = False,
@@ -109,15 +105,14 @@ def verify(
     findings = inventory.findings + check_left_out(store, inventory)
     extra = problems_with(store, inventory.manifest)
     findings += [of_file(name, "extra", message, "file left out") for name, message in extra]
-    examine = _examine_indexed if inventory.is_indexed else _examine_packed
     hashes: list[U64] = []
     num_bytes, tell = 0, progress or tell_nobody
     with Workers(num_workers) as workers:
-        for examined in examine(store, inventory, workers, full):
-            findings += examined.findings
-            hashes.append(examined.key_hashes)
-            num_bytes += examined.num_bytes
-            tell("checking", len(hashes), inventory.num_shards)
+        for one in _examined(store, inventory, workers, full):
+            findings += one.findings
+            hashes.append(one.key_hashes)
+            num_bytes += one.num_bytes
+            tell("checking", len(hashes), len(inventory.entries))
     # an index of tars made elsewhere never had any
     twice = () if inventory.is_indexed else duplicates(store, inventory.entries, hashes)
     for place, (shard, key, offset, size) in twice:
@@ -140,57 +135,42 @@ def store_of(shards: str | Path | ShardSet | ShardFolder) -> Store:
     return copy.copy(members[0].store)  # a copy has forgotten which file it saw under a name
 
 
-def _examine_packed(store: Store, inventory: Inventory, workers: Workers, full: bool) -> Iterator[Examined]:
-    """Every shard in the order of the set."""
-    for some in workers.map(_examine_some, _tasks(store, inventory, full)):
-        yield from some
+def _examined(store: Store, inventory: Inventory, workers: Workers, full: bool) -> Iterator[Examined]:
+    """Every shard in the order of the set: a task is one that is read, or those of an index part."""
+    of_parts = inventory.groups()
+    tasks = ((len(part), some) for part in of_parts for some in ([[one] for one in part] if full else [part]))
+    if inventory.is_indexed:
+        found = workers.map(functools.partial(examine_tars, ShardFolder(store), full), (some for _, some in tasks))
+    else:
+        listed = listed_files(store)
+        size_of = store.size if listed is None else listed.get
+        sized = ((num_in_part, [(one, size_of(one.name)) for one in some]) for num_in_part, some in tasks)
+        found = workers.map(functools.partial(_examine_some, store, full), sized)
+    return itertools.chain.from_iterable(found)
 
 
-def _examine_indexed(store: Store, inventory: Inventory, workers: Workers, full: bool) -> Iterator[Examined]:
-    folder = ShardFolder(store)
-    tars = tars_of(inventory.manifest["shards"])
-    step = 1 if full else SHARDS_PER_PART
-    tasks = (IndexedTask(folder, tars[first : first + step], full) for first in range(0, len(tars), step))
-    for some in workers.map(examine_tars, tasks):
-        yield from some
-
-
-def _tasks(store: Store, inventory: Inventory, full: bool) -> Iterator[Examination]:
-    """One shard a task where it is read, one index part a task where it is not."""
-    listed = listed_files(store)
-    for group in inventory.groups():
-        entries = [(entry, store.size(entry.name) if listed is None else listed.get(entry.name)) for entry in group]
-        if full:
-            yield from (Examination(store, [one], len(group), full) for one in entries)
-        else:
-            yield Examination(store, entries, len(group), full)
-
-
-def _examine_some(task: Examination) -> list[Examined]:
-    part = IndexPart(task.store, task.entries[0][0].part)
-    found = [_examine(task.store, entry, size, part, task.full) for entry, size in task.entries]
-    if task.entries[0][0].row_group == 0:
-        found[0] = found[0]._replace(findings=_part_findings(part, task.num_in_part) + found[0].findings)
+def _examine_some(store: Store, full: bool, task: tuple[int, list[tuple[Entry, int | None]]]) -> list[Examined]:
+    """Shards with the sizes of their files (None: missing), of an index part that should know so many."""
+    num_in_part, entries = task
+    part = IndexPart(store, entries[0][0].part)
+    found = [_examine(store, entry, size, part, full) for entry, size in entries]
+    if entries[0][0].row_group == 0:
+        found[0] = found[0]._replace(findings=_part_findings(part, num_in_part) + found[0].findings)
     return found
 
 
 def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
     index = read_index(store, entry, part)
     rows = next(iter(index.candidates()), None)
-    if size is None:
-        samples = "" if entry.samples is None else f"; it held {entry.samples} samples"
-        missing = of_file(entry.name, "missing", f"not there{samples}", "shard left out")
-        findings = [missing, *index_findings(entry, index, rows, None)]
-    elif full:
-        reading = read_shard(store, entry, index, lambda: no_sink)
+    reading = read_shard(store, entry, index, lambda: no_sink) if full and size is not None else None
+    if reading is not None:
         rows = reading.table
-        findings = index_findings(entry, index, rows, size) + content_findings(entry, reading)
-    else:
-        findings = index_findings(entry, index, rows, size)
-        if rows is not None:
-            findings += header_findings(store, entry, rows)
-    hashes = np.zeros(0, dtype=np.uint64) if rows is None else rows.column("key_hash").to_numpy()
-    return Examined(findings, size or 0, hashes)
+    findings = index_findings(entry, index, rows, size)
+    if reading is not None:
+        findings += content_findings(entry, reading)
+    elif rows is not None and size is not None:
+        findings += header_findings(store, entry, rows)
+    return examined(findings, size, rows)
 
 
 def _part_findings(part: IndexPart, expected: int) -> list[Finding]:
