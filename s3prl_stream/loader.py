@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import os
 import pickle
 import warnings
 from collections import deque
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
+from s3prl_stream.launcher import launched
 from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
@@ -572,9 +572,9 @@ def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]
     if rank is None or world_size is None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):  # as torchrun sets it
+        if (launched_world := launched("WORLD_SIZE")) > 1:
             warnings.warn(
-                f"Loader: WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torch.distributed is not initialised: this "
+                f"Loader: WORLD_SIZE is {launched_world}, but torch.distributed is not initialised: this "
                 "process gets all batches, and so does the others. Call init_process_group first, or give rank= "
                 "and world_size=.",
                 stacklevel=3,

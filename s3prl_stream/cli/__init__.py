@@ -84,10 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in arguments if not word.startswith("-")), None)
     from s3prl_stream.errors import StreamError, UsageError
+    from s3prl_stream.launcher import speaks
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    if os.environ.get("RANK", "0") in ("", "0"):  # of many processes one says what takes long
+    if speaks():
         logging.getLogger("s3prl_stream").setLevel(logging.INFO)
         if logging.lastResort is not None:
             logging.lastResort.setLevel(logging.INFO)

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
+from s3prl_stream.launcher import speaks
 from s3prl_stream.timing import Timing
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         **chosen["train"],
         **chosen["run"],
     )
-    if int(os.environ.get("RANK", "0")):
+    if not speaks():
         return 0
     if args.json:
         print(json.dumps({"run": args.out, **asdict(result)}, allow_nan=False))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,6 +13,7 @@ from typing import Any, get_type_hints
 from s3prl_stream.cli import named
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
+from s3prl_stream.launcher import speaks
 from s3prl_stream.settings import fitted, keyword_defaults, lines_of, meant, read_assignments
 from s3prl_stream.timing import Timing
 
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = {**named(args, "upstream", "head", "subset", "seed"), **noise_settings(args), **training_settings(args)}
     result = train(args.task, shards, out=args.out, **settings)
-    if int(os.environ.get("RANK", "0")):
+    if not speaks():
         return 0
     weights = read_layer_weights(Path(args.out))
     if args.json:

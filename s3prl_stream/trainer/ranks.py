@@ -13,7 +13,6 @@ loss. What it has in exchange is to begin sending while the backward still runs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.launcher import launched
 
 _AS_LONG_AS_IT_TAKES = timedelta(days=30)
 
@@ -132,16 +132,25 @@ def joined_ranks(device: torch.device) -> Iterator[torch.device]:
 
     NCCL on GPUs (each rank the one of its local number), gloo elsewhere. A group that is initialised already stays as
     it is.
+
+    Raises:
+        UsageError: what the environment says of this process is not whole.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if launched("WORLD_SIZE") == 1 or dist.is_initialized():
         yield device
         return
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    is_cuda = device.type == "cuda"
+    if is_cuda:
+        device = torch.device("cuda", launched("LOCAL_RANK"))
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
-    else:
-        dist.init_process_group("gloo")
+    launched("RANK")  # torch takes it from there itself
+    try:
+        dist.init_process_group("nccl" if is_cuda else "gloo", device_id=device if is_cuda else None)
+    except ValueError as error:
+        raise UsageError(
+            f"WORLD_SIZE is {launched('WORLD_SIZE')} in the environment, but what goes with it is not there ({error}). "
+            "Start several processes by torchrun, or unset WORLD_SIZE for one"
+        ) from None
     try:
         yield device
     finally:

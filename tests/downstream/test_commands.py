@@ -61,10 +61,11 @@ def test_the_same_command_says_that_it_is_done(
     words += ["--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(trained)]
     assert main(words) == 0
     assert "30 steps are done already" in capsys.readouterr().out
-    with monkeypatch.context() as patch:  # the second of torchrun's processes: one summary, whole and once
-        patch.setenv("RANK", "1")
-        assert main([*words, "--json"]) == 0
-    assert capsys.readouterr().out == ""
+    for rank in ("1", "second"):  # of torchrun's processes: one summary, whole and once
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", rank)
+            assert main([*words, "--json"]) == 0
+        assert capsys.readouterr().out == ""
     assert main([*words, "--subset", "50%"]) == 2
     assert "subset was None, is '50%'" in capsys.readouterr().err
 
