@@ -7,7 +7,9 @@ in `args[0]` (torch edits exceptions in flight and only leaves strings alone); f
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 
 class StreamError(Exception):
@@ -64,3 +66,12 @@ class TooManyFailures(StreamError):
 
 class StuckLoader(StreamError):
     """No batch came for longer than a loader may wait; the stacks of its threads and processes are on stderr."""
+
+
+@contextlib.contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """A UsageError from inside begins with what it is about, such as which of two parts of the data."""
+    try:
+        yield
+    except UsageError as error:
+        raise type(error)(f"{what}: {error}") from error

@@ -184,6 +184,8 @@ def recordings(tmp_path: Path) -> Path:
     [
         *("pack folder no/such/place OUT", "inspect no/such/place", "plan no/such/place", "verify no/such/place"),
         *("which no/such/place --batch 0", "quickstart --data no/such/place --out OUT"),
+        *("report no/such/place", "evaluate no/such/place --data OUT", "predict no/such/place --data OUT"),
+        "export no/such/place OUT",
     ],
 )
 def test_a_missing_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ STEPS: dict[str, tuple[str, set[str]]] = {
     "open a set": ("assert len(s3prl_stream.open_shards(sample)) > 0", HEAVY),
     "inspect": ("assert main(['inspect', sample]) == 0", HEAVY),
     "plan": ("assert main(['plan', sample, '--old', 'batch_size=4']) == 0", HEAVY),
-    "missing sets": ("assert not [words for words in missing if main(words.split()) != 2]", HEAVY),
+    "missing sets and runs": ("assert not [words for words in missing if main(words.split()) != 2]", HEAVY),
     "index": ("assert main(['index', work + '/x.tar', '--workers', '0']) == 0", HEAVY),
     "pack": ("assert main(['pack', 'folder', work + '/audio', work + '/set', '--workers', '0']) == 0", HEAVY),
 }
@@ -32,14 +32,18 @@ MISSING = [
     "which no/set --batch 0",
     "pretrain tera --data no/set --out x --steps 1",
     "train ks --data no/set --upstream fbank --out x",
-    "evaluate x --data no/set",
-    "predict x --data no/set",
+    "evaluate . --data no/set",
+    "predict . --data no/set",
     "sweep ks --data no/set --upstream fbank --out x",
     "search --queries no/set --data no/set --upstream fbank",
     "extract --data no/set --upstream fbank --out x",
     "probe --data no/set --upstream fbank --label x",
+    "report no/run",
+    "evaluate no/run --data no/set",
+    "predict no/run --data no/set",
+    "export no/run x",
 ]
-"""Commands of a set that is not there, which need not wait for torch."""
+"""Commands of a set or of a run that is not there, which need not wait for torch."""
 
 
 @pytest.fixture(scope="module")

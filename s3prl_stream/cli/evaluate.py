@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 
 from s3prl_stream.cli import named
+from s3prl_stream.cli.run_there import need_run
 from s3prl_stream.cli.summary import first_of
 from s3prl_stream.cli.train import add_noise_options, noise_settings
 
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """0 when scored; 1 if some clips could not be used."""
     from s3prl_stream.shards.shardset import open_shards
 
+    need_run(args.trained, "train")
     shards = open_shards(args.data)  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.evaluate import evaluate
     from s3prl_stream.tasks.verification import read_trials

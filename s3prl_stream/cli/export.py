@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 
+from s3prl_stream.cli.run_there import need_run
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pretrained", metavar="RUN", help="output folder of pretrain, or a checkpoint in it")
@@ -14,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when it is written."""
+    need_run(args.pretrained, "pretrain")
     from s3prl_stream.recipes.s3prl_export import export_s3prl
 
     export_s3prl(args.pretrained, args.out)

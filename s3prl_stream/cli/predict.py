@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s3prl_stream.cli.run_there import need_run
 from s3prl_stream.errors import SampleError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     if bool(args.files) == bool(args.data):
         raise UsageError("predict: give audio files, or --data SET")
+    need_run(args.trained, "train")
     files = list(_files_in(args.files))
     shards = open_shards(args.data) if args.data else None  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.evaluate import load_run, predict

@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from s3prl_stream.cli.run_there import need_run
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="DIR", help="output folder of pretrain or train")
@@ -16,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the page is drawn."""
+    need_run(args.run_folder, "pretrain` or `s3prl-stream train")
     from s3prl_stream.report import report
 
     page, facts = report(args.run_folder, data=args.data)

@@ -13,7 +13,7 @@ from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection, explaining, selected_hours
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.where import compile_where
+from s3prl_stream.shards.where import Condition, compile_where
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.tasks import Task, UtteranceClassification
 from s3prl_stream.tasks.task import text_of
@@ -33,9 +33,10 @@ def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_secon
     parts += [f"{name} is not None" for name in columns if name in known]
     parts += [f"seconds > {min_seconds}"] if min_seconds > 0 else []
     expressions = [compile_where(part, known) for part in parts]
+    words = " and ".join(f"({part})" for part in parts)
     if where is None or isinstance(where, str):
-        return " and ".join(f"({part})" for part in parts) or None
-    return functools.reduce(operator.and_, expressions) if expressions else None
+        return words or None
+    return Condition(functools.reduce(operator.and_, expressions), words)
 
 
 def counts_without(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> dict[str, int]:
@@ -48,21 +49,6 @@ def counts_without(shards: ShardSet, where: Any, columns: Sequence[str], *, min_
     selected, labelled, used = (len(compile_selection(shards, where=part)) for part in parts)
     found = {f"without {' and '.join(columns)}": selected - labelled, f"not above {min_seconds:g} s": labelled - used}
     return {why: count for why, count in found.items() if count}
-
-
-def rows_without(shards: ShardSet, where: Any, judged: str | None) -> Any:
-    """`where` for the rows that `judged` does not select; None: all rows.
-
-    Raises:
-        UsageError: a malformed expression.
-    """
-    import pyarrow.compute
-
-    if judged is None:
-        return where
-    # a condition on a missing value is neither true nor false: such rows are not judged
-    others = ~pyarrow.compute.coalesce(compile_where(judged, shards.columns()), False)
-    return others if where is None else compile_where(where, shards.columns()) & others
 
 
 def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3prl_stream.downstream.columns import contents_of, need_columns, rows_with, rows_without, shared_hours
+from s3prl_stream.downstream.columns import contents_of, need_columns, rows_with, shared_hours
 from s3prl_stream.downstream.parts import settled
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.scores import AXES
@@ -28,6 +28,7 @@ from s3prl_stream.heads import KINDS as HEADS
 from s3prl_stream.recipes.run_settings import MAY_CHANGE
 from s3prl_stream.shards.selection import selected_hours
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.where import without
 from s3prl_stream.tasks.verification import Trial
 
 ALL, CLEAN = "100%", "none"
@@ -83,7 +84,8 @@ def make_cell(
     scored = [] if trials is not None else [data.test]  # trials say what is true
     for one in (data.train, *scored):  # not hours later, when a cell before this one is done
         need_columns(one, text_columns(recipe.labels, one.columns()), f"sweep: task {recipe.name}")
-    usable = rows_without(data.train, data.where, own.valid_where if settings.get("valid") is None else None)
+    held_out = own.valid_where if settings.get("valid") is None else None
+    usable = without(data.where, held_out, data.train.columns())
     labelled = text_columns(recipe.labels, data.train.columns()) if len(recipe.labels) == 1 else ()
     usable = rows_with(data.train, usable, labelled, min_seconds=recipe.min_seconds)
     hours = selected_hours(data.train, where=usable, subset=subset)
@@ -147,7 +149,7 @@ def cell_data(shards: Any, where: Any, test: Any, test_where: str | None, settin
                 f"sweep: {name} is trained on. Say which of its clips are scored instead by test_where= "
                 "(--test-where), or give another set by test= (--test)"
             )
-        where = rows_without(train_set, where, test_where)
+        where = without(where, test_where, train_set.columns()).expression  # part of the names of finished runs
     valid, valid_where = settings.get("valid"), settings.get("valid_where")
     chosen = train_set if valid is None else as_shard_set(valid)
     is_judged = valid is not None or valid_where is not None

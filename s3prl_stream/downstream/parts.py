@@ -20,7 +20,6 @@ from s3prl_stream.downstream.columns import (
     need_classes,
     need_columns,
     need_segments,
-    rows_without,
     shared_hours,
 )
 from s3prl_stream.downstream.feature_cache import FeatureCache
@@ -29,13 +28,14 @@ from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import RunSettings
 from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import UsageError, told_of
 from s3prl_stream.hashing import hash64
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.stage import Stage, root_of
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import pick_device
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
+from s3prl_stream.shards.where import without
 from s3prl_stream.tasks import SpeakerVerification, Task
 from s3prl_stream.tasks.verification import check_pairs
 from s3prl_stream.trainer.settings import TrainSettings
@@ -133,7 +133,7 @@ def make_parts(
 ) -> TrainingParts:
     """The parts of a run; the upstream is moved to the device, the rest goes there with `model.to`."""
     up = upstream.to(device).eval()
-    where = own.where if valid is not None else rows_without(shards, own.where, own.valid_where)
+    where = without(own.where, own.valid_where if valid is None else None, shards.columns())
     if valid is not None and shared_hours(shards, where, valid, own.valid_where):
         raise UsageError(
             "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
@@ -171,7 +171,8 @@ def make_parts(
         need_classes(looked_at, own.valid_where, task, "valid")
         if SEGMENTS in task.columns:
             need_segments(looked_at, own.valid_where, "valid")
-        judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
+        with told_of("valid"):
+            judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
     if judged is not None and isinstance(task, SpeakerVerification):
         num_judged = len(root_of(judged).selection)
         check_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.run_folder import read_pretraining, recipe_of
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.shards.shardset import ShardSet, name_and_fingerprint, open_shards
-from s3prl_stream.shards.where import compile_where
+from s3prl_stream.shards.where import without
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_state
 
 
@@ -25,33 +25,21 @@ def streams_of(
     held_out: dict[str, Any] = {**common, "subset": valid.subset, "epochs": 1}
     if valid.data is not None:
         data = open_shards(valid.data)
-        return (
-            recipe.stream(shards, **common, subset=own.subset),
-            _part("valid", recipe, data, seed=own.seed, subset=valid.subset, device=device, epochs=1),
-        )
+        trained_on = recipe.stream(shards, **common, subset=own.subset)
+        with told_of("valid"):
+            return trained_on, recipe.stream(data, seed=own.seed, subset=valid.subset, device=device, epochs=1)
     if not valid.holds_out:
         return recipe.stream(shards, **common, subset=own.subset), None
     unmixed = ShardSet(shards.members)  # all that is held out once, whatever the weights
     if valid.share:
         held_out["key_range"], common["key_range"] = (0.0, valid.share), (valid.share, 1.0)
     else:
-        import pyarrow.compute
-
-        columns = shards.columns()
-        is_held_out = pyarrow.compute.coalesce(compile_where(valid.where, columns), False)
-        used = pyarrow.compute.scalar(True) if own.where is None else compile_where(own.where, columns)
-        held_out["where"], common["where"] = used & is_held_out, used & ~is_held_out
-    return (
-        _part("what valid leaves to train on", recipe, shards, **common, subset=own.subset),
-        _part("valid", recipe, unmixed, **held_out),
-    )
-
-
-def _part(what: str, recipe: Recipe, shards: ShardSet, **stream: Any) -> Any:
-    try:
-        return recipe.stream(shards, **stream)
-    except UsageError as error:  # such as a selection of nothing
-        raise type(error)(f"{what}: {error}") from error
+        held_out["where"] = valid.where if own.where is None else f"({own.where}) and ({valid.where})"
+        common["where"] = without(own.where, valid.where, shards.columns())
+    with told_of("what valid leaves to train on"):
+        trained_on = recipe.stream(shards, **common, subset=own.subset)
+    with told_of("valid"):
+        return trained_on, recipe.stream(unmixed, **held_out)
 
 
 def loader_of_run(run: str | Path, sets: Sequence[str | Path] = ()) -> Loader:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from s3prl_stream.errors import UsageError
@@ -23,6 +24,17 @@ MAX_CONDITIONS = 2000
 _TEXT_TYPES = ("string", "large_string", "dictionary")
 
 
+@dataclass(frozen=True)
+class Condition:
+    """A pyarrow expression with words for messages: those that it was made of."""
+
+    expression: Any
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
+
+
 def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Callable[[str], str] | None = None) -> Any:
     """An expression such as `language == "en" and seconds > 2 and speaker not in ("a", "b")` -> pyarrow expression.
 
@@ -32,7 +44,7 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
     None stands there, and else `not in` it. A pyarrow expression passes as it is.
 
     Args:
-        where: the text, or a `pyarrow.compute.Expression`.
+        where: the text, a `pyarrow.compute.Expression`, or a `Condition`.
         columns: index column -> Arrow type.
         known_columns: for the message about a column that is not there, see `ShardSet.known_columns`.
 
@@ -41,6 +53,8 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
     """
     import pyarrow.compute
 
+    if isinstance(where, Condition):
+        return where.expression
     if isinstance(where, pyarrow.compute.Expression):
         return where
     if not isinstance(where, str):
@@ -64,6 +78,19 @@ def compile_where(where: Any, columns: Mapping[str, str], *, known_columns: Call
         raise UsageError(
             f"where: {where!r:.200} is not an expression ({reason}). Write it as in: language == 'en' and seconds > 2"
         ) from None
+
+
+def without(where: Any, held_out: str | None, columns: Mapping[str, str]) -> Any:
+    """`where` for the rows that `held_out` does not select; None: all rows. Errors of `compile_where`."""
+    import pyarrow.compute
+
+    if held_out is None:
+        return where
+    # a condition on a missing value is neither true nor false: such rows are not held out
+    others = ~pyarrow.compute.coalesce(compile_where(held_out, columns), False)
+    if where is None:
+        return Condition(others, f"not ({held_out})")
+    return Condition(compile_where(where, columns) & others, f"({where}) and not ({held_out})")
 
 
 class _Compiler:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
+import pytest
 
 import s3prl_stream as ss
-from s3prl_stream.downstream.columns import rows_with, rows_without, values_of
+from s3prl_stream.downstream.columns import rows_with, values_of
 from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.shards.where import without
 
 ROWS: dict[str, dict[str, Any]] = {
     "a": {"rate": 1.0, "word": "p", "part": "train"},
@@ -36,9 +39,19 @@ def test_rows_that_say_something_in_every_column() -> None:
 
 def test_rows_that_are_not_judged() -> None:
     """Of a row that says nothing of the condition it is not known that it is judged."""
-    assert keys(rows_without(SHARDS, None, "part == 'test'")) == "acde"
-    assert keys(rows_without(SHARDS, "word == 'p'", "part == 'test'")) == "a"
-    assert rows_without(SHARDS, "word == 'p'", None) == "word == 'p'"
+    columns = SHARDS.columns()
+    assert keys(without(None, "part == 'test'", columns)) == "acde"
+    assert keys(without("word == 'p'", "part == 'test'", columns)) == "a"
+    assert without("word == 'p'", None, columns) == "word == 'p'"
+
+
+def test_what_selects_nothing_is_told_in_the_words_that_were_given() -> None:
+    left = without("word == 'r'", "rate == 3", SHARDS.columns())
+    told = """(word == 'r') and not (rate == 3)"""
+    with pytest.raises(ss.UsageError, match=re.escape(f'where="{told}" selects none of the 5')):
+        keys(left)
+    with pytest.raises(ss.UsageError, match=re.escape(f'where="({told}) and (part is not None)" selects none')):
+        keys(rows_with(SHARDS, left, ["part"]))
 
 
 def test_values_are_of_selected_rows_that_have_one() -> None:

@@ -276,7 +276,7 @@ def test_a_validation_part_that_cannot_be_is_refused_before_training(
     silent = [{name: one[name] for name in ("key", "wav", "label")} for one in classes(8)._samples]
     with pytest.raises(ss.UsageError, match=r"valid: memory has no column 'loud'"):
         ss.train("ic", shards, label=["label", "loud"], valid=ss.MemoryShards(silent), **settings)
-    with pytest.raises(ss.UsageError, match="selects none"):
+    with pytest.raises(ss.UsageError, match=r"valid: where=.*part == 'x'.*selects none"):
         ss.train("ks", shards, valid_where="part == 'x'", **settings)
     assert not (tmp_path / "run").exists()
     ss.train("ks", shards, valid=shards, where="part == 'train'", valid_where="part == 'test'", **settings)

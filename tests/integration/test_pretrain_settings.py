@@ -95,7 +95,7 @@ def test_a_file_and_assignments_are_resolved_into_the_run(
         (["--set", "target_dim=201"], "target_dim is 201, but the features that are to come out have 80"),
         (["--dropout", "2"], "dropout is 2.0; it must be at least 0 and below 1"),
         (["--valid-share", "1e-9"], "valid: "),
-        (["--valid-where", "seconds >= 0"], "what valid leaves to train on: "),
+        (["--valid-where", "seconds >= 0"], "what valid leaves to train on: where='not (seconds >= 0)' selects none"),
     ],
 )
 def test_slips_leave_nothing_behind(
