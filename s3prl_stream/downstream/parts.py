@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +53,12 @@ class TrainingParts:
     """Endless batches; `Loader(parts.stream)` deals them."""
     settings: TrainSettings
     """Updates, rate, clipping, seed ..."""
+    recipe: TaskRecipe
+    own: RunSettings
+    shards: ShardSet
+    """What is trained on, before `own` selects of it."""
+    valid: ShardSet | None
+    """A set to look at on the way; None: it is a part of `shards`, or there is none."""
     judged: Stage | None = None
     """Each clip of the validation part once; None: there is none."""
     texts: TextSource | None = None
@@ -62,6 +67,8 @@ class TrainingParts:
     """What is added to the clips of `stream`."""
     not_used: Mapping[str, int] = field(default_factory=dict)
     """Why clips that may be trained on are not in `stream` -> how many: no label, too short."""
+    cache: FeatureCache | None = None
+    """Of hidden states; to be closed in the end."""
 
 
 def training_parts(
@@ -86,18 +93,47 @@ def training_parts(
     """
     recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
     train_set, valid_set = as_shard_set(shards), None if valid is None else as_shard_set(valid)
-    parts = make_parts(
-        recipe,
-        train_set,
-        own,
-        upstream=upstream if isinstance(upstream, Upstream) else find_upstream(upstream),
-        own_head=head if isinstance(head, nn.Module) else None,
-        valid=valid_set,
-        find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
-        device=pick_device(own.device),
+    up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(pick_device(own.device)).eval()
+    where = without(own.where, own.valid_where if valid_set is None else None, train_set.columns())
+    if valid_set is not None and shared_hours(train_set, where, valid_set, own.valid_where):
+        raise UsageError(
+            "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
+            "(--where) leaves out, or valid_where= (--valid-where) alone"
+        )
+    texts = texts_of(recipe, train_set, where=where, tokenizer=tokenizer, lexicon=lexicon)
+    frame_seconds = up.stride / SAMPLE_RATE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
+        made = build_task(recipe, train_set, where=where, frame_seconds=frame_seconds, texts=texts)
+    model = build_model(
+        up,
+        made,
+        head if isinstance(head, nn.Module) else recipe.head,
+        dict(recipe.head_settings),
+        normalize=own.normalize,
+        finetune=own.finetune,
+        seed=own.seed,
     )
-    keep_features(parts.model, recipe, own, [train_set] if valid_set is None else [train_set, valid_set])
-    return parts
+    noise = Noise.of(own.noise, own.snr)
+    selection = {"seed": own.seed, "where": where, "subset": own.subset}
+    stream = train_stream(recipe, made, train_set, **selection, frame_seconds=frame_seconds, noise=noise, texts=texts)
+    judged = None
+    if valid_set is not None or own.valid_where is not None:
+        judged = _judged(train_set if valid_set is None else valid_set, own.valid_where, made, texts)
+    return TrainingParts(
+        model=model,
+        stream=stream,
+        settings=_train_settings(recipe, own, made, is_judged=judged is not None),
+        recipe=recipe,
+        own=own,
+        shards=train_set,
+        valid=valid_set,
+        judged=judged,
+        texts=texts,
+        noise=noise,
+        not_used=counts_without(train_set, where, made.columns, min_seconds=recipe.min_seconds),
+        cache=_cache(model, recipe, own, [train_set] if valid_set is None else [train_set, valid_set]),
+    )
 
 
 def settled(
@@ -120,71 +156,24 @@ def settled(
     return find_task(task).having(named), own
 
 
-def make_parts(
-    recipe: TaskRecipe,
-    shards: ShardSet,
-    own: RunSettings,
-    *,
-    upstream: Upstream,
-    own_head: nn.Module | None,
-    valid: ShardSet | None,
-    find_texts: Callable[..., TextSource | None],
-    device: torch.device,
-) -> TrainingParts:
-    """The parts of a run; the upstream is moved to the device, the rest goes there with `model.to`."""
-    up = upstream.to(device).eval()
-    where = without(own.where, own.valid_where if valid is None else None, shards.columns())
-    if valid is not None and shared_hours(shards, where, valid, own.valid_where):
-        raise UsageError(
-            "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
-            "(--where) leaves out, or valid_where= (--valid-where) alone"
-        )
-    texts = find_texts(recipe, shards, where=where)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
-        task = build_task(recipe, shards, where=where, frame_seconds=up.stride / SAMPLE_RATE, texts=texts)
-    model = build_model(
-        up,
-        task,
-        own_head or recipe.head,
-        dict(recipe.head_settings),
-        normalize=own.normalize,
-        finetune=own.finetune,
-        seed=own.seed,
-    )
-    noise = Noise.of(own.noise, own.snr)
-    stream = train_stream(
-        recipe,
-        task,
-        shards,
-        seed=own.seed,
-        frame_seconds=up.stride / SAMPLE_RATE,
-        where=where,
-        subset=own.subset,
-        noise=noise,
-        texts=texts,
-    )
-    judged = None
-    if valid is not None or own.valid_where is not None:
-        looked_at = shards if valid is None else valid
-        need_columns(looked_at, (*task.columns, *task.optional_columns), "valid")
-        need_classes(looked_at, own.valid_where, task, "valid")
-        if SEGMENTS in task.columns:
-            need_segments(looked_at, own.valid_where, "valid")
-        with told_of("valid"):
-            judged = judged_stream(looked_at, where=own.valid_where, columns=task.columns, texts=texts)
-    if judged is not None and isinstance(task, SpeakerVerification):
+def _judged(shards: ShardSet, where: str | None, task: Task, texts: TextSource | None) -> Stage:
+    """Each clip of the validation part once; UsageError if it says nothing that the task can be judged by."""
+    need_columns(shards, (*task.columns, *task.optional_columns), "valid")
+    need_classes(shards, where, task, "valid")
+    if SEGMENTS in task.columns:
+        need_segments(shards, where, "valid")
+    with told_of("valid"):
+        judged = judged_stream(shards, where=where, columns=task.columns, texts=texts)
+    if isinstance(task, SpeakerVerification):
         num_judged = len(root_of(judged).selection)
         check_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")
-    settings = _train_settings(recipe, own, task, is_judged=judged is not None)
-    not_used = counts_without(shards, where, task.columns, min_seconds=recipe.min_seconds)
-    return TrainingParts(model, stream, settings, judged, texts, noise, not_used)
+    return judged
 
 
-def keep_features(
+def _cache(
     model: DownstreamModel, recipe: TaskRecipe, own: RunSettings, sets: Sequence[ShardSet]
 ) -> FeatureCache | None:
-    """Have the model keep hidden states of clips of these sets, if the run has a cache; close it in the end.
+    """Where the model keeps hidden states of clips of these sets, if the run has a cache; close it in the end.
 
     Raises:
         UsageError: two different sets of one name, whose clips a batch does not tell apart.
@@ -213,11 +202,7 @@ def _train_settings(recipe: TaskRecipe, own: RunSettings, task: Task, *, is_judg
         optimizer=recipe.optimizer,
         clip_norm=recipe.clip_norm,
         update_batches=recipe.update_batches,
-        precision=own.precision,
-        seed=own.seed,
-        checkpoint_every=own.checkpoint_every,
-        keep_checkpoints=own.keep_checkpoints,
         best_by=f"valid_{task.best.name}" if is_judged else None,
         best_is=task.best.kind,
-        tensorboard=own.tensorboard,
+        **own.loop(),
     )

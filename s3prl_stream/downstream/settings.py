@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.settings import fit_fields
+from s3prl_stream.trainer.settings import LoopSettings
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(LoopSettings):
     """What `train` takes by name beside the settings of its recipe."""
 
     where: Any = None
@@ -32,20 +33,10 @@ class RunSettings:
     """Folder for hidden states of whole clips, which are computed once; the results are the same."""
     cache_gigabytes: float = 20.0
     """Its limit."""
-    seed: int = 0
-    """Of the plan, the draws, the weights and dropout."""
     device: str | None = None
     """"cpu", "cuda" ...; None: the GPU if there is one."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass."""
     num_workers: int = 0
     """Processes that load; 0: a thread of this one."""
-    checkpoint_every: int = 500
-    """Steps."""
-    keep_checkpoints: int = 2
-    """Older ones are deleted."""
-    tensorboard: bool = False
-    """Write events for TensorBoard."""
 
     def __post_init__(self) -> None:
         fit_fields("train", self)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
-from s3prl_stream.downstream.build import texts_of
 from s3prl_stream.downstream.judge import answers_to
-from s3prl_stream.downstream.parts import keep_features, make_parts, settled
+from s3prl_stream.downstream.parts import TrainingParts, training_parts
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import seconds_by_set
@@ -27,15 +25,13 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
-from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
-from s3prl_stream.tasks import Task
+from s3prl_stream.shards.shardset import name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.upstreams import Upstream
-from s3prl_stream.upstreams import upstream as find_upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
 TOKENIZER = "tokenizer"
@@ -86,55 +82,38 @@ def train(
         StateError: `out` holds a run with other settings or of other data; the difference is named. Or another process
             trains there.
     """
-    recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
-    with joined_ranks(pick_device(own.device)) as device:
-        return _train(
-            recipe,
-            as_shard_set(shards),
-            own,
+    run = output_folder(out)
+    asked = RunSettings(device=settings.pop("device", None)).device
+    with joined_ranks(pick_device(asked)) as device:
+        parts = training_parts(
+            task,
+            shards,
             upstream=upstream,
-            own_head=head if isinstance(head, nn.Module) else None,
-            valid=None if valid is None else as_shard_set(valid),
-            find_texts=functools.partial(texts_of, tokenizer=tokenizer, lexicon=lexicon),
-            run=output_folder(out),
-            device=device,
-            quiet=quiet,
+            head=head,
+            label=label,
+            steps=steps,
+            valid=valid,
+            tokenizer=tokenizer,
+            lexicon=lexicon,
+            device=str(device),
+            **settings,
         )
+        written = {
+            **_written(parts),
+            "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
+            "head": describe_module(head) if isinstance(head, nn.Module) else parts.recipe.head,
+            "device": str(device),
+        }
+        return _train(parts, json.loads(json.dumps(written)), run, device, quiet=quiet)  # as it will be read: no tuples
 
 
 def _train(
-    recipe: TaskRecipe,
-    shards: ShardSet,
-    own: RunSettings,
-    *,
-    upstream: str | Path | Upstream,
-    own_head: nn.Module | None,
-    valid: ShardSet | None,
-    find_texts: Callable[..., TextSource | None],
-    run: Path,
-    device: torch.device,
-    quiet: bool,
+    parts: TrainingParts, written: dict[str, Any], run: Path, device: torch.device, *, quiet: bool
 ) -> TrainResult:
-    ranks = Ranks()
-    up = upstream if isinstance(upstream, Upstream) else find_upstream(upstream)
-    parts = make_parts(
-        recipe, shards, own, upstream=up, own_head=own_head, valid=valid, find_texts=find_texts, device=device
-    )
-    model, texts = parts.model, parts.texts
-    pinned = device.type == "cuda" and own.num_workers > 0
-    loader = Loader(parts.stream, num_workers=own.num_workers, pin_memory=pinned)
+    ranks, model = Ranks(), parts.model
+    pinned = device.type == "cuda" and parts.own.num_workers > 0
+    loader = Loader(parts.stream, num_workers=parts.own.num_workers, pin_memory=pinned)
     ranks.share_of(parts.settings.update_batches)
-    made_of = {
-        "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
-        "upstream_fingerprint": fingerprint_of(up),
-        "noise": None if parts.noise is None else str(parts.noise),
-        **_text_settings(texts),
-        "head": recipe.head if own_head is None else describe_module(own_head),
-        "ranks": ranks.world_size,
-        "device": str(device),
-    }
-    written = {**_written(recipe, shards, own, model.task, valid), **made_of}
-    written = json.loads(json.dumps(written))  # as it will be read: no tuples
     hooks = []
     if (judged := parts.judged) is not None:
 
@@ -142,18 +121,17 @@ def _train(
             answers = answers_to(model, Loader(judged, rank=0, world_size=1), device)
             return {f"valid_{name}": value for name, value in model.task.score(answers).items()}
 
-        hooks.append(Hook(recipe.evaluate_every, ask))
-    kept = keep_features(model, recipe, own, [shards] if valid is None else [shards, valid])
+        hooks.append(Hook(parts.recipe.evaluate_every, ask))
     with contextlib.ExitStack() as ending:
-        if kept is not None:
-            ending.enter_context(contextlib.closing(kept))
+        if parts.cache is not None:
+            ending.enter_context(contextlib.closing(parts.cache))
         # after all that may go wrong: a mistake in the settings leaves nothing behind
         check_run(run, {**written, **_other_name(run, written)})
         ranks.wait_for_all()
         if ranks.is_first:
             ending.enter_context(alone_in(run))
             write_json(run / SETTINGS, written)
-            _keep_texts(texts, run)
+            _keep_texts(parts.texts, run)
         ranks.wait_for_all()
         before = list_checkpoints(run)
         result = train_loop(
@@ -161,7 +139,7 @@ def _train(
             loader,
             parts.settings,
             run=run,
-            set_names=[member.name for member in shards.members],
+            set_names=[member.name for member in parts.shards.members],
             seconds_by_set=seconds_by_set,
             hooks=hooks,
             device=device,
@@ -181,24 +159,26 @@ def _train(
     )
 
 
-def _written(
-    recipe: TaskRecipe, shards: ShardSet, own: RunSettings, task: Task, valid: ShardSet | None
-) -> dict[str, Any]:
-    """What `run.json` holds, but for the networks and the machine."""
+def _written(parts: TrainingParts) -> dict[str, Any]:
+    """What `run.json` holds, but for the names of the networks and the machine."""
+    recipe, own, shards, valid = parts.recipe, parts.own, parts.shards, parts.valid
     of_recipe = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in _TOLD}
-    of_run = {name: value for name, value in vars(own).items() if name not in WRITTEN_APART}
     return {
         "task": recipe.name,
         "kind": recipe.kind,
-        "task_config": task.config(),
+        "task_config": parts.model.task.config(),
         "data": name_and_fingerprint(shards),
         "weights": None if shards.weights is None else list(shards.weights),
         "valid": None if valid is None else name_and_fingerprint(valid),
         "where": None if own.where is None else str(own.where),
         "steps": recipe.steps,
         **{f"recipe_{name}": value for name, value in of_recipe.items()},
-        **of_run,
+        **{name: value for name, value in vars(own).items() if name not in WRITTEN_APART},
         "version": __version__,
+        "upstream_fingerprint": fingerprint_of(parts.model.upstream),
+        "noise": None if parts.noise is None else str(parts.noise),
+        **_text_settings(parts.texts),
+        "ranks": Ranks().world_size,
     }
 
 

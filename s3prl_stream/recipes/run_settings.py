@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.settings import fit_fields
+from s3prl_stream.trainer.settings import LoopSettings
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(LoopSettings):
     """What `pretrain` takes by name beside the settings of its recipe."""
 
-    seed: int = 0
-    """Of the plan, the draws, the weights and dropout."""
     where: str | None = None
     """Which clips, see `ShardStream`."""
     subset: str | None = None
@@ -28,20 +27,12 @@ class RunSettings:
     on_device: bool | None = None
     """What follows the waveforms (features, masks) works on whole batches on the device, from int16, and not on clips
     in the loader; None: if it is a GPU."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass; weights and optimizer are fp32."""
     compile: bool = False
     """Compile the encoder (torch.compile, shapes dynamic)."""
     init: str | None = None
     """A run, or a checkpoint of one, whose weights this run begins with: to go on with other data or settings."""
-    checkpoint_every: int = 500
-    """Steps."""
-    keep_checkpoints: int = 2
-    """Older ones are deleted."""
     max_bad_steps: int = 10
     """Updates in a row that may be left out: loss or gradient not finite, or memory exhausted."""
-    tensorboard: bool = False
-    """Write events for TensorBoard."""
 
     def __post_init__(self) -> None:
         fit_fields("pretrain", self)

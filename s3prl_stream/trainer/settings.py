@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.settings import fit_fields
@@ -37,27 +37,37 @@ class UpdateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(UpdateSettings):
-    """How to train. Nothing here but `num_steps` and what only keeps or tells may change when a run is continued."""
+class LoopSettings:
+    """What every training is told of its loop, whatever it trains."""
 
-    num_steps: int
-    """Updates in all; a linear learning rate ends at 0 there."""
+    seed: int = 0
+    """Of the plan, the weights, dropout and all else that is drawn."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the forward pass (autocast); weights, gradients and optimizer are fp32."""
-    seed: int = 0
-    """Of dropout and all else that the objective draws."""
     checkpoint_every: int = 500
     """Steps between checkpoints; there is one at the end too."""
     keep_checkpoints: int = 2
     """Older ones are deleted."""
+    tensorboard: bool = False
+    """Write events for TensorBoard too."""
+
+    def loop(self) -> dict[str, Any]:
+        """These settings by name, without those of a subclass."""
+        return {one.name: getattr(self, one.name) for one in fields(LoopSettings)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(LoopSettings, UpdateSettings):
+    """How to train. Nothing here but `num_steps` and what only keeps or tells may change when a run is continued."""
+
+    num_steps: int
+    """Updates in all; a linear learning rate ends at 0 there."""
     best_by: str | None = None
     """A figure of a hook, such as "valid_loss": the weights with the best one so far stay in `best/`."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which figure is the best."""
     max_bad_steps: int = 10
     """Updates in a row that may be left out: loss or gradient not finite, or memory exhausted."""
-    tensorboard: bool = False
-    """Write events for TensorBoard too."""
 
     def __post_init__(self) -> None:
         fit_fields("training", self)
