@@ -89,97 +89,52 @@ def pretrain(
     of_recipe = {name: value for name, value in settings.items() if name not in of_run}
     used = find_recipe(recipe).having(of_recipe, beside=sorted(of_run))
     held_out = valid if isinstance(valid, ValidSettings) else ValidSettings.of(valid or {})
-    with joined_ranks(pick_device(own.device)) as device:
-        return _pretrain(
-            used,
-            as_shard_set(shards),
-            own,
-            held_out,
-            steps=steps,
-            run=output_folder(out),
-            networks=(own_encoder(encoder, seed=own.seed), teacher),
-            device=device,
-            leave_out=(skip_batches, exclude),
-            hooks=hooks,
-            quiet=quiet,
-        )
-
-
-def _pretrain(
-    recipe: Recipe,
-    shards: ShardSet,
-    own: RunSettings,
-    valid: ValidSettings,
-    *,
-    steps: int,
-    run: Path,
-    networks: tuple[nn.Module | None, nn.Module | None],
-    device: torch.device,
-    leave_out: tuple[Sequence[tuple[int, int]], Sequence[str | tuple[str, str]]],
-    hooks: Sequence[MakeHook],
-    quiet: bool,
-) -> TrainResult:
-    ranks = Ranks()
-    parts = recipe.settings()
-    train_settings = TrainSettings(
-        num_steps=steps,
-        seed=own.seed,
-        precision=own.precision,
-        checkpoint_every=own.checkpoint_every,
-        keep_checkpoints=own.keep_checkpoints,
-        max_bad_steps=own.max_bad_steps,
-        tensorboard=own.tensorboard,
-        best_by="valid_loss" if valid.holds_out else None,
-        **{name: value for name, value in parts["train"].items() if name != "published_steps"},
-    )
-    ranks.share_of(train_settings.update_batches)
-    encoder, teacher = networks
-    if recipe.has_teacher and teacher is None:
-        raise UsageError(f"recipe {recipe.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
-    objective = build_objective(recipe, encoder=encoder, seed=own.seed, teacher=teacher)
-    written = {
-        "recipe": recipe.name,
-        "data": name_and_fingerprint(shards),
-        "sets": [_place_of(member) for member in shards.members],
-        "weights": None if shards.weights is None else list(shards.weights),
-        **parts["stream"],
-        **parts["train"],
-        "legacy": recipe.legacy,
-        "encoder": parts["model"] if encoder is None else describe_module(encoder),
-        **({} if encoder is None else {"model": parts["model"]}),  # heads are made by it
-        **({} if teacher is None else {"teacher": describe_module(teacher, values=True)}),
-        "steps": train_settings.num_steps,
-        **dataclasses.asdict(own),
-        "device": str(device),
-        "on_device": device.type != "cpu" if own.on_device is None else own.on_device,
-        **{f"valid_{name}": value for name, value in dataclasses.asdict(valid).items()},
-        "ranks": ranks.world_size,
-        "version": __version__,
-    }
-    written = json.loads(json.dumps(written))  # as it will be read: no tuples
-    # built before the folder is: a mistake in the settings leaves nothing behind
-    trained, validated = streams_of(recipe, shards, own, valid, str(device) if written["on_device"] else None)
-    loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
-    damage = DamageLog(run, ranks.rank, quiet=quiet)
-    batches = _RunBatches(loader, *leave_out, run, damage, writes=ranks.is_first, quiet=quiet)
-    batches.leave_out()
-    questions = [make(recipe, objective) for make in hooks]
-    if validated is not None:
-        held_out = Loader(validated)
-
-        def ask(_step: int) -> dict[str, float]:
-            loss = mean_loss(objective, held_out, device=device, precision=own.precision)
-            damage.take(held_out.damaged)
-            return {"valid_loss": loss}
-
-        questions.insert(0, Hook(valid.every, ask))
-    check_run(run, written)
-    ranks.wait_for_all()
-    if own.init is not None and not list_checkpoints(run):
-        load_initial_weights(objective, own.init)
-    if own.compile:
-        objective.get_submodule("encoder").compile(dynamic=True)
+    sets, run, network = as_shard_set(shards), output_folder(out), own_encoder(encoder, seed=own.seed)
     with contextlib.ExitStack() as stack:
+        device = stack.enter_context(joined_ranks(pick_device(own.device)))
+        ranks = Ranks()
+        update_settings = {name: one for name, one in used.settings()["train"].items() if name != "published_steps"}
+        train_settings = TrainSettings(
+            num_steps=steps,
+            max_bad_steps=own.max_bad_steps,
+            best_by="valid_loss" if held_out.holds_out else None,
+            **own.loop(),
+            **update_settings,
+        )
+        ranks.share_of(train_settings.update_batches)
+        if used.has_teacher and teacher is None:
+            raise UsageError(f"recipe {used.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
+        objective = build_objective(used, encoder=network, seed=own.seed, teacher=teacher)
+        written = {
+            **_written(used, sets, own, held_out, network, teacher),
+            "steps": train_settings.num_steps,
+            "device": str(device),
+            "on_device": device.type != "cpu" if own.on_device is None else own.on_device,
+            "ranks": ranks.world_size,
+        }
+        written = json.loads(json.dumps(written))  # as it will be read: no tuples
+        # built before the folder is: a mistake in the settings leaves nothing behind
+        trained, validated = streams_of(used, sets, own, held_out, str(device) if written["on_device"] else None)
+        loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
+        damage = DamageLog(run, ranks.rank, quiet=quiet)
+        batches = _RunBatches(loader, skip_batches, exclude, run, damage, writes=ranks.is_first, quiet=quiet)
+        batches.leave_out()
+        questions = [make(used, objective) for make in hooks]
+        if validated is not None:
+            judged = Loader(validated)
+
+            def ask(_step: int) -> dict[str, float]:
+                loss = mean_loss(objective, judged, device=device, precision=own.precision)
+                damage.take(judged.damaged)
+                return {"valid_loss": loss}
+
+            questions.insert(0, Hook(held_out.every, ask))
+        check_run(run, written)
+        ranks.wait_for_all()
+        if own.init is not None and not list_checkpoints(run):
+            load_initial_weights(objective, own.init)
+        if own.compile:
+            objective.get_submodule("encoder").compile(dynamic=True)
         if ranks.is_first:
             stack.enter_context(alone_in(run))
             write_json(run / SETTINGS, written)
@@ -190,17 +145,44 @@ def _pretrain(
             batches,
             train_settings,
             run=run,
-            set_names=[member.name for member in shards.members],
+            set_names=[member.name for member in sets.members],
             seconds_by_set=lambda batch: batch["seconds_by_set"],
             hooks=questions,
             device=device,
             notes={"settings": written},
             quiet=quiet,
         )
-    counts = torch.tensor([batches.num_left_out, damage.num_clips], device=device)
-    ranks.sum(counts)
-    left_out, damaged = counts.tolist()
+        counts = torch.tensor([batches.num_left_out, damage.num_clips], device=device)
+        ranks.sum(counts)
+        left_out, damaged = counts.tolist()
     return dataclasses.replace(result, left_out=left_out, damaged=damaged, timing=loader.timing().as_dict())
+
+
+def _written(
+    recipe: Recipe,
+    shards: ShardSet,
+    own: RunSettings,
+    valid: ValidSettings,
+    encoder: nn.Module | None,
+    teacher: nn.Module | None,
+) -> dict[str, Any]:
+    """What `run.json` holds, but for the steps and the machine."""
+    parts = recipe.settings()
+    return {
+        "recipe": recipe.name,
+        "data": name_and_fingerprint(shards),
+        "sets": [_place_of(member) for member in shards.members],
+        "weights": None if shards.weights is None else list(shards.weights),
+        **parts["stream"],
+        **parts["train"],
+        "legacy": recipe.legacy,
+        "encoder": parts["model"] if encoder is None else describe_module(encoder),
+        **({} if encoder is None else {"model": parts["model"]}),  # heads are made by it
+        **({} if teacher is None else {"teacher": describe_module(teacher, values=True)}),
+        **dataclasses.asdict(own),
+        **{f"valid_{name}": value for name, value in dataclasses.asdict(valid).items()},
+        "version": __version__,
+    }
 
 
 def _place_of(member: SetMember) -> str | None:
@@ -220,33 +202,28 @@ def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
     load_weights_into(objective, folder)
 
 
+@dataclasses.dataclass
 class _RunBatches:
     """A loader as the loop sees it.
 
     What is to be left out is told to it once it knows where the run stands; its receipt, and what was damaged, is kept.
     """
 
-    def __init__(
-        self,
-        loader: Loader,
-        skip_batches: Sequence[tuple[int, int]],
-        exclude: Sequence[str | tuple[str, str]],
-        run: Path,
-        damage: DamageLog,
-        *,
-        writes: bool,
-        quiet: bool,
-    ) -> None:
-        self.run = run
-        self.damage = damage
-        self.num_left_out = 0
-        self.writes = writes
-        self.quiet = quiet
-        self.loader = loader
-        self.skip_batches = skip_batches
-        self.exclude = exclude
-        self.state_dict = loader.state_dict
-        self.load_state_dict = loader.load_state_dict
+    loader: Loader
+    skip_batches: Sequence[tuple[int, int]]
+    exclude: Sequence[str | tuple[str, str]]
+    run: Path
+    damage: DamageLog
+    _: dataclasses.KW_ONLY
+    writes: bool
+    quiet: bool
+    num_left_out: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
 
     def leave_out(self) -> None:
         """What is to be left out, from where the loader stands; loading a state forgets it."""
