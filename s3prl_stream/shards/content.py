@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
@@ -24,17 +24,10 @@ if TYPE_CHECKING:
 RANGE_BYTES = 8 << 20
 """One read: few requests to an object store, little memory."""
 
-Sink = Callable[[IndexRow, bytes], None]
-"""Called with each sound sample, in the order of the shard."""
-
 Place = tuple[str, int]
 """Key and offset of a sample in its shard."""
 
 _ANOTHER_HAS_ITS_KEY = SampleError("another sample of the set has this key", reason="duplicate_key")
-
-
-def no_sink(row: IndexRow, sample: bytes) -> None:
-    """The sink of one who only looks."""
 
 
 class Content(NamedTuple):
@@ -101,7 +94,7 @@ class HashedShard(FrontToBack):
 
 
 def read_by_rows(
-    store: Store, shard: str, num_bytes: int, table: pa.Table, sink: Sink, leave_out: Collection[Place] = ()
+    store: Store, shard: str, num_bytes: int, table: pa.Table, leave_out: Collection[Place] = ()
 ) -> Content:
     """Read a shard along its index rows and compare every sample with what they say of it.
 
@@ -109,7 +102,6 @@ def read_by_rows(
         store, shard: the file.
         num_bytes: how much of it is read.
         table: index rows that pass `index_files.problem_with_packed`.
-        sink: gets each sound sample.
         leave_out: samples whose key another one has.
     """
     reader = HashedShard(store, shard, num_bytes)
@@ -124,16 +116,13 @@ def read_by_rows(
             if (key, offset) in leave_out:
                 raise _ANOTHER_HAS_ITS_KEY
             data = reader.read(offset, size)
-            row = _checked(data, shard, expected, columns)
+            rows.append(_checked(data, shard, expected, columns))
         except SampleError as error:
             bad.append(of_sample(shard, key, offset, size, error.reason, str(error)))
-            continue
-        sink(row, data)
-        rows.append(row)
     return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
 
 
-def read_by_headers(store: Store, shard: str, num_bytes: int, sink: Sink, leave_out: Collection[Place] = ()) -> Content:
+def read_by_headers(store: Store, shard: str, num_bytes: int, leave_out: Collection[Place] = ()) -> Content:
     """Read a shard along its tar headers: for one that is known to be sound, when its index rows are not.
 
     Raises:
@@ -155,7 +144,6 @@ def read_by_headers(store: Store, shard: str, num_bytes: int, sink: Sink, leave_
         if (row.key, offset) in leave_out:
             bad.append(of_sample(shard, row.key, offset, size, _ANOTHER_HAS_ITS_KEY.reason, str(_ANOTHER_HAS_ITS_KEY)))
             continue
-        sink(row, data)
         rows.append(row)
     return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from s3prl_stream.shards.content import (
     Content,
     HashedShard,
     Place,
-    Sink,
     end_marker_problem,
     metadata_columns_of,
     read_by_headers,
@@ -109,7 +108,6 @@ def read_shard(
     store: Store,
     entry: Entry,
     index: ShardIndex,
-    new_sink: Callable[[], Sink],
     *,
     columns: Mapping[str, str] | None = None,
     leave_out: Collection[Place] = (),
@@ -120,31 +118,25 @@ def read_shard(
 
     Args:
         store, entry, index: the shard.
-        new_sink: called before each reading; what the last sink got is the result.
         columns: metadata columns of the set, for a shard whose own rows are lost.
         leave_out: samples that count as damaged, because others have their keys.
     """
     there = store.size(entry.name) or 0
 
-    def by_rows(table: pa.Table) -> Reading:
-        num_bytes = min(there, shard_bytes_of(table))
-        return Reading(table, read_by_rows(store, entry.name, num_bytes, table, new_sink(), leave_out))
-
     read: list[Reading] = []
     for table in index.candidates():
-        read.append(by_rows(table))
+        num_bytes = min(there, shard_bytes_of(table))
+        read.append(Reading(table, read_by_rows(store, entry.name, num_bytes, table, leave_out)))
         if not _damaged(read[-1]):
             return read[-1]
     num_packed = there if entry.num_bytes is None else entry.num_bytes
     may_be_whole = entry.sha256 is not None and num_packed <= there
     if may_be_whole and entry.sha256 == _sha256(store, entry.name, num_packed, read):
         with contextlib.suppress(SampleError):  # it was packed like this
-            content = read_by_headers(store, entry.name, num_packed, new_sink(), leave_out)
+            content = read_by_headers(store, entry.name, num_packed, leave_out)
             known = metadata_columns_of(read[0].table) if read else columns or {}
             return Reading(index_table(content.rows, known), content)
-    best = min(read, key=lambda one: len(_damaged(one)), default=_LOST)
-    # the sink holds what the last reading gave
-    return best if best.table is None else by_rows(best.table)
+    return min(read, key=lambda one: len(_damaged(one)), default=_LOST)
 
 
 def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Reading]) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.content import Place, metadata_columns_of, no_sink
+from s3prl_stream.shards.content import Place, metadata_columns_of
 from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import read_index, read_shard
 from s3prl_stream.shards.extra_files import copy_extra_files, problems_with
@@ -81,8 +81,8 @@ def repair(
         shards: folder or URL of the set, or an opened one. Nothing in it is changed.
         out: folder or URL for the new set; new or empty, or left by a `repair` that was killed. On the disk of the old
             set, sound shards become hard links, which take no space.
-        num_workers: processes; 0: this one. Each needs space for a shard where it writes one. Memory grows by 8 bytes a
-            sample in this process.
+        num_workers: processes; 0: this one. Each needs space for a shard where it writes one, and for the old one where
+            that is in a store. Memory grows by 8 bytes a sample in this process.
         progress: called after each shard.
 
     Raises:
@@ -228,7 +228,7 @@ def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
     """The same from the JSON of a shard whose rows are lost."""
     store, entry = task
     index = read_index(store, entry, IndexPart(store, entry.part))
-    content = read_shard(store, entry, index, lambda: no_sink).content
+    content = read_shard(store, entry, index).content
     return {} if content is None else metadata_kinds(row.metadata for row in content.rows)
 
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import U64
-from s3prl_stream.shards.content import Content, Place, Sink, no_sink
+from s3prl_stream.shards.bytes import check_bytes
+from s3prl_stream.shards.content import Content, Place
 from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.left_out import LeftOut
-from s3prl_stream.shards.rows import index_table
+from s3prl_stream.shards.rows import IndexRow, index_table
 from s3prl_stream.shards.store import LocalStore, Store
 from s3prl_stream.shards.tar import END_OF_TAR
+from s3prl_stream.shards.workfolder import download
 from s3prl_stream.shards.write_index import placed, publish_shard
 from s3prl_stream.shards.writer import ShardWriter
 
@@ -54,22 +56,11 @@ def repair_shard(
     if size is None:
         return _all_lost(entry, index, "missing", "the shard is not there")
 
-    def read(new_sink: Callable[[], Sink]) -> Content | None:
-        return read_shard(store, entry, index, new_sink, columns=columns, leave_out=leave_out).content
-
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
-        new: list[ShardWriter] = []
-
-        def begin() -> Sink:
-            new.append(stack.enter_context(ShardWriter(folder, name)))
-            return lambda _, sample: new[-1].append(sample)
-
-        # what comes over a network is kept as it comes; a disk is read again if the shard is not sound
-        content = read(begin if store.is_remote else lambda: no_sink)
-        as_it_was = content is not None and _is_sound(content, size)
-        if not as_it_was and not store.is_remote:
-            content = read(begin)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        disk = store if isinstance(store, LocalStore) else LocalStore(folder)
+        if disk is not store:  # which is asked for every byte once
+            download(store, name, Path(folder, name))
+        content = read_shard(disk, entry, index, columns=columns, leave_out=leave_out).content
         if content is None:
             message = "its index rows are lost, and its SHA-256 is not the one in the manifest"
             return _all_lost(entry, index, "index_lost", message)
@@ -79,13 +70,26 @@ def repair_shard(
         ]
         if not content.rows:
             return Outcome(None, False, np.zeros(0, dtype=np.uint64), lost, len(lost))
-        if as_it_was and isinstance(store, LocalStore):
-            path, sha256 = store.path(name), content.sha256
-        else:
-            path, sha256 = new[-1].path, new[-1].finish()
+        path, sha256, as_it_was = disk.path(name), content.sha256, _is_sound(content, size)
+        if not as_it_was:
+            path, sha256 = _written_anew(disk, content.rows, Path(folder, "new"), name)
         table = placed(index_table(content.rows, columns), name)
         description = publish_shard(path, sha256, table, out, name)
     return Outcome(description, as_it_was, table.column("key_hash").to_numpy(), lost, len(lost))
+
+
+def _written_anew(disk: LocalStore, rows: Sequence[IndexRow], folder: Path, name: str) -> tuple[Path, str]:
+    """(path, SHA-256) of a shard of these samples of another one."""
+    folder.mkdir()
+    with ShardWriter(folder, name) as new:
+        for row in rows:
+            sample = disk.read(name, row.offset, row.size)
+            try:
+                check_bytes(sample, size=row.size, crc32c=row.crc32c, where=f"{disk.url}/{name}")
+            except SampleError as error:
+                raise ShardError(f"{error}; a moment ago it was sound. Give the same command again.") from None
+            new.append(sample)
+        return new.path, new.finish()
 
 
 def _is_sound(content: Content, size: int) -> bool:

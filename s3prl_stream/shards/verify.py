@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
-from s3prl_stream.shards.content import no_sink
 from s3prl_stream.shards.duplicates import duplicates
 from s3prl_stream.shards.examine import (
     Examined,
@@ -162,7 +161,7 @@ def _examine_some(store: Store, full: bool, task: tuple[int, list[tuple[Entry, i
 def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
     index = read_index(store, entry, part)
     rows = next(iter(index.candidates()), None)
-    reading = read_shard(store, entry, index, lambda: no_sink) if full and size is not None else None
+    reading = read_shard(store, entry, index) if full and size is not None else None
     if reading is not None:
         rows = reading.table
     findings = index_findings(entry, index, rows, size)
