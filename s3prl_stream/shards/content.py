@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
-from s3prl_stream.errors import DamagedFile, SampleError
+from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
@@ -15,14 +14,11 @@ from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
 from s3prl_stream.shards.rows import IndexRow, index_cells
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
-from s3prl_stream.shards.tar_reads import FrontToBack
+from s3prl_stream.shards.tar_reads import HashedTar
 from s3prl_stream.shards.tarwalk import Member, walk
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-RANGE_BYTES = 8 << 20
-"""One read: few requests to an object store, little memory."""
 
 Place = tuple[str, int]
 """Key and offset of a sample in its shard."""
@@ -43,56 +39,6 @@ class Content(NamedTuple):
     """None: some bytes could not be read."""
 
 
-class HashedShard(FrontToBack):
-    """A file read once in ranges of 8 MiB and hashed on the way.
-
-    Where a range cannot be read, what is asked for inside it is tried by itself: a bad disk sector costs its samples.
-
-    Args:
-        store, name: the file.
-        num_bytes: where to stop.
-    """
-
-    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        super().__init__(self._next_range)
-        self._store, self._name, self._end = store, name, num_bytes
-        self._stop = 0
-        self._hash = hashlib.sha256()
-        self._unreadable: list[tuple[int, int]] = []
-
-    def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, fewer where the file ends.
-
-        Raises:
-            SampleError(reason="unreadable"): the disk cannot read them.
-            ShardError: the store does not answer.
-        """
-        data = super().read(offset, size)
-        if any(start < offset + size and offset < stop for start, stop in self._unreadable):
-            try:
-                return self._store.read(self._name, offset, size)
-            except DamagedFile as error:
-                raise SampleError(str(error), reason="unreadable") from None
-        return data
-
-    def finish(self) -> str | None:
-        """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
-        while self._next_range():
-            pass
-        return None if self._unreadable else self._hash.hexdigest()
-
-    def _next_range(self) -> bytes:
-        size = min(RANGE_BYTES, self._end - self._stop)
-        try:
-            new = self._store.read(self._name, self._stop, size) if size else b""
-        except DamagedFile:
-            self._unreadable.append((self._stop, self._stop + size))
-            new = bytes(size)  # keeps the places of what follows
-        self._hash.update(new)
-        self._stop += len(new)
-        return new
-
-
 def read_by_rows(
     store: Store, shard: str, num_bytes: int, table: pa.Table, leave_out: Collection[Place] = ()
 ) -> Content:
@@ -104,7 +50,7 @@ def read_by_rows(
         table: index rows that pass `index_files.problem_with_packed`.
         leave_out: samples whose key another one has.
     """
-    reader = HashedShard(store, shard, num_bytes)
+    reader = HashedTar(store, shard, num_bytes)
     columns = metadata_columns_of(table)
     rows: list[IndexRow] = []
     bad: list[Finding] = []
@@ -128,7 +74,7 @@ def read_by_headers(store: Store, shard: str, num_bytes: int, leave_out: Collect
     Raises:
         SampleError: it is not sound after all.
     """
-    reader = HashedShard(store, shard, num_bytes)
+    reader = HashedTar(store, shard, num_bytes)
     rows: list[IndexRow] = []
     bad: list[Finding] = []
     end = 0
@@ -207,7 +153,7 @@ def end_marker_problem(tail: bytes) -> str | None:
     return "the end marker of the tar is damaged or cut; it should be 1024 zeros"
 
 
-def _end_finding(reader: HashedShard, shard: str, end: int) -> Finding | None:
+def _end_finding(reader: HashedTar, shard: str, end: int) -> Finding | None:
     reader.keep_from = end
     try:
         problem = end_marker_problem(reader.read(end, len(END_OF_TAR)))

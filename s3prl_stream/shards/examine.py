@@ -14,7 +14,6 @@ from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import (
     Content,
-    HashedShard,
     Place,
     end_marker_problem,
     metadata_columns_of,
@@ -37,6 +36,7 @@ from s3prl_stream.shards.layout import INDEX_COLUMNS, MANIFEST, offsets_name, ro
 from s3prl_stream.shards.rows import IndexRow, index_table, rows_hash
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
+from s3prl_stream.shards.tar_reads import HashedTar
 from s3prl_stream.shards.tarheader import read_header
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Reading]) -
     for one in read:
         if one.table is not None and one.content is not None and num_bytes == shard_bytes_of(one.table):
             return one.content.sha256
-    return HashedShard(store, shard, num_bytes).finish()
+    return HashedTar(store, shard, num_bytes).finish()
 
 
 def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, num_bytes: int | None) -> list[Finding]:

@@ -19,7 +19,7 @@ import numpy as np
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.braces import find_tars
 from s3prl_stream.shards.durations import read_table
-from s3prl_stream.shards.foreign_index import ForeignIndexWriter, metadata_schema
+from s3prl_stream.shards.foreign_index import index_rows, metadata_schema, write_foreign_index
 from s3prl_stream.shards.index_folder import IndexFolder
 from s3prl_stream.shards.join_table import join_table
 from s3prl_stream.shards.keys import escape_foreign_key
@@ -31,7 +31,6 @@ from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, scan_tar, scanned_
 from s3prl_stream.shards.store import is_remote, local_path, paths_in
 from s3prl_stream.shards.table_lengths import write_lengths
 from s3prl_stream.shards.workers import Workers, check_num_workers
-from s3prl_stream.shards.write_index import IndexWriter
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
@@ -176,12 +175,13 @@ def index_tars(
                 "from_table": sorted(from_table),
             },
         }
-        with target.being_written(scans), IndexWriter(target.out, scratch) as index:
-            writer = ForeignIndexWriter(target.out, index, columns)
-            for scan, without in zip(scans, twice, strict=True):
-                own = target.writes_offsets(scan)
-                writer.add(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, own)
-            manifest = writer.finish(left_out, facts)
+        found_rows = (
+            index_rows(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, columns)
+            for scan, without in zip(scans, twice, strict=True)
+        )
+        tars_with_rows = zip(scans, found_rows, map(target.writes_offsets, scans), strict=True)
+        with target.being_written(scans):
+            manifest = write_foreign_index(target.out, scratch, tars_with_rows, columns, left_out, facts)
     return IndexReport(url, manifest, left_out, fit, layout)
 
 

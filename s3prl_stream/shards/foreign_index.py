@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,76 +36,67 @@ def metadata_schema(scans: Sequence[Scan]) -> tuple[dict[str, str], int]:
     return {name: columns[name] for name in sorted(kept)}, len(columns) - len(kept)
 
 
-class ForeignIndexWriter:
-    """Writes shard after shard; the manifest comes last.
+def index_rows(scan: Scan, prefix: str, without: frozenset[int], columns: Mapping[str, str]) -> list[IndexRow]:
+    """The rows of a tar, without those of some numbers: a prefix before each key, and of metadata the columns."""
+    rows = []
+    for number, row in enumerate(scanned_rows(scan)):
+        if number not in without:
+            metadata = {name: value for name, value in row["metadata"].items() if name in columns}
+            row |= {"key": prefix + row["key"], "shard": scan.name, "metadata": metadata}
+            rows.append(IndexRow(*(row[field] for field in IndexRow._fields)))
+    return rows
+
+
+def write_foreign_index(
+    out: Store,
+    scratch: Path,
+    tars: Iterable[tuple[Scan, list[IndexRow], bool]],
+    columns: Mapping[str, str],
+    left_out: Sequence[LeftOut],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write sidecars, index parts and the list of what is left out, and last the manifest, which is returned.
 
     Args:
         out: where to.
-        index: writes their rows there.
+        scratch: a local folder.
+        tars: with their rows, and whether offsets are written, as where the tar has none of its own. One without
+            samples is no shard.
         columns: of metadata, with their Arrow types.
+        left_out: all that is not in the set.
+        facts: of the manifest: name, corpus, licence and what is about the index.
     """
-
-    def __init__(self, out: Store, index: IndexWriter, columns: Mapping[str, str]) -> None:
-        self.shards: list[dict[str, Any]] = []
-        """What the manifest says of every shard."""
-        self.neighbours = Neighbours()
-        self._out, self._index, self._columns = out, index, columns
-
-    def add(self, scan: Scan, prefix: str, without: frozenset[int], write_offsets: bool) -> None:
-        """One tar: its sidecars, its row group, and what the manifest says of it. One without samples is no shard.
-
-        Args:
-            scan: of the tar.
-            prefix: put before each key.
-            without: numbers of rows that are left out.
-            write_offsets: False: the tar has offsets of its own.
-        """
-        rows = [row for number, row in enumerate(self._index_rows(scan, prefix)) if number not in without]
-        if not rows:
-            return
-        offsets = np.array([*(row.offset for row in rows), scan.end], dtype=np.uint64) if write_offsets else None
-        self._index.add(scan.name, index_table(rows, self._columns), offsets)
-        self._look_at_neighbours(rows)
-        self.shards.append(
-            {
-                "name": scan.name,
-                "samples": len(rows),
-                "seconds": math.fsum(row.frames / row.sample_rate for row in rows),
-                "bytes": scan.num_bytes,
-                "sha256": scan.sha256,
-                "rows_hash": rows_hash(rows),
-                "offsets": "written" if write_offsets else "found",
-            }
-        )
-
-    def finish(self, left_out: Sequence[LeftOut], facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the rest and the manifest.
-
-        Args:
-            left_out: all that is not in the set.
-            facts: of the manifest: name, corpus, licence and what is about the index.
-        """
-        parts = self._index.finish()
-        self._out.write(LEFT_OUT, b"".join(one.line() for one in left_out))
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            **facts,
-            "run": self.neighbours.choose_run(),
-            "libraries": {"s3prl_stream": __version__},
-            "counts": counts_of(self.shards, *counted(left_out)),
-            "parts": parts,
-            "shards": self.shards,
-        }
-        write_manifest(self._out, manifest)
-        return manifest
-
-    def _index_rows(self, scan: Scan, prefix: str) -> Iterator[IndexRow]:
-        for row in scanned_rows(scan):
-            metadata = {name: value for name, value in row["metadata"].items() if name in self._columns}
-            yield IndexRow(prefix + row["key"], scan.name, row["offset"], row["size"], row["crc32c"], row["codec"],
-                           row["sample_rate"], row["frames"], metadata)  # fmt: skip
-
-    def _look_at_neighbours(self, rows: Sequence[IndexRow]) -> None:
-        column = next((name for name in SPEAKER_COLUMNS if name in self._columns), "")
-        speakers = [speaker_of(row.key, row.metadata.get(column)) for row in rows]
-        self.neighbours.add(np.array([row.frames / row.sample_rate for row in rows]), speakers)
+    shards: list[dict[str, Any]] = []
+    neighbours, speaker = Neighbours(), next((name for name in SPEAKER_COLUMNS if name in columns), "")
+    with IndexWriter(out, scratch) as index:
+        for scan, rows, has_none in tars:
+            if not rows:
+                continue
+            offsets = np.array([*(row.offset for row in rows), scan.end], dtype=np.uint64) if has_none else None
+            index.add(scan.name, index_table(rows, columns), offsets)
+            seconds = [row.frames / row.sample_rate for row in rows]
+            neighbours.add(np.array(seconds), [speaker_of(row.key, row.metadata.get(speaker)) for row in rows])
+            shards.append(
+                {
+                    "name": scan.name,
+                    "samples": len(rows),
+                    "seconds": math.fsum(seconds),
+                    "bytes": scan.num_bytes,
+                    "sha256": scan.sha256,
+                    "rows_hash": rows_hash(rows),
+                    "offsets": "written" if has_none else "found",
+                }
+            )
+        parts = index.finish()
+    out.write(LEFT_OUT, b"".join(one.line() for one in left_out))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        **facts,
+        "run": neighbours.choose_run(),
+        "libraries": {"s3prl_stream": __version__},
+        "counts": counts_of(shards, *counted(left_out)),
+        "parts": parts,
+        "shards": shards,
+    }
+    write_manifest(out, manifest)
+    return manifest

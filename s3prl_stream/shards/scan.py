@@ -5,7 +5,6 @@ Works in a process of its own: the rows of a tar go to a scratch file, a summary
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections import Counter
@@ -24,11 +23,10 @@ from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import metadata_kinds, storable
 from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.table_lengths import LengthsOfTar, TableDiffers, TableLengths
-from s3prl_stream.shards.tar_reads import FoundOffsets, Windows
+from s3prl_stream.shards.tar_reads import FoundOffsets, HashedTar, Windows
 from s3prl_stream.shards.tarheader import compression_of, is_header
 from s3prl_stream.shards.tarwalk import Gap, Member, has_header, shown, walk
 
-FULL_READ_BYTES = 8 << 20
 MAX_SUFFIXES = 100
 MAX_NAMES = 10_000
 """Of metadata in one tar, and of suffixes of files: what is more is no schema."""
@@ -302,18 +300,15 @@ class _Scanner:
         """CRC-32C of each (offset, size), and SHA-256 of the tar, by one reading from front to back."""
         import google_crc32c
 
-        sha256 = hashlib.sha256()
+        tar = HashedTar(self.store, self.task.name, self.num_bytes)
         checksums = np.zeros(len(spans), dtype=np.int64)
-        current = 0
-        for position in range(0, self.num_bytes, FULL_READ_BYTES):
-            chunk = self.store.read(self.task.name, position, FULL_READ_BYTES)
-            sha256.update(chunk)
-            stop = position + len(chunk)
-            while current < len(spans) and spans[current][0] < stop:
-                offset, size = spans[current]
-                piece = chunk[max(offset - position, 0) : offset + size - position]
-                checksums[current] = google_crc32c.extend(int(checksums[current]), piece)
-                if offset + size > stop:
-                    break
-                current += 1
-        return checksums, sha256.hexdigest()
+        try:
+            for number, (offset, size) in enumerate(spans):
+                tar.keep_from = offset
+                checksums[number] = google_crc32c.value(tar.read(offset, size))
+        except SampleError as error:
+            raise ShardError(str(error)) from None
+        sha256 = tar.finish()
+        if sha256 is None:
+            raise ShardError(f"{self.store.url}/{self.task.name}: the disk cannot read all of it.")
+        return checksums, sha256

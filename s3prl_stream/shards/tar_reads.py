@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections import deque
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.errors import ShardError
+from s3prl_stream.errors import DamagedFile, SampleError, ShardError
 from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.index_files import MAX_OFFSETS_BYTES
 from s3prl_stream.shards.layout import offsets_name
@@ -19,6 +20,8 @@ LOCAL_WINDOW_BYTES = 16 << 10
 REMOTE_WINDOW_BYTES = 32 << 10
 _WINDOWS = 4
 _OFFSETS_AHEAD = 64
+RANGE_BYTES = 8 << 20
+"""One read of what is read whole: few requests to an object store, little memory."""
 
 More = Callable[[], bytes]
 """The next piece of a tar, of any size; b"" at its end."""
@@ -70,6 +73,56 @@ class FrontToBack:
         assert offset >= self._start, f"a step back to {offset}, kept from {self._start}"
         with memoryview(self._kept) as kept:
             return bytes(kept[offset - self._start : offset - self._start + size])
+
+
+class HashedTar(FrontToBack):
+    """A file read once in ranges of 8 MiB and hashed on the way.
+
+    Where a range cannot be read, what is asked for inside it is tried by itself: a bad disk sector costs its samples.
+
+    Args:
+        store, name: the file.
+        num_bytes: where to stop.
+    """
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        super().__init__(self._next_range)
+        self._store, self._name, self._end = store, name, num_bytes
+        self._stop = 0
+        self._hash = hashlib.sha256()
+        self._unreadable: list[tuple[int, int]] = []
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends.
+
+        Raises:
+            SampleError(reason="unreadable"): the disk cannot read them.
+            ShardError: the store does not answer.
+        """
+        data = super().read(offset, size)
+        if any(start < offset + size and offset < stop for start, stop in self._unreadable):
+            try:
+                return self._store.read(self._name, offset, size)
+            except DamagedFile as error:
+                raise SampleError(str(error), reason="unreadable") from None
+        return data
+
+    def finish(self) -> str | None:
+        """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
+        while self._next_range():
+            pass
+        return None if self._unreadable else self._hash.hexdigest()
+
+    def _next_range(self) -> bytes:
+        size = min(RANGE_BYTES, self._end - self._stop)
+        try:
+            new = self._store.read(self._name, self._stop, size) if size else b""
+        except DamagedFile:
+            self._unreadable.append((self._stop, self._stop + size))
+            new = bytes(size)  # keeps the places of what follows
+        self._hash.update(new)
+        self._stop += len(new)
+        return new
 
 
 class FoundOffsets:

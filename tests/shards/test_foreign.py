@@ -23,9 +23,8 @@ from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.foreign import IndexReport, index_tars
-from s3prl_stream.shards.foreign_index import rows_hash
 from s3prl_stream.shards.keys import unescape_key
-from s3prl_stream.shards.rows import IndexRow
+from s3prl_stream.shards.rows import IndexRow, rows_hash
 from s3prl_stream.shards.shardset import ShardSet
 
 LISTS = ("key", "set", "text", "speaker")
@@ -306,7 +305,7 @@ def test_an_index_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("s3prl_stream.shards.foreign_index.ForeignIndexWriter.finish", killed)
+        patch.setattr("s3prl_stream.shards.write_index.IndexWriter.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             ss.index_shards(folder)
     with pytest.raises(UsageError, match="no shard set here"):
