@@ -1,13 +1,15 @@
 """An amount of audio, such as "10h", "10%" or "1h by speaker": the rows that it takes.
 
-Rows stand in the order of a hash of their identity, and are taken up to the amount.
+Rows stand in the order of a hash of their identity, and are taken up to the amount; for an amount by a column, those of
+each value. A table of seconds by the first bits of the hashes tells between which of them the amount ends, so only the
+rows there are sorted. A set whose rows can be held is read once, a larger one a second time.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,17 +19,22 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64, hash64
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.whole_index import whole_index
+from s3prl_stream.shards.whole_index import IndexBatch
 
 _log = logging.getLogger(__name__)
 
 _AMOUNT = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(h|min|s|%)\s*(?:by\s+(\w+)\s*)?$")
 _SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0}
-_MOST_UNSORTED = 1 << 20
-"""Rows that are held before those are let go that cannot be among the first any more."""
+_MOST_HELD = 1 << 20
+"""Rows that are held before those are let go of that the amount cannot reach any more."""
+_MOST_CELLS = 1 << 21
+"""Of the table of seconds."""
+_MOST_BITS = 16
 
 Bools = npt.NDArray[np.bool_]
 F64 = npt.NDArray[np.float64]
+Read = Callable[[list[str]], Iterator[IndexBatch]]
+"""Columns -> the index, from its beginning."""
 
 
 class Groups:
@@ -53,8 +60,8 @@ class Groups:
         return rows
 
 
-def rows_of_amount(shards: ShardSet, amount: str, keep: Bools | None) -> Bools:
-    """Which rows an amount takes of those to keep (None: of all).
+def rows_of_amount(shards: ShardSet, amount: str, read: Read) -> Bools:
+    """Which rows an amount takes of those that are read.
 
     Raises:
         UsageError: it is no amount, or the index lacks the column.
@@ -62,113 +69,156 @@ def rows_of_amount(shards: ShardSet, amount: str, keep: Bools | None) -> Bools:
     match = _AMOUNT.match(amount) if isinstance(amount, str) else None
     if match is None:
         raise UsageError(f'subset: {amount!r} is no amount; write "10h", "30min", "90s" or "10%", or "10h by speaker"')
-    number, unit, column = float(match[1]), match[2], match[3]
+    number, unit = float(match[1]), match[2]
     if unit == "%" and number > 100:
         raise UsageError(f"subset: {amount!r} is more than everything")
-    if column is not None:
-        return _of_each_value(shards, Groups(shards, column), match, keep)
-    if unit != "%":
-        wanted = number * _SECONDS[unit]
-        result, total = _first(shards, keep, wanted)
-        if 0 < total < wanted - 1e-6:
-            _log.warning("subset %r: there are only %.3g h, and all of them are taken", amount, total / 3600)
-        return result
-    # the share of all that there can be, by the manifests; which may be wrong
-    at_most = float(shards.shard_seconds.sum()) * 1.001 * number / 100
-    result, total = _first(shards, keep, at_most, percent=number)
-    return result if total * number / 100 <= at_most else _first(shards, keep, np.inf, percent=number)[0]
+    groups = None if match[3] is None else Groups(shards, match[3])
+
+    def wanted(seconds_of_groups: F64) -> F64:
+        if unit == "%":
+            return seconds_of_groups * number / 100
+        present = max(int(np.count_nonzero(seconds_of_groups)), 1)  # of which nothing is to be kept takes no share
+        return np.full(len(seconds_of_groups), number * _SECONDS[unit] / present)
+
+    table = _SecondsByHash()
+    held: _Held | None = _Held()
+    for some in _rows(read, groups):
+        table.add(some, 1 if groups is None else len(groups.numbers))
+        if held is not None:
+            held.add(some)
+            # what is wanted of a value gets less with each value that appears; a share of all is not known before
+            if held.count > _MOST_HELD and (unit == "%" or not held.shrink(table.ends(wanted(table.of_groups())))):
+                held = None
+    totals = table.of_groups()
+    _tell_what_is_short(amount, groups, totals, wanted(totals))
+    ends = table.ends(wanted(totals))
+    result = np.zeros(len(shards), dtype=np.bool_)
+    edge = _Held()
+    for some in _rows(read, groups) if held is None else held.parts:
+        places = ends.compare(some)
+        result[some.row[places < 0]] = True
+        edge.add(some.at(places == 0))
+    rows = edge.joined()
+    rows = rows.at(np.lexsort((rows.hashes, rows.group)))  # of equal hashes the first row first
+    before = np.cumsum(rows.seconds) - rows.seconds  # seconds before each row ...
+    first = np.searchsorted(rows.group, rows.group)
+    before += ends.before[rows.group] - before[first]  # ... of its own group
+    result[rows.row] = before < ends.wanted[rows.group]
+    return result
 
 
 class _Rows(NamedTuple):
     """Some rows, N of them."""
 
     row: I64
+    group: I64
     hashes: U64
     seconds: F64
 
-    @classmethod
-    def joined(cls, parts: Sequence[_Rows]) -> _Rows:
-        return cls(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def at(self, places: I64) -> _Rows:
-        return _Rows(self.row[places], self.hashes[places], self.seconds[places])
-
-    def in_order(self) -> _Rows:
-        """By their hashes; of equal ones the first row first."""
-        return self.at(np.argsort(self.hashes, kind="stable"))
-
-    def seconds_before(self) -> F64:
-        """[N] of those that stand before each, in the order as it is."""
-        return np.cumsum(self.seconds) - self.seconds
-
-    def up_to(self, seconds: float) -> _Rows:
-        """In order, those before which less than this stands: others cannot get there, whatever joins them."""
-        ordered = self.in_order()
-        stop = np.flatnonzero(ordered.seconds_before() < seconds)
-        return ordered.at(np.arange(stop[-1] + 1 if len(stop) else 0))
+    def at(self, places: npt.NDArray[Any]) -> _Rows:
+        return _Rows(*(column[places] for column in self))
 
 
-def _first(shards: ShardSet, keep: Bools | None, at_most: float, percent: float | None = None) -> tuple[Bools, float]:
-    """(the first rows up to an amount, seconds of all rows to keep); in little memory if the amount is small.
-
-    Args:
-        shards, keep: the rows.
-        at_most: seconds that are wanted, or a bound for the percentage of them.
-        percent: of the seconds of all rows to keep.
-    """
-    held = _Rows(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.float64))
-    waiting: list[_Rows] = []
-    num_waiting, total = 0, 0.0
-    for set_name, on, batch in whole_index(shards, ["key_hash", "seconds"]):
-        hashes = hash64("subset", set_name, batch.column("key_hash").to_numpy())
-        some = _Rows(np.arange(on.start, on.stop), hashes, batch.column("seconds").to_numpy())
-        some = some if keep is None else some.at(np.flatnonzero(keep[on]))
-        total = float(np.cumsum(np.append(total, some.seconds))[-1])  # one by one, so that rounding is that of a sum
-        waiting.append(some)
-        num_waiting += len(some.row)
-        if num_waiting > max(_MOST_UNSORTED, len(held.row)):
-            held, waiting, num_waiting = _Rows.joined([held, *waiting]).up_to(at_most), [], 0
-    held = _Rows.joined([held, *waiting]).in_order()
-    wanted = at_most if percent is None else total * percent / 100
-    result = np.zeros(len(shards), dtype=np.bool_)
-    result[held.row] = held.seconds_before() < wanted - 1e-6
-    return result, total
+def _rows(read: Read, groups: Groups | None) -> Iterator[_Rows]:
+    for one in read(["key_hash", "seconds", *([] if groups is None else [groups.column])]):
+        hashes = hash64("subset", one.set_name, one.columns.column("key_hash").to_numpy())
+        group = np.zeros(len(hashes), dtype=np.int64) if groups is None else groups.of(one.columns)
+        some = _Rows(np.arange(one.rows.start, one.rows.stop), group, hashes, one.columns.column("seconds").to_numpy())
+        yield some if one.keep is None else some.at(one.keep)
 
 
-def _of_each_value(shards: ShardSet, groups: Groups, amount: re.Match[str], keep: Bools | None) -> Bools:
-    """The rows of an amount that is shared equally by the values of a column, or of a percentage of each."""
-    number, unit = float(amount[1]), amount[2]
-    count = len(shards) if keep is None else int(np.count_nonzero(keep))
-    group, hashes, seconds = np.empty(count, np.int32), np.empty(count, np.uint64), np.empty(count, np.float64)
-    filled = 0
-    for set_name, on, batch in whole_index(shards, ["key_hash", "seconds", groups.column]):
-        places = slice(None) if keep is None else keep[on]
-        of_batch = groups.of(batch)[places]
-        to = slice(filled, filled + len(of_batch))
-        group[to] = of_batch
-        hashes[to] = hash64("subset", set_name, batch.column("key_hash").to_numpy()[places])
-        seconds[to] = batch.column("seconds").to_numpy()[places]
-        filled = to.stop
-    totals = np.bincount(group, weights=seconds, minlength=len(groups.numbers))
-    present = max(int(np.count_nonzero(totals)), 1)  # values of which nothing is to be kept take no share
-    wanted = totals * number / 100 if unit == "%" else np.full(len(totals), number * _SECONDS[unit] / present)
+class _Ends(NamedTuple):
+    """Where an amount ends, of G groups."""
+
+    bits: int
+    bucket: I64  # [G], among the 2**bits of the hashes
+    before: F64  # [G], seconds before that
+    wanted: F64  # [G]: rows before which less than this stands are taken
+
+    def compare(self, rows: _Rows) -> I64:
+        """[N] -1 of a row in an earlier bucket, 0 in that one, 1 in a later one."""
+        found: I64 = np.sign(_bucket(rows.hashes, self.bits) - self.bucket[rows.group])
+        return found
+
+
+class _SecondsByHash:
+    """Seconds of each group in 2**bits buckets of the hashes; the more groups, the fewer buckets."""
+
+    def __init__(self) -> None:
+        self._table_GB = np.zeros((1, 1 << _bits_of(1)))
+        self._num_groups = 1
+
+    def add(self, rows: _Rows, num_groups: int) -> None:
+        """Of groups that are `num_groups` by now."""
+        self._num_groups = num_groups
+        if num_groups > len(self._table_GB):
+            room = 1 << (num_groups - 1).bit_length()
+            narrower = self._table_GB.reshape(len(self._table_GB), 1 << _bits_of(room), -1).sum(axis=2)
+            self._table_GB = np.pad(narrower, ((0, room - len(narrower)), (0, 0)))
+        cells = (rows.group << self._bits) + _bucket(rows.hashes, self._bits)
+        np.add.at(self._table_GB.reshape(-1), cells, rows.seconds)
+
+    @property
+    def _bits(self) -> int:
+        return self._table_GB.shape[1].bit_length() - 1
+
+    def of_groups(self) -> F64:
+        """[G] seconds."""
+        totals: F64 = self._table_GB[: self._num_groups].sum(axis=1)
+        return totals
+
+    def ends(self, wanted: F64) -> _Ends:
+        """Where these seconds [G] end."""
+        wanted = wanted - 1e-6
+        ends_GB = np.cumsum(self._table_GB[: self._num_groups], axis=1)
+        bucket: I64 = (ends_GB < wanted[:, None]).sum(axis=1)
+        before = np.where(bucket > 0, ends_GB[np.arange(len(bucket)), bucket - 1], 0.0)
+        return _Ends(self._bits, bucket, before, wanted)
+
+
+def _bits_of(num_groups: int) -> int:
+    """Of a table of so many groups."""
+    return min(max((_MOST_CELLS // num_groups).bit_length() - 1, 1), _MOST_BITS)
+
+
+def _bucket(hashes: U64, bits: int) -> I64:
+    buckets: I64 = (hashes >> np.uint64(64 - bits)).astype(np.int64)
+    return buckets
+
+
+class _Held:
+    """Rows in some parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Rows] = []
+        self.count = 0
+
+    def add(self, rows: _Rows) -> None:
+        self.parts.append(rows)
+        self.count += len(rows.row)
+
+    def joined(self) -> _Rows:
+        if not self.parts:
+            return _Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.float64))
+        return _Rows(*map(np.concatenate, zip(*self.parts, strict=True)))
+
+    def shrink(self, ends: _Ends) -> bool:
+        """Let go of what lies behind the ends. False: too much is left to hold all that comes."""
+        rows = self.joined()
+        rows = rows.at(ends.compare(rows) <= 0)
+        self.parts, self.count = [rows], len(rows.row)
+        return self.count <= _MOST_HELD // 2
+
+
+def _tell_what_is_short(amount: str, groups: Groups | None, totals: F64, wanted: F64) -> None:
     short = (totals > 0) & (totals < wanted - 1e-6)
-    if short.any():
-        _log.warning(
-            "subset %r: %d of %d values of %r have less than their %.3g h, and %.3g h are taken in all",
-            *(amount[0], short.sum(), np.count_nonzero(totals), groups.column),
-            *(wanted[short][0] / 3600, np.minimum(totals, wanted).sum() / 3600),
-        )
-    order = np.lexsort((hashes, group))
-    del hashes
-    group, seconds = group[order], seconds[order]
-    before = np.cumsum(seconds)  # seconds before each row ...
-    before -= seconds
-    before -= np.concatenate([[0.0], np.cumsum(totals)])[group]  # ... of its own group
-    chosen = np.zeros(count, dtype=np.bool_)
-    chosen[order] = before < wanted[group] - 1e-6
-    if keep is None:
-        return chosen
-    result: Bools = keep.copy()
-    result[keep] = chosen
-    return result
+    if not short.any():
+        return
+    if groups is None:
+        _log.warning("subset %r: there are only %.3g h, and all of them are taken", amount, totals[0] / 3600)
+        return
+    _log.warning(
+        "subset %r: %d of %d values of %r have less than their %.3g h, and %.3g h are taken in all",
+        *(amount, short.sum(), np.count_nonzero(totals), groups.column),
+        *(wanted[short][0] / 3600, np.minimum(totals, wanted).sum() / 3600),
+    )

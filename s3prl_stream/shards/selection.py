@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, uniform
-from s3prl_stream.shards.amounts import Bools, Groups, rows_of_amount
+from s3prl_stream.shards.amounts import Bools, Groups, Read, rows_of_amount
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import compile_where
-from s3prl_stream.shards.whole_index import whole_index
+from s3prl_stream.shards.whole_index import IndexBatch, whole_index
 
 
 class Selection:
@@ -85,14 +85,14 @@ def compile_selection(
     Raises:
         UsageError: a malformed expression or amount, an unknown column, nothing selected.
     """
+    read = _reader(shards, where, key_range)
     keep: Bools | None = None
-    if where is not None:
-        keep = _evaluate(shards, where)
-    if key_range is not None:
-        inside = _in_key_range(shards, key_range)
-        keep = inside if keep is None else keep & inside
     if subset is not None:
-        keep = rows_of_amount(shards, subset, keep)
+        keep = rows_of_amount(shards, subset, read)
+    elif where is not None or key_range is not None:
+        keep = np.empty(len(shards), dtype=np.bool_)
+        for one in read([]):
+            keep[one.rows] = one.keep
     weights = None if balance is None else _balance(shards, balance, keep)
     if keep is not None and not keep.any():
         choices = {"where": None if where is None else str(where), "subset": subset, "key_range": key_range}
@@ -107,13 +107,14 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
     Raises:
         UsageError: a malformed expression or amount.
     """
-    keep = np.ones(len(shards), dtype=np.bool_)
-    if where is not None:
-        keep = _evaluate(shards, where)
-    if subset is not None:
-        keep = rows_of_amount(shards, subset, keep)
-    seconds = [batch.column("seconds").to_numpy()[keep[on]] for _, on, batch in whole_index(shards, ["seconds"])]
-    return float(np.concatenate(seconds).sum()) / 3600
+    read = _reader(shards, where, None)
+    chosen = None if subset is None else rows_of_amount(shards, subset, read)
+    parts = []
+    for one in read(["seconds"]):
+        keep = one.keep if chosen is None else chosen[one.rows]
+        seconds = one.columns.column("seconds").to_numpy()
+        parts.append(seconds if keep is None else seconds[keep])
+    return float(np.concatenate(parts).sum()) / 3600
 
 
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
@@ -140,34 +141,40 @@ def explaining(where: Any) -> Iterator[None]:
         ) from None
 
 
-def _evaluate(shards: ShardSet, where: Any) -> Bools:
-    expression = compile_where(where, shards.columns(), known_columns=shards.known_columns)
-    keep = np.empty(len(shards), dtype=np.bool_)
-    with explaining(where):
-        for _, on, batch in whole_index(shards, [], expression):
-            keep[on] = batch.column("keep").fill_null(False).to_numpy(zero_copy_only=False)
-    return keep
+def _reader(shards: ShardSet, where: Any, key_range: tuple[float, float] | None) -> Read:
+    """Reads the index, with what both conditions keep of it.
 
+    Raises:
+        UsageError: a malformed condition; when it is read, one that does not fit the cells.
+    """
+    expression = where if where is None else compile_where(where, shards.columns(), known_columns=shards.known_columns)
+    if key_range is not None:
+        try:
+            low, high = key_range
+            is_range = 0 <= low < high <= 1
+        except (TypeError, ValueError):
+            is_range = False
+        if not is_range:
+            raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
 
-def _in_key_range(shards: ShardSet, key_range: tuple[float, float]) -> Bools:
-    try:
-        low, high = key_range
-        is_range = 0 <= low < high <= 1
-    except (TypeError, ValueError):
-        is_range = False
-    if not is_range:
-        raise UsageError(f"key_range: {key_range} is no range from 0 to 1")
-    inside = np.empty(len(shards), dtype=np.bool_)
-    for set_name, on, batch in whole_index(shards, ["key_hash"]):
-        numbers = uniform(hash64("key range", set_name, batch.column("key_hash").to_numpy()))
-        inside[on] = (numbers >= low) & (numbers < high)
-    return inside
+    def read(columns: list[str]) -> Iterator[IndexBatch]:
+        if key_range is not None:
+            columns = list({*columns, "key_hash"})
+        with explaining(where):
+            for one in whole_index(shards, columns, expression):
+                if key_range is not None:
+                    numbers = uniform(hash64("key range", one.set_name, one.columns.column("key_hash").to_numpy()))
+                    inside = (numbers >= key_range[0]) & (numbers < key_range[1])
+                    one = one._replace(keep=inside if one.keep is None else one.keep & inside)
+                yield one
+
+    return read
 
 
 def _balance(shards: ShardSet, column: str, keep: Bools | None) -> npt.NDArray[np.float32]:
     groups = Groups(shards, column)
     codes, sizes = np.empty(len(shards), dtype=np.int32), np.zeros(0, dtype=np.int64)
-    for _, on, batch in whole_index(shards, [column]):
+    for _, on, batch, _ in whole_index(shards, [column]):
         codes[on] = of_rows = groups.of(batch)
         found = np.bincount(of_rows if keep is None else of_rows[keep[on]], minlength=len(groups.numbers))
         found[: len(sizes)] += sizes

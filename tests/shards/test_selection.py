@@ -15,7 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream import sign_of_life
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, key_hash
-from s3prl_stream.shards import amounts
+from s3prl_stream.shards import amounts, whole_index
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
@@ -146,35 +146,62 @@ def test_a_subset_is_the_beginning_of_all_rows_in_their_order(
     )
     before = np.cumsum([0, *(length[number] for number in ordered)])
     expected = {f"k{number}" for number, seconds in zip(ordered, before, strict=False) if seconds < wanted}
+    monkeypatch.setattr(whole_index, "_ROWS_AT_ONCE", 50)
     for most in (1, 100, 1 << 20):
-        monkeypatch.setattr(amounts, "_MOST_UNSORTED", most)
+        monkeypatch.setattr(amounts, "_MOST_HELD", most)
         assert set(chosen(shards, subset=amount, where=where)) == expected
 
 
 def test_a_subset_does_not_trust_the_manifests_seconds(shards: ShardSet, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = chosen(shards, subset="30%")
-    monkeypatch.setattr(amounts, "_MOST_UNSORTED", 10)
     monkeypatch.setattr(shards, "shard_seconds", shards.shard_seconds / 10)
     assert chosen(shards, subset="30%") == expected
 
 
 @pytest.mark.parametrize(
-    "choice", [{"subset": "1h"}, {"subset": "1%"}, {"key_range": (0.0, 0.001), "subset": "50% by language"}]
-)
-def test_a_small_subset_takes_little_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any]
-) -> None:
+    "choice",
+    [{"subset": "1h"}, {"subset": "90%"}, {"subset": "2h by language"}, {"subset": "10% by language"},
+     {"key_range": (0.0, 0.001), "subset": "50% by language"}],
+)  # fmt: skip
+def test_a_subset_takes_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: dict[str, Any]) -> None:
     """Each rank selects. Holding two numbers a row would be 16 bytes, and sorting them twice that."""
     make_synthetic_index(tmp_path / "set", 40)
-    monkeypatch.setattr(amounts, "_MOST_UNSORTED", 1250)
+    for module, name, value in (
+        (whole_index, "_ROWS_AT_ONCE", 1250),
+        (amounts, "_MOST_HELD", 1250),
+        (amounts, "_MOST_CELLS", 1 << 13),
+    ):
+        monkeypatch.setattr(module, name, value)
     many = ss.open_shards(tmp_path / "set")
     compile_selection(many, **choice)  # what is imported and opened stays
     tracemalloc.start()
     selection = compile_selection(many, **choice)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert 0 < len(selection) < 1000
+    assert 0 < len(selection) < len(many)
     assert peak / len(many) < 10
+
+
+def test_what_a_subset_takes_is_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 000 clips in 10 shards; the fingerprints of the first version that wrote a cursor."""
+    make_synthetic_index(tmp_path / "set", 10, samples_per_shard=1000)
+    many = ss.open_shards(tmp_path / "set")
+    frozen: dict[str, dict[str, Any]] = {
+        "f8ba8b72c8580cfb": {"subset": "90s"},
+        "a1e401efc22dd57a": {"subset": "1%"},
+        "0abc9054ac1dc0c6": {"subset": "30%", "where": "language != 'en'"},
+        "04f74b75ede75188": {"subset": "5h", "key_range": (0.25, 1)},
+        "fb14772404fbcf3f": {"subset": "10% by speaker"},
+        "631b99cba57e87a4": {"subset": "2h by language"},
+        "386ff23370bce6a1": {"subset": "10h by speaker"},
+        "ed2c993666427063": {"subset": "7% by language", "where": "seconds > 7", "key_range": (0, 0.5)},
+        "4e39a677522a10bb": {"where": "language == 'de'"},
+        "1f48ed776473cba9": {"key_range": (0.5, 0.75)},
+    }
+    for most in (100, 1 << 20):
+        monkeypatch.setattr(amounts, "_MOST_HELD", most)
+        found = {wanted: compile_selection(many, **choice).fingerprint for wanted, choice in frozen.items()}
+        assert list(found.values()) == list(frozen)
 
 
 def test_a_long_look_at_the_index_tells_how_far_it_is(
