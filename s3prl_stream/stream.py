@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -28,7 +29,7 @@ from s3prl_stream.rng import identity
 from s3prl_stream.sample import UNCUTTABLE_KEYS, Batch, PlannedBatch, Sample
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 from s3prl_stream.shards.read_ahead import ReadAhead, depth_of, with_coming
-from s3prl_stream.shards.selection import compile_selection
+from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.timing import BATCH, Place, StageClock
 
@@ -107,20 +108,28 @@ class ShardStream(Root):
             stop=stop,
             block_samples=block_samples,
         )
-        self.selection = compile_selection(
-            self.shards, where=where, subset=subset, balance=balance, key_range=key_range
-        )
+        self._choice = {"where": where, "subset": subset, "balance": balance, "key_range": key_range}
         if stop is not None and self.shards.weights is None:
             raise UsageError(f"stop={stop!r} is about a mix by weights; these sets have none")
         if not isinstance(max_consecutive_failures, int) or max_consecutive_failures < 0:
             raise UsageError(f"max_consecutive_failures: {max_consecutive_failures!r} must be a whole number from 0 on")
-        self.planner()  # which refuses what it cannot plan
+        self.planner()  # which selects, and refuses what it cannot plan
         self.max_consecutive_failures = max_consecutive_failures
         self.splits = chunk_seconds is not None or crop_seconds is not None
         self.damaged: list[dict[str, Any]] = []
         self._columns = self.shards.columns()
         self._read = ReadItem(shards=self.shards)
         self.memory = BatchMemory()
+
+    @functools.cached_property
+    def selection(self) -> Selection:
+        """Which rows an epoch consists of."""
+        return compile_selection(self.shards, **self._choice)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the selection: of 100 M clips it may have 400 MB, and only a process that plans looks at it."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # torch's
+        return {name: value for name, value in state.items() if name != "selection"}
 
     def planner(self, stages: Sequence[Stage] = ()) -> Planner:
         """A planner of this stream; where stages stretch time, batches are smaller by as much as they may."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import pyarrow.compute
 import pytest
 from streams import RATE, clips, memory
 
@@ -86,3 +88,16 @@ def test_a_collated_chain_is_no_chain_for_a_loader() -> None:
 def test_a_budget_of_less_than_a_frame_gives_single_frames() -> None:
     found = ss.ShardStream(clips([0.005]), epochs=1, max_batch_seconds=1e-9).load_audio(sample_rate=RATE)
     assert [len(sample["wav"]) for sample in found] == [1] * 5
+
+
+def test_a_worker_is_sent_no_selection_and_makes_the_same_where_it_plans() -> None:
+    data = memory([1.0] * 4000)
+    plain = len(pickle.dumps(stream(data)))
+    for choice in (
+        {"balance": "speaker"},
+        {"where": pyarrow.compute.field("speaker") == "s1", "subset": "50%", "key_range": (0.1, 1)},
+    ):
+        chosen = stream(data, **choice)
+        sent = pickle.dumps(chosen)
+        assert len(sent) < plain + 1000  # a number for each clip would be 16 000
+        assert [one["key"] for one in pickle.loads(sent)] == [one["key"] for one in chosen]
