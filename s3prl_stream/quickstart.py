@@ -56,7 +56,6 @@ def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_opti
         raise UsageError(f"quickstart: steps is {steps}; a run to be killed in the middle needs at least 4.")
     started = time.monotonic()
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     packed = _pack_if_needed(Path(data), out, pack_options)
 
     _title("What is in the set")
@@ -87,12 +86,13 @@ def quickstart(data: str | Path, out: str | Path, *, steps: int = 120, pack_opti
         _command(*probe, "--where", f"{task.label} is not None", *task.options)
 
     _title("Pictures")
-    _draw(packed, whole, killed, out, killed_after=steps // 2)
+    pictures = _draw(packed, whole, killed, out, killed_after=steps // 2)
 
     _title(f"Done in {time.monotonic() - started:.0f} s")
     print(f"  {packed}: the set")
     print(f"  {killed}: the run: checkpoints, losses.jsonl, run.json")
-    print(f"  {out / 'loss.png'}, {out / 'reconstruction.png'}: the pictures")
+    if pictures:
+        print(f"  {', '.join(map(str, pictures))}: the pictures")
     print("Next: more steps on the same run, `s3prl-stream plan` to see an epoch, your own audio with --data FOLDER.")
     if shutil.which("s3prl-stream") is None:
         print(f"`. {shlex.quote(f'{sys.prefix}/bin/activate')}` puts s3prl-stream on the PATH.")
@@ -187,8 +187,12 @@ def _compare(whole: list[tuple[int, float]], killed: list[tuple[int, float]], st
     return True
 
 
-def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: int) -> None:
-    """The loss curves, and the longest clip of one masked batch with what the network makes of it."""
+def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: int) -> list[Path]:
+    """The loss curves, and the longest clip of one masked batch with what the network makes of it.
+
+    Returns:
+        the files; none, and why is printed, where matplotlib is missing: the package does without it.
+    """
     import torch
 
     from s3prl_stream.loader import Loader
@@ -197,7 +201,12 @@ def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: i
     from s3prl_stream.recipes.tera import TERA
     from s3prl_stream.shards.shardset import open_shards
 
-    draw_losses(_losses(whole), _losses(killed), killed_after, out / "loss.png")
+    losses, reconstruction = out / "loss.png", out / "reconstruction.png"
+    try:
+        draw_losses(_losses(whole), _losses(killed), killed_after, losses)
+    except UsageError as error:
+        print(f"None: {error}")
+        return []
     objective: Any = load_objective(killed)
     batch = next(iter(Loader(TERA.stream(open_shards(packed), seed=1, max_batch_seconds=60.0))))
     with torch.inference_mode():
@@ -205,7 +214,8 @@ def _draw(packed: Path, whole: Path, killed: Path, out: Path, *, killed_after: i
     row = int(batch["feat_len"].argmax())
     frames = int(batch["feat_len"][row])
     pictures = [tensor[row, :frames].numpy() for tensor in (batch["feat"], batch["masked_feat"], predicted_BFD)]
-    draw_reconstruction(pictures[0], pictures[1], pictures[2], batch["key"][row], out / "reconstruction.png")
+    draw_reconstruction(pictures[0], pictures[1], pictures[2], batch["key"][row], reconstruction)
+    return [losses, reconstruction]
 
 
 def _title(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import soundfile
 import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
-from s3prl_stream.quickstart import Task, _compare, find_task, quickstart
+from s3prl_stream.quickstart import Task, _compare, _draw, find_task, quickstart
 
 
 def write_noises(folder: Path, names: list[str], seconds: float = 1.0) -> None:
@@ -61,6 +62,14 @@ def test_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_too_few_steps_are_refused(sample_set: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 4"):
         quickstart(sample_set, tmp_path / "out", steps=3)
+
+
+def test_without_matplotlib_all_but_the_pictures_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert _draw(tmp_path, tmp_path, tmp_path, tmp_path, killed_after=2) == []
+    assert capsys.readouterr().out == "None: pictures need matplotlib: pip install 's3prl-stream[plots]'\n"
 
 
 @pytest.mark.slow
