@@ -6,6 +6,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -310,3 +311,13 @@ def test_a_closed_pipe_is_quiet(sample_set: Path) -> None:
     command = f"'{sys.executable}' -m s3prl_stream inspect '{sample_set}' | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_locale_without_utf8_is_told(sample_set: Path) -> None:
+    """Keys made of names that are not ASCII would be others there."""
+    command = [sys.executable, "-m", "s3prl_stream", "inspect", str(sample_set)]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr.startswith("s3prl-stream: Python reads names of files as ascii here")
+    assert done.stderr.endswith("Set PYTHONUTF8=1.\n")

@@ -106,8 +106,8 @@ class StreamBrain(Brain):  # type: ignore[misc]
 
 def _save_cursor(updates: Updates, path: Path) -> None:
     if if_main_process():  # it is the same on all
-        Path(path).write_text(json.dumps(updates.state_dict()))
+        Path(path).write_text(json.dumps(updates.state_dict()), encoding="utf-8")
 
 
 def _load_cursor(updates: Updates, path: Path, end_of_epoch: bool) -> None:  # noqa: ARG001
-    updates.load_state_dict(json.loads(Path(path).read_text()))
+    updates.load_state_dict(json.loads(Path(path).read_text(encoding="utf-8")))

@@ -89,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     if speaks():
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":  # a locale of old, or LC_ALL=C with PYTHONUTF8=0
+            print(
+                f"s3prl-stream: Python reads names of files as {encoding} here, so keys made of names that are not "
+                "ASCII differ from those made elsewhere. Set PYTHONUTF8=1.",
+                file=sys.stderr,
+            )
         logging.getLogger("s3prl_stream").setLevel(logging.INFO)
         if logging.lastResort is not None:
             logging.lastResort.setLevel(logging.INFO)
