@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apart import child  # noqa: F401  # a fixture
-from integration.servers import azurite, nginx, obstore_child, rgw  # noqa: F401  # fixtures
+from apart import child, obstore_child  # noqa: F401  # fixtures
+from integration.servers import azurite, nginx, rgw  # noqa: F401  # fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,13 +18,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos.obstore_client import obstore_process
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "object_store"
 
@@ -144,10 +143,3 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """A running blob service of Azure: `azurite.set_environment(monkeypatch)`, then az://test/..."""
     with running("azurite", tmp_path_factory.mktemp("azurite") / "server") as (folder, state):
         yield Azurite(folder, state)
-
-
-@pytest.fixture(scope="session")
-def obstore_child() -> Iterator[Callable[..., Any]]:
-    """One process of `obstore_process` for all tests that leave its environment alone."""
-    with obstore_process() as run:
-        yield run
