@@ -106,7 +106,7 @@ class Slice(Stage):
     st.integers(0, 200),
     st.integers(1, 3),
 )
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_a_stage_may_return_any_view_of_its_row(
     seconds: list[float], dtype: str, begin: int, stop: int, step: int
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from streams import RATE, clips, cuts, delivered, durations, memory, row_hashes, settings
@@ -61,7 +61,7 @@ def test_ranks_and_workers_are_views(ranks: int, workers: int) -> None:
 
 @pytest.mark.slow
 @given(durations, settings, cuts)
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=25)
 def test_ranks_and_workers_are_views_of_any_stream(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any]
 ) -> None:
@@ -72,7 +72,7 @@ def test_ranks_and_workers_are_views_of_any_stream(
 
 
 @given(durations, settings, cuts, st.data())
-@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=15)
 def test_resume_chains_with_changing_topology(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -93,7 +93,7 @@ def test_resume_chains_with_changing_topology(
 
 @pytest.mark.slow
 @given(st.data())
-@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=10)
 def test_resume_chains_with_worker_processes(data: st.DataObject) -> None:
     stream = chain(memory([0.5 + n % 9 for n in range(120)]), block_samples=48)
     expected = run(stream, 1, 0)[0]

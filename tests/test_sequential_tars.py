@@ -243,7 +243,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "unpickled").exists()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     changes=st.lists(st.tuples(st.integers(0, len(BASE) - 1), st.integers(0, 255)), max_size=20),
     make_right=st.booleans(),
@@ -262,7 +262,7 @@ def test_no_bytes_break_it(changes: list[tuple[int, int]], make_right: bool, cut
             assert isinstance(one, ForeignSample | Lost)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(at=st.integers(0, len(BASE) - 1), value=st.integers(0, 255), cut=st.integers(513, len(BASE)))
 def test_where_the_size_is_known_it_finds_what_the_index_finds(
     at: int, value: int, cut: int, tmp_path_factory: pytest.TempPathFactory

@@ -46,7 +46,7 @@ def speech_like(frames: int, seed: int = 0, rate: int = 16_000) -> np.ndarray:
     return (np.convolve(noise, np.hanning(width + 2)[1:-1], "valid") * 9000 / width**0.5).astype(np.int16)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.sampled_from(OPUS_RATES), frames=st.integers(1, 60_000), seed=st.integers(0, 99))
 def test_opus_keeps_length_and_place_and_gives_the_same_bytes(rate: int, frames: int, seed: int) -> None:
     wav = speech_like(frames, seed, rate)
@@ -101,7 +101,7 @@ def test_what_cannot_be_encoded() -> None:
 
 
 @given(st.lists(st.integers(-32768, 32767), min_size=1, max_size=300), st.sampled_from(["flac", "wav"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_lossless_codecs_are(values: list[int], codec: str) -> None:
     wav = np.array(values, dtype=np.int16)
     decoded, _ = decode(encode(wav, 16_000, codec), codec)

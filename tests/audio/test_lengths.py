@@ -72,7 +72,7 @@ def length_of(data: bytes, kind: str) -> ClipLength:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frames=st.integers(1, 40_000), rate=st.sampled_from([8000, 16_000, 24_000, 48_000]), channels=st.integers(1, 2))
 def test_the_length_is_that_of_decoding(kind: str, frames: int, rate: int, channels: int) -> None:
     data = encoded(kind, frames, rate, channels)
@@ -86,7 +86,7 @@ def test_the_length_is_that_of_decoding(kind: str, frames: int, rate: int, chann
 
 
 @pytest.mark.parametrize("kind", ["flac", "flac to a pipe", "wav", "ogg", "opus", "mp3", "mp3 to a pipe"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(frames=st.integers(1200, 9000), rate=st.sampled_from([8000, 16_000, 24_000, 48_000]), channels=st.integers(1, 2))
 def test_the_rate_is_in_the_head_of_what_does_not_tell_its_length_there(
     kind: str, frames: int, rate: int, channels: int
@@ -201,7 +201,7 @@ def test_what_is_no_audio_is_refused(codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["flac", "wav", "ogg", "opus", "mp3"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_damaged_headers_raise_nothing_else(codec: str, data: st.DataObject) -> None:
     clip = bytearray(encoded(codec, 3000))

@@ -16,7 +16,7 @@ from s3prl_stream.audio.silences import Silence, cuts_in_silences, find_silences
 RATE = 1000  # frames of 20 samples
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     arrays(np.int16, st.integers(1, 3000), elements=st.integers(-32768, 32767)),
     st.sampled_from([1, 40, 3000]),
@@ -40,7 +40,7 @@ def test_long_clips_do_not_overflow() -> None:
     assert measure(wav, 16_000) == (1.0, 0.0, -1.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     num_frames=st.integers(1, 5000),
     longest=st.integers(8, 900),

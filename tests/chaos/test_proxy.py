@@ -472,7 +472,7 @@ A_FAULT = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(faults=st.lists(A_FAULT, max_size=6), first=st.integers(0, len(CONTENT) - 1), size=st.integers(1, 200_000))
 def test_who_goes_on_from_the_byte_reached_has_every_byte_once(
     upstream: ObjectServer, faults: list[Fault | None], first: int, size: int

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from corpora import layouts
 from corpora.trees import column, listed, tree
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream import corpora
@@ -47,7 +47,6 @@ def test_stretches_as_long_as_asked_are_one() -> None:
     assert list(grouped([(0, 5), (6, 10)], 9)) == [(0, 5), (6, 10)]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), max_size=30),
     st.integers(1, 60),

@@ -146,7 +146,7 @@ def test_verification_as_s3prl(golden: dict[str, Any]) -> None:
     assert min_dcf(*asked, p_target=0.05).value == pytest.approx(trials["min_dcf_05"], abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-5, 5)), min_size=2, max_size=30))
 def test_verification_ranges(trials: list[tuple[bool, int]]) -> None:
     """The equal error rate of the opposite scores is its complement, and no cost is above that of a constant answer."""

@@ -204,7 +204,7 @@ def test_a_band_alone() -> None:
     assert set(widths) == set(range(1, 17)), "never empty"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(num_frames=st.integers(1, 120), seed=st.integers(0, 10_000), kind=st.sampled_from([0.2, 0.0]))
 def test_never_empty_and_unselected_elements_stay(num_frames: int, seed: int, kind: float) -> None:
     feat_FD = features(num_frames)

@@ -89,7 +89,7 @@ def test_the_plan_of_a_mix_is_pinned() -> None:
 
 
 @given(lengths, settings, st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_each_set_is_delivered_exactly_once_in_each_of_its_epochs(
     seconds: list[list[float]], given_settings: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -113,7 +113,7 @@ def test_each_set_is_delivered_exactly_once_in_each_of_its_epochs(
 
 
 @given(lengths, settings, cuts, st.data())
-@hypothesis_settings(max_examples=12, deadline=None)
+@hypothesis_settings(max_examples=12)
 def test_resume_chains_on_changing_ranks_deliver_the_ledger(
     seconds: list[list[float]], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
 ) -> None:

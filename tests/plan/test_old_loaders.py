@@ -47,7 +47,7 @@ old = st.builds(
 
 
 @given(st.lists(st.floats(0.2, 9.0), min_size=1, max_size=80), old, st.integers(0, 99))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_every_clip_once_within_the_budget(seconds: list[float], settings: OldSettings, seed: int) -> None:
     clips = clips_of(seconds)
     for epoch in range(2):

@@ -42,7 +42,7 @@ TIGHT = {"seed": 3, "shuffle": True, "max_batch_seconds": 20.0, "max_batch_size"
 
 @given(durations, settings)
 @example(MANY, TIGHT)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_every_clip_once_and_within_the_budget(seconds: list[float], given_settings: dict[str, Any]) -> None:
     planner = planner_of(seconds, **given_settings)
     for epoch in (0, 1):
@@ -56,7 +56,7 @@ def test_every_clip_once_and_within_the_budget(seconds: list[float], given_setti
 
 @given(durations, settings, st.floats(0.5, 4.0))
 @example(MANY[:20], TIGHT, 2.5)
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_chunks_cover_every_frame_once(
     seconds: list[float], given_settings: dict[str, Any], chunk_seconds: float
 ) -> None:
@@ -72,7 +72,7 @@ def test_chunks_cover_every_frame_once(
 
 @given(durations, settings)
 @example(MANY, TIGHT)
-@hypothesis_settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30)
 def test_one_crop_of_each_clip_inside_it(seconds: list[float], given_settings: dict[str, Any]) -> None:
     planner = planner_of(seconds, **given_settings, crop_seconds=1.5)
     items = [item for batch in items_of_epoch(planner, 3) for item in batch]
@@ -150,7 +150,7 @@ groups = st.tuples(steps, st.sampled_from([1.0, 1.12, 4.0]), st.integers(1, 30))
 
 
 @given(st.lists(groups, min_size=1, max_size=5), st.integers(3, 6), st.integers(0, 2**40))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_runs_are_neighbours_of_one_shard_and_like_duration(
     found: list[tuple[int, float, int]], run: int, seed: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_runs_are_neighbours_of_one_shard_and_like_duration(
 
 
 @given(st.lists(st.lists(st.floats(0.2, 9.0), min_size=1, max_size=4), min_size=1, max_size=40), st.integers(0, 99))
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 def test_runs_of_a_bucket_are_alike_in_their_longest_clips(runs: list[list[float]], seed: int) -> None:
     """What a batch is padded to; so a clip is not put beside much longer ones for a short neighbour."""
     seconds, run_of = np.concatenate(runs), np.repeat(np.arange(len(runs)), [len(run) for run in runs])
@@ -190,7 +190,7 @@ def test_clips_longer_than_a_batch_follow_the_policy(policy: str, expected: list
 @given(durations, settings, cuts, st.integers(1, 5), st.integers(0, 9))
 @example(MANY, TIGHT, {}, 4, 6)
 @example([1.0], TIGHT, {}, 3, 4)  # beyond the end
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_ranks_are_views_with_equally_many_batches(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], world_size: int, begin: int
 ) -> None:
@@ -207,7 +207,7 @@ def test_ranks_are_views_with_equally_many_batches(
 
 
 @given(durations, settings, cuts, st.data())
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_resume_chains_with_changing_ranks_deliver_the_ledger(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
 ) -> None:
