@@ -67,7 +67,7 @@ def test_an_utterance_gets_in_a_batch_what_it_gets_alone(name: str) -> None:
     together, lengths = inputs(name, (40, 23))
     length = int(lengths[1])
     if RECIPES[name].front_end:  # features may be padded with anything
-        together[1, length:] = 7.0
+        together[1, length:] = 1000.0
     with torch.no_grad():
         alone = encoder(together[1:, :length], lengths[1:])
         batch = encoder(together, lengths)
@@ -160,9 +160,11 @@ def test_in_bfloat16_the_loss_is_nearly_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_an_empty_batch_gives_zero_gradients_not_none(name: str) -> None:
+@pytest.mark.parametrize("keys", [(), ("feat", "wav")], ids=["keys alone", "with tensors"])
+def test_an_empty_batch_gives_zero_gradients_not_none(name: str, keys: tuple[str, ...]) -> None:
     objective = small(name)
-    loss = objective({"key": [], "weight": 0.0})
+    tensors = {key: torch.zeros((0,) * 3) for key in keys} | {f"{key}_len": torch.zeros(0).long() for key in keys}
+    loss = objective({"key": [], "weight": 0.0, **tensors})
     loss.mean.backward()
     assert (loss.mean.item(), int(loss.num_elements)) == (0.0, 0)
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in objective.parameters())

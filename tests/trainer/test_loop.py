@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,17 +73,24 @@ class Counted:
 SETTINGS = TrainSettings(num_steps=20, lr=0.05, checkpoint_every=4)
 
 
-def run_once(folder: Path, settings: TrainSettings = SETTINGS, batches: Counted | None = None) -> TrainResult:
-    source = Counted() if batches is None else batches
+def fit(
+    objective: nn.Module, batches: Counted, settings: TrainSettings, folder: Path, hooks: Sequence[Hook] = ()
+) -> TrainResult:
+    """`train`, where an element counts as a second of the set "a"."""
     return train(
-        Regression(),
-        source,
+        objective,
+        batches,
         settings,
         run=folder,
         set_names=["a"],
         seconds_by_set=lambda batch: {"a": len(batch["key"])},
+        hooks=hooks,
         quiet=True,
     )
+
+
+def run_once(folder: Path, settings: TrainSettings = SETTINGS, batches: Counted | None = None) -> TrainResult:
+    return fit(Regression(), Counted() if batches is None else batches, settings, folder)
 
 
 class StopHereError(Exception):
@@ -166,25 +173,17 @@ def test_an_update_of_several_batches_is_the_mean_over_all_elements(tmp_path: Pa
             one = super().batch(number)
             return {"key": one["key"] * 2, "x": one["x"].repeat(2, 1), "y": one["y"].repeat(2, 1)}
 
-    def losses(name: str, batches: Counted, update_batches: int) -> list[float]:
+    def losses(batches: Counted, update_batches: int, elements: int) -> list[float]:
         net = Regression()
         net.net[1].p = 0.0
-        settings = TrainSettings(num_steps=5, lr=0.05, update_batches=update_batches)
-        train(
-            net,
-            batches,
-            settings,
-            run=tmp_path / name,
-            set_names=["a"],
-            seconds_by_set=lambda batch: {"a": 1.0},
-            quiet=True,
-        )
-        lines = read_losses(tmp_path / name)
-        assert [line["seconds"] for line in lines] == [update_batches] * 5
+        folder = tmp_path / type(batches).__name__ / str(elements)
+        fit(net, batches, TrainSettings(num_steps=5, lr=0.05, update_batches=update_batches), folder)
+        lines = read_losses(folder)
+        assert [line["seconds"] for line in lines] == [elements] * 5
         return [line["loss"] for line in lines]
 
-    assert losses("apart", Counted(), 4) == pytest.approx(losses("joined", Joined(), 1), rel=1e-5)
-    assert losses("once", Counted((1,)), 1) == pytest.approx(losses("twice", Twice((1,)), 1), rel=1e-5)
+    assert losses(Counted(), 4, 11) == pytest.approx(losses(Joined(), 1, 11), rel=1e-5)
+    assert losses(Counted((1,)), 1, 1) == pytest.approx(losses(Twice((1,)), 1, 2), rel=1e-5)
 
 
 @pytest.mark.parametrize("clip_norm", [1e9, 0.1])
@@ -212,9 +211,7 @@ def test_what_an_objective_draws_follows_from_seed_step_and_place(tmp_path: Path
                 drawn.append(torch.rand(()).item())
                 return super().forward(batch)
 
-        settings = TrainSettings(num_steps=2, update_batches=3, seed=seed)
-        named: dict[str, Any] = {"set_names": [], "seconds_by_set": lambda batch: {}, "quiet": True}
-        train(Draws(), Counted((4,)), settings, run=tmp_path / name, **named)
+        fit(Draws(), Counted((4,)), TrainSettings(num_steps=2, update_batches=3, seed=seed), tmp_path / name)
         return drawn
 
     first = draws("one", 0)
@@ -233,10 +230,9 @@ def test_a_loss_or_a_gradient_alone_that_is_not_finite_moves_nothing(tmp_path: P
             return Loss(loss.mean + more, loss.num_elements)
 
     settings = TrainSettings(num_steps=1, lr=0.05, schedule="constant", warmup_share=0.0)
-    named: dict[str, Any] = {"set_names": [], "seconds_by_set": lambda batch: {}, "quiet": True}
     good, odd = Regression(), Odd()
-    train(good, Counted((4, 2)), settings, run=tmp_path / "good", **named)
-    train(odd, Counted((4, 2)), dataclasses.replace(settings, num_steps=2), run=tmp_path / "odd", **named)
+    fit(good, Counted((4, 2)), settings, tmp_path / "good")
+    fit(odd, Counted((4, 2)), dataclasses.replace(settings, num_steps=2), tmp_path / "odd")
     assert all(torch.equal(odd.state_dict()[name], weight) for name, weight in good.state_dict().items())
     line = read_losses(tmp_path / "odd")[1]
     assert (line["loss"] is None, line["grad_norm"] is None) == (what == "loss", what == "gradient")
@@ -309,12 +305,7 @@ class Greedy(Regression):
 
 
 def test_a_batch_without_memory_costs_its_update_alone(tmp_path: Path) -> None:
-    def one(folder: Path, objective: nn.Module, **changed: int) -> TrainResult:
-        settings = dataclasses.replace(SETTINGS, **changed)
-        by_set = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}}
-        return train(objective, Counted(), settings, run=folder, quiet=True, **by_set)
-
-    assert one(tmp_path / "greedy", Greedy()).skipped_steps == 5
+    assert fit(Greedy(), Counted(), SETTINGS, tmp_path / "greedy").skipped_steps == 5
     lines = read_losses(tmp_path / "greedy")
     assert {line["step"] % 4: line.get("left_out") for line in lines[4:8]} == {
         1: None,
@@ -322,10 +313,11 @@ def test_a_batch_without_memory_costs_its_update_alone(tmp_path: Path) -> None:
         3: "no data",
         0: None,
     }
+    greedy, settings = Greedy(), dataclasses.replace(SETTINGS, update_batches=4, max_bad_steps=3, num_steps=6)
     with pytest.raises(
         DivergedError, match=r"step 3: memory was exhausted 3 times in a row .* Make the batches smaller"
     ):
-        one(tmp_path / "always", greedy := Greedy(), update_batches=4, max_bad_steps=3, num_steps=6)
+        fit(greedy, Counted(), settings, tmp_path / "always")
     assert len(read_losses(tmp_path / "always")) == 3
     assert all(torch.equal(greedy.state_dict()[name], weight) for name, weight in Regression().state_dict().items())
 
@@ -336,7 +328,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(tmp_path: Path) -> None
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        train(Wrong(), Counted(), SETTINGS, run=tmp_path, set_names=[], seconds_by_set=lambda batch: {}, quiet=True)
+        fit(Wrong(), Counted(), SETTINGS, tmp_path)
 
 
 def with_hook(
@@ -353,16 +345,7 @@ def with_hook(
         return {"valid_error": abs(step - 10) + 1.0}
 
     settings = dataclasses.replace(SETTINGS, num_steps=num_steps, best_by="valid_error", best_is=best_is)
-    return train(
-        objective,
-        Counted(),
-        settings,
-        run=folder,
-        set_names=["a"],
-        seconds_by_set=lambda batch: {"a": len(batch["key"])},
-        hooks=[Hook(5, ask)],
-        quiet=True,
-    )
+    return fit(objective, Counted(), settings, folder, [Hook(5, ask)])
 
 
 def test_hooks_are_asked_and_the_best_stays(tmp_path: Path) -> None:
@@ -422,8 +405,7 @@ def test_the_time_of_hooks_and_checkpoints_is_no_steps(tmp_path: Path) -> None:
         left[step] = time.perf_counter()
         return {}
 
-    named: dict[str, Any] = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": 1.0}, "quiet": True}
-    train(Regression(), Counted(), SETTINGS, run=tmp_path, hooks=[Hook(4, ask)], **named)
+    fit(Regression(), Counted(), SETTINGS, tmp_path, [Hook(4, ask)])
     took = {line["step"]: line["seconds"] for line in read_lines(tmp_path / "waits.jsonl")}
     for last in (8, 12, 16, 20):
         between = entered[last] - left[last - 4]
@@ -452,8 +434,7 @@ def test_the_best_before_the_newest_checkpoint_stays_until_there_is_another(tmp_
             return {"error": values[step], "share": math.nan}
 
         settings = dataclasses.replace(SETTINGS, best_by="error", checkpoint_every=10)
-        named = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}}
-        train(Regression(), Counted(), settings, run=tmp_path, hooks=[Hook(5, ask)], quiet=True, **named)
+        fit(Regression(), Counted(), settings, tmp_path, [Hook(5, ask)])
 
     with pytest.raises(StopHereError):
         run(20)  # best at 15, newest checkpoint at 10
@@ -493,14 +474,13 @@ class Normed(Regression):
 def test_what_batch_norms_count_is_left_out_with_the_update(tmp_path: Path) -> None:
     """Else a single value that is not finite would stay in the statistics for good."""
     settings = dataclasses.replace(SETTINGS, num_steps=2, update_batches=2, max_bad_steps=2)
-    named = {"set_names": ["a"], "seconds_by_set": lambda batch: {"a": len(batch["key"])}, "quiet": True}
     bad, good = Normed(), Normed()
     batches = Counted(sizes=(4,))
     batches.batch = lambda number, draw=batches.batch: (  # type: ignore[method-assign]
         {**draw(number), "x": draw(number)["x"] * float("inf")} if number == 3 else draw(number)
     )
-    assert train(bad, batches, settings, run=tmp_path / "bad", **named).skipped_steps == 1
-    train(good, Counted(sizes=(4,)), dataclasses.replace(settings, num_steps=1), run=tmp_path / "good", **named)
+    assert fit(bad, batches, settings, tmp_path / "bad").skipped_steps == 1
+    fit(good, Counted(sizes=(4,)), dataclasses.replace(settings, num_steps=1), tmp_path / "good")
     kept = dict(bad.named_buffers())
     assert {name: one.tolist() for name, one in good.named_buffers()} == {
         name: one.tolist() for name, one in kept.items()
