@@ -49,7 +49,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0].partition('. ')[0]}"
             raise UsageError(f"{path}: not a checkpoint that can be loaded safely ({reason})") from error
     if not isinstance(checkpoint, dict):
-        raise UsageError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint of S3PRL")
+        raise UsageError(f"{path}: holds a {type(checkpoint).__name__}, not the dict of a checkpoint")
     return checkpoint
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models.wave import conv_frames
+from s3prl_stream.recipes.s3prl_import import read_checkpoint
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
 PREFIX = "torchaudio:"
@@ -84,7 +85,7 @@ def bundle_upstream(name: str) -> TorchaudioUpstream:
         raise UsageError(f"{name}: torchaudio has no such bundle; there are {', '.join(known)}")
     if path:
         factory = FACTORIES[bundle._model_type == "WavLM"]
-        model = _built(torchaudio, factory, bundle._params, _weights(path), path)
+        model = _built(torchaudio, factory, bundle._params, read_checkpoint(path), path)
     else:
         try:
             model = bundle.get_model()
@@ -135,15 +136,6 @@ def _built(
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{path}: the weights do not fit the model: {str(error)[:400]}") from error
     return model
-
-
-def _weights(path: str) -> dict[str, Tensor]:
-    with Path(path).open("rb") as file:
-        try:
-            weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever its reader trips over, of a file that is cut an OSError
-            raise UsageError(f"{path}: no file of weights ({type(error).__name__})") from error
-    return weights
 
 
 def _torchaudio() -> Any:
