@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.hashing import hash64, key_hash, uniform
 from s3prl_stream.loader import Loader
+from s3prl_stream.padding import is_valid
 from s3prl_stream.shards.selection import explaining
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import compile_where
@@ -306,7 +307,7 @@ def _mean_over_frames(one: Upstream, wav_BT: Tensor, wav_len_B: Tensor) -> npt.N
     """float32 [layers + 1, B, H]."""
     hidden_states = one(wav_BT, wav_len_B)
     frames_B = one.num_frames(wav_len_B).to(hidden_states[0].device)
-    valid_BF1 = (torch.arange(hidden_states[0].shape[1], device=frames_B.device) < frames_B[:, None])[..., None]
+    valid_BF1 = is_valid(frames_B, hidden_states[0].shape[1])[..., None]
     means = [torch.where(valid_BF1, hidden, 0.0).sum(dim=1) / frames_B[:, None] for hidden in hidden_states]
     return torch.stack(means).float().cpu().numpy()
 

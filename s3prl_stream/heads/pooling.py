@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.padding import is_valid
 
 _SMALLEST_VARIANCE = 1e-5
 
 
 def valid_frames(len_B: Tensor, num_frames: int) -> Tensor:
     """bool [B, F, 1]: True on the frames that are no padding."""
-    return (torch.arange(num_frames, device=len_B.device) < len_B[:, None])[..., None]
+    return is_valid(len_B, num_frames)[..., None]
 
 
 class MeanPooling(nn.Module):

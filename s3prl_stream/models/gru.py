@@ -8,10 +8,10 @@ B batch, F frames, D feature bins, H hidden.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.padding import is_valid
 
 
 class GruEncoder(nn.Module):
@@ -58,7 +58,7 @@ class GruEncoder(nn.Module):
         Returns:
             The output of each GRU, [B, F, H]; 0 on padded frames.
         """
-        valid_BF1 = valid_frames(feat_len_B, feat_BFD.shape[1])[..., None]
+        valid_BF1 = is_valid(feat_len_B, feat_BFD.shape[1])[..., None]
         hidden_BFH = feat_BFD
         hidden_states: list[Tensor] = []
         for gru in self.grus:
@@ -66,8 +66,3 @@ class GruEncoder(nn.Module):
             hidden_BFH = output_BFH + hidden_BFH if self.residual and hidden_states else output_BFH
             hidden_states.append(hidden_BFH * valid_BF1)
         return hidden_states
-
-
-def valid_frames(lengths_B: Tensor, num_frames: int) -> Tensor:
-    """Bool [B, F]: True on the first `lengths_B` frames of each row."""
-    return torch.arange(num_frames, device=lengths_B.device) < lengths_B[:, None]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models.gru import valid_frames
 from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.padding import is_valid
 
 
 class NpcEncoder(nn.Module):
@@ -81,7 +81,7 @@ class NpcEncoder(nn.Module):
         """
         if self.legacy:
             feat_len_B = torch.full_like(feat_len_B, feat_BFD.shape[1])
-        valid_B1F = valid_frames(feat_len_B, feat_BFD.shape[1])[:, None]
+        valid_B1F = is_valid(feat_len_B, feat_BFD.shape[1])[:, None]
         block_BHF = feat_BFD.transpose(1, 2) * valid_B1F
         hidden_states: list[Tensor] = []
         masked: list[Tensor] = []

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models.gru import valid_frames
 from s3prl_stream.models.sizes import at_least_one, below_one
 from s3prl_stream.models.transformer import EncoderLayer, attention_bias, init_like_bert
+from s3prl_stream.padding import is_valid
 
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
@@ -131,7 +131,7 @@ class WaveEncoder(nn.Module):
         if self.legacy and self.positions_first:
             share = wav_BT.shape[1] // conv_BCF.shape[2]
             frames_B = torch.div(wav_len_B + share - 1, share, rounding_mode="floor").clamp(max=conv_BCF.shape[2])
-        valid_BF1 = valid_frames(frames_B, conv_BCF.shape[2])[..., None]
+        valid_BF1 = is_valid(frames_B, conv_BCF.shape[2])[..., None]
         hidden_BFH = self.project(self.feature_norm(conv_BCF.transpose(1, 2)))
         hidden_BFH = torch.where(valid_BF1, hidden_BFH, 0.0)
         hidden_states = [hidden_BFH]
@@ -196,7 +196,7 @@ def norm_over_time(
 
 
 def _norm_at_once(input_BCF: Tensor, frames_B: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> Tensor:
-    valid_B1F = valid_frames(frames_B, input_BCF.shape[2])[:, None]
+    valid_B1F = is_valid(frames_B, input_BCF.shape[2])[:, None]
     count_B11 = frames_B[:, None, None].clamp(min=1)
     mean_BC1 = (input_BCF * valid_B1F).sum(dim=2, keepdim=True) / count_B11
     centered_BCF = input_BCF - mean_BC1

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.objectives.loss import Loss, last_hidden, sum_of_zeros
+from s3prl_stream.padding import is_valid
 from s3prl_stream.sample import Batch
 
 
@@ -70,7 +71,7 @@ class DistillationObjective(nn.Module):
         target_BNFD = self.targets(wav_BT, wav_len_B)
         frames = min(predicted_BNFD.shape[2], target_BNFD.shape[2])  # they may differ by one at the end
         predicted_BNFD, target_BNFD = predicted_BNFD[:, :, :frames], target_BNFD[:, :, :frames]
-        counted_BF = torch.arange(frames, device=wav_BT.device) < self._num_frames(wav_len_B)[:, None]
+        counted_BF = is_valid(self._num_frames(wav_len_B), frames)
         if self.average_padding:
             counted_BF = torch.ones_like(counted_BF)
         return distillation_loss(predicted_BNFD, target_BNFD, counted_BF, cosine_weight=self.cosine_weight)

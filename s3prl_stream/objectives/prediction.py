@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.objectives.loss import Loss, last_hidden, sum_of_zeros
 from s3prl_stream.objectives.masked_reconstruction import masked_l1
+from s3prl_stream.padding import is_valid
 from s3prl_stream.sample import Batch
 
 
@@ -43,7 +44,7 @@ class PredictionObjective(nn.Module):
         feat_BFD, feat_len_B = batch["feat"], batch["feat_len"]
         hidden_BFH = last_hidden(self.encoder, self.encoder(feat_BFD, feat_len_B), *feat_BFD.shape[:2])
         predicted_BFD: Tensor = self.head(hidden_BFH)
-        counted_BF1 = (torch.arange(feat_BFD.shape[1], device=feat_BFD.device) < feat_len_B[:, None])[..., None]
+        counted_BF1 = is_valid(feat_len_B, feat_BFD.shape[1])[..., None]
         if self.average_padding:
             counted_BF1 = torch.ones_like(counted_BF1)
         return masked_l1(predicted_BFD, batch[self.target], counted_BF1.expand_as(predicted_BFD))

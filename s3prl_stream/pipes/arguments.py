@@ -6,7 +6,7 @@ Numbers of numpy are numbers too, and become Python's own. True and False are no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -27,6 +27,13 @@ def whole_number(stage: str, name: str, value: Any, *, least: float, most: float
     if not (_is_number(value) and least <= value <= most and value == int(value)):
         raise UsageError(f"{stage}: {name}={value!r} is no whole number{_limits(least, -math.inf, most)}.")
     return int(value)
+
+
+def one_of(stage: str, name: str, value: Any, known: Collection[str]) -> str:
+    """One of the names that are known."""
+    if not isinstance(value, str) or value not in known:
+        raise UsageError(f"{stage}: {name}={value!r} does not exist; there are {', '.join(known)}.")
+    return value
 
 
 def rate_or_none(stage: str, value: Any) -> int | None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from s3prl_stream.errors import ChainError, UsageError
-from s3prl_stream.pipes.arguments import check_rate, one_number, rate_or_none, whole_number
+from s3prl_stream.pipes.arguments import check_rate, one_number, one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import identity_of_piece, piece_of
@@ -55,13 +55,12 @@ class _Unfold(Stage):
         """The lengths of chunks of audio at this rate (Hz)."""
         raise NotImplementedError
 
-    def check_settings(self) -> None:
-        """Raise the UsageError of a wrong tail or treatment of tokens."""
+    def keep_settings(self, tail: str, tokens: str, sample_rate: int | None) -> None:
+        """Those that both have; UsageError for a wrong one."""
         name = type(self).__name__
-        if self.tail not in TAILS:
-            raise UsageError(f"{name}: tail={self.tail!r} does not exist; there are {', '.join(TAILS)}.")
-        if self.tokens not in ("refuse", "drop"):
-            raise UsageError(f"{name}: tokens={self.tokens!r} does not exist; there are refuse, drop.")
+        self.tail = one_of(name, "tail", tail, TAILS)
+        self.tokens = one_of(name, "tokens", tokens, ("refuse", "drop"))
+        self.sample_rate = rate_or_none(name, sample_rate)
 
     def check_chain(self, source: Source) -> None:
         giver = next((stage for stage in stages_of(source) if "tokens" in stage.provides), None)
@@ -167,8 +166,7 @@ class UnfoldChunkBySec(_Unfold):
         if step_seconds is not None:
             self.step_seconds = one_number(name, "step_seconds", step_seconds, above=0)
             _refuse_gaps(name, "seconds", self.step_seconds, self.min_seconds)
-        self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
-        self.check_settings()
+        self.keep_settings(tail, tokens, sample_rate)
         super().__init__(source)
 
     def lengths_at(self, sample_rate: int) -> Lengths:
@@ -225,8 +223,7 @@ class UnfoldChunkByFrame(_Unfold):
             self.step_frames = whole_number(name, "step_frames", step_frames, least=1)
             _refuse_gaps(name, "frames", self.step_frames, self.min_frames)
         self.hop_samples = whole_number(name, "hop_samples", hop_samples, least=1)
-        self.tail, self.tokens, self.sample_rate = tail, tokens, rate_or_none(name, sample_rate)
-        self.check_settings()
+        self.keep_settings(tail, tokens, sample_rate)
         super().__init__(source)
 
     def lengths_at(self, sample_rate: int) -> Lengths:  # noqa: ARG002

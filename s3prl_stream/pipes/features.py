@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import whole_number
+from s3prl_stream.pipes.arguments import one_of, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.kaldi import (
     HOP_SAMPLES,
@@ -161,16 +161,15 @@ def extract(wav: Tensor, kind: str, *, norm: str, deltas: int = 0) -> Tensor:
         SampleError: too short for this kind (see `log_mel`, `kaldi_fbank`, `cmvn`).
         UsageError: an unknown kind.
     """
+    one_of("features", "kind", kind, KINDS)
     if kind == "logmel80":
         feat_FD = log_mel(wav)
     elif kind == "linear201":
         feat_FD = log_spectrogram(wav)
     elif kind == "mfcc13":
         feat_FD = kaldi_mfcc(wav)
-    elif kind in KINDS:
-        feat_FD = kaldi_fbank(wav, window="povey" if kind == "fbank80_povey" else "hamming")
     else:
-        raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
+        feat_FD = kaldi_fbank(wav, window="povey" if kind == "fbank80_povey" else "hamming")
     return normalised(with_deltas(feat_FD, deltas) if deltas else feat_FD, norm, deltas)
 
 
@@ -180,9 +179,7 @@ def dims_of(kind: str, deltas: int = 0) -> int:
     Raises:
         UsageError: an unknown kind.
     """
-    if kind not in DIMS:
-        raise UsageError(f"features: kind {kind!r} is unknown; there are {', '.join(KINDS)}")
-    return DIMS[kind] * (deltas + 1)
+    return DIMS[one_of("features", "kind", kind, DIMS)] * (deltas + 1)
 
 
 def normalised(feat: Tensor, norm: str, deltas: int = 0) -> Tensor:
@@ -228,14 +225,10 @@ class ExtractFeat(OnBatch):
         deltas: int = 0,
         feat_name: str = "feat",
     ) -> None:
-        if kind not in KINDS:
-            raise UsageError(f".features(kind={kind!r}): there are {', '.join(KINDS)}")
-        if norm not in NORMS:
-            raise UsageError(f".features(norm={norm!r}): there are {', '.join(NORMS)}")
+        self.kind = one_of("features", "kind", kind, KINDS)
+        self.norm = one_of("features", "norm", norm, NORMS)
         if norm == "fixed" and kind not in FIXED_KINDS:
             raise UsageError(f".features({kind!r}, norm='fixed'): there is a fixed scale of {', '.join(FIXED_KINDS)}")
-        self.kind = kind
-        self.norm = norm
         self.deltas = whole_number("features", "deltas", deltas, least=0, most=2)
         self.feat_name = feat_name
         self.provides = {feat_name: "float32 [F, D]"}

@@ -16,7 +16,7 @@ from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import rate_or_none, whole_number
+from s3prl_stream.pipes.arguments import one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.kinds import told
@@ -91,8 +91,6 @@ class LoadAudio(Stage):
         sox_effects: Sequence[Sequence[str | float]] | None = None,
         crop_segment: bool = False,
     ) -> None:
-        if dtype not in ("float32", "int16"):
-            raise UsageError(f'load_audio: dtype {dtype!r} must be "float32" or "int16"')
         if isinstance(channel, str) and channel not in ("first", "mean"):
             raise UsageError(f'load_audio: channel={channel!r} must be "first", "mean" or a number from 0')
         if not isinstance(crop_segment, bool):
@@ -104,7 +102,7 @@ class LoadAudio(Stage):
             self.removes = self.removes | {*lost}
             self.stretch = max(1.0, stretch_of(sox_effects))
         self.sample_rate = rate_or_none("load_audio", sample_rate)
-        self.dtype = dtype
+        self.dtype = one_of("load_audio", "dtype", dtype, ("float32", "int16"))
         self.channel = channel if isinstance(channel, str) else whole_number("load_audio", "channel", channel, least=0)
         self._sox_effects = None if sox_effects is None else [list(effect) for effect in sox_effects]
         self.crop_segment = crop_segment

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import whole_number
+from s3prl_stream.pipes.arguments import one_of, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample
@@ -35,10 +35,8 @@ class LoadFeat(Stage):
     removes = frozenset({"audio", "codec", "num_frames", "clip_frames", "decode_into"})
 
     def __init__(self, source: Samples | None = None, *, layer: int | None = None, dtype: str = "float32") -> None:
-        if dtype not in ("float32", "float16"):
-            raise UsageError(f".load_feat(dtype={dtype!r}): there are float32 and float16")
         self.layer = None if layer is None else whole_number("load_feat", "layer", layer, least=0)
-        self.dtype = dtype
+        self.dtype = one_of("load_feat", "dtype", dtype, ("float32", "float16"))
         self.provides = {"feat": "any" if layer is None else f"{dtype} [F, D]"}  # the set says how many layers
         super().__init__(source)
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
-from s3prl_stream.pipes.arguments import probability, whole_number
+from s3prl_stream.padding import is_valid
+from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
-from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments
 from s3prl_stream.sample import Batch, Sample
 
@@ -150,15 +151,13 @@ class MaskedReconstruction(OnBatch):
         overlap: bool = True,
         noise_prob: float = 0.0,
     ) -> None:
-        if kind not in BAND_SHARE:
-            raise UsageError(f".mask(kind={kind!r}): there are {', '.join(BAND_SHARE)}")
+        self.kind = one_of("mask", "kind", kind, BAND_SHARE)
         self.time_share = probability("mask", time_share, "time_share")
         self.span_frames = whole_number("mask", "span_frames", span_frames, least=1)
         self.noise_prob = probability("mask", noise_prob, "noise_prob")
         widest = BAND_SHARE[kind] if band_share is None else probability("mask", band_share, "band_share")
         if not self.time_share and not widest:
             raise UsageError(".mask(time_share=0): with no band either, there is nothing to reconstruct")
-        self.kind = kind
         self.legacy = legacy
         self.band_share = band_share
         self.overlap = overlap

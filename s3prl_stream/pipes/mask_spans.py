@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import probability, whole_number
+from s3prl_stream.errors import SampleError
+from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
 from s3prl_stream.sample import Batch, Sample
@@ -82,11 +82,9 @@ class SpanMask(OnBatch):
         min_spans: int = 2,
         like: str | None = None,
     ) -> None:
-        if kind not in KINDS:
-            raise UsageError(f".mask_spans(kind={kind!r}): there are {', '.join(KINDS)}")
         if prob is not None:
             probability("mask_spans", prob)
-        self.kind = kind
+        self.kind = one_of("mask_spans", "kind", kind, KINDS)
         self.prob = prob
         self.span_frames = whole_number("mask_spans", "span_frames", span_frames, least=1)
         self.min_spans = whole_number("mask_spans", "min_spans", min_spans, least=1)

@@ -55,11 +55,6 @@ class OnBatch(Stage):
         raise NotImplementedError(f"{type(self).__name__} must implement on_batch()")
 
 
-def is_valid(lengths_B: Tensor, longest: int) -> Tensor:
-    """bool [B, longest]: True before each row's length."""
-    return torch.arange(longest, device=lengths_B.device) < lengths_B[:, None]
-
-
 def rms_of_rows(wav_BT: Tensor, lengths_B: Tensor) -> Tensor:
     """Root mean square of each row over its valid samples, float64 [B]; what follows them must be zeros."""
     norm_B: Tensor = torch.linalg.vector_norm(wav_BT, dim=1, dtype=torch.float64)

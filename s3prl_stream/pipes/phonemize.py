@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.pipes.arguments import one_of
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.s3prl_arguments import PHONEMIZE_REFUSED
@@ -60,13 +61,11 @@ class Phonemize(Stage):
             raise UsageError(f"Phonemize: lexicon={lexicon!r:.100} is none; Lexicon.from_file(path) reads one.")
         if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
             raise UsageError(f"Phonemize: tokenizer={tokenizer!r:.100} is not a Tokenizer.")
-        if unknown not in ("refuse", "keep"):
-            raise UsageError(f"Phonemize: unknown={unknown!r} does not exist; there are refuse, keep.")
         self.lexicon = lexicon
         self.tokenizer = WordTokenizer(PHONEMES) if tokenizer is None else tokenizer
         self.text = text
         self.eos = eos
-        self.unknown = unknown
+        self.unknown = one_of("Phonemize", "unknown", unknown, ("refuse", "keep"))
         self.takes = {} if text is None else {text: "any"}
         super().__init__(source)
 

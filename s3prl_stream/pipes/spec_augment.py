@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import number_range, probability, whole_number
+from s3prl_stream.padding import is_valid
+from s3prl_stream.pipes.arguments import number_range, one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
-from s3prl_stream.pipes.on_batch import Drawn, OnBatch, is_valid, numbers_of
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
 
@@ -70,13 +71,11 @@ class SpecAugment(OnBatch):
         prob: float = 1.0,
     ) -> None:
         self.freq_width, self.time_width = _widths("freq_width", freq_width), _widths("time_width", time_width)
-        if fill not in ("zero", "mean"):
-            raise UsageError(f'spec_augment: fill={fill!r} does not exist; there are "zero" and "mean".')
         self.freq_masks = whole_number("spec_augment", "freq_masks", freq_masks, least=0)
         self.time_masks = whole_number("spec_augment", "time_masks", time_masks, least=0)
         self.max_time_share = probability("spec_augment", max_time_share, "max_time_share")
         self.warp_frames = whole_number("spec_augment", "warp_frames", warp_frames, least=0)
-        self.fill = fill
+        self.fill = one_of("spec_augment", "fill", fill, ("zero", "mean"))
         self.prob = probability("spec_augment", prob)
         super().__init__(source)
 

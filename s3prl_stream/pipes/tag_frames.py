@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import check_rate, rate_or_none, whole_number
+from s3prl_stream.pipes.arguments import check_rate, one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.encode_category import learned
@@ -75,11 +75,9 @@ class BuildMultiClassTagging(Stage):
         sample_rate: int | None = None,
     ) -> None:
         name = type(self).__name__
-        if columns not in COLUMNS:
-            raise UsageError(f"{name}: columns={columns!r} does not exist; there are {', '.join(COLUMNS)}.")
         if (categories is not None and columns != "all") or (num_labels is not None and columns != "recording"):
             raise UsageError(f'{name}: categories= belongs to columns="all", num_labels= to "recording".')
-        self.columns = columns
+        self.columns = one_of(name, "columns", columns, COLUMNS)
         self.categories = None if categories is None else Categories(categories)
         self.num_labels = None if num_labels is None else whole_number(name, "num_labels", num_labels, least=1)
         self.hop_samples = whole_number(name, "hop_samples", hop_samples, least=1)

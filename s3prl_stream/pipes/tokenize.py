@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import probability, whole_number
+from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
@@ -82,15 +82,11 @@ class EncodeText(Stage):
             raise UsageError(
                 f"EncodeText: tokenizer={tokenizer!r} is not a Tokenizer; load_tokenizer(path) reads one from a file."
             )
-        if vocab_type not in VOCAB_TYPES:
-            raise UsageError(
-                f"EncodeText: vocab_type={vocab_type!r} does not exist; there are {', '.join(VOCAB_TYPES)}."
-            )
         if (tags is not None) != isinstance(tokenizer, SlotTokenizer):
             raise UsageError("EncodeText: tags= and a SlotTokenizer belong together; give both or none.")
         self.tokenizer = tokenizer
         self.train_tokenizer = train_tokenizer
-        self.vocab_type = vocab_type
+        self.vocab_type = one_of("EncodeText", "vocab_type", vocab_type, VOCAB_TYPES)
         self.vocab_size = None if vocab_size is None else whole_number("EncodeText", "vocab_size", vocab_size, least=4)
         self.text = text
         self.tags = tags

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.arguments import one_of
 from s3prl_stream.shards.store import LocalStore
 
 if TYPE_CHECKING:
@@ -192,8 +193,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, *, kind: str = "u
     Raises:
         UsageError: the texts are too few for such a vocabulary, or one of them is too long for SentencePiece.
     """
-    if kind not in ("unigram", "bpe"):
-        raise UsageError(f'train_sentencepiece: kind={kind!r} does not exist; there are "unigram" and "bpe".')
+    one_of("train_sentencepiece", "kind", kind, ("unigram", "bpe"))
     import sentencepiece
 
     model = io.BytesIO()

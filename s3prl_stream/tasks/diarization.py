@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import DiarizationError, Turn, diarization_error, median_filter
 from s3prl_stream.objectives.loss import Loss
+from s3prl_stream.padding import is_valid
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from, turns_of
 from s3prl_stream.tasks.task import Answer, Best, Task, known
@@ -124,7 +125,7 @@ def permutation_free_loss(logits_BFS: Tensor, active_BFS: Tensor, len_B: Tensor)
 
     logits_BFS = logits_BFS.float()
     num_frames, num_speakers = logits_BFS.shape[1:]
-    valid_BF = (torch.arange(num_frames, device=len_B.device) < len_B[:, None]).float()
+    valid_BF = is_valid(len_B, num_frames).float()
     # log(1 + e^x) - x y, summed over the frames, for each output with each speaker: [B, S outputs, S speakers]
     silent_BS = torch.einsum("bfs,bf->bs", F.softplus(logits_BFS), valid_BF)
     pairs_BSS = silent_BS[..., None] - torch.einsum("bfo,bfs,bf->bos", logits_BFS, active_BFS, valid_BF)

@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.padding import is_valid
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
 CONFIG = "config.json"
@@ -39,7 +39,7 @@ class HuggingFaceUpstream(LibraryUpstream):
 
     def hidden_states(self, wav_BT: Tensor, wav_len_B: Tensor) -> list[Tensor]:
         """The first layer's input, then the output of each layer."""
-        attended_BT = (torch.arange(wav_BT.shape[1], device=wav_BT.device) < wav_len_B[:, None]).long()
+        attended_BT = is_valid(wav_len_B, wav_BT.shape[1]).long()
         output: Any = self.model(wav_BT, attention_mask=attended_BT, output_hidden_states=True)
         return list(output.hidden_states)
 

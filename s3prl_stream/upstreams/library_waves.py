@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.models import weight_names
 from s3prl_stream.models.wave import MIN_SAMPLES, conv_frames, norm_over_time
+from s3prl_stream.padding import is_valid
 from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs
 from s3prl_stream.upstreams.waves import padded
 
@@ -108,7 +109,7 @@ class LibraryUpstream(Upstream):
 
 def normalised(wav_BT: Tensor, len_B: Tensor) -> Tensor:
     """Each waveform at mean 0 and variance 1 over its valid samples; padding is 0."""
-    valid_BT = torch.arange(wav_BT.shape[1], device=wav_BT.device) < len_B[:, None]
+    valid_BT = is_valid(len_B, wav_BT.shape[1])
     count_B1 = len_B[:, None].clamp(min=1)
     centered_BT = (wav_BT - wav_BT.sum(dim=1, keepdim=True) / count_B1) * valid_BT
     variance_B1 = centered_BT.square().sum(dim=1, keepdim=True) / count_B1

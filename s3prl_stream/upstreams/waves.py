@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models.wave import WaveEncoder
+from s3prl_stream.padding import is_valid
 from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs, check_wavs, sizes_of, states_of, whole_number
 
 
@@ -57,7 +58,7 @@ def padded(wavs: Wavs, lengths: Lengths | None, device: torch.device) -> tuple[T
         is_there = isinstance(lengths, Tensor) and lengths.device.type != "cpu"
         valid = lengths if is_there else sizes_of(wavs, lengths)
         len_B = torch.as_tensor(valid, dtype=torch.int64).to(device)
-        return wav_BT * (torch.arange(wav_BT.shape[1], device=device) < len_B[:, None]), len_B
+        return wav_BT * is_valid(len_B, wav_BT.shape[1]), len_B
     sizes = sizes_of(wavs, lengths)
     rows = [torch.as_tensor(wav)[:size].to(device, torch.float32) for wav, size in zip(wavs, sizes, strict=True)]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor(sizes, device=device)

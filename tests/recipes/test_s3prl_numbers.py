@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.models.gru import valid_frames
+from s3prl_stream.padding import is_valid
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.s3prl_export import to_s3prl
 from s3prl_stream.recipes.s3prl_import import load_s3prl, load_s3prl_hubert, read_checkpoint
@@ -75,7 +75,7 @@ def test_hidden_states_and_predictions(reference: Path, model: str) -> None:
     with torch.no_grad():
         hidden_states = objective.encoder(feat, lengths)
         predicted = objective.head(hidden_states[-1])
-    valid = valid_frames(lengths, feat.shape[1])
+    valid = is_valid(lengths, feat.shape[1])
     assert len(hidden_states) == len(given["hidden_states"]) == objective.encoder.num_layers + 1
     for found, expected in zip(hidden_states, given["hidden_states"], strict=True):
         assert_valid_close(found, expected, valid)
@@ -93,7 +93,7 @@ def test_student_and_teacher(reference: Path) -> None:
     wavs, lengths = wav_batch(reference)
     frames = objective.encoder.num_frames(lengths)
     assert frames.tolist() == given["feat_len"].tolist()
-    valid = valid_frames(frames, given["proj"].shape[1])
+    valid = is_valid(frames, given["proj"].shape[1])
     with torch.no_grad():
         convs = objective.encoder.convs(wavs, lengths, over_padding=True).transpose(1, 2)
         hidden_states = objective.encoder(wavs, lengths)
