@@ -7,6 +7,7 @@ DataLoader (or to one thread of this process), counts what the consumer has been
 from __future__ import annotations
 
 import bisect
+import logging
 import math
 import pickle
 import warnings
@@ -45,8 +46,14 @@ from s3prl_stream.worker_context import Environment, context_for, start_method
 _MOST_ANCHORS = 256
 """Beginnings of blocks behind the consumer that are remembered, for `which`."""
 
+_MOST_LISTED = 10_000
+"""Rows of `damaged`, and of `excluded`, of an endless stream: some 10 MB."""
+
 _TURN_SECONDS = 5.0
 """After so long without a batch, the workers are looked at."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Loader:
@@ -67,9 +74,12 @@ class Loader:
             store, else torch's default.
 
     Attributes:
-        damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...).
+        damaged: a dict for each sample that could not be used so far (set, shard, key, offset, size, reason ...). Of an
+            endless stream the newest 10 000; to have all, take them out as they come.
         excluded: what `skip` and `exclude` have left out so far: rows as of `which`, with the reason ("skipped",
-            "excluded"). Delivered, damaged and excluded together are what was planned.
+            "excluded"); of an endless stream, too, the newest 10 000. Delivered, damaged and excluded together are what
+            was planned.
+        num_damaged, num_excluded: how many rows there were in all.
         seconds_by_set: seconds of audio of each set in the batch that was handed over last; what was damaged is none.
         hours_by_set: hours of audio that this rank has been handed of each set so far: the realised mix.
         receipt: what it took to go on from the state loaded last; None: none was.
@@ -104,9 +114,11 @@ class Loader:
         self._topology = Topology(self.world_size, num_workers, prefetch)
         self.damaged: list[dict[str, Any]] = []
         self.excluded: list[dict[str, Any]] = []
+        self.num_damaged = self.num_excluded = 0
         self.too_long: list[str] = []
         self.seconds_by_set: dict[str, float] = {}
         self.hours_by_set: dict[str, float] = {}
+        self._told_too_many: set[str] = set()
         self._known_too_long: set[tuple[int, str]] = set()
         self._builder = BatchBuilder(stream)
         method = self._start_method()
@@ -281,9 +293,24 @@ class Loader:
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
         for name, seconds in built.seconds.items():
             self._stage_seconds[name] = self._stage_seconds.get(name, 0.0) + seconds
-        self.excluded.extend(planned.excluded)
-        self.damaged.extend(built.damaged)
+        self.num_excluded += len(planned.excluded)
+        self.num_damaged += len(built.damaged)
+        self._list(self.excluded, planned.excluded, "excluded")
+        self._list(self.damaged, built.damaged, "damaged")
         self._failures.count(len(built.batch["key"]), built.damaged)
+
+    def _list(self, rows: list[dict[str, Any]], new: Sequence[dict[str, Any]], name: str) -> None:
+        rows.extend(new)
+        too_many = len(rows) - _MOST_LISTED
+        if too_many > 0 and self._planner.settings.epochs is None:
+            if name not in self._told_too_many:
+                self._told_too_many.add(name)
+                _log.warning(
+                    "Loader.%s holds the newest %d rows from now on, num_%s counts all: take rows out of the list as "
+                    "they come to have all of them",
+                    *(name, _MOST_LISTED, name),
+                )
+            del rows[:too_many]
 
     def _on_device(self, batch: Batch) -> Batch:
         """The batch after the stages behind `.on`."""

@@ -12,6 +12,7 @@ import pytest
 from streams import RATE, clips, delivered, memory
 
 import s3prl_stream as ss
+from s3prl_stream import loader as module
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.plan.left_out import MOST_CHARACTERS
@@ -153,6 +154,33 @@ def test_hours_are_without_what_is_damaged() -> None:
     assert 6 < len(loader.damaged) <= 12
     assert loader.hours_by_set["memory"] * 3600 == pytest.approx(handed)
     assert by_batch == pytest.approx(handed)
+
+
+@pytest.mark.parametrize("epochs", [40, None])
+def test_an_endless_run_counts_all_and_lists_the_newest(
+    epochs: int | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_MOST_LISTED", 10)
+    loader = ss.Loader(Refusing()(chain(clips([2.0] * 20), epochs=epochs)))
+    loader.exclude(["clip0002"])
+    epoch = 0
+    for batch in loader:
+        epoch = max([epoch, *batch["epoch"]])
+        if epoch == 39 and loader.num_excluded == 40 and loader.num_damaged == 80:
+            break
+    assert (loader.num_damaged, loader.num_excluded) == (80, 40)  # clips 7 and 17, clip 2
+    all_damaged = [(key, epoch) for epoch in range(40) for key in ("clip0007", "clip0017")]
+    all_excluded = [("clip0002", epoch) for epoch in range(40)]
+    listed = [sorted((row["key"], row["epoch"]) for row in rows) for rows in (loader.damaged, loader.excluded)]
+    if epochs is None:
+        assert listed == [sorted(all_damaged[-10:]), sorted(all_excluded[-10:])]
+        assert [f"Loader.{name} holds the newest 10 rows" in caplog.text for name in ("damaged", "excluded")] == [
+            True
+        ] * 2
+        assert len(caplog.messages) == 2
+    else:
+        assert listed == [sorted(all_damaged), sorted(all_excluded)]
+        assert not caplog.messages
 
 
 class Whole(ss.Stage):

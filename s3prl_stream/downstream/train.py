@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
+from s3prl_stream.sample import Batch
 from s3prl_stream.shards.shardset import name_and_fingerprint
 from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
@@ -113,6 +114,7 @@ def _train(
     ranks, model = Ranks(), parts.model
     pinned = device.type == "cuda" and parts.own.num_workers > 0
     loader = Loader(parts.stream, num_workers=parts.own.num_workers, pin_memory=pinned)
+    batches = _RunBatches(loader)
     ranks.share_of(parts.settings.update_batches)
     hooks = []
     if (judged := parts.judged) is not None:
@@ -136,7 +138,7 @@ def _train(
         before = list_checkpoints(run)
         result = train_loop(
             model,
-            loader,
+            batches,
             parts.settings,
             run=run,
             set_names=[member.name for member in parts.shards.members],
@@ -149,11 +151,12 @@ def _train(
             if list_checkpoints(run) == before:  # it was complete, so it was not loaded; this file may lack for a kill
                 load_weights_into(model, newest_checkpoint(run))
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
-    _tell_damaged(loader, quiet=quiet)
-    unusable = {(one["set"], one["key"]) for one in loader.damaged}
+    if batches.unusable and not quiet:
+        reasons = ", ".join(sorted(set(batches.unusable.values())))
+        tqdm.write(f"clips that could not be used ({reasons}), such as: {batches.first_message}", file=sys.stderr)
     return dataclasses.replace(
         result,
-        left_out=len(loader.too_long) + len(unusable),
+        left_out=len(loader.too_long) + len(batches.unusable),
         not_used=parts.not_used,
         timing=loader.timing().as_dict(),
     )
@@ -193,11 +196,24 @@ def _other_name(run: Path, written: Mapping[str, Any]) -> dict[str, Any]:
     return {"upstream": before["upstream"]} if is_same and "upstream" in before else {}
 
 
-def _tell_damaged(loader: Loader, *, quiet: bool) -> None:
-    if loader.damaged and not quiet:
-        reasons = sorted({one["reason"] for one in loader.damaged})
-        first = loader.damaged[0]["message"]
-        tqdm.write(f"clips that could not be used ({', '.join(reasons)}), such as: {first}", file=sys.stderr)
+class _RunBatches:
+    """A loader as the loop sees it, and the clips that it could not use."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+        self.unusable: dict[tuple[str, str], str] = {}
+        """(set, key) -> why."""
+        self.first_message = ""
+        self.state_dict = loader.state_dict
+        self.load_state_dict = loader.load_state_dict
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if damaged := self.loader.damaged:
+                self.first_message = self.first_message or damaged[0]["message"]
+                self.unusable.update(((one["set"], one["key"]), one["reason"]) for one in damaged)
+                damaged.clear()  # which lists the newest only
+            yield batch
 
 
 def _text_settings(texts: TextSource | None) -> dict[str, Any]:
