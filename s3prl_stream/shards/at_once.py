@@ -1,4 +1,4 @@
-"""Several small reads of a store under way at once: its answers take time, and one after the other they add up."""
+"""Several small requests to a store under way at once: its answers take time, and one after the other they add up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at_once(function: Callable[[Item], Result], items: Iterable[Item], *, is_rem
     """`function` of each item, in order; an error comes where it would have come one by one.
 
     Args:
-        function: reads something. Threads call it.
+        function: reads or writes something. Threads call it.
         items: as few as there are threads are taken ahead.
         is_remote: False: a disk answers at once, so no threads, and nothing ahead.
     """

@@ -14,7 +14,7 @@ from s3prl_stream.shards.npy import FRAMES_PER_SECOND, Features, encode_features
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.store import LocalStore
 from s3prl_stream.shards.workers import Workers
-from s3prl_stream.shards.write_index import described, write_parts, write_sidecars
+from s3prl_stream.shards.write_index import described, sidecars, write_parts
 from s3prl_stream.shards.writer import ShardWriter
 
 
@@ -76,7 +76,8 @@ class FeatureSet:
             return
         sha256, name = self._writer.finish(), self._writer.path.name
         table = index_table(self._writer.rows, self._columns)
-        write_sidecars(LocalStore(self._folder).write, name, table, offsets_of(table))
+        for file in sidecars(name, table, offsets_of(table)):
+            LocalStore(self._folder).write(*file)
         self._writer.path.replace(self._folder / name)
         self._writer, self.bytes_in_shard = None, 0
         self.shards.append(described(name, table, sha256))

@@ -18,7 +18,7 @@ from s3prl_stream.errors import ShardError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.extra_files import ExtraFiles
-from s3prl_stream.shards.index_files import offsets_of
+from s3prl_stream.shards.index_files import Offsets, offsets_of
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, REPORT
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
@@ -28,7 +28,7 @@ from s3prl_stream.shards.quality import FINDINGS, report_json, with_duplicates
 from s3prl_stream.shards.settings import ORIGINAL
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.workfolder import FinishedShard, left_out_before, read_finished
-from s3prl_stream.shards.write_index import IndexWriter
+from s3prl_stream.shards.write_index import write_index
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,17 +67,20 @@ def finish(
     shards: list[dict[str, Any]] = []
     damaged: list[tuple[int, LeftOut]] = []
     reencoded, findings = 0, _Findings()
-    with IndexWriter(store, scratch) as index:
+
+    def tables() -> Iterator[tuple[str, pa.Table, Offsets | None]]:
+        nonlocal reencoded
         for done, (table, shard) in enumerate(_finished(store, plan, _check_tar), start=1):
-            damaged += shard.left_out
+            damaged.extend(shard.left_out)
             reencoded += shard.reencoded
             if shard.description is not None:
                 table = _with_duplicates(table, first_of)
                 findings.add(table)
-                index.add(shard.description["name"], table, offsets_of(table))
                 shards.append(shard.description)
+                yield shard.description["name"], table, offsets_of(table)
             progress("index", done, num_shards)
-        parts = index.finish()
+
+    parts = write_index(store, tables())
     if not shards:
         raise NothingPacked(nothing_packed(plan, damaged))
     counts = Counter[tuple[str, str]]()

@@ -181,7 +181,7 @@ def index_tars(
         )
         tars_with_rows = zip(scans, found_rows, map(target.writes_offsets, scans), strict=True)
         with target.being_written(scans):
-            manifest = write_foreign_index(target.out, scratch, tars_with_rows, columns, left_out, facts)
+            manifest = write_foreign_index(target.out, tars_with_rows, columns, left_out, facts)
     return IndexReport(url, manifest, left_out, fit, layout)
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from s3prl_stream import __version__
 from s3prl_stream.shards.choose_run import Neighbours, speaker_of
+from s3prl_stream.shards.index_files import Offsets
 from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, rows_hash
 from s3prl_stream.shards.scan import Scan, scanned_rows
 from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.write_index import IndexWriter
+from s3prl_stream.shards.write_index import write_index
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_COLUMNS = 128
 """Metadata in the index; the rest is delivered with the samples only. A field of one sample alone is no column."""
@@ -49,7 +52,6 @@ def index_rows(scan: Scan, prefix: str, without: frozenset[int], columns: Mappin
 
 def write_foreign_index(
     out: Store,
-    scratch: Path,
     tars: Iterable[tuple[Scan, list[IndexRow], bool]],
     columns: Mapping[str, str],
     left_out: Sequence[LeftOut],
@@ -59,7 +61,6 @@ def write_foreign_index(
 
     Args:
         out: where to.
-        scratch: a local folder.
         tars: with their rows, and whether offsets are written, as where the tar has none of its own. One without
             samples is no shard.
         columns: of metadata, with their Arrow types.
@@ -68,12 +69,11 @@ def write_foreign_index(
     """
     shards: list[dict[str, Any]] = []
     neighbours, speaker = Neighbours(), next((name for name in SPEAKER_COLUMNS if name in columns), "")
-    with IndexWriter(out, scratch) as index:
+
+    def tables() -> Iterator[tuple[str, pa.Table, Offsets | None]]:
         for scan, rows, has_none in tars:
             if not rows:
                 continue
-            offsets = np.array([*(row.offset for row in rows), scan.end], dtype=np.uint64) if has_none else None
-            index.add(scan.name, index_table(rows, columns), offsets)
             seconds = [row.frames / row.sample_rate for row in rows]
             neighbours.add(np.array(seconds), [speaker_of(row.key, row.metadata.get(speaker)) for row in rows])
             shards.append(
@@ -87,7 +87,10 @@ def write_foreign_index(
                     "offsets": "written" if has_none else "found",
                 }
             )
-        parts = index.finish()
+            offsets = np.array([*(row.offset for row in rows), scan.end], dtype=np.uint64) if has_none else None
+            yield scan.name, index_table(rows, columns), offsets
+
+    parts = write_index(out, tables())
     out.write(LEFT_OUT, b"".join(one.line() for one in left_out))
     manifest = {
         "format_version": FORMAT_VERSION,

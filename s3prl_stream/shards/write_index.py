@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from s3prl_stream.errors import ShardError
+from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.index_files import Offsets, Unusable, offsets_of, read_rows_sidecar, shard_bytes_of
 from s3prl_stream.shards.layout import SHARDS_PER_PART, offsets_name, parquet_options, part_name, rows_name
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -21,75 +22,34 @@ from s3prl_stream.shards.workers import Workers, chunks
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_UPLOADS = 8
 
-
-class IndexWriter:
-    """Sidecars and index parts of shards whose rows come one after the other; in a store by several threads, for they
-    are small.
+def write_index(store: Store, shards: Iterable[tuple[str, pa.Table, Offsets | None]]) -> list[str]:
+    """Sidecars and index parts of shards whose rows come one after the other; names of the parts.
 
     Args:
-        store: where the index goes.
-        scratch: a local folder for the part that is being written.
+        store: where the index goes; several files at once, for they are small.
+        shards: name, rows and offsets of each; without offsets, it has some of its own.
     """
+    parts: list[str] = []
 
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self._store, self._scratch = store, scratch
-        self._parts: list[str] = []
-        self._part: Any = None
-        self._in_part = 0
-        self._threads = ThreadPoolExecutor(_UPLOADS if store.is_remote else 1, "index")
-        self._under_way: list[Future[None]] = []
+    def files() -> Iterator[tuple[str, bytes]]:
+        rest = iter(shards)
+        while some := list(itertools.islice(rest, SHARDS_PER_PART)):
+            for one in some:
+                yield from sidecars(*one)
+            parts.append(part_name(len(parts)))
+            yield parts[-1], _parquet_bytes([table for _, table, _ in some])
 
-    def __enter__(self) -> IndexWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        if self._part is not None:
-            self._part.close()
-
-    def add(self, shard: str, table: pa.Table, offsets: Offsets | None) -> None:
-        """The rows of the next shard; without offsets, it has some of its own."""
-        import pyarrow.parquet
-
-        write_sidecars(self._write, shard, table, offsets)
-        if self._part is None:
-            options = parquet_options(table.column_names)
-            self._part = pyarrow.parquet.ParquetWriter(str(self._scratch / "part"), table.schema, **options)
-        self._part.write_table(table, row_group_size=table.num_rows)
-        self._in_part += 1
-        if self._in_part == SHARDS_PER_PART:
-            self._end_part()
-
-    def finish(self) -> list[str]:
-        """End the last part and wait for everything; names of the parts."""
-        self._end_part()
-        self._wait(0)
-        return self._parts
-
-    def _end_part(self) -> None:
-        if self._part is None:
-            return
-        self._part.close()
-        self._part, self._in_part = None, 0
-        self._parts.append(part_name(len(self._parts)))
-        self._store.upload(self._scratch / "part", self._parts[-1])
-
-    def _write(self, name: str, content: bytes) -> None:
-        self._under_way.append(self._threads.submit(self._store.write, name, content))
-        self._wait(2 * _UPLOADS)
-
-    def _wait(self, at_most: int) -> None:
-        while len(self._under_way) > at_most:
-            self._under_way.pop(0).result()
+    for _ in at_once(lambda file: store.write(*file), files(), is_remote=True):  # a disk takes its time, too, to flush
+        pass
+    return parts
 
 
-def write_sidecars(write: Callable[[str, bytes], None], shard: str, table: pa.Table, offsets: Offsets | None) -> None:
-    """The files beside a shard: its rows and, where they are given, its offsets."""
+def sidecars(shard: str, table: pa.Table, offsets: Offsets | None) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of the files beside a shard: its offsets, where they are given, and its rows."""
     if offsets is not None:
-        write(offsets_name(shard), offsets.astype("<u8").tobytes())
-    write(rows_name(shard), _parquet_bytes([table]))
+        yield offsets_name(shard), offsets.astype("<u8").tobytes()
+    yield rows_name(shard), _parquet_bytes([table])
 
 
 def write_parts(out: Store, shards: Sequence[str], workers: Workers, tell: Progress = tell_nobody) -> list[str]:
@@ -104,7 +64,8 @@ def write_parts(out: Store, shards: Sequence[str], workers: Workers, tell: Progr
 
 def publish_shard(path: Path, sha256: str | None, table: pa.Table, out: Store, shard: str) -> dict[str, Any]:
     """A finished tar under its name, with its sidecars; what the manifest says of it."""
-    write_sidecars(out.write, shard, table, offsets_of(table))
+    for file in sidecars(shard, table, offsets_of(table)):
+        out.write(*file)
     _publish(path, out, shard)
     return described(shard, table, sha256)
 

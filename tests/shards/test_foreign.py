@@ -305,7 +305,7 @@ def test_an_index_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("s3prl_stream.shards.write_index.IndexWriter.finish", killed)
+        patch.setattr("s3prl_stream.shards.write_index._parquet_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
             ss.index_shards(folder)
     with pytest.raises(UsageError, match="no shard set here"):
