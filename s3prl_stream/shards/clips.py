@@ -6,6 +6,7 @@ to be cut at their silences are decoded here.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -58,14 +59,6 @@ class Selection(NamedTuple):
     """With the position of the utterance."""
     piece_metadata: list[Mapping[str, Any]]
     """Of the clips that are pieces of an utterance."""
-
-
-class _Cut(NamedTuple):
-    audio: str
-    first_frame: int
-    stop_frame: int
-    longest_frames: int
-    channel: Channel
 
 
 def select_clips(
@@ -143,15 +136,15 @@ def _edges(wholes: Sequence[Clip], settings: PackSettings, workers: Workers) -> 
     if settings.split == "length":
         yield from (equal_edges(c.first_frame, c.stop_frame, most) for c, most in zip(wholes, longest, strict=True))
         return
-    too_long = [
-        _Cut(clip.audio, clip.first_frame, clip.stop_frame, most, settings.channel)
-        for clip, most in zip(wholes, longest, strict=True)
-        if clip.stop_frame - clip.first_frame > most
-    ]
-    cut = workers.map(_cut_at_silences, too_long)
-    for clip, most in zip(wholes, longest, strict=True):
-        is_short = clip.stop_frame - clip.first_frame <= most
-        yield [clip.first_frame, clip.stop_frame] if is_short else next(cut)
+    tasks = list(zip(wholes, longest, strict=True))
+    too_long = (task for task in tasks if not _is_short(*task))
+    cut = workers.map(functools.partial(_cut_at_silences, settings.channel), too_long)
+    for clip, most in tasks:
+        yield [clip.first_frame, clip.stop_frame] if _is_short(clip, most) else next(cut)
+
+
+def _is_short(clip: Clip, longest_frames: int) -> bool:
+    return clip.stop_frame - clip.first_frame <= longest_frames
 
 
 def equal_edges(first: int, stop: int, longest: int) -> list[int]:
@@ -160,19 +153,20 @@ def equal_edges(first: int, stop: int, longest: int) -> list[int]:
     return [first + (stop - first) * number // num_pieces for number in range(num_pieces + 1)]
 
 
-def _cut_at_silences(cut: _Cut) -> list[int] | SampleError:
-    """Runs in a worker."""
+def _cut_at_silences(channel: Channel, task: tuple[Clip, int]) -> list[int] | SampleError:
+    """Edges of pieces of a clip of at most so many frames; runs in a worker."""
+    clip, longest_frames = task
     try:
-        levels, hop = levels_of_source(cut.audio, cut.first_frame, cut.stop_frame, cut.channel)
+        levels, hop = levels_of_source(clip.audio, clip.first_frame, clip.stop_frame, channel)
     except SampleError as error:
         return error
-    if cut.longest_frames < hop:
-        return equal_edges(cut.first_frame, cut.stop_frame, cut.longest_frames)
+    if longest_frames < hop:
+        return equal_edges(clip.first_frame, clip.stop_frame, longest_frames)
     silences = find_silences(levels, round(SHORTEST_SILENCE_SECONDS / FRAME_SECONDS))
     # the incomplete frame at the end belongs to the last piece, for which it leaves room
-    edges = cuts_in_silences(len(levels) + 1, silences, cut.longest_frames // hop)
-    starts = [cut.first_frame + edge * hop for edge in edges[:-1]]
-    return [*(start for start in starts if start < cut.stop_frame), cut.stop_frame]  # it may have no frames
+    edges = cuts_in_silences(len(levels) + 1, silences, longest_frames // hop)
+    starts = [clip.first_frame + edge * hop for edge in edges[:-1]]
+    return [*(start for start in starts if start < clip.stop_frame), clip.stop_frame]  # it may have no frames
 
 
 def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[str, Any]]]:

@@ -11,7 +11,7 @@ from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, decode_features
-from s3prl_stream.shards.rows import IndexRow, index_cells
+from s3prl_stream.shards.rows import IndexRow, index_cells, index_table
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
 from s3prl_stream.shards.tar_reads import HashedTar
@@ -29,6 +29,8 @@ _ANOTHER_HAS_ITS_KEY = SampleError("another sample of the set has this key", rea
 class Content(NamedTuple):
     """What one reading of a shard found."""
 
+    table: pa.Table
+    """Its index rows, those of damaged samples included."""
     rows: list[IndexRow]
     """Of the sound samples, with their places in this shard."""
     bad: list[Finding]
@@ -65,11 +67,15 @@ def read_by_rows(
             rows.append(_checked(data, shard, expected, columns))
         except SampleError as error:
             bad.append(of_sample(shard, key, offset, size, error.reason, str(error)))
-    return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
+    return Content(table, rows, bad, _end_finding(reader, shard, end), reader.finish())
 
 
-def read_by_headers(store: Store, shard: str, num_bytes: int, leave_out: Collection[Place] = ()) -> Content:
+def read_by_headers(
+    store: Store, shard: str, num_bytes: int, columns: Mapping[str, str], leave_out: Collection[Place] = ()
+) -> Content:
     """Read a shard along its tar headers: for one that is known to be sound, when its index rows are not.
+
+    `columns` are those of its metadata, with their Arrow types.
 
     Raises:
         SampleError: it is not sound after all.
@@ -91,7 +97,7 @@ def read_by_headers(store: Store, shard: str, num_bytes: int, leave_out: Collect
             bad.append(of_sample(shard, row.key, offset, size, _ANOTHER_HAS_ITS_KEY.reason, str(_ANOTHER_HAS_ITS_KEY)))
             continue
         rows.append(row)
-    return Content(rows, bad, _end_finding(reader, shard, end), reader.finish())
+    return Content(index_table(rows, columns), rows, bad, _end_finding(reader, shard, end), reader.finish())
 
 
 def row_of(data: bytes, shard: str, offset: int) -> IndexRow:

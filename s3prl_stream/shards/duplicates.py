@@ -8,7 +8,6 @@ import numpy as np
 
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.examine import read_index
-from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.store import Store
 
@@ -29,7 +28,7 @@ def duplicates(
     for entry, some in zip(entries, hashes, strict=True):
         if not len(twice) or not np.isin(some, twice).any():
             continue
-        for table in read_index(store, entry, IndexPart(store, entry.part)).candidates()[:1]:
+        for table in read_index(store, entry).candidates()[:1]:
             suspects = table.filter(pyarrow.array(np.isin(table.column("key_hash").to_numpy(), twice)))
             for row in suspects.select(["key", "offset", "size"]).to_pylist():
                 place = f"the sample of {entry.name} at byte {row['offset']}"

@@ -33,7 +33,7 @@ from s3prl_stream.shards.index_files import (
 )
 from s3prl_stream.shards.inventory import SECONDS_TOLERANCE, Entry
 from s3prl_stream.shards.layout import INDEX_COLUMNS, MANIFEST, offsets_name, rows_name
-from s3prl_stream.shards.rows import IndexRow, index_table, rows_hash
+from s3prl_stream.shards.rows import IndexRow, rows_hash
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
 from s3prl_stream.shards.tar_reads import HashedTar
@@ -72,22 +72,11 @@ def examined(findings: list[Finding], num_bytes: int | None, rows: pa.Table | No
     return Examined(findings, num_bytes or 0, hashes)
 
 
-class Reading(NamedTuple):
-    """A shard that was read."""
-
-    table: pa.Table | None
-    """Its true index rows, those of damaged samples included; None: lost, and with them all samples."""
-    content: Content | None
-
-
-_LOST = Reading(None, None)
-
-
-def read_index(store: Store, entry: Entry, part: IndexPart) -> ShardIndex:
-    """All that is listed of a shard."""
+def read_index(store: Store, entry: Entry, part: IndexPart | None = None) -> ShardIndex:
+    """All that is listed of a shard; `part` is the index part that holds its rows, if it was read already."""
     is_wrong = None if entry.rows_hash is None else functools.partial(_problem_with_indexed, entry)
     return ShardIndex(
-        part.rows(entry.row_group, entry.name, is_wrong),
+        (part or IndexPart(store, entry.part)).rows(entry.row_group, entry.name, is_wrong),
         read_rows_sidecar(store, entry.name, is_wrong),
         None if entry.has_own_offsets else read_offsets(store, entry.name),
     )
@@ -111,8 +100,8 @@ def read_shard(
     *,
     columns: Mapping[str, str] | None = None,
     leave_out: Collection[Place] = (),
-) -> Reading:
-    """Read a shard by the index rows that fit it best.
+) -> Content | None:
+    """Read a shard by the index rows that fit it best; None: they are lost, and with them all samples.
 
     Where the index is wrong about a shard whose SHA-256 is that of the manifest, the shard's own headers count.
 
@@ -122,28 +111,26 @@ def read_shard(
         leave_out: samples that count as damaged, because others have their keys.
     """
     there = store.size(entry.name) or 0
-
-    read: list[Reading] = []
+    read: list[Content] = []
     for table in index.candidates():
         num_bytes = min(there, shard_bytes_of(table))
-        read.append(Reading(table, read_by_rows(store, entry.name, num_bytes, table, leave_out)))
+        read.append(read_by_rows(store, entry.name, num_bytes, table, leave_out))
         if not _damaged(read[-1]):
             return read[-1]
     num_packed = there if entry.num_bytes is None else entry.num_bytes
     may_be_whole = entry.sha256 is not None and num_packed <= there
     if may_be_whole and entry.sha256 == _sha256(store, entry.name, num_packed, read):
         with contextlib.suppress(SampleError):  # it was packed like this
-            content = read_by_headers(store, entry.name, num_packed, leave_out)
             known = metadata_columns_of(read[0].table) if read else columns or {}
-            return Reading(index_table(content.rows, known), content)
-    return min(read, key=lambda one: len(_damaged(one)), default=_LOST)
+            return read_by_headers(store, entry.name, num_packed, known, leave_out)
+    return min(read, key=lambda one: len(_damaged(one)), default=None)
 
 
-def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Reading]) -> str | None:
+def _sha256(store: Store, shard: str, num_bytes: int, read: Sequence[Content]) -> str | None:
     """Of so many bytes, which may have been read already."""
     for one in read:
-        if one.table is not None and one.content is not None and num_bytes == shard_bytes_of(one.table):
-            return one.content.sha256
+        if num_bytes == shard_bytes_of(one.table):
+            return one.sha256
     return HashedTar(store, shard, num_bytes).finish()
 
 
@@ -188,9 +175,8 @@ def index_findings(entry: Entry, index: ShardIndex, true_rows: pa.Table | None, 
     return findings
 
 
-def content_findings(entry: Entry, reading: Reading) -> list[Finding]:
+def content_findings(entry: Entry, content: Content | None) -> list[Finding]:
     """What is wrong with the bytes of a shard that was read."""
-    content = reading.content
     if content is None:
         message = (
             "its index rows are lost, and its SHA-256 is not the one in the manifest: good samples and damaged ones "
@@ -233,6 +219,6 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
     return findings
 
 
-def _damaged(reading: Reading) -> list[Finding]:
+def _damaged(content: Content) -> list[Finding]:
     """Samples that do not fit the index rows they were read by."""
-    return [] if reading.content is None else [one for one in reading.content.bad if one.reason != "duplicate_key"]
+    return [one for one in content.bad if one.reason != "duplicate_key"]

@@ -41,14 +41,19 @@ ProblemWith = Callable[["pa.Table"], "str | None"]
 
 
 class IndexPart:
-    """One index part, read whole; its row groups are decoded one at a time."""
+    """An index part, read whole; its row groups are decoded one at a time. The rows beside a shard are one of one."""
 
     def __init__(self, store: Store, name: str) -> None:
+        import pyarrow.parquet
+
         self.name = name
         self._file: Any = None
-        self._problem: Unusable | None = None
+        self._problem = Unusable("")
         try:
-            self._file = _parquet(store.read_whole(name, at_most=MAX_PARQUET_BYTES))
+            content = store.read_whole(name, at_most=MAX_PARQUET_BYTES)
+            with _arrow_errors():
+                buffer = pyarrow.BufferReader(content)
+                self._file = pyarrow.parquet.ParquetFile(buffer, page_checksum_verification=True)
         except NOT_USABLE as error:
             self._problem = _unusable(error)
 
@@ -70,18 +75,25 @@ class IndexPart:
 
     def rows(self, row_group: int, shard: str, problem_with: ProblemWith | None = None) -> pa.Table | Unusable:
         """The rows of a shard, which should be row group number `row_group`; by default those of a packed one."""
-        if self._problem is not None:
+        if self._file is None:
             return self._problem
-        return _rows(self._file, row_group, shard, problem_with)
+        if row_group >= self._file.num_row_groups:
+            many = f"has {self._file.num_row_groups} row groups"
+            return Unusable(f"{many}, the rows of {shard} should be number {row_group}")
+        try:
+            with _arrow_errors():
+                table = self._file.read_row_group(row_group, use_threads=False)
+                table.validate(full=True)
+                table = table.combine_chunks()
+        except DamagedFile as error:
+            return Unusable(str(error))
+        problem = problem_with(table) if problem_with is not None else problem_with_packed(table, shard)
+        return table if problem is None else Unusable(f"rows of {shard}: {problem}")
 
 
 def read_rows_sidecar(store: Store, shard: str, problem_with: ProblemWith | None = None) -> pa.Table | Unusable:
     """The rows that lie beside a shard; by default a packed one."""
-    try:
-        file = _parquet(store.read_whole(rows_name(shard), at_most=MAX_PARQUET_BYTES))
-    except NOT_USABLE as error:
-        return _unusable(error)
-    return _rows(file, 0, shard, problem_with)
+    return IndexPart(store, rows_name(shard)).rows(0, shard, problem_with)
 
 
 def read_offsets(store: Store, shard: str) -> Offsets | Unusable:
@@ -159,28 +171,6 @@ def first_difference(table: pa.Table, other: pa.Table) -> str | None:
 
 def _unusable(error: Exception) -> Unusable:
     return Unusable("not there" if isinstance(error, MissingFile) else str(error))
-
-
-def _parquet(content: bytes) -> Any:
-    import pyarrow
-    import pyarrow.parquet
-
-    with _arrow_errors():
-        return pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
-
-
-def _rows(file: Any, row_group: int, shard: str, problem_with: ProblemWith | None) -> pa.Table | Unusable:
-    try:
-        if row_group >= file.num_row_groups:
-            return Unusable(f"has {file.num_row_groups} row groups, the rows of {shard} should be number {row_group}")
-        with _arrow_errors():
-            table = file.read_row_group(row_group, use_threads=False)
-            table.validate(full=True)
-            table = table.combine_chunks()
-    except DamagedFile as error:
-        return Unusable(str(error))
-    problem = problem_with(table) if problem_with is not None else problem_with_packed(table, shard)
-    return table if problem is None else Unusable(f"rows of {shard}: {problem}")
 
 
 @contextlib.contextmanager

@@ -227,8 +227,7 @@ def _indexed_kinds(task: tuple[Store, list[Entry]]) -> dict[str, set[str]] | Non
 def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
     """The same from the JSON of a shard whose rows are lost."""
     store, entry = task
-    index = read_index(store, entry, IndexPart(store, entry.part))
-    content = read_shard(store, entry, index).content
+    content = read_shard(store, entry, read_index(store, entry))
     return {} if content is None else metadata_kinds(row.metadata for row in content.rows)
 
 

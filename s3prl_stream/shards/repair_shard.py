@@ -14,7 +14,6 @@ from s3prl_stream.hashing import U64
 from s3prl_stream.shards.bytes import check_bytes
 from s3prl_stream.shards.content import Content, Place
 from s3prl_stream.shards.examine import ShardIndex, read_index, read_shard
-from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import IndexRow, index_table
@@ -51,7 +50,7 @@ def repair_shard(
     """
     entry, leave_out = task
     name = entry.name
-    index = read_index(store, entry, IndexPart(store, entry.part))
+    index = read_index(store, entry)
     size = store.size(name)
     if size is None:
         return _all_lost(entry, index, "missing", "the shard is not there")
@@ -60,7 +59,7 @@ def repair_shard(
         disk = store if isinstance(store, LocalStore) else LocalStore(folder)
         if disk is not store:  # which is asked for every byte once
             download(store, name, Path(folder, name))
-        content = read_shard(disk, entry, index, columns=columns, leave_out=leave_out).content
+        content = read_shard(disk, entry, index, columns=columns, leave_out=leave_out)
         if content is None:
             message = "its index rows are lost, and its SHA-256 is not the one in the manifest"
             return _all_lost(entry, index, "index_lost", message)

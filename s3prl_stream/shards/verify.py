@@ -161,15 +161,15 @@ def _examine_some(store: Store, full: bool, task: tuple[int, list[tuple[Entry, i
 def _examine(store: Store, entry: Entry, size: int | None, part: IndexPart, full: bool) -> Examined:
     index = read_index(store, entry, part)
     rows = next(iter(index.candidates()), None)
-    reading = read_shard(store, entry, index) if full and size is not None else None
-    if reading is not None:
-        rows = reading.table
-    findings = index_findings(entry, index, rows, size)
-    if reading is not None:
-        findings += content_findings(entry, reading)
-    elif rows is not None and size is not None:
-        findings += header_findings(store, entry, rows)
-    return examined(findings, size, rows)
+    if size is None:
+        return examined(index_findings(entry, index, rows, size), size, rows)
+    if full:
+        content = read_shard(store, entry, index)
+        rows = None if content is None else content.table
+        findings = content_findings(entry, content)
+    else:
+        findings = [] if rows is None else header_findings(store, entry, rows)
+    return examined(index_findings(entry, index, rows, size) + findings, size, rows)
 
 
 def _part_findings(part: IndexPart, expected: int) -> list[Finding]:
