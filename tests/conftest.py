@@ -52,18 +52,19 @@ def sample_set() -> Path:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real recordings beside the checkout; users need not have them."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no real recordings at ../shared/data beside the checkout")
-    return folder
+    return beside_the_checkout("data", "real recordings")
 
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Numbers that S3PRL itself computed; users need not have them."""
-    folder = ROOT.parent / "shared" / "reference"
+    return beside_the_checkout("reference", "reference numbers of S3PRL")
+
+
+def beside_the_checkout(name: str, what: str) -> Path:
+    folder = ROOT.parent / "shared" / name
     if not folder.is_dir():
-        pytest.skip("no reference numbers of S3PRL at ../shared/reference beside the checkout")
+        pytest.skip(f"no {what} at ../shared/{name} beside the checkout")
     return folder
 
 

@@ -43,24 +43,16 @@ def as_published(kind: str, num_samples: int) -> int:
     return 1 + (num_samples - 400) // 160 if num_samples >= 400 else 0
 
 
-LENGTHS = {
-    kind: [*range(2001), *(hop * 160 + rest + near for hop in hops for near in (-1, 0, 1))]
-    for kind, rest, hops in (
-        ("logmel80", 0, [*range(13, 40), 999]),
-        ("linear201", 0, [*range(13, 40), 999]),
-        ("fbank80", 400, [*range(10, 38), 997]),
-        ("fbank80_povey", 400, [10, 11, 37]),
-        ("mfcc13", 400, [10, 11, 37]),
-    )
-}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_frames_are_counted_exactly(kind: str) -> None:
-    """Every length up to 2 000 samples, and around the boundaries of the hops above."""
-    assert [num_frames(kind, length) for length in LENGTHS[kind]] == [as_published(kind, n) for n in LENGTHS[kind]]
-    wav = speech_like(max(LENGTHS[kind]))
-    for length in LENGTHS[kind]:
+    """Every length is counted; those around each hop, and some between them, are extracted too."""
+    counted = range(6500)
+    assert [num_frames(kind, length) for length in counted] == [as_published(kind, length) for length in counted]
+    rest = 0 if kind in ("logmel80", "linear201") else 400
+    hops = [*range(40), 997] if "_" not in kind and kind != "mfcc13" else [0, 1, 2, 10, 11, 37]
+    around = {max(hop * 160 + rest + near, 0) for hop in hops for near in (-1, 0, 1)}
+    wav = speech_like(max(around))
+    for length in sorted({*around, 200, 201, *range(0, 2001, 37)}):
         expected = as_published(kind, length)
         if expected:
             feat_FD = extract(wav[:length], kind, norm="none")
@@ -182,12 +174,6 @@ def test_cmvn_of_every_kind(kind: str) -> None:
     torch.testing.assert_close(feat_FD.var(0), torch.ones(feat_FD.shape[1]).double(), atol=1e-5, rtol=0)
 
 
-def test_cmvn_gives_mean_zero_and_unbiased_deviation_one() -> None:
-    feat_FD = cmvn(log_mel(speech_like(16_000)))
-    torch.testing.assert_close(feat_FD.mean(0), torch.zeros(80), atol=1e-6, rtol=0)
-    torch.testing.assert_close(feat_FD.std(0), torch.ones(80), atol=1e-6, rtol=0)
-
-
 def test_silence_becomes_zeros_not_noise() -> None:
     assert cmvn(log_mel(torch.zeros(16_000))).abs().max() < 1e-3
 
@@ -232,12 +218,9 @@ def test_norms_that_there_are_not(kind: str, norm: str, match: str) -> None:
         ExtractFeat(kind=kind, norm=norm)
 
 
-@pytest.mark.parametrize(
-    ("kind", "num_samples"), [("logmel80", 200), ("fbank80", 399), ("fbank80", 559), ("logmel80", 0)]
-)
-def test_too_short_costs_the_sample_alone(kind: str, num_samples: int) -> None:
+def test_one_frame_has_no_deviation() -> None:
     with pytest.raises(SampleError) as error:
-        extract(torch.zeros(num_samples), kind, norm="utterance")
+        extract(torch.zeros(559), "fbank80", norm="utterance")
     assert error.value.reason == "too_short"
 
 

@@ -60,7 +60,7 @@ def expected_share(num_frames: int, span: int, num_spans: int, places: int) -> f
     return 1.0 - float(np.mean(missed))
 
 
-DRAWS = 10_000
+DRAWS = 4_000
 
 
 @pytest.mark.parametrize(
@@ -235,19 +235,6 @@ def test_legacy_has_no_span_below_24_frames() -> None:
     for _ in range(50):
         assert not reconstruction_mask(features(23), rng, LEGACY)[1].any()
         assert int(reconstruction_mask(features(24), rng, LEGACY)[1].all(1).sum()) == 7
-
-
-def test_the_stage_draws_by_identity_and_keeps_feat() -> None:
-    data = [{"key": key, "feat": features(200)} for key in ("a", "b")]
-    chain = MaskedReconstruction(kind="tera")(data)
-    chain.set_epoch(0)
-    first = {sample["key"]: sample for sample in chain}
-    again = {sample["key"]: sample for sample in MaskedReconstruction(kind="tera")(data[::-1])}
-    assert torch.equal(first["a"]["masked_feat"], again["a"]["masked_feat"])
-    assert not torch.equal(first["a"]["loss_mask"], first["b"]["loss_mask"])
-    assert torch.equal(first["a"]["feat"], features(200))
-    chain.set_epoch(1)
-    assert not torch.equal(next(iter(chain))["loss_mask"], first["a"]["loss_mask"])
 
 
 @pytest.mark.parametrize("kind", ["mockingjay", "audio_albert"])

@@ -15,7 +15,7 @@ from s3prl_stream.pipes import SpanMask
 from s3prl_stream.pipes.mask_spans import span_mask
 from tests.pipes.test_mask import expected_share, run_lengths
 
-DRAWS = 10_000
+DRAWS = 4_000
 
 
 @pytest.mark.parametrize(("prob", "num_frames"), [(0.65, 749), (0.8, 749), (0.65, 100), (0.65, 30), (0.8, 12)])

@@ -24,11 +24,11 @@ def work(started):
     time.sleep(1000)
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[1])
-    for _ in range(2):
-        started = context.Event()
-        context.Process(target=work, args=(started,)).start()
-        started.wait()
+    for context in map(multiprocessing.get_context, sys.argv[1:]):
+        for _ in range(2):
+            started = context.Event()
+            context.Process(target=work, args=(started,)).start()
+            started.wait()
     print("ready", flush=True)
     time.sleep(1000)
 """
@@ -44,17 +44,17 @@ def test_an_interrupted_worker_ends_without_a_word_and_tasks_for_it_say_so(capfd
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("context", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_workers_end_with_a_killed_parent(tmp_path: Path, context: str) -> None:
+@pytest.mark.parametrize("contexts", ["fork forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_end_with_a_killed_parent(tmp_path: Path, contexts: str) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
     parent = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py", context], stdout=subprocess.PIPE, start_new_session=True
+        [sys.executable, tmp_path / "script.py", *contexts.split()], stdout=subprocess.PIPE, start_new_session=True
     )
     assert parent.stdout is not None
     try:
         assert parent.stdout.readline() == b"ready\n"
         below = psutil.Process(parent.pid).children(recursive=True)
-        assert len(below) >= 2
+        assert len(below) >= 2 * len(contexts.split())
         parent.kill()
         _, alive = psutil.wait_procs(below, timeout=20)
         assert alive == []
