@@ -18,6 +18,11 @@ from s3prl_stream.upstreams.waves import WaveUpstream
 
 TRANSFORMER = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ffn_size": 32, "lr": 2e-3}
 WAVE = {"conv_size": 8, "hidden_size": 16, "num_heads": 2, "ffn_size": 32, "position_kernel": 8, "position_groups": 2}
+TINY: dict[str, Any] = {
+    "hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8, "crop_seconds": 3.0, "device": "cpu",
+    "quiet": True,
+}  # fmt: skip
+"""Of `pretrain("tera", ...)`, where it is of no matter what is learnt."""
 SMALL: dict[str, dict[str, Any]] = {
     "tera": TRANSFORMER,
     "mockingjay": TRANSFORMER,

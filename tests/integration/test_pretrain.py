@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 import torch
 from integration.run_log import begun, num_steps
-from torch import Tensor, nn
+from torch import Tensor
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.recipes.run_folder import load_objective
 from s3prl_stream.recipes.tera import TERA
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
@@ -158,63 +157,6 @@ def test_a_folder_with_other_files_is_refused_and_mistakes_leave_nothing(sample_
         with pytest.raises(ss.UsageError, match=said):
             ss.pretrain("tera", sample_set, out=tmp_path / "new", **{"steps": 1, **SIZES, **wrong})
     assert not (tmp_path / "new").exists()
-
-
-class Recurrent(nn.Module):
-    """Someone's own network."""
-
-    hidden_size = 12
-    num_layers = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru = nn.GRU(80, 12, batch_first=True)
-
-    def forward(self, feat_BFD: Tensor, feat_len_B: Tensor) -> list[Tensor]:
-        hidden_BFH = self.gru(feat_BFD)[0]
-        return [hidden_BFH, hidden_BFH]
-
-
-def test_a_network_of_ones_own(sample_set: Path, tmp_path: Path) -> None:
-    encoder = Recurrent()
-    before = encoder.gru.weight_hh_l0.detach().clone()
-    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, encoder=encoder, **SIZES)
-    assert not torch.equal(encoder.gru.weight_hh_l0, before)
-    with pytest.raises(ss.UsageError, match="pass encoder="):
-        ss.upstream(tmp_path)
-    up = ss.upstream(tmp_path, encoder=Recurrent())
-    assert isinstance(up.encoder, Recurrent)
-    assert torch.equal(up.encoder.gru.weight_hh_l0, encoder.gru.weight_hh_l0)
-
-
-def test_an_upstream_of_the_run(sample_set: Path, tmp_path: Path) -> None:
-    ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **SIZES)
-    up = ss.upstream(tmp_path)
-    assert (up.stride, up.hidden_size, up.num_layers, up.training) == (160, 16, 1, False)
-    assert not load_objective(tmp_path).training
-    wavs = [torch.randn(16_000) * 0.1, torch.randn(4321) * 0.1, torch.zeros(10)]
-    with torch.no_grad():
-        together = up(wavs)
-        alone = [up([wav])[-1][0] for wav in wavs]
-        padded = up(nn.utils.rnn.pad_sequence(wavs, batch_first=True), torch.tensor([16_000, 4321, 10]))
-    assert up.num_frames([16_000, 4321, 10]).tolist() == [101, 28, 6]
-    assert [tuple(hidden.shape) for hidden in together] == [(3, 101, 16)] * 2
-    for row, frames in enumerate([101, 28, 6]):
-        torch.testing.assert_close(together[-1][row, :frames], alone[row], atol=1e-5, rtol=0)
-        assert torch.equal(together[-1][row, :frames], padded[-1][row, :frames])
-    fresh, again = (ss.upstream(tmp_path, trained=False, seed=3) for _ in range(2))
-    weights = [up.encoder, fresh.encoder, again.encoder]
-    assert torch.equal(weights[1].project.weight, weights[2].project.weight)
-    assert not torch.equal(weights[0].project.weight, weights[1].project.weight)
-
-
-def test_the_baseline_upstream_is_the_log_mel() -> None:
-    up = ss.upstream("logmel80")
-    (feat_BFD,) = up([torch.randn(16_000)])
-    assert feat_BFD.shape == (1, 101, 80)
-    assert (up.hidden_size, up.num_layers, up.stride) == (80, 0, 160)
-    with pytest.raises(ss.UsageError, match=r"no run\.json"):
-        ss.upstream("no/such/run")
 
 
 def test_an_upstream_sees_the_features_that_its_run_was_trained_on(sample_set: Path, tmp_path: Path) -> None:

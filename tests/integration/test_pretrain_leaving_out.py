@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from damage import pack_clips
 from page_of_batch import Page
+from small_recipes import TINY
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -132,9 +133,8 @@ def test_damage_is_listed_where_it_ends_the_run(sample_set: Path, tmp_path: Path
     folder = shutil.copytree(sample_set, tmp_path / "rotten")
     for shard in folder.glob("*.tar"):
         shard.write_bytes(bytes(shard.stat().st_size))
-    small = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8, "crop_seconds": 3.0}
     with pytest.raises(TooManyFailures):
-        ss.pretrain("tera", folder, steps=99, out=tmp_path / "run", max_batch_seconds=10.0, quiet=True, **small)
+        ss.pretrain("tera", folder, steps=99, out=tmp_path / "run", max_batch_seconds=10.0, **TINY)
     assert len((tmp_path / "run/damaged.jsonl").read_text().splitlines()) > 100
 
 

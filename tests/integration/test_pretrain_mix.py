@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from small_recipes import TINY
 
 from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.recipes.run_folder import read_settings
@@ -16,17 +16,7 @@ from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
 
-SETTINGS: dict[str, Any] = {
-    "hidden_size": 8,
-    "num_layers": 1,
-    "num_heads": 1,
-    "ffn_size": 8,
-    "max_batch_seconds": 4.0,
-    "crop_seconds": 1.0,
-    "checkpoint_every": 60,
-    "device": "cpu",
-    "quiet": True,
-}
+SETTINGS = {**TINY, "max_batch_seconds": 4.0, "crop_seconds": 1.0, "checkpoint_every": 60}
 
 
 def two_sets(first_weight: float) -> ShardSet:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_recipes import TINY
 from streams import clips
 
 import s3prl_stream as ss
@@ -37,16 +38,7 @@ from s3prl_stream.trainer.losslog import read_lines, read_losses
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.validate import mean_loss
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 8,
-    "num_layers": 1,
-    "num_heads": 2,
-    "ffn_size": 8,
-    "max_batch_seconds": 20.0,
-    "crop_seconds": 3.0,
-    "device": "cpu",
-    "quiet": True,
-}
+SIZES = {**TINY, "max_batch_seconds": 20.0}
 
 
 def keys_in(loader: ss.Loader) -> set[str]:

@@ -22,13 +22,17 @@ FEW: dict[str, Any] = {"steps": 2, "max_batch_seconds": 10.0, "crop_seconds": 2.
 @pytest.mark.parametrize("recipe", ["tera", "audio_albert", "apc", "vq_apc", "npc"])
 def test_the_network_is_changed_in_one_line(recipe: str, sample_set: Path, tmp_path: Path) -> None:
     changed = {"codebook_sizes": (4, 4)} if recipe in ("vq_apc", "npc") else {}
-    ss.pretrain(recipe, sample_set, encoder=Net(), out=tmp_path, **FEW, **changed)
+    own = Net()
+    before = own.layer.weight.detach().clone()
+    ss.pretrain(recipe, sample_set, encoder=own, out=tmp_path, **FEW, **changed)
+    assert not torch.equal(own.layer.weight, before)
     with pytest.raises(ss.UsageError, match="pass encoder="):
         ss.upstream(tmp_path)
     for encoder in (Net(), NAME):
         up: Any = ss.upstream(tmp_path, encoder=encoder)
         (hidden,) = up([torch.zeros(16_000)])
         assert hidden.shape[-1] == up.hidden_size == 12
+        assert torch.equal(up.encoder.layer.weight, own.layer.weight)
 
 
 def test_by_its_dotted_name_on_the_command_line(sample_set: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 import s3prl_stream as ss
 from s3prl_stream.models.wave import WaveEncoder
 from s3prl_stream.recipes.front_end import FrontEnd
+from s3prl_stream.recipes.run_folder import load_objective
 from s3prl_stream.trainer.checkpoint import list_checkpoints
 from s3prl_stream.upstreams import BASELINES, FeatureUpstream, Upstream
 from s3prl_stream.upstreams.waves import WaveUpstream
@@ -58,7 +59,7 @@ def assert_interface(up: Upstream, *, tolerance: float = 1e-5) -> None:
 def test_baselines(name: str) -> None:
     up = ss.upstream(name)
     assert_interface(up)
-    assert up.num_layers == 0
+    assert (up.num_layers, up.stride) == (0, 160)
     assert up.hidden_size == {"fbank": 240, "mfcc": 39, "spectrogram": 201}.get(name, 80)
     feat, louder = up([wavs()[0]])[0], up([wavs()[0] * 2])[0]
     is_normalised = feat.mean(dim=1).abs().max() < 1e-4  # of which a mean over time would tell nothing
@@ -73,6 +74,9 @@ def test_a_checkpoint_in_a_run_is_an_upstream_of_its_own(sample_set: Path, tmp_p
     first, last = list_checkpoints(tmp_path)
     ups = [ss.upstream(path) for path in (tmp_path, first, last)]
     assert_interface(ups[0])
+    assert (ups[0].stride, ups[0].hidden_size, ups[0].num_layers) == (160, 16, 1)
+    assert ups[0].num_frames([16_000, 4321, 10]).tolist() == [101, 28, 6]
+    assert not load_objective(tmp_path).training
     weights = [up.state_dict()["encoder.project.weight"] for up in ups]
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
