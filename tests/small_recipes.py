@@ -23,6 +23,8 @@ TINY: dict[str, Any] = {
     "quiet": True,
 }  # fmt: skip
 """Of `pretrain("tera", ...)`, where it is of no matter what is learnt."""
+TINY_WORDS = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
+"""The same on the command line."""
 SMALL: dict[str, dict[str, Any]] = {
     "tera": TRANSFORMER,
     "mockingjay": TRANSFORMER,

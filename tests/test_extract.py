@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from run_folders import worked_in_by_another
 from tars import files_below
 from torch import nn
 
@@ -171,29 +170,17 @@ def test_of_every_kind_of_upstream_and_told_apart_by_settings(sample_set: Path, 
         ss.extract(sample_set, other, tmp_path / "set", **FEW)
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-from s3prl_stream.trainer.alone import alone_in
-with alone_in(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_folder_in_which_another_process_extracts_is_refused(sample_set: Path, tmp_path: Path) -> None:
     up = FeatureUpstream(Stops(), FrontEnd("logmel80"), norm="none").eval()
     Stops.left = 0
     with pytest.raises(KeyboardInterrupt):
         ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
     Stops.left = 10**6
-    words = [sys.executable, "-c", HOLDER, str(tmp_path / EXTRACT_FOLDER)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(ss.StateError, match=f"process {other.pid} .* works in this folder"):
-            ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
-        other.kill()
+    with (
+        worked_in_by_another(tmp_path / EXTRACT_FOLDER) as pid,
+        pytest.raises(ss.StateError, match=f"process {pid} .* works in this folder"),
+    ):
+        ss.extract(sample_set, up, tmp_path, name="feats", **FEW)
     assert ss.extract(sample_set, up, tmp_path, name="feats", **FEW).samples
 
 

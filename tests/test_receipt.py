@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_recipes import TINY_WORDS
 from streams import RATE, clips
 
 import s3prl_stream as ss
@@ -136,8 +137,7 @@ def test_a_state_of_before_there_were_receipts_is_good() -> None:
 def test_a_continued_run_tells_and_keeps_it(
     sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
-    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), *sizes.split()]
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), *TINY_WORDS.split()]
     assert main([*words, "--steps", "2"]) == 0
     assert "goes on" not in capsys.readouterr().err
     assert not (tmp_path / "run" / "resumes.jsonl").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_recipes import TINY_WORDS
 from streams import RATE, memory
 
 import s3prl_stream as ss
@@ -74,8 +75,7 @@ def test_waiting_and_working_are_apart() -> None:
 
 
 def test_pretrain_tells_it(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
-    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), *sizes.split()]
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), *TINY_WORDS.split()]
     assert main([*words, "--steps", "3", "--json"]) == 0
     timing = json.loads(capsys.readouterr().out)["timing"]
     assert list(timing["stages"]) == ["read", "load_audio", "norm_wav", "features", "mask", "collate"]

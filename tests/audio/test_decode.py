@@ -170,16 +170,6 @@ def test_a_flac_header_that_claims_more_than_the_bytes_can_hold_allocates_nothin
         decode(bytes(data), "flac")
 
 
-def test_a_flac_written_to_a_pipe_lasts_until_the_end() -> None:
-    wav = noise(20_000)
-    data = bytearray(encode(wav[:, 0], 16_000, "flac"))
-    data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])
-    np.testing.assert_array_equal(decode(bytes(data), "flac")[0], wav)
-    np.testing.assert_array_equal(decode(bytes(data), "flac", first_frame=9, num_frames=90)[0], wav[9:99])
-    with pytest.raises(SampleError, match="holds 20000 frames"):
-        decode(bytes(data), "flac", num_frames=20_001)
-
-
 def test_a_wav_written_to_a_pipe_lasts_until_the_end() -> None:
     wav = noise(1000)
     data = bytearray(encoded(wav, "WAV"))

@@ -1,6 +1,6 @@
 """Real recordings pack as users would pack them: one command each, and what cannot be packed is named.
 
-LibriSpeech and the wake words, some of which are damaged, are in tests/shards/test_pack_real.py.
+LibriSpeech, the wake words, some of which are damaged, and odd files are in tests/shards/test_pack_real.py.
 """
 
 from __future__ import annotations
@@ -90,17 +90,3 @@ def test_who_speaks_when_with_odd_names_and_silent_files(real_data: Path, packed
     lines = sum((root / f"debug.{split}.rttm").read_bytes().count(b"\n") for split in ("train", "development", "test"))
     assert shards.extra_file("reference.rttm").count(b"\nSPEAKER") + 1 == lines
     assert b"trn00 NA 0.000 30.000" in shards.extra_file("reference.uem")
-
-
-def test_odd_files_become_a_set_and_a_list_of_what_was_refused(real_data: Path, packed: Any, tmp_path: Path) -> None:
-    status, report, shards = packed("folder", real_data / "odd")
-    listed = [json.loads(line) for line in (tmp_path / "set/left_out.jsonl").read_bytes().splitlines()]
-    assert (status, len(shards)) == (1, report["samples"])
-    assert {one["key"]: (one["kind"], one["reason"]) for one in listed} == {
-        "cut_in_half": ("damaged", "decode"),
-        "no_frames": ("damaged", "empty"),
-        "text_not_audio": ("damaged", "decode"),
-        "zero_bytes": ("damaged", "empty"),
-    }
-    assert all(one["message"] for one in listed)
-    assert main(["verify", str(tmp_path / "set"), "--full", "--workers", "0"]) == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from damage import pack_clips
 from page_of_batch import Page
-from small_recipes import TINY
+from small_recipes import TINY, TINY_WORDS
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -20,14 +20,12 @@ from s3prl_stream.trainer.checkpoint import load_state, newest_checkpoint
 from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.losslog import read_losses
 
-SIZES = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
-
 
 def test_a_run_goes_on_without_some_batches_and_clips(
     sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(run), *SIZES.split(), "--json"]
+    words = ["pretrain", "tera", "--data", str(sample_set), "--out", str(run), *TINY_WORDS.split(), "--json"]
     assert main([*words, "--steps", "4"]) == 0
     planned = ss.Loader(TERA.stream(sample_set, max_batch_seconds=10.0, crop_seconds=3.0))
     bad, other = planned.which(7)[0], planned.which(9)[0]
@@ -96,7 +94,7 @@ def test_mistakes_are_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other.txt").write_text("no-such-clip\n")
     (tmp_path / "keys.txt").write_text('{"key": 3}\n')
-    command = ["pretrain", "tera", "--data", str(sample_set), "--out", "run", *SIZES.split(), "--steps", "1"]
+    command = ["pretrain", "tera", "--data", str(sample_set), "--out", "run", *TINY_WORDS.split(), "--steps", "1"]
     assert main([*command, *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -118,7 +116,7 @@ def test_damaged_clips_are_listed_and_told_and_not_kept_in_memory(
     most = []
     take = DamageLog.take
     monkeypatch.setattr(DamageLog, "take", lambda log, rows: (most.append(len(rows)), take(log, rows)))
-    words = ["pretrain", "tera", "--data", str(folder), "--out", str(run), *SIZES.split()]
+    words = ["pretrain", "tera", "--data", str(folder), "--out", str(run), *TINY_WORDS.split()]
     assert main([*words, "--steps", "8"]) == 0
     said = capsys.readouterr()
     listed = [json.loads(line) for line in (run / "damaged.jsonl").read_text().splitlines()]

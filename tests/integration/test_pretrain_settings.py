@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_recipes import TINY
+from small_recipes import TINY, TINY_WORDS
 from streams import clips
 
 import s3prl_stream as ss
@@ -94,8 +94,7 @@ def test_slips_leave_nothing_behind(
     sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
     command = ["pretrain", "tera", "--data", str(sample_set), "--out", str(tmp_path / "run"), "--steps", "1"]
-    sizes = ["--hidden-size", "8", "--layers", "1", "--heads", "2", "--ffn-size", "8", "--device", "cpu"]
-    assert main([*command, *sizes, *words]) == 2
+    assert main([*command, *TINY_WORDS.split(), *words]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -260,7 +260,3 @@ def test_the_gradient_of_the_convolutions_is_scaled_and_nothing_else() -> None:
     assert torch.equal(grads[0][0], grads[1][0])
     torch.testing.assert_close(grads[1][1], 0.1 * grads[0][1], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(grads[1][2], grads[0][2])
-
-
-def test_encoders_are_built_by_name() -> None:
-    assert ss.build_encoder("npc", num_blocks=2, hidden_size=8).num_layers == 4

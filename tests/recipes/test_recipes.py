@@ -131,6 +131,8 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
         (lambda: find_recipe("apc").having({"hiden_size": 3}), "did you mean hidden_size"),
         (lambda: find_recipe("apc").having({"num_heads": 3}), "no setting 'num_heads'"),
         (lambda: ss.build_encoder("npc", num_heads=3), "no size num_heads"),
+        (lambda: ss.build_encoder("tera2"), "tera, mockingjay, audio_albert"),
+        (lambda: ss.build_encoder("tera", hidden_size=100), "not a multiple of num_heads 12"),
         (lambda: ss.build_encoder("npc", num_blocks=5), "mask_size"),
         (lambda: ss.build_encoder("apc", num_layers=0), "at least 1"),
         (lambda: ss.build_encoder("tera", dropout=1.0), "dropout is 1.0; it must be at least 0 and below 1"),

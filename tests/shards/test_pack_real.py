@@ -92,6 +92,10 @@ def test_odd_files_are_packed_or_named_with_a_reason(
         "text_not_audio": "decode",
         "zero_bytes": "empty",
     }
+    listed = [json.loads(line) for line in (tmp_path / "set/left_out.jsonl").read_bytes().splitlines()]
+    assert [(one["kind"], one["reason"]) for one in listed] == [("damaged", one["reason"]) for one in report["damaged"]]
+    assert all(one["message"] for one in listed)
+    assert main(["verify", str(tmp_path / "set"), "--full", "--workers", "0"]) == 0
     rows = {row["key"]: row for row in open_shards(tmp_path / "set").table().to_pylist()}
     assert len(rows) == report["samples"] == 11
     assert rows["one_sample"]["frames"] == 1

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from downstream.synthetic import classes
+from run_folders import worked_in_by_another
 from small_recipes import pretrain_small
 
 import s3prl_stream as ss
 from s3prl_stream.recipes.run_folder import SETTINGS
 from s3prl_stream.trainer.alone import LOCK, alone_in
-
-HOLDER = """
-import contextlib, sys
-from pathlib import Path
-from s3prl_stream.trainer.alone import alone_in
-with contextlib.ExitStack() as held:
-    for folder in sys.argv[1:]:
-        held.enter_context(alone_in(Path(folder)))
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
@@ -46,14 +34,10 @@ def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
         assert run(1).last_step == 1, name
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
     assert {folder / SETTINGS for folder in folders} <= before.keys()
-    words = [sys.executable, "-c", HOLDER, *map(str, folders)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
+    with worked_in_by_another(*folders) as pid:
         for run in runs.values():
-            with pytest.raises(ss.StateError, match=rf": process {other.pid} of \S+ works in this folder"):
+            with pytest.raises(ss.StateError, match=rf": process {pid} of \S+ works in this folder"):
                 run(2)
-        other.kill()
     assert {path: path.read_bytes() for path in before} == before
     for name, run in runs.items():
         assert run(2).first_step == 1, name

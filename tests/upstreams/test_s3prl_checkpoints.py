@@ -145,11 +145,6 @@ def test_features_with_slopes_and_a_linear_target_are_written() -> None:
             from_s3prl({**content, "Upstream_Config": {**content["Upstream_Config"], "transformer": sizes}}, "x")
 
 
-def test_frames_of_shorter_waveforms_are_rounded_as_there() -> None:
-    """8 030 samples are 50.7 frames of 16 000 / 101."""
-    assert FrontEnd("logmel80").legacy_num_frames([16_000, 8030]).tolist() == [101, 51]
-
-
 def test_one_target_layer_has_another_form_there(tmp_path: Path) -> None:
     recipe = find_recipe("distilhubert").having({**SIZES["distilhubert"], "target_layers": (2,)})
     objective = build_objective(recipe)
