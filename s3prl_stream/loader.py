@@ -7,6 +7,7 @@ DataLoader (or to one thread of this process), counts what the consumer has been
 from __future__ import annotations
 
 import bisect
+import itertools
 import logging
 import math
 import pickle
@@ -45,6 +46,9 @@ from s3prl_stream.worker_context import Environment, context_for, start_method
 
 _MOST_ANCHORS = 256
 """Beginnings of blocks behind the consumer that are remembered, for `which`."""
+
+_MOST_BLOCKS = 100_000
+"""That `which` plans for a batch: half an hour of full ones."""
 
 _MOST_LISTED = 10_000
 """Rows of `damaged`, and of `excluded`, of an endless stream: some 10 MB."""
@@ -443,15 +447,24 @@ class Loader:
             A dict for each stretch: set, shard, key, offset and size (bytes), first_frame, num_frames, epoch, draw.
 
         Raises:
-            UsageError: there is no such batch, or the page cannot be written.
+            UsageError: there is no such batch, or in an endless stream it lies more than 100 000 blocks ahead; the
+                page cannot be written.
         """
-        life = SignOfLife()
+        life, start, blocks = SignOfLife(), self._anchor(max(batch_index, 0)), itertools.count(1)
 
-        def on_block(position: Position, _: Step) -> None:
+        def on_block(position: Position, step: Step) -> None:
             life.tell("planning: batch %d of %d", position.batch, batch_index)
+            end = position.batch + step.plan.num_batches
+            left = (batch_index - end) * next(blocks) / max(end - start.batch, 1)
+            if left > _MOST_BLOCKS and self._planner.settings.epochs is None:
+                raise UsageError(
+                    f"which: batch {batch_index} lies some {left:.2g} blocks behind batch {end}, and where a block "
+                    f"begins follows from those before it; at most {_MOST_BLOCKS} are planned. Is the number right? "
+                    "Else load the state of a loader that stood nearer."
+                )
 
         if batch_index >= 0:
-            for position, planned, _ in view(self._planner, self._anchor(batch_index), batch_index, 0, 1, on_block):
+            for position, planned, _ in view(self._planner, start, batch_index, 0, 1, on_block):
                 self._remember(position)  # so that its neighbours cost less
                 delivered, _, left_out = self._without_left_out(planned)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]

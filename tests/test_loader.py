@@ -351,6 +351,18 @@ def test_which_agrees_with_what_was_delivered(cut: dict[str, Any]) -> None:
             loader.which(number)
 
 
+def test_a_batch_that_lies_too_far_ahead_is_refused_not_planned_for_days(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = ss.Loader(chain(memory([1.0] * 64), block_samples=32, max_batch_size=8, epochs=None))
+    with pytest.raises(UsageError, match=r"batch 1000000000000 lies some 2\.5e\+11 blocks behind batch 4, and"):
+        loader.which(10**12)
+    monkeypatch.setattr(s3prl_stream.loader, "_MOST_BLOCKS", 4)
+    with pytest.raises(UsageError, match="lies some 5 blocks behind batch 4"):
+        loader.which(24)
+    seen = [batch["key"] for _, batch in zip(range(24), loader, strict=False)]
+    told = [[row["key"] for row in loader.which(number)] for number in (19, 24)]  # from where the loader stands
+    assert told == [seen[19], next(iter(loader))["key"]]
+
+
 @pytest.mark.parametrize(
     "cut", [{"chunk_seconds": 2.0}, {"max_batch_seconds": 2.0}, {"crop_seconds": 2.0, "crops": "per_seconds"}]
 )
