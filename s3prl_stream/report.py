@@ -7,11 +7,12 @@ RUN/report/index.html and the pictures beside it; drawn anew each time, at any t
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Sequence
+from array import array
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from s3prl_stream.downstream.evaluate import read_layer_weights
@@ -24,13 +25,17 @@ from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_state
-from s3prl_stream.trainer.losslog import METRICS, read_lines, read_losses
+from s3prl_stream.trainer.losslog import METRICS, NAME, each_line, read_lines
 from s3prl_stream.trainer.record import WAITS
 
 FOLDER = "report"
 _NUM_CLIPS = 3
 _NUM_POINTS = 400
 """Of a curve: of a longer run each point is a mean over neighbouring steps."""
+
+F64 = npt.NDArray[np.float64]
+Columns = dict[str, F64]
+"""Name -> its values, NaN where a line has none."""
 
 
 class Report(NamedTuple):
@@ -53,8 +58,8 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     """
     folder = Path(run)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
-    losses = read_losses(folder)
-    if not losses:
+    losses = _columns(folder / NAME, "step", "loss", "lr", "grad_norm", "applied", "seconds", "hours_seen")
+    if not len(losses["step"]):
         raise UsageError(f"{run}: no steps in losses.jsonl; give the output folder of a run that has begun")
     given = None if data is None else as_shard_set(data)
     out = folder / FOLDER
@@ -69,26 +74,34 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     return Report(page, facts)
 
 
-def _newest_times(folder: Path) -> dict[int, dict[str, Any]]:
-    """Step -> its times, of the last time it was done."""
-    return {line["step"]: line for line in read_lines(folder / WAITS)}
+def _columns(path: Path, *names: str) -> Columns:
+    """Of a log, which may have a thousand bytes a line: of 23 sets."""
+    values = {name: array("d") for name in names}
+    for line in each_line(path):
+        for name in names:
+            value = line.get(name)
+            values[name].append(np.nan if value is None else value)
+    return {name: np.array(column) for name, column in values.items()}
 
 
-def _facts(
-    folder: Path, losses: list[dict[str, Any]], metrics: list[dict[str, Any]], times: dict[int, dict[str, Any]]
-) -> dict[str, str]:
-    left_out = [line for line in losses if not line["applied"]]
-    took = sum(line.get("seconds", 0.0) for line in times.values())
-    waited = sum(line["waited_seconds"] for line in times.values())
-    heard = sum(line["seconds"] for line in losses if line["step"] in times) / 3600
-    newest = [line["loss"] for line in losses if line["loss"] is not None][-100:]
+def _newest_times(folder: Path) -> Columns:
+    """The times of each step, in their order, of the last time it was done."""
+    columns = _columns(folder / WAITS, "step", "waited_seconds", "seconds")
+    _, last = np.unique(columns["step"][::-1], return_index=True)
+    return {name: column[::-1][last] for name, column in columns.items()}
+
+
+def _facts(folder: Path, losses: Columns, metrics: list[dict[str, Any]], times: Columns) -> dict[str, str]:
+    took, waited = np.nansum(times["seconds"]), np.nansum(times["waited_seconds"])
+    heard = losses["seconds"][np.isin(losses["step"], times["step"])].sum() / 3600
+    newest = losses["loss"][np.isfinite(losses["loss"])][-100:]
     facts = {
-        "steps": f"{losses[-1]['step']}",
-        "audio seen": f"{losses[-1]['hours_seen']:.2f} h",
-        "loss": f"{sum(newest) / len(newest):.4f} (mean of the last {len(newest)} steps)" if newest else "not finite",
+        "steps": f"{losses['step'][-1]:.0f}",
+        "audio seen": f"{losses['hours_seen'][-1]:.2f} h",
+        "loss": f"{newest.mean():.4f} (mean of the last {len(newest)} steps)" if len(newest) else "not finite",
         "speed": f"{heard / took:.3f} audio hours a second" if took else "not known",
         "waiting for data": f"{waited / took:.1%} of the time" if took else "not known",
-        "updates left out": f"{len(left_out)}",
+        "updates left out": f"{np.count_nonzero(losses['applied'] == 0)}",
         "continued": f"{len(read_lines(folder / RESUMES))} times",
     }
     names = sorted({name for line in metrics for name in line} - {"step"})
@@ -100,27 +113,29 @@ def _facts(
     return facts
 
 
-def _draw_losses(losses: list[dict[str, Any]], metrics: list[dict[str, Any]], out: Path) -> tuple[str, str]:
-    trained_on, held_out = _curve("trained on", losses, "loss"), _curve("held out", metrics, "valid_loss")
+def _draw_losses(losses: Columns, metrics: list[dict[str, Any]], out: Path) -> tuple[str, str]:
+    trained_on, held_out = (
+        _curve("trained on", losses, "loss"),
+        _curve("held out", _column(metrics, "valid_loss"), "valid_loss"),
+    )
     draw_curves([trained_on, held_out] if held_out.steps else [trained_on], "loss", out / "loss.png")
     return "loss.png", "Loss"
 
 
-def _draw_rate(losses: list[dict[str, Any]], out: Path) -> tuple[str, str]:
+def _draw_rate(losses: Columns, out: Path) -> tuple[str, str]:
     rate, norm = _curve("learning rate", losses, "lr"), _curve("gradient norm", losses, "grad_norm")
     draw_curves([rate], "learning rate", out / "rate.png", others=[norm], other_label="gradient norm")
     return "rate.png", "Learning rate and gradient"
 
 
-def _draw_speed(losses: list[dict[str, Any]], times: dict[int, dict[str, Any]], out: Path) -> list[tuple[str, str]]:
-    timed = [(line["step"], line["seconds"], times[line["step"]]) for line in losses if line["step"] in times]
-    timed = [(step, seconds, one) for step, seconds, one in timed if one.get("seconds")]
-    if not timed:
+def _draw_speed(losses: Columns, times: Columns, out: Path) -> list[tuple[str, str]]:
+    steps, of_losses, of_times = np.intersect1d(losses["step"], times["step"], return_indices=True)
+    took = times["seconds"][of_times]
+    if not (took > 0).any():
         return []
-    speed = Curve("speed", *_thinned([(step, seconds / 3600 / one["seconds"]) for step, seconds, one in timed]))
-    share = Curve(
-        "waiting", *_thinned([(step, 100 * one["waited_seconds"] / one["seconds"]) for step, _, one in timed])
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        heard, waited = losses["seconds"][of_losses] / 3600 / took, 100 * times["waited_seconds"][of_times] / took
+    speed, share = (Curve(name, *_thinned(steps, values)) for name, values in (("speed", heard), ("waiting", waited)))
     draw_curves([speed], "audio hours per second", out / "speed.png", others=[share], other_label="waiting for data, %")
     return [("speed.png", "Throughput")]
 
@@ -129,7 +144,7 @@ def _draw_metrics(metrics: list[dict[str, Any]], out: Path) -> list[tuple[str, s
     names = sorted({name for line in metrics for name in line} - {"step", "valid_loss"})
     if not names:
         return []
-    draw_curves([_curve(name, metrics, name) for name in names], "", out / "metrics.png")
+    draw_curves([_curve(name, _column(metrics, name), name) for name in names], "", out / "metrics.png")
     return [("metrics.png", "Asked on the way")]
 
 
@@ -176,17 +191,23 @@ def _draw_reconstructions(
     return pictures, None
 
 
-def _curve(label: str, lines: list[dict[str, Any]], name: str) -> Curve:
-    """A value of these lines over their steps."""
-    return Curve(label, *_thinned([(line["step"], line.get(name)) for line in lines]))
+def _column(lines: list[dict[str, Any]], name: str) -> Columns:
+    """A value of these lines, with their steps."""
+    return {one: np.array([line.get(one) for line in lines], dtype=np.float64) for one in ("step", name)}
 
 
-def _thinned(points: Sequence[tuple[int, float | None]]) -> tuple[list[int], list[float]]:
+def _curve(label: str, columns: Columns, name: str) -> Curve:
+    """A value over the steps."""
+    return Curve(label, *_thinned(columns["step"], columns[name]))
+
+
+def _thinned(steps: F64, values: F64) -> tuple[list[int], list[float]]:
     """Steps and values; of many, means over neighbours. What is not finite is left out."""
-    finite = [(step, value) for step, value in points if value is not None and math.isfinite(value)]
-    width = max(1, -(-len(finite) // _NUM_POINTS))
-    groups = [finite[at : at + width] for at in range(0, len(finite), width)]
-    return [group[-1][0] for group in groups], [sum(value for _, value in group) / len(group) for group in groups]
+    finite = np.isfinite(values)
+    steps, values = steps[finite], values[finite]
+    width = max(1, -(-len(steps) // _NUM_POINTS))
+    ends = range(width, len(steps) + width, width)
+    return [int(steps[:end][-1]) for end in ends], [float(values[end - width : end].mean()) for end in ends]
 
 
 def _page(title: str, facts: dict[str, str], pictures: list[tuple[str, str]], settings: dict[str, Any]) -> str:

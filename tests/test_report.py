@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from full_disk import files_of_at_most
@@ -98,9 +99,10 @@ def test_facts_of_a_run(tmp_path: Path) -> None:
         )
     )
     losses = [line(step, None if step == 2 else float(step)) for step in range(1, 121)]
-    facts = module._facts(
-        tmp_path, losses, [{"step": 5, "a": 1.0}, {"step": 9, "a": 2.0}], module._newest_times(tmp_path)
-    )
+    (tmp_path / "losses.jsonl").write_text("".join(json.dumps(one) + "\n" for one in losses))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5, "a": 1.0}\n{"step": 9, "a": 2.0}\n')
+    facts = report(tmp_path).facts
+    del facts["reconstructions"]
     assert facts == {
         "steps": "120", "audio seen": "1.20 h", "loss": "70.5000 (mean of the last 100 steps)",
         "speed": "0.004 audio hours a second", "waiting for data": "20.0% of the time",
@@ -109,8 +111,7 @@ def test_facts_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_long_curve_is_one_of_means() -> None:
-    points = [(step, float(step)) for step in range(1, 801)]
-    steps, values = module._thinned([*points, (801, None), (802, math.nan)])
+    steps, values = module._thinned(np.arange(1.0, 803), np.array([*range(1, 801), math.nan, math.inf]))
     assert (len(steps), steps[:2], values[:2]) == (400, [2, 4], [1.5, 3.5])
 
 
