@@ -263,7 +263,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # of one that was killed after its last file
         return None
     if (folder / EXTRACT_STATE).exists():
-        state: dict[str, Any] = json.loads((folder / EXTRACT_STATE).read_text())
+        state: dict[str, Any] = json.loads((folder / EXTRACT_STATE).read_text("utf-8"))
         _same(folder, state["identity"], identity)
         return state
     if folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir()):

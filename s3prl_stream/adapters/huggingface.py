@@ -138,7 +138,7 @@ class _Between(TrainerCallback):
 
 def _cursor_in(checkpoint: Path) -> dict[str, Any]:
     try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
         cursor: dict[str, Any] = state["stateful_callbacks"][CURSOR]
     except (OSError, ValueError, KeyError) as error:
         raise StateError(

@@ -235,7 +235,7 @@ def cached_as(contents: str, noise: Noise | None) -> str:
 
 def read_layer_weights(run: Path) -> list[float]:
     """The weight of each hidden state at the end of a run."""
-    weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text())
+    weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text("utf-8"))
     return weights
 
 

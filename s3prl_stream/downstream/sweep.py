@@ -110,7 +110,7 @@ def _swept(
     for number, cell in enumerate(cells, start=1):
         if not cell.file.is_file():
             _finish(cell, trials, cache)
-        found = json.loads(cell.file.read_text())
+        found = json.loads(cell.file.read_text("utf-8"))
         score = Score(
             cell.names, int(cell.training["seed"]), cell.hours, found["figures"], found["best"], str(cell.run)
         )

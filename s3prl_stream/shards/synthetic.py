@@ -83,7 +83,7 @@ def make_synthetic_index(
                     }
                 )
     manifest = {"format_version": FORMAT_VERSION, "name": name, "corpus": "synthetic", "shards": shards}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / MANIFEST).write_text(json.dumps(manifest), "utf-8")
 
 
 def _rows(shard: int, count: int, seed: int, shuffled: bool) -> dict[str, Any]:

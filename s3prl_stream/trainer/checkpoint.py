@@ -59,7 +59,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, fold
         save_tensors(checkpoint.weights, unfinished / "model.pt")
         if checkpoint.optimizer is not None:
             save_tensors(checkpoint.optimizer, unfinished / "training.pt")
-        (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n")
+        (unfinished / "state.json").write_text(json.dumps(checkpoint.state, indent=1, allow_nan=False) + "\n", "utf-8")
         for path in [*unfinished.iterdir(), unfinished]:
             sync(path)
         unfinished.rename(final)
@@ -133,7 +133,7 @@ def load_weights_into(module: nn.Module, folder: Path) -> None:
 def load_state(folder: Path) -> dict[str, Any]:
     """The JSON state of a checkpoint; StateError if it cannot be read."""
     try:
-        state: dict[str, Any] = dict(json.loads((folder / "state.json").read_text()))
+        state: dict[str, Any] = dict(json.loads((folder / "state.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StateError(
             f"{folder}: state.json cannot be read ({error}). Delete this checkpoint to use an older one."
