@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import nn
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 
 
-def redraw(model: nn.Module) -> nn.Module:
-    """Weights and biases at which mistakes show: the usual start has zero biases and unit norms."""
+def redrawn(make: Callable[[], nn.Module]) -> nn.Module:
+    """Weights and biases at which mistakes show: the usual start has zero biases and unit norms, or small ones."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of the biases: with some of them the sums of a batch are further from those alone
+        model = make()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +56,7 @@ def save_small_torchaudio(path: Path, kind: str = "base") -> nn.Module:
 
     factory = "wavlm_model" if kind == "wavlm" else "wav2vec2_model"
     params = torchaudio_params(kind)
-    model: nn.Module = redraw(getattr(torchaudio.models, factory)(**params))
+    model: nn.Module = redrawn(lambda: getattr(torchaudio.models, factory)(**params))
     save_torchaudio(path, model, params, factory=factory, normalize=kind == "large")
     return model
 
@@ -74,6 +78,6 @@ def save_small_huggingface(folder: Path, kind: str = "hubert", **changed: Any) -
             **changed,
         }
     )
-    model: nn.Module = redraw(getattr(transformers, f"{name}Model")(config))
+    model: nn.Module = redrawn(lambda: getattr(transformers, f"{name}Model")(config))
     model.save_pretrained(folder)  # type: ignore[operator]
     return model
