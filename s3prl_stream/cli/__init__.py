@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if speaks():
         if (encoding := sys.getfilesystemencoding()) != "utf-8":  # a locale of old, or LC_ALL=C with PYTHONUTF8=0
             print(
-                f"s3prl-stream: Python reads names of files as {encoding} here, so keys made of names that are not "
-                "ASCII differ from those made elsewhere. Set PYTHONUTF8=1.",
+                f"s3prl-stream: Python reads names of files as {encoding} here: those with other letters are refused, "
+                "or make keys unlike those made elsewhere. Set PYTHONUTF8=1.",
                 file=sys.stderr,
             )
         logging.getLogger("s3prl_stream").setLevel(logging.INFO)
