@@ -165,6 +165,19 @@ def fit_fields(of: str, settings: Any) -> None:
         object.__setattr__(settings, one.name, value)
 
 
+def fit_keywords(of: str, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, each fitted to the type that a function or a class has for it; others stay as they are.
+
+    Raises:
+        UsageError: one does not fit; it begins with `of`.
+    """
+    known = inspect.signature(function, eval_str=True).parameters
+    return {
+        name: fitted(f"{of}: {name}", value, known[name].annotation) if name in known else value
+        for name, value in given.items()
+    }
+
+
 def with_fields(of: str, part: Part, given: Mapping[str, Any]) -> Part:
     """A dataclass instance with other values, each fitted to its type; a UsageError that begins with `of` if not."""
     wanted = typing.get_type_hints(type(part))
@@ -176,11 +189,10 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
     origin = typing.get_origin(wanted)
     if origin is typing.Literal:
         return value in typing.get_args(wanted), str(value) if isinstance(value, Text) else value
-    if origin in (tuple, list):
+    if origin in (tuple, Sequence):
         inner = [one for one in typing.get_args(wanted) if one is not Ellipsis]
-        if not isinstance(value, list | tuple) or (
-            Ellipsis not in typing.get_args(wanted) and len(value) != len(inner)
-        ):
+        of_any_length = origin is Sequence or Ellipsis in typing.get_args(wanted)
+        if not isinstance(value, list | tuple) or (not of_any_length and len(value) != len(inner)):
             return False, None
         wanted_each = inner * len(value) if len(inner) == 1 else inner
         pairs = [_fit(one, each) for one, each in zip(value, wanted_each, strict=True)]
@@ -213,8 +225,10 @@ def _parsed(text: Text) -> Any:
 def _described(wanted: Any) -> str:
     if typing.get_origin(wanted) is typing.Literal:
         return f"one of {', '.join(map(repr, typing.get_args(wanted)))}"
-    if typing.get_origin(wanted) in (tuple, list):
+    if typing.get_origin(wanted) is tuple:
         return f"[{', '.join('...' if one is Ellipsis else _described(one) for one in typing.get_args(wanted))}]"
+    if typing.get_origin(wanted) is Sequence:
+        return f"[{_described(*typing.get_args(wanted))}, ...]"
     if typing.get_origin(wanted) is Mapping:
         return "a dict"
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}

@@ -17,6 +17,7 @@ from s3prl_stream.hashing import hash64
 from s3prl_stream.heads import build_head
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
+from s3prl_stream.settings import fit_keywords
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.tasks import KINDS, Task
 from s3prl_stream.tasks.multi_label import labels_of
@@ -40,6 +41,7 @@ def build_task(
         UsageError: a column is missing or says nothing, or a setting that the task does not have.
     """
     settings = {name: value for name, value in recipe.task_settings.items() if name != "vocabulary"}
+    settings = fit_keywords(f"task {recipe.name}", KINDS[recipe.kind], settings)
     labels = recipe.labels
     if len(labels) > 1 and recipe.kind not in ("slots", "ctc"):
         raise UsageError(f"task {recipe.name}: takes one column, not {', '.join(labels)}")
@@ -97,7 +99,7 @@ def make_task(kind: str, config: dict[str, Any], tokenizer: Tokenizer | None = N
     """A task from its configuration; UsageError for a setting that it does not have."""
     given = config if tokenizer is None else {**config, "tokenizer": tokenizer}
     try:
-        return KINDS[kind](**given)
+        return KINDS[kind](**fit_keywords(f"task kind {kind}", KINDS[kind], given))
     except TypeError as error:
         known = ", ".join(inspect.signature(KINDS[kind]).parameters)
         raise UsageError(f"task kind {kind}: {str(error).split('__init__() ')[-1]}; it takes {known}") from None

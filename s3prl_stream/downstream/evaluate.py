@@ -23,7 +23,7 @@ from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
@@ -214,16 +214,17 @@ def load_run(
     if head is None and settings["head"].count(" "):
         raise UsageError(f"{run}: was trained with a head of your own; pass head= ({settings['head']})")
     texts = run_texts(folder)
-    task = make_task(settings["kind"], settings["task_config"], None if texts is None else texts.tokenizer)
-    model = build_model(
-        up.to(used_device).eval(),
-        task,
-        head or settings["head"],
-        settings["recipe_head_settings"],
-        normalize=settings["normalize"],
-        finetune=settings["finetune"],
-        seed=settings["seed"],
-    )
+    with told_of(str(folder / SETTINGS)):
+        task = make_task(settings["kind"], settings["task_config"], None if texts is None else texts.tokenizer)
+        model = build_model(
+            up.to(used_device).eval(),
+            task,
+            head or settings["head"],
+            settings["recipe_head_settings"],
+            normalize=settings["normalize"],
+            finetune=settings["finetune"],
+            seed=settings["seed"],
+        )
     load_weights_into(model, _checkpoint(folder))
     return model.to(used_device).eval()
 

@@ -19,7 +19,8 @@ from s3prl_stream.heads.rnn import RNNs
 from s3prl_stream.heads.spec_augment import SpecAugment
 from s3prl_stream.heads.transformer import Transformer
 from s3prl_stream.heads.xvector import XVector
-from s3prl_stream.settings import keyword_defaults
+from s3prl_stream.models.sizes import fits_memory, possible
+from s3prl_stream.settings import fit_keywords, keyword_defaults
 
 LEVELS = ("frame", "utterance", "embedding")
 
@@ -140,25 +141,29 @@ def build_head(
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise UsageError(f"head {kind!r} has no setting {', '.join(unknown)}; there are {', '.join(known)}")
+    of = f"head {kind!r}"
+    given = {"pooling": pooling or KINDS[kind].pooling, "spec_augment": spec_augment}
+    pooling, spec_augment = fit_keywords(of, build_head, given).values()
+    settings = fit_keywords(of, KINDS[kind].layers, settings)
     for name, value in settings.items():
-        if name.endswith("size") and isinstance(value, int) and value < 1:
-            raise UsageError(f"head {kind!r}: {name}={value} cannot be used; it must be at least 1")
-    try:
+        for size in value if isinstance(value, tuple) else (value,):
+            if type(size) is int:
+                possible(of, **{name: size})
+
+    def build() -> nn.Module:
         layers = KINDS[kind].layers(input_size, **settings)
+        if level == "frame":
+            return FrameHead(layers, output_size)
+        return (UtteranceHead if level == "utterance" else EmbeddingHead)(layers, pooling, output_size)
+
+    try:
+        fits_memory(of, build)
     except UsageError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        raise UsageError(f"head {kind!r}: {given} cannot be used ({str(error).splitlines()[0]})") from None
-    pooling = pooling or KINDS[kind].pooling
-    head: nn.Module
-    if level == "frame":
-        head = FrameHead(layers, output_size)
-    elif level == "utterance":
-        head = UtteranceHead(layers, pooling, output_size)
-    else:
-        head = EmbeddingHead(layers, pooling, output_size)
-    return AugmentedHead(head, SpecAugment()) if spec_augment else head
+        told = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        raise UsageError(f"{of}: {told} cannot be used ({str(error).splitlines()[0]})") from None
+    return AugmentedHead(build(), SpecAugment()) if spec_augment else build()
 
 
 def settings_of_head(kind: str, level: str) -> dict[str, Any]:

@@ -42,8 +42,6 @@ class RNNs(nn.Module):
         super().__init__()
         if cell not in _CELLS:
             raise UsageError(f"head: recurrent cell {cell!r} is unknown; there are {', '.join(_CELLS)}")
-        if num_layers < 1:
-            raise UsageError(f"head: num_layers is {num_layers}; there must be at least 1 recurrent layer")
         self.project = nn.Identity() if project_size is None else nn.Linear(input_size, project_size)
         self.output_size = hidden_size * (2 if bidirectional else 1)
         sizes = [input_size if project_size is None else project_size] + [self.output_size] * (num_layers - 1)

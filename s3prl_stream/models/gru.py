@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.models.sizes import below_one, possible
 from s3prl_stream.padding import is_valid
 
 
@@ -39,7 +39,7 @@ class GruEncoder(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
-        at_least_one(feat_dim=feat_dim, hidden_size=hidden_size, num_gru_layers=num_gru_layers)
+        possible(feat_dim=feat_dim, hidden_size=hidden_size, num_gru_layers=num_gru_layers)
         below_one(dropout=dropout)
         self.hidden_size = hidden_size
         self.num_layers = num_gru_layers - 1

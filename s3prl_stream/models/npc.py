@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.models.sizes import below_one, possible
 from s3prl_stream.padding import is_valid
 
 
@@ -50,7 +50,7 @@ class NpcEncoder(nn.Module):
         legacy: bool = False,
     ) -> None:
         super().__init__()
-        at_least_one(feat_dim=feat_dim, hidden_size=hidden_size, num_blocks=num_blocks, mask_size=mask_size)
+        possible(feat_dim=feat_dim, hidden_size=hidden_size, num_blocks=num_blocks, mask_size=mask_size)
         below_one(dropout=dropout)
         widest = mask_size + 2 * num_blocks
         if kernel_size % 2 == 0 or mask_size % 2 == 0 or widest >= kernel_size:

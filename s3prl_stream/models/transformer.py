@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models.attention import self_attention
-from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.models.sizes import below_one, possible
 
 NORM_EPS = 1e-12
 INIT_STD = 0.02
@@ -52,7 +52,7 @@ class TransformerEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.position_FH: Tensor
-        at_least_one(
+        possible(
             feat_dim=feat_dim, hidden_size=hidden_size, num_layers=num_layers, num_heads=num_heads, ffn_size=ffn_size
         )
         below_one(dropout=dropout, attention_dropout=attention_dropout)

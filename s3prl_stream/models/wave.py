@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.models.sizes import at_least_one, below_one
+from s3prl_stream.models.sizes import below_one, possible
 from s3prl_stream.models.transformer import EncoderLayer, attention_bias, init_like_bert
 from s3prl_stream.padding import is_valid
 
@@ -72,8 +72,8 @@ class WaveEncoder(nn.Module):
         legacy: bool = False,
     ) -> None:
         super().__init__()
-        at_least_one(conv_size=conv_size, hidden_size=hidden_size, num_heads=num_heads, ffn_size=ffn_size)
-        at_least_one(position_kernel=position_kernel, position_groups=position_groups)
+        possible(conv_size=conv_size, hidden_size=hidden_size, num_heads=num_heads, ffn_size=ffn_size)
+        possible(position_kernel=position_kernel, position_groups=position_groups)
         below_one(dropout=dropout, attention_dropout=attention_dropout, activation_dropout=activation_dropout)
         if hidden_size % num_heads or hidden_size % position_groups or num_layers < 0:
             raise UsageError(

@@ -10,6 +10,7 @@ from torch import nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
+from s3prl_stream.models.sizes import fits_memory
 from s3prl_stream.recipes.apc import APC, VQ_APC
 from s3prl_stream.recipes.audio_albert import AUDIO_ALBERT
 from s3prl_stream.recipes.distilhubert import DISTILHUBERT
@@ -52,7 +53,7 @@ def build_encoder(recipe: str | Recipe, **sizes: Any) -> nn.Module:
     unknown = sorted(set(sizes) - set(known))
     if unknown:
         raise UsageError(f"build_encoder({found.name!r}): no size {', '.join(unknown)}; there are {', '.join(known)}")
-    return found.encoder(with_fields(f"build_encoder({found.name!r})", found.model, sizes))
+    return _encoder(found, with_fields(f"build_encoder({found.name!r})", found.model, sizes))
 
 
 def build_objective(
@@ -78,5 +79,10 @@ def build_objective(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(hash64("weights", seed)) >> 1)
-        network = found.encoder(found.model) if encoder is None else encoder
+        network = _encoder(found, found.model) if encoder is None else encoder
         return found.build_objective(found, network, *([teacher] if found.has_teacher else []))
+
+
+def _encoder(recipe: Recipe, model: Any) -> nn.Module:
+    fits_memory(f"recipe {recipe.name}", lambda: recipe.encoder(model))
+    return recipe.encoder(model)

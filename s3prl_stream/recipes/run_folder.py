@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
@@ -48,7 +48,8 @@ def fresh_objective(
     """The network of a run with fresh weights; UsageError if it was made with an encoder of one's own, not given."""
     if encoder is None and isinstance(settings["encoder"], str):
         raise UsageError(f"{run}: was trained with an encoder of your own; pass encoder= ({settings['encoder']})")
-    return build_objective(recipe_of(settings), encoder=encoder, seed=seed)
+    with told_of(str(run_of(run) / SETTINGS)):
+        return build_objective(recipe_of(settings), encoder=encoder, seed=seed)
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
+from s3prl_stream.models.sizes import MOST_LAYERS, numbers_in
 from s3prl_stream.models.wave import KERNELS, STRIDES, WaveEncoder
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
@@ -25,7 +26,6 @@ from s3prl_stream.recipes.masked import LOGMEL
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.recipes.s3prl_sizes import GRU, HUBERT, NPC, STUDENT, TRANSFORMER, sizes_from
 
-_MAX_LAYERS = 1000
 _FREE_NUMBERS = 1 << 24
 """By which a network may be larger than twice its weights: 64 MB."""
 
@@ -93,8 +93,7 @@ def check_sizes(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], p
     Raises:
         UsageError: it is larger.
     """
-    with torch.device("meta"):
-        asked = sum(tensor.numel() for tensor in build().state_dict().values())
+    asked = numbers_in(build)
     given = sum(tensor.numel() for tensor in weights.values())
     if asked > 2 * given + _FREE_NUMBERS:
         raise UsageError(f"{path}: the configuration in it asks for {asked} numbers, it holds {given}")
@@ -102,8 +101,8 @@ def check_sizes(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], p
 
 def _layers(claimed: Any, path: str) -> int:
     """How many layers to build: their names alone, of millions, would fill the memory."""
-    if not isinstance(claimed, int) or not 0 <= claimed <= _MAX_LAYERS:
-        raise UsageError(f"{path}: the configuration in it asks for {claimed!r:.40} layers, at most {_MAX_LAYERS}")
+    if not isinstance(claimed, int) or not 0 <= claimed <= MOST_LAYERS:
+        raise UsageError(f"{path}: the configuration in it asks for {claimed!r:.40} layers, at most {MOST_LAYERS}")
     return claimed
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import DiarizationError, Turn, diarization_error, median_filter
+from s3prl_stream.models.sizes import possible
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.padding import is_valid
 from s3prl_stream.sample import Batch
@@ -50,8 +51,7 @@ class Diarization(Task):
         collar_seconds: float = 0.0,
     ) -> None:
         super().__init__()
-        if num_speakers < 1:
-            raise UsageError(f"diarization: num_speakers is {num_speakers}; it must be at least 1")
+        possible("diarization", num_speakers=num_speakers)
         if median_frames < 1 or median_frames % 2 == 0:
             raise UsageError(
                 f"diarization: median_frames is {median_frames}; it must be odd, so that there is a middle"

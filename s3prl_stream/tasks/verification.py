@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import equal_error_rate, min_dcf
+from s3prl_stream.models.sizes import possible
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.task import Answer, Best, Categories, Task, column, known, per_utterance
@@ -58,6 +59,7 @@ class SpeakerVerification(Task):
         scale: float = 30.0,
     ) -> None:
         super().__init__()
+        possible("speaker verification", embedding_size=embedding_size)
         self.label = label
         self.categories = Categories(categories, label)
         self.margin = margin

@@ -269,6 +269,10 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
             *("train", "frames", *data, "--upstream", "fbank80", "--out", str(trained.parent / "x")),
         ],
         "got an unexpected keyword argument 'margin'; it takes label, categories": [*train, "--set", "task.margin=1"],
+        "task sd: num_speakers: True is not a whole number": [
+            *("train", "sd", *data, "--upstream", "fbank80", "--out", str(trained.parent / "x")),
+            *("--set", "task.num_speakers=true"),
+        ],
         "holds a run of `s3prl-stream train`; give another output folder": [
             *("pretrain", "tera", *data, "--out", str(trained), "--steps", "1", "--hidden-size", "8", "--heads", "2"),
             *("--layers", "1", "--ffn-size", "8"),

@@ -139,6 +139,8 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
         (lambda: ss.build_encoder("distilhubert", attention_dropout=-0.1), "attention_dropout is -0.1"),
         (lambda: ss.build_encoder("distilhubert", num_heads=0), "num_heads is 0; it must be at least 1"),
         (lambda: ss.build_encoder("npc", hidden_size=0), "hidden_size is 0"),
+        (lambda: ss.build_encoder("apc", hidden_size=10**20), "it must be at least 1 and at most 1000000"),
+        (lambda: ss.build_encoder("tera", hidden_size=960_000), "recipe tera: these sizes make 44308 GB of weights"),
         (lambda: build_objective(find_recipe("npc").having({"codebook_sizes": (0,)})), "codebook_sizes"),
         (lambda: ss.build_encoder("distilhubert", num_heads=7), "multiple of num_heads"),
         (lambda: build_objective(find_recipe("npc").having({"hidden_size": 63})), "not a multiple of 4"),

@@ -234,6 +234,12 @@ def test_a_run_json_that_no_run_wrote(content: bytes, tmp_path: Path) -> None:
         ss.upstream(tmp_path)
 
 
+def test_a_run_json_of_an_absurd_network(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"recipe": "tera", "seed": 0, "encoder": {"hidden_size": 1000000000008}}')
+    with pytest.raises(ss.UsageError, match=r"run\.json: encoder: hidden_size is 1000000000008; it must be .* at most"):
+        ss.upstream(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
