@@ -9,6 +9,7 @@ the library, missing frames are an error here: both may return fewer than the he
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ _OPUS_LEAD_SECONDS = 10
 """Decoded before a stretch of Opus and left out: its decoder has a state that no seek restores. After 4 s of speech no
 bit differed any more; of steady tones some do after 20 s too, so only in the first 10 s it is always that of the whole.
 """
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+"""With STREAMINFO, which always has 34 bytes. Of files glued into one the first is the clip, as its header says."""
 _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"})
 
 
@@ -76,6 +79,8 @@ def decode(
             return _whole_flac(data, flac, out), flac.sample_rate
         if 2 * (stop - first_frame) >= flac.frames:
             return _whole_flac(data, flac, None)[first_frame:stop], flac.sample_rate
+        if another := _FLAC_START.search(data, after_id3(memoryview(data)) + 4):  # where libsndfile may seek to
+            data = data[: another.start()]
     if codec == "mp3" and not mp3_says_its_length(data):
         return _of_unknown_length(data, codec, first_frame, num_frames, clip_frames)
     return _by_libsndfile(data, codec, first_frame, num_frames, clip_frames)

@@ -23,6 +23,8 @@ NOT_USABLE = (MissingFile, DamagedFile)
 
 MAX_PARQUET_BYTES = 4 << 30
 MAX_OFFSETS_BYTES = 1 << 30
+_LEAST_BYTES_OF_ROW = 8
+"""A hash, which no codec makes smaller. Of equal rows a few bytes can hold 1e9."""
 
 _KINDS = ("bool", "int64", "double", "string")
 
@@ -53,7 +55,11 @@ class IndexPart:
             content = store.read_whole(name, at_most=MAX_PARQUET_BYTES)
             with _arrow_errors():
                 buffer = pyarrow.BufferReader(content)
-                self._file = pyarrow.parquet.ParquetFile(buffer, page_checksum_verification=True)
+                file = pyarrow.parquet.ParquetFile(buffer, page_checksum_verification=True)
+                num_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+            if num_rows * _LEAST_BYTES_OF_ROW > len(content):
+                raise DamagedFile(f"{num_rows} rows cannot be in {len(content)} bytes, as each has a hash of its own")
+            self._file = file
         except NOT_USABLE as error:
             self._problem = _unusable(error)
 

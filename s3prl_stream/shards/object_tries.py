@@ -106,6 +106,11 @@ class Tries:
                     f"{cannot}: the server {how} ({reason}). Put the set on one that answers HTTP range requests with "
                     "the bytes as they are (nginx, Apache, an object store), or on a disk."
                 )
+        elif (status is not None and 300 <= status < 400) or re.search("following redirect|builder error", reason):
+            return ShardError(
+                f"{cannot}: the server redirects to where nothing can be fetched, or in a circle ({reason}). Give the "
+                "address at which the set really lies."
+            )
         elif status is not None and 400 <= status < 500 and status not in (408, 429):
             return ShardError(f"{cannot} ({reason}).")
         elif not isinstance(error, obstore_errors.BaseError | OSError | EOFError):

@@ -54,6 +54,16 @@ def test_a_part_is_the_part_of_the_whole(codec: str, first: int, num: int | None
     np.testing.assert_array_equal(part, whole[first:] if num is None else whole[first : first + num])
 
 
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\0\x05fLaC\0"])
+def test_of_flacs_glued_into_one_file_the_first_is_the_clip(tag: bytes) -> None:
+    """Whatever is wanted of it: libsndfile would seek into the second for the first one's last frames."""
+    first = noise(16_000, seed=1)
+    glued = tag + encoded(first, "FLAC") + encoded(noise(24_000, seed=2), "FLAC")
+    for start, stop in ((0, 16_000), (100, 12_000), (100, 300), (12_000, 16_000), (15_999, 16_000)):
+        found, _ = decode(memoryview(glued), "flac", first_frame=start, num_frames=stop - start)
+        np.testing.assert_array_equal(found, first[start:stop])
+
+
 def test_a_stretch_of_opus_is_decoded_from_the_beginning_of_a_short_clip() -> None:
     """The decoder has a state: of a voice that holds its tone, bits differ behind a shorter lead."""
     time = np.arange(4 * 16_000) / 16_000

@@ -30,6 +30,11 @@ class RangedHandler(BaseHTTPRequestHandler):
         return self.end_headers()
 
     def do_GET(self) -> None:
+        if self.server.redirects_to is not None:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects_to)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if self.path.partition("?")[0] == "/":
             return self._list()
         content = self.server.objects.get(self.path.partition("?")[0])
@@ -97,6 +102,7 @@ class ObjectServer(ThreadingHTTPServer):
 
     Attributes:
         head_status: the answer to each HEAD, where that is refused.
+        redirects_to: where all is said to lie.
         names_length: False: answers lack Content-Length, as compressed ones do.
         names_ranges: False: answers lack Content-Range.
         has_weak_etags: True: its ETags fit no If-Match.
@@ -111,6 +117,7 @@ class ObjectServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), RangedHandler)
         self.objects: dict[str, bytes] = {}
         self.head_status: int | None = None
+        self.redirects_to: str | None = None
         self.names_length = self.names_ranges = True
         self.has_weak_etags = False
         self.bytes_too_many = 0

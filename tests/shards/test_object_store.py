@@ -208,6 +208,19 @@ def test_a_server_that_does_not_say_which_bytes_it_sends_is_an_error_soon() -> N
 
 
 @in_child
+def test_a_redirect_that_leads_nowhere_is_an_error_at_once() -> None:
+    for where in ("file:///etc/hostname", "ftp://host/set/a.tar", "/set/a.tar"):
+        with stored() as (store, proxy, server):
+            store.read("a.tar", 0, 1)  # so it would be patient with this server
+            server.redirects_to, before = where, proxy.num_requests
+            told = raised(ShardError, functools.partial(store.read, "a.tar", 5, 10))
+            assert (
+                "set/a.tar: cannot be read at byte 5: the server redirects to where nothing can be fetched, or" in told
+            )
+            assert proxy.num_requests - before == (11 if where == "/set/a.tar" else 1)
+
+
+@in_child
 def test_nobody_there_is_an_error_soon_unless_somebody_was() -> None:
     with stored() as (once, proxy, _):
         never = ObjectStore(f"{proxy.url}/set")

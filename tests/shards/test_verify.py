@@ -412,6 +412,15 @@ def test_rows_that_cannot_be_are_told_though_their_file_is_whole(
     assert "has a type that is none of" in str(problem_with_packed(nested, shard))
 
 
+@pytest.mark.parametrize(("file", "reason"), [(PART, "index"), (ROWS, "rows")])
+def test_a_few_bytes_that_would_be_many_rows_are_not_decoded(broken: Path, file: str, reason: str) -> None:
+    row = pa.parquet.read_table(broken / ROWS).slice(0, 1)
+    pa.parquet.write_table(row.take(np.zeros(30_000, np.int64)), broken / file)
+    told = {(one.reason, one.message) for one in ss.verify(broken).findings if one.file == file}
+    size = (broken / file).stat().st_size
+    assert told == {(reason, f"30000 rows cannot be in {size} bytes, as each has a hash of its own")}
+
+
 def test_a_sample_is_two_plain_files_and_nothing_behind_them(whole: Path) -> None:
     row = middle_row(whole)
     data = (whole / SHARD).read_bytes()[row.offset : row.offset + row.size]
