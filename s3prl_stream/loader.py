@@ -30,10 +30,10 @@ from s3prl_stream.launcher import launched
 from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.pipes.stage import Source, Stage, stages_of
-from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_left_out
-from s3prl_stream.plan.left_out import LeftOut, hash_of
+from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_withheld
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
+from s3prl_stream.plan.withheld import Withheld, hash_of
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
@@ -136,7 +136,7 @@ class Loader:
         self.receipt: Receipt | None = None
         self._stage_seconds: dict[str, float] = {}
         self._waiting_seconds = self._working_seconds = 0.0
-        self._left_out = LeftOut()
+        self._withheld = Withheld()
         self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
@@ -150,12 +150,12 @@ class Loader:
     def _handed_over(self) -> Generator[Batch]:
         if self._finished:
             self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
-            self._left_out = self._left_out.from_the_beginning()
+            self._withheld = self._withheld.from_the_beginning()
         self._newest = this = object()
         asked_at = perf_counter()
         while not self._finished:
             first = self._began_at = self._next_batch
-            left_out = self._left_out
+            withheld = self._withheld
             self._under_way.clear()
             with closing(self._view(first)) as planned, closing(self._built(planned)) as all_built:
                 for rounds, built in enumerate(all_built, start=1):
@@ -172,7 +172,7 @@ class Loader:
                             "another iterator of this loader was begun and goes on from where this one stood; use one "
                             "at a time, or a Loader for each."
                         )
-                    if self._left_out is not left_out:  # batches built ahead do not know of it: build them again
+                    if self._withheld is not withheld:  # batches built ahead do not know of it: build them again
                         break
                 else:
                     self._finished = True
@@ -205,7 +205,7 @@ class Loader:
             in_block = planned.number - position.batch
             if self.receipt is not None:
                 self._write_receipt(self.receipt, position, planned)
-            delivered, kept, excluded = self._without_left_out(planned)
+            delivered, kept, excluded = self._without_withheld(planned)
             seconds = [] if block is None else block.seconds_of(in_block, kept)
             self._under_way.append(_UnderWay(delivered, seconds, excluded))
             yield delivered
@@ -218,13 +218,13 @@ class Loader:
             receipt.clips_again += len(planned.items)
             receipt.bytes_again += sum(item.size for item in planned.items)
 
-    def _without_left_out(self, planned: PlannedBatch) -> tuple[PlannedBatch, list[int] | None, list[dict[str, Any]]]:
+    def _without_withheld(self, planned: PlannedBatch) -> tuple[PlannedBatch, list[int] | None, list[dict[str, Any]]]:
         """(what is delivered; its places in the plan, None: all; rows of the rest, with the reason)."""
-        if self._left_out == LeftOut():
+        if self._withheld == Withheld():
             return planned, None, []
         members = self._builder.root.shards.members
         reasons = [
-            self._left_out.reason(planned.number, members[item.set_index].name, item.key) for item in planned.items
+            self._withheld.reason(planned.number, members[item.set_index].name, item.key) for item in planned.items
         ]
         kept = [place for place, reason in enumerate(reasons) if reason is None]
         excluded = [{**self._describe(planned, at), "reason": reason} for at, reason in enumerate(reasons) if reason]
@@ -356,7 +356,7 @@ class Loader:
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = handed if self._end is None else min(handed, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
-        return Cursor(next_batch, anchor, changes, self._left_out, self._topology)
+        return Cursor(next_batch, anchor, changes, self._withheld, self._topology)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
@@ -374,7 +374,7 @@ class Loader:
             self._planner.change_weights(cursor.changes, cursor.next_batch)
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = sorted({self._planner.start, cursor.anchor})
-        self._left_out = cursor.left_out
+        self._withheld = cursor.withheld
         self._end = None  # of a mix: it depends on the weights before, too
         self._finished = False
 
@@ -391,14 +391,14 @@ class Loader:
         """
         if not 0 <= first_batch <= last_batch:
             raise UsageError(f"skip: {first_batch} to {last_batch} is no range of batches")
-        begins = self._left_out.first_not_skipped(first_batch)
+        begins = self._withheld.first_not_skipped(first_batch)
         if begins <= last_batch and begins < self._coming:
             raise UsageError(
                 f"skip: batch {begins} has been handed over, the next is {self._coming}. Skip from there on, or go "
                 "back to an older state."
             )
         if begins <= last_batch:
-            self._left_out = self._left_out.skip(first_batch, last_batch, self._room)
+            self._withheld = self._withheld.skip(first_batch, last_batch, self._room)
 
     def exclude(self, clips: Iterable[str | tuple[str, str]]) -> None:
         """Deliver these clips no more, from the next batch on.
@@ -413,15 +413,15 @@ class Loader:
             UsageError: a clip that is in none of the sets, or the cursor is full.
         """
         shards = self._builder.root.shards
-        new = [clip for clip in name_clips(shards, clips) if hash_of(*clip) not in self._left_out.excluded]
+        new = [clip for clip in name_clips(shards, clips) if hash_of(*clip) not in self._withheld.excluded]
         if new:
-            left_out = self._left_out.exclude(new, self._coming, self._room)
+            withheld = self._withheld.exclude(new, self._coming, self._room)
             check_clips(shards, new)
-            self._left_out = left_out
+            self._withheld = withheld
 
     @property
     def _room(self) -> int:
-        return room_for_left_out(stream_identity(self.stream), self._cursor(self._next_batch))
+        return room_for_withheld(stream_identity(self.stream), self._cursor(self._next_batch))
 
     @property
     def _coming(self) -> int:
@@ -466,7 +466,7 @@ class Loader:
         if batch_index >= 0:
             for position, planned, _ in view(self._planner, start, batch_index, 0, 1, on_block):
                 self._remember(position)  # so that its neighbours cost less
-                delivered, _, left_out = self._without_left_out(planned)
+                delivered, _, left_out = self._without_withheld(planned)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
                 if html is not None:
                     from s3prl_stream.batch_page.page import write_batch_page

@@ -15,7 +15,7 @@ import s3prl_stream as ss
 from s3prl_stream import loader as module
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.pipes.stage import Source
-from s3prl_stream.plan.left_out import MOST_CHARACTERS
+from s3prl_stream.plan.withheld import MOST_CHARACTERS
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StateError
-from s3prl_stream.plan.left_out import MOST_CHARACTERS as MOST_LEFT_OUT
-from s3prl_stream.plan.left_out import LeftOut
 from s3prl_stream.plan.mix import Change
 from s3prl_stream.plan.planner import LanePosition, Position
 from s3prl_stream.plan.settings import PLAN_VERSION
+from s3prl_stream.plan.withheld import MOST_CHARACTERS as MOST_WITHHELD
+from s3prl_stream.plan.withheld import Withheld
 from s3prl_stream.receipt import Topology
 from s3prl_stream.settings import differences
 
@@ -28,7 +28,7 @@ MOST_CHANGES = 8
 _MOST_CHARACTERS = 4000
 """Of the whole cursor, where it can be kept; numbers that grow later have the rest of 4 kB."""
 _MOST_OF_CHANGES = 1000
-_LEAST_LEFT_OUT = 400
+_LEAST_WITHHELD = 400
 """Room for 30 clips, however many sets there are."""
 _ORDER_COUNTS = " (of several sets it is known by their order, too: give them in the order that was)"
 """Though the batches of sets without weights do not depend on it: a selection is a hash of its rows, set after set."""
@@ -43,7 +43,7 @@ class Cursor(NamedTuple):
     """The beginning of a block at or before that batch."""
     changes: Sequence[Change] = ()
     """The weights of a mix, oldest first."""
-    left_out: LeftOut = LeftOut()
+    withheld: Withheld = Withheld()
     """What is not delivered."""
     topology: Topology | None = None
     """Of the loader that stood there; for the receipt only."""
@@ -67,8 +67,8 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     }
     if (order := _order_that_counts(identity)) is not None:
         state["order_of_sets"] = order
-    if cursor.left_out != LeftOut():
-        state["left_out"] = cursor.left_out.as_state()
+    if cursor.withheld != Withheld():
+        state["left_out"] = cursor.withheld.as_state()
     if cursor.topology is not None:
         state["topology"] = cursor.topology._asdict()
     if cursor.changes:
@@ -77,12 +77,12 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
     return state
 
 
-def room_for_left_out(identity: Mapping[str, Any], cursor: Cursor) -> int:
+def room_for_withheld(identity: Mapping[str, Any], cursor: Cursor) -> int:
     """How many characters what is left out may take, so that the cursor stays small."""
-    begun = cursor._replace(left_out=LeftOut(), changes=())
+    begun = cursor._replace(withheld=Withheld(), changes=())
     weights = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor, 0)]
     rest = len(json.dumps(make_cursor(identity, begun))) + len(json.dumps(weights))
-    return max(min(_MOST_CHARACTERS - rest, MOST_LEFT_OUT), _LEAST_LEFT_OUT)
+    return max(min(_MOST_CHARACTERS - rest, MOST_WITHHELD), _LEAST_WITHHELD)
 
 
 def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
@@ -110,9 +110,9 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         changes = [Change(_count(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
         if not other and identity["mixed"] and not changes:
             raise KeyError("mix")
-        left_out = LeftOut.from_state(state.get("left_out", LeftOut().as_state()))
+        withheld = Withheld.from_state(state.get("left_out", Withheld().as_state()))
         topology = Topology(**state["topology"]) if "topology" in state else None
-        cursor = Cursor(_count(state["next_batch"]), position, changes, left_out, topology)
+        cursor = Cursor(_count(state["next_batch"]), position, changes, withheld, topology)
         if cursor.anchor.batch > cursor.next_batch:  # the batches between would be passed over
             raise ValueError(f"batch {cursor.next_batch} lies before the block that it is in")
     except (LookupError, TypeError, ValueError, AttributeError) as error:

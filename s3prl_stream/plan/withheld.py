@@ -1,4 +1,4 @@
-"""What a run leaves out when batches are delivered: ranges of batches, and single clips from some batch on.
+"""What a run withholds when batches are delivered: ranges of batches, and single clips from some batch on.
 
 The plan knows nothing of it: rows vanish, and every batch keeps its number. All of it is kept in the cursor, so it is
 small, and it holds for any number of ranks and workers.
@@ -20,7 +20,7 @@ MOST_CHARACTERS = 1600
 _HASH_CHARACTERS = 11  # 64 bits in base64
 
 
-class LeftOut(NamedTuple):
+class Withheld(NamedTuple):
     """Immutable: a change gives a new one."""
 
     skipped: tuple[tuple[int, int], ...] = ()
@@ -28,7 +28,7 @@ class LeftOut(NamedTuple):
     excluded: Mapping[int, int] = {}
     """Hash of (set, key) -> the first global batch that no longer has the clip."""
 
-    def skip(self, first_batch: int, last_batch: int, room: int = MOST_CHARACTERS) -> LeftOut:
+    def skip(self, first_batch: int, last_batch: int, room: int = MOST_CHARACTERS) -> Withheld:
         """This and the batches from `first_batch` to `last_batch`.
 
         Args:
@@ -45,7 +45,7 @@ class LeftOut(NamedTuple):
                 ranges.append((first, last))
         return self._replace(skipped=tuple(ranges))._checked(room)
 
-    def exclude(self, clips: Iterable[tuple[str, str]], since: int, room: int = MOST_CHARACTERS) -> LeftOut:
+    def exclude(self, clips: Iterable[tuple[str, str]], since: int, room: int = MOST_CHARACTERS) -> Withheld:
         """This and the clips (set, key), from batch `since` on; one that is left out already stays so.
 
         Args:
@@ -57,7 +57,7 @@ class LeftOut(NamedTuple):
         new = {hash_of(set_name, key): since for set_name, key in clips}
         return self._replace(excluded={**new, **self.excluded})._checked(room)
 
-    def from_the_beginning(self) -> LeftOut:
+    def from_the_beginning(self) -> Withheld:
         """For a stream that begins anew: what is excluded is so from the first batch on."""
         return self._replace(excluded=dict.fromkeys(self.excluded, 0))
 
@@ -85,7 +85,7 @@ class LeftOut(NamedTuple):
         return {"skipped": [list(one) for one in self.skipped], "excluded": [list(one) for one in text.items()]}
 
     @staticmethod
-    def from_state(state: Mapping[str, Any]) -> LeftOut:
+    def from_state(state: Mapping[str, Any]) -> Withheld:
         """What `as_state` gave.
 
         Raises:
@@ -97,9 +97,9 @@ class LeftOut(NamedTuple):
             for at in range(0, len(text), _HASH_CHARACTERS):
                 hashed = base64.b64decode(text[at : at + _HASH_CHARACTERS] + "=", altchars=b"-_", validate=True)
                 excluded[int.from_bytes(hashed, "little")] = int(since)
-        return LeftOut(skipped, excluded)
+        return Withheld(skipped, excluded)
 
-    def _checked(self, room: int) -> LeftOut:
+    def _checked(self, room: int) -> Withheld:
         length = len(json.dumps(self.as_state()))
         if length > room:
             raise UsageError(
