@@ -24,6 +24,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.settings import fitted
+from s3prl_stream.shards.alone import alone_in
 from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
@@ -33,7 +34,6 @@ from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.shards.store import LocalStore, is_remote, paths_in
 from s3prl_stream.stream import ShardStream
-from s3prl_stream.trainer.alone import alone_in
 from s3prl_stream.upstreams import upstream as upstream_named
 from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
 

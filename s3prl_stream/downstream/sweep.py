@@ -27,8 +27,8 @@ from s3prl_stream.downstream.grid import Cell, cell_data, listed, make_cell, noi
 from s3prl_stream.downstream.scores import Score, Sweep
 from s3prl_stream.downstream.train import train
 from s3prl_stream.errors import UsageError
+from s3prl_stream.shards.alone import LOCK, alone_in, output_folder
 from s3prl_stream.tasks.verification import Trial
-from s3prl_stream.trainer.alone import LOCK, alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import write_json
 from s3prl_stream.upstreams import upstream as find_upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of

@@ -26,8 +26,8 @@ from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
 from s3prl_stream.sample import Batch
+from s3prl_stream.shards.alone import alone_in, output_folder
 from s3prl_stream.shards.shardset import name_and_fingerprint
-from s3prl_stream.trainer.alone import alone_in, output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop

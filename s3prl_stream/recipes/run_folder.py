@@ -14,8 +14,8 @@ from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
+from s3prl_stream.shards.alone import LOCK
 from s3prl_stream.shards.store import paths_in
-from s3prl_stream.trainer.alone import LOCK
 from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint
 
 SETTINGS = "run.json"

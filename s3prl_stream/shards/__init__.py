@@ -8,6 +8,7 @@ To read a set     shardset (open_shards) -> folder (a packed or indexed one), me
 Where files lie   store -> object_store -> object_fetches, object_tries, object_clients -> aws_profile; coalesce
 To pack           pack -> listing, packplan (-> clips, arrange), engines -> pack_shard (-> quality, writer), finish
                   settings; whose folder it is  outfolder; who does what  claims; what is done  workfolder
+                  (all others are alone in their folder  alone)
                   in several processes  workers, progress
 To index tars     foreign -> known_layouts, braces, scan (-> tarwalk -> tarheader; foreign_sample, tar_reads),
 of others         durations -> table_lengths, join_table; index_folder, foreign_index (-> choose_run)

@@ -40,26 +40,14 @@ def new_owner() -> str:
 
 def is_known_dead(owner: str) -> bool:
     """True if it was a process of this machine, and is no more."""
-    return _is_running(owner) is False
-
-
-def is_known_alive(owner: str) -> bool:
-    """True if it is a process of this machine."""
-    return _is_running(owner) is True
-
-
-def _is_running(owner: str) -> bool | None:
-    """None: it is of another machine."""
     match = _OWNER.fullmatch(owner)
     if match is None or (match["host"], match["boot"], match["pids"]) != _here():
-        return None
+        return False
     try:
         os.kill(int(match["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        return True
-    return True
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)  # else it is somebody else's
+    return False
 
 
 class Claims:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
-from s3prl_stream.shards.claims import new_owner
+from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.scan import Scan
 from s3prl_stream.shards.store import LocalStore, explaining_writes, is_remote, local_path, open_store
-from s3prl_stream.shards.workfolder import scratch_folder
 
 _MARKER = ".indexing.json"
-_SCRATCH = ".indexing-"
+_SCRATCH = ".indexing"
 
 
 class IndexFolder:
@@ -49,20 +45,9 @@ class IndexFolder:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder for what the scans find; in that of the index, since it may be as large."""
-        made: AbstractContextManager[str | Path]
-        if isinstance(self.out, LocalStore):
-            folder = self.out.folder
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                for old in folder.glob(f"{_SCRATCH}*"):
-                    shutil.rmtree(old, ignore_errors=True)
-                made = tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder)
-            except OSError as error:
-                raise UsageError(f"{self.out.url}: cannot be written ({error.strerror}). Give another out=.") from None
-        else:
-            made = scratch_folder(self.out, new_owner(), inside=False)
-        with explaining_writes(self.out.url, again="give the same command again"), made as path:
-            yield Path(path)
+        again = "give the same command again, or another out="
+        with explaining_writes(self.out.url, again=again), scratch_of_one(self.out, _SCRATCH) as path:
+            yield path
 
     @contextlib.contextmanager
     def being_written(self, scans: Sequence[Scan]) -> Iterator[None]:

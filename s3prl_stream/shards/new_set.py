@@ -9,84 +9,61 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from s3prl_stream.errors import MissingFile, StreamError, UsageError
-from s3prl_stream.shards.claims import is_known_alive, new_owner
+from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import EXTRA_FOLDER, INDEX_FOLDER, LEFT_OUT, MANIFEST, UNFINISHED
-from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.outfolder import refuse_odd_path
-from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, explaining_writes
-from s3prl_stream.shards.workfolder import scratch_folder
+from s3prl_stream.shards.store import Store, explaining_writes
+from s3prl_stream.shards.workfolder import writing_in
 
-_SCRATCH = ".repairing-"
-_ended: set[str] = set()
-"""Owners that were calls of this process: one that ended with an error leaves its marker, and may be made again."""
+_SCRATCH = ".repairing"
 
 
 @contextlib.contextmanager
-def begun(out: Store, name: str) -> Iterator[Path]:
-    """A scratch folder; while it is there, a marker says that the set is not finished.
+def begun(out: Store, name: str) -> Iterator[tuple[Store, Path]]:
+    """The store to write to, and a scratch folder; until the end a marker says that the set is not finished.
 
     Raises:
-        UsageError: `out` holds something that no killed call has left there, or another process writes there.
+        UsageError: `out` holds something that no killed call has left there.
+        StateError: another call writes there.
         ShardError: it cannot be written, by what is done inside, too.
     """
     ours = re.compile(
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
-        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(UNFINISHED)}|{re.escape(_SCRATCH)}[^/]*/.*"
+        rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(UNFINISHED)}"
     )
     refuse_odd_path(out)
     if out.url.startswith(("http://", "https://")):
         raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
-    there = [file for file, _ in out.list()]
+    _left_by_a_kill(out, ours)
+    with explaining_writes(out.url, again="give the same command again"):
+        with scratch_of_one(out, _SCRATCH) as scratch:
+            left = _left_by_a_kill(out, ours)  # now that nobody else writes there
+            new = writing_in(scratch, out)
+            new.write(UNFINISHED, json.dumps({"name": name}).encode())
+            for file in left:
+                if file != UNFINISHED:
+                    new.delete(file)
+            yield new, scratch
+        new.delete(UNFINISHED)
+
+
+def _left_by_a_kill(out: Store, ours: re.Pattern[str]) -> list[str]:
+    """Names of files; half-written ones are in the scratch folder.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    there = [file for file, _ in out.list() if not file.startswith(f"{_SCRATCH}/")]
     if MANIFEST in there:
-        if UNFINISHED in there:  # of one that was killed after its last file
-            with contextlib.suppress(StreamError, OSError):  # a set of which one may only read
-                _remove_scratch(out, ours)
+        if UNFINISHED in there:  # of one that was killed after its last file, or is about to end
+            with contextlib.suppress(StateError, StreamError, OSError), scratch_of_one(out, _SCRATCH):
                 out.delete(UNFINISHED)
         raise UsageError(f"{out.url} holds a set: choose a new or an empty folder.")
     for file in there:
         if UNFINISHED not in there or not ours.fullmatch(file):
             raise UsageError(f"{out.url} holds other files, such as {file}: choose a new or an empty folder.")
-    before, owner = _owner_of(out), new_owner()
-    if is_known_alive(before) and before not in _ended:
-        raise UsageError(f"{out.url}: another process is writing a set there. Wait for it, or choose another folder.")
-    with explaining_writes(out.url, again="give the same command again"), contextlib.ExitStack() as at_end:
-        at_end.callback(_ended.add, owner)
-        out.write(UNFINISHED, json.dumps({"name": name, "owner": owner}).encode())
-        _remove_scratch(out, ours)
-        for file in there:
-            if file != UNFINISHED:
-                out.delete(file)
-        with _scratch(out, owner) as scratch:
-            yield Path(scratch)
-        out.delete(UNFINISHED)
-
-
-def _scratch(out: Store, owner: str) -> AbstractContextManager[str | Path]:
-    if isinstance(out, LocalStore):
-        return tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out.folder)
-    return scratch_folder(out, owner, inside=False)
-
-
-def _owner_of(out: Store) -> str:
-    """Who writes a set there, or did until a kill; empty: nobody, or it cannot be told."""
-    try:
-        return str(json.loads(out.read_whole(UNFINISHED, at_most=MAX_MANIFEST_BYTES))["owner"])
-    except (MissingFile, ValueError, LookupError, TypeError):
-        return ""
-
-
-def _remove_scratch(out: Store, ours: re.Pattern[str]) -> None:
-    """What was half written at a kill, on a disk; a list leaves that out."""
-    if isinstance(out, LocalStore):
-        for folder in out.folder.glob(f"{_SCRATCH}*"):
-            shutil.rmtree(folder)
-        for file in out.folder.rglob(f"*{PARTIAL}"):
-            if ours.fullmatch(file.relative_to(out.folder).as_posix().removesuffix(PARTIAL)):
-                file.unlink()
+    return there

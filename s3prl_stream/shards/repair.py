@@ -90,14 +90,14 @@ def repair(
         ShardError: not one sound sample, or the manifest is damaged and nothing else tells what the set was.
     """
     check_num_workers(num_workers)
-    store, target = store_of(shards), open_store(out)
+    store = store_of(shards)
     inventory = take_inventory(store)
     if inventory.is_indexed:
         raise UsageError(
             f"{store.url}: tars made elsewhere, indexed where they lie; repair is for packed sets. Restore damaged "
             "tars from copies and run `s3prl-stream index` again, which leaves out what it cannot read."
         )
-    with begun(target, inventory.name) as scratch, Workers(num_workers) as workers:
+    with begun(open_store(out), inventory.name) as (target, scratch), Workers(num_workers) as workers:
         return _Repair(store, target, scratch, inventory, workers, progress or tell_nobody).run()
 
 

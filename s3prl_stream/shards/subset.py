@@ -109,8 +109,8 @@ def write_subset(
     name = folder.name if name is None else set_name(name, name)
     selection = compile_selection(whole, where=where, subset=subset)
     new_shards = list(_arranged(folder, selection, shard_bytes, int(packing.get("seed") or 0)))
-    target, tell = open_store(out), progress or tell_nobody
-    with begun(target, name) as scratch, Workers(num_workers) as workers:
+    tell = progress or tell_nobody
+    with begun(open_store(out), name) as (target, scratch), Workers(num_workers) as workers:
         tasks = ((shard_name(name, number), *places) for number, places in enumerate(new_shards))
         kept, damaged = [], []
         written = workers.map(functools.partial(write_shard, folder, target, scratch), tasks)

@@ -310,7 +310,13 @@ def test_an_index_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: pyt
             ss.index_shards(folder)
     with pytest.raises(UsageError, match="no shard set here"):
         ss.open_shards(folder)
-    ss.index_shards(folder)
+
+    def again(*_: object) -> None:
+        with pytest.raises(ss.StateError, match=f"^{folder}: process {os.getpid()} of .* works in this folder"):
+            ss.index_shards(folder)
+        assert (folder / ".indexing").is_dir()  # of the one at work
+
+    index_tars(folder, progress=again)
     assert files_below(folder) == complete
 
 
