@@ -41,7 +41,7 @@ def refuse_strangers(store: Store) -> None:
     if store.size(MANIFEST) is not None:
         return
     names = list(_names(store))
-    stranger = None if any(name.startswith(WORK_FOLDER) for name in names) else next(iter(names), None)
+    stranger = None if any(name.split("/")[0] == WORK_FOLDER for name in names) else next(iter(names), None)
     if stranger is not None:
         if store.size(part_name(0)) is not None:
             raise UsageError(
