@@ -24,7 +24,7 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.settings import fitted
-from s3prl_stream.shards.alone import alone_in
+from s3prl_stream.shards.alone import alone_in, output_folder
 from s3prl_stream.shards.feature_set import FeatureSet
 from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
@@ -32,7 +32,7 @@ from s3prl_stream.shards.manifest import counts_of, library_versions, read_manif
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
-from s3prl_stream.shards.store import LocalStore, is_remote, paths_in
+from s3prl_stream.shards.store import LocalStore
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import upstream as upstream_named
 from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
@@ -98,9 +98,7 @@ def extract(
         raise UsageError(f"extract: {shard_set.name} are several sets; extract each by itself, keys may be the same")
     if dtype not in DTYPES:
         raise UsageError(f"extract: dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    paths_in([out])
-    if is_remote(out):
-        raise UsageError(f"extract: {out} is no folder of this machine; extract to one, then copy the files")
+    folder = output_folder(out)
     up = upstream if isinstance(upstream, Upstream) else upstream_named(upstream, device=device)
     kept = tuple(range(up.num_layers + 1)) if layers is None else fitted("extract: layers", layers, tuple[int, ...])
     if not kept or not all(0 <= layer <= up.num_layers for layer in kept):
@@ -111,7 +109,6 @@ def extract(
         if not fitted(f"extract: {setting}", value, float) > 0:
             raise UsageError(f"extract: {setting} is {value}; it must be above 0")
     stream, planned = _stream(shard_set, where, subset, max_batch_seconds)
-    folder = Path(out)
     identity: dict[str, Any] = {
         "name": set_name(folder.resolve().name, name),
         "data": name_and_fingerprint(shard_set),
@@ -252,8 +249,6 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         UsageError: the folder holds something else.
         StateError: another extraction; the difference is named.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; OUT is the folder of the new set")
     if (folder / MANIFEST).exists():
         manifest = _manifest_of(folder)
         if "upstream" not in (manifest.get("packing") or {}):

@@ -93,8 +93,6 @@ def sweep(
     if not cells:
         raise UsageError(f"sweep: nothing to do: a list is empty, or seeds is {seeds}")
     kept = None if settings.get("finetune") else str(cache or folder / "cache")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{out}: is a file; the output of a sweep is a folder")
     files = {entry.name for entry in folder.iterdir() if not entry.is_dir()} if folder.is_dir() else set()
     if files - {LOCK} and not (folder / "runs").is_dir():
         raise UsageError(f"{out}: holds files but no sweep (runs/); give a new or an empty output folder")

@@ -25,6 +25,7 @@ from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
 from s3prl_stream.shards.claims import is_known_dead, new_owner
 from s3prl_stream.shards.shardset import ShardSet, open_shards
+from s3prl_stream.shards.store import replacing
 
 I16: TypeAlias = npt.NDArray[np.int16]
 
@@ -122,7 +123,7 @@ class AudioBank:
             if is_known_dead(left.name.partition(".int16.")[2]):
                 left.unlink(missing_ok=True)
         partial = self._path.with_name(f"{self._path.name}.{new_owner()}")
-        try:
+        with replacing(self._path, partial):
             with partial.open("wb") as file:
                 for clip in clips:
                     try:
@@ -154,12 +155,9 @@ class AudioBank:
                     f"{first['key']}: {first['message']}",
                     stacklevel=3,
                 )
-            os.replace(partial, self._path)
+        with replacing(self._path.with_suffix(".json"), partial):
             told = {"fingerprint": digest.hexdigest(), "starts": starts, "damaged": damaged}
             partial.write_text(json.dumps(told), "utf-8")
-            os.replace(partial, self._path.with_suffix(".json"))
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _prepared(self, wav: I16) -> I16:
         """What is kept of a clip; here: all but blocks of digital silence."""

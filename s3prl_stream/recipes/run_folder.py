@@ -107,10 +107,8 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
 
     Raises:
         StateError: it holds another run; the message names what differs.
-        UsageError: it holds something else, or is a file.
+        UsageError: it holds something else.
     """
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"{run}: is a file; the output of a run is a folder")
     path = run / SETTINGS
     if path.exists():
         before = read_settings(run)

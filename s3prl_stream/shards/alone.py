@@ -26,15 +26,20 @@ _held: set[Path] = set()
 
 
 def output_folder(out: str | Path) -> Path:
-    """The folder that a run is written to.
+    """The folder that a run, a sweep or an extraction is written to.
 
     Raises:
-        UsageError: no path; or a URL of a store, where nothing can be locked, appended to or renamed.
+        UsageError: no path, or a file; or a URL of a store, where nothing can be locked, appended to or renamed.
     """
     paths_in([out])
     if is_remote(out):
-        raise UsageError(f"{out}: a run is written to a folder of this machine; mount the store, or copy the run there")
-    return local_path(out)
+        raise UsageError(
+            f"{out}: is no folder of this machine, which is needed here; mount the store, or copy it there"
+        )
+    folder = local_path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{out}: is a file; give a folder")
+    return folder
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from s3prl_stream.errors import MissingFile, UsageError
 from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
+from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.scan import Scan
-from s3prl_stream.shards.store import LocalStore, explaining_writes, is_remote, local_path, open_store
+from s3prl_stream.shards.store import explaining_writes, is_remote, local_path, open_store
 
 _MARKER = ".indexing.json"
 _SCRATCH = ".indexing"
@@ -33,7 +34,7 @@ class IndexFolder:
     def __init__(self, url: str, base: str, names: Sequence[str]) -> None:
         self.is_beside = _same_folder(url, base)
         self.out = open_store(url)
-        self._check_writable(url)
+        refuse_no_folder(self.out)
         self._ours = self._previous()
         if self._ours is None:
             in_the_way = next(
@@ -61,12 +62,6 @@ class IndexFolder:
     def writes_offsets(self, scan: Scan) -> bool:
         """False where offsets lie beside the tar that are not ours to replace."""
         return not self.is_beside or scan.offsets == "none" or scan.name in (self._ours or ())
-
-    def _check_writable(self, url: str) -> None:
-        if url.startswith(("http://", "https://")):
-            raise UsageError(f"{self.out.url}: a web server takes no files. Give out=, a folder for the index.")
-        if isinstance(self.out, LocalStore) and self.out.folder.exists() and not self.out.folder.is_dir():
-            raise UsageError(f"{url} is a file. out= is the folder of the index.")
 
     def _previous(self) -> set[str] | None:
         """Shards whose offsets an earlier index has written here, be it complete or killed; None: there is none."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import EXTRA_FOLDER, INDEX_FOLDER, LEFT_OUT, MANIFEST, UNFINISHED
-from s3prl_stream.shards.outfolder import refuse_odd_path
+from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.store import Store, explaining_writes
 from s3prl_stream.shards.workfolder import writing_in
 
@@ -35,9 +35,7 @@ def begun(out: Store, name: str) -> Iterator[tuple[Store, Path]]:
         rf"{re.escape(name)}-\d+\.tar(\.idx|\.parquet)?|{INDEX_FOLDER}/part-\d+\.parquet|{re.escape(LEFT_OUT)}"
         rf"|{EXTRA_FOLDER}/[^/]+|{re.escape(UNFINISHED)}"
     )
-    refuse_odd_path(out)
-    if out.url.startswith(("http://", "https://")):
-        raise UsageError(f"{out.url}: a web server takes no files. Give another OUT.")
+    refuse_no_folder(out)
     _left_by_a_kill(out, ours)
     with explaining_writes(out.url, again="give the same command again"):
         with scratch_of_one(out, _SCRATCH) as scratch:

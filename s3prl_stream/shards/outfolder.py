@@ -33,11 +33,7 @@ def name_of_folder(out: str | Path) -> str:
 
 def refuse_strangers(store: Store) -> None:
     """Raises UsageError if there is no folder to write into, or it holds files that no pack has put there."""
-    refuse_odd_path(store)
-    if store.is_remote and urlsplit(store.url).scheme in ("http", "https"):
-        raise UsageError(f"{store.url}: a web server takes no files. Give a folder or a bucket.")
-    if isinstance(store, LocalStore) and store.folder.exists() and not store.folder.is_dir():
-        raise UsageError(f"{store.url} is a file. OUT is the folder of the set.")
+    refuse_no_folder(store)
     if store.size(MANIFEST) is not None:
         return
     names = list(_names(store))
@@ -51,10 +47,14 @@ def refuse_strangers(store: Store) -> None:
         raise UsageError(f"{store.url} holds other files, such as {stranger}: choose a new or an empty folder.")
 
 
-def refuse_odd_path(store: Store) -> None:
-    """Raises UsageError if the set would lie where Arrow cannot open it."""
+def refuse_no_folder(store: Store) -> None:
+    """Raises UsageError if no set can be written there, or Arrow could not open it."""
     if store.url != store.url.encode("utf-8", "replace").decode():
         raise UsageError(f"{store.url!r}: a set cannot lie in a folder whose name is not UTF-8. Choose another OUT.")
+    if store.url.startswith(("http://", "https://")):
+        raise UsageError(f"{store.url}: a web server takes no files. Give a folder or a bucket.")
+    if isinstance(store, LocalStore) and store.folder.exists() and not store.folder.is_dir():
+        raise UsageError(f"{store.url} is a file. OUT is the folder of the set.")
 
 
 def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | None:

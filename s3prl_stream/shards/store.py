@@ -308,7 +308,6 @@ class LocalStore:
         def write() -> None:
             with self._being_written(name) as partial:
                 partial.write_bytes(content)
-                flush_to_disk(partial)
 
         again_if_it_vanishes(write, (self.folder / name).parent)
 
@@ -333,7 +332,6 @@ class LocalStore:
         """See `Store.upload`: copied, flushed to the disk, renamed."""
         with self._being_written(name) as partial:
             shutil.copyfile(path, partial)
-            flush_to_disk(partial)
 
     def link(self, path: Path, name: str) -> None:
         """A file of the same disk as a file of this store, without copying its bytes.
@@ -354,13 +352,8 @@ class LocalStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = (self._scratch or path.parent) / (path.name + PARTIAL)
         partial.unlink(missing_ok=True)  # one that a kill has left may be a link to a shard of another set
-        try:
+        with replacing(path, partial):
             yield partial
-            partial.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):  # it may be what has failed
-                partial.unlink(missing_ok=True)
-            raise
         self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -397,10 +390,29 @@ class LocalStore:
         return kind(f"{self.folder / name}: cannot be read{where} ({error.strerror}). {RESTORE}")
 
 
-def flush_to_disk(path: Path) -> None:
-    """Wait until the disk has what is in a file: renamed before that, it may be empty after a power cut."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+@contextlib.contextmanager
+def replacing(path: Path, unfinished: Path) -> Iterator[None]:
+    """A file is written under another name, synced to disk and renamed: a reader sees the old one or the new one.
+
+    What there is of one that cannot be written is deleted.
+    """
+    try:
+        yield
+        sync(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # it may be what has failed
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk: renamed before that, a file may be empty after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def again_if_it_vanishes(write: Callable[[], object], folder: Path) -> None:

@@ -27,7 +27,7 @@ from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT,
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
-from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, again_if_it_vanishes, flush_to_disk
+from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, again_if_it_vanishes, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,7 +70,7 @@ def refuse_after_restart(store: Store, plan: str) -> None:
 def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     """Install a plan that was made in `folder`."""
     for name in (CLIPS, LEFT_OUT_BEFORE):
-        flush_to_disk(folder / name)
+        sync(folder / name)
         publish(folder / name, store, f"{WORK_FOLDER}/{name}")
     writing_in(folder, store).write(f"{WORK_FOLDER}/{PLAN}", plan.to_json())
 

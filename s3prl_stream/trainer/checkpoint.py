@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.shards.store import replacing, sync
 
 FOLDER = "checkpoints"
 BEST = "best"
@@ -177,28 +177,11 @@ def save_tensors(value: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def at_once(path: Path) -> Iterator[Path]:
-    """Where to write a file, which is then synced to disk and renamed: a reader sees the old one or the new one.
-
-    What there is of one that cannot be written is deleted.
-    """
+    """Where to write a file, which then stands there for good; see `replacing`."""
     unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
-    try:
+    with replacing(path, unfinished):
         yield unfinished
-        sync(unfinished)
-        unfinished.rename(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Ask the system to bring a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:

@@ -392,7 +392,7 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["notes.txt"]
     shutil.rmtree(tmp_path / "other")
     (tmp_path / "file").touch()
-    with pytest.raises(ss.UsageError, match="file: is a file; the output of a sweep is a folder"):
+    with pytest.raises(ss.UsageError, match="file: is a file; give a folder"):
         ss.sweep("ks", classes(), test_where=TEST, **{**settings, "out": tmp_path / "file"})
     (tmp_path / "file").unlink()
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0

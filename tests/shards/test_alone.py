@@ -74,7 +74,7 @@ def test_a_bucket_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
         lambda: ss.train("ks", classes(), **of_task),
         lambda: ss.sweep("ks", classes(), test_where="loud == 'yes'", **of_task),
     ):
-        with pytest.raises(ss.UsageError, match="s3://test/run: a run is written to a folder of this machine"):
+        with pytest.raises(ss.UsageError, match="s3://test/run: is no folder of this machine"):
             begin()
     assert not list(tmp_path.iterdir())
 
