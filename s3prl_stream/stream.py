@@ -184,10 +184,7 @@ class ShardStream(Root):
         """Samples from beginning to end, as planned for a chain of these stages."""
         if self.settings.epochs is None:
             raise TypeError("an endless stream has no length: give epochs=")
-        weighted = self.shards.weights is not None or self.selection.with_replacement
-        if self.splits or weighted or self.settings.too_long != "crop":
-            return sum(len(step.plan.seconds) for _, step in self.planner(stages).walk())
-        return len(self.selection) * self.settings.epochs
+        return sum(len(step.plan.seconds) for _, step in self.planner(stages).walk())
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""

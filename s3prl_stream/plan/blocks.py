@@ -36,7 +36,6 @@ def epoch_blocks(
     counts: I64,
     settings: PlanSettings,
     epoch: int,
-    block_samples: int | None = None,
 ) -> EpochBlocks:
     """Order the shards by a hash of (seed, epoch, shard) and cut the order into blocks of about `block_samples`.
 
@@ -45,11 +44,10 @@ def epoch_blocks(
     Args:
         identities: of the shards.
         counts: selected samples of each shard; shards without one are left out.
-        settings: seed, shuffle, and the size of a block unless `block_samples` says another.
+        settings: seed, shuffle, and the size of a block.
         epoch: whose order.
-        block_samples: None: that of the settings.
     """
-    size = settings.block_samples if block_samples is None else block_samples
+    size = settings.block_samples
     present = np.flatnonzero(counts)
     if settings.shuffle:
         present = present[np.argsort(hash64("order", settings.seed, epoch, identities[present]), kind="stable")]

@@ -8,8 +8,8 @@ Nothing of a lane is passed over, so within each set's epoch every clip is deliv
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,7 +73,6 @@ class MixPlanner(Planner):
             first = on.stop
         self.start = START._replace(lanes=(LanePosition(),) * len(self._lanes))
         self._rows: Kept[int, Rows] = Kept(MOST_CACHED_ROWS)
-        self._lock = threading.Lock()
 
     def weights_at(self, batch: int) -> Weights:
         """The weights of a block that begins at global batch `batch`.
@@ -103,20 +102,6 @@ class MixPlanner(Planner):
         Raises:
             UsageError: a set of which no clip fits a batch, or none has audio.
         """
-        with self._lock:
-            return self._step(position)
-
-    def rows_of(self, shards: Sequence[int]) -> list[Rows]:
-        """Index rows of shards by their global numbers, kept for a while."""
-        missing = [shard for shard in shards if shard not in self._rows]
-        read = dict(zip(missing, self.shards.rows_of(missing), strict=True))
-
-        def rows(shard: int) -> Rows:
-            return read[shard] if shard in read else self.shards.rows(shard)
-
-        return [self._rows.get(shard, functools.partial(rows, shard)) for shard in shards]
-
-    def _step(self, position: Position) -> Step | None:
         weights = self.weights_at(position.batch)
         if self._has_ended(position.lanes, weights):
             return None
@@ -140,6 +125,16 @@ class MixPlanner(Planner):
         batch = position.batch + plan.num_batches
         following = Position(batch, 0, position.block + 1, lanes)
         return Step(plan, None if self._has_ended(lanes, self.weights_at(batch)) else following)
+
+    def rows_of(self, shards: Sequence[int]) -> list[Rows]:
+        """Index rows of shards by their global numbers, kept for a while."""
+        missing = [shard for shard in shards if shard not in self._rows]
+        read = dict(zip(missing, self.shards.rows_of(missing), strict=True))
+
+        def rows(shard: int) -> Rows:
+            return read[shard] if shard in read else self.shards.rows(shard)
+
+        return [self._rows.get(shard, functools.partial(rows, shard)) for shard in shards]
 
     def _read_ahead(self, lanes: Sequence[LanePosition], due: Sequence[int]) -> None:
         """The rows of what each lane takes first, of all lanes at once: in a store each would wait for its own."""
@@ -261,7 +256,8 @@ class _Lane:
     def _blocks(self, epoch: int) -> EpochBlocks:
         settings = self.planner.settings
         size = max(settings.block_samples // len(self.planner.shards.members), 1)
-        return self._kept_epoch.get(epoch, lambda: epoch_blocks(self.identities, self.counts, settings, epoch, size))
+        smaller = dataclasses.replace(settings, block_samples=size)
+        return self._kept_epoch.get(epoch, lambda: epoch_blocks(self.identities, self.counts, smaller, epoch))
 
     def shards_to_read(self, at: LanePosition) -> list[int]:
         """Global numbers of the shards whose rows are needed at a position; none if its block is planned."""

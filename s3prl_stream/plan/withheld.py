@@ -28,7 +28,7 @@ class Withheld(NamedTuple):
     excluded: Mapping[int, int] = {}
     """Hash of (set, key) -> the first global batch that no longer has the clip."""
 
-    def skip(self, first_batch: int, last_batch: int, room: int = MOST_CHARACTERS) -> Withheld:
+    def skip(self, first_batch: int, last_batch: int, room: int) -> Withheld:
         """This and the batches from `first_batch` to `last_batch`.
 
         Args:
@@ -45,7 +45,7 @@ class Withheld(NamedTuple):
                 ranges.append((first, last))
         return self._replace(skipped=tuple(ranges))._checked(room)
 
-    def exclude(self, clips: Iterable[tuple[str, str]], since: int, room: int = MOST_CHARACTERS) -> Withheld:
+    def exclude(self, clips: Iterable[tuple[str, str]], since: int, room: int) -> Withheld:
         """This and the clips (set, key), from batch `since` on; one that is left out already stays so.
 
         Args:
