@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.hashing import hash64
@@ -63,7 +64,6 @@ class BlockPlan:
         self.seconds = gathered.seconds
         self.too_long = gathered.too_long
         self.batches = batches
-        self._set_of_shard = np.array([shard.set_index for shard in gathered.shards], dtype=np.int64)
 
     @property
     def num_batches(self) -> int:
@@ -103,11 +103,11 @@ class BlockPlan:
             )
         return items
 
-    def seconds_by_set(self, batch: int) -> dict[int, float]:
-        """Set index -> seconds of audio in batch `batch` of this block; without padding."""
-        on = self.stretches_of(batch)
-        totals = np.bincount(self._set_of_shard[self.shard_of_row[self.stretches.row[on]]], weights=self.seconds[on])
-        return {int(index): float(totals[index]) for index in np.flatnonzero(totals)}
+    def seconds_by_set(self, num_sets: int) -> npt.NDArray[np.float64]:
+        """[sets] seconds of audio in this block; without padding."""
+        set_of_shard = np.array([shard.set_index for shard in self.shards], dtype=np.int64)
+        of_stretch = set_of_shard[self.shard_of_row[self.stretches.row]]
+        return np.bincount(of_stretch, weights=self.seconds, minlength=num_sets).astype(np.float64)
 
     def seconds_of(self, batch: int, places: Sequence[int] | None = None) -> list[float]:
         """Seconds of audio of each item of batch `batch` of this block, or of some of them."""

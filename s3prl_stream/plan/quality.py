@@ -84,11 +84,7 @@ def measure(planner: Planner, *, max_blocks: int = 8) -> PlanQuality:
 
 
 def _shares(planner: Planner, blocks: list[BlockPlan]) -> dict[str, float]:
-    totals = np.zeros(len(planner.shards.members))
-    for block in blocks:
-        for batch in range(block.num_batches):
-            for index, seconds in block.seconds_by_set(batch).items():
-                totals[index] += seconds
+    totals = np.sum([block.seconds_by_set(len(planner.shards.members)) for block in blocks], axis=0)
     return {
         member.name: float(share) for member, share in zip(planner.shards.members, totals / totals.sum(), strict=True)
     }
