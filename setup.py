@@ -46,7 +46,7 @@ setup(
         "google-crc32c>=1.6,<2",
         "pyyaml>=6,<7",  # Energon's metadata
         "sentencepiece>=0.2.3,<0.3",  # 0.2.1 crashes next to torch
-        "tqdm>=4.66,<5",
+        "tqdm>=4.66.3,<5",
         "tomli>=2,<3; python_version < '3.11'",  # what is tomllib later
         "rapidfuzz>=3.6,<4",  # edit distances
         "scipy>=1.13,<2",  # the best matching of speakers, the distances of DTW
@@ -70,11 +70,11 @@ setup(
             "hypothesis>=6.115,<7",
             "mypy==2.4.1",
             "numpy<2.5",  # what mypy finds depends on numpy's type stubs; the tests pass with 2.5 as well
-            "pandas>=2.2,<4",
+            "pandas>=2.2.2,<4",
             "psutil>=6,<8",
             "pytest>=8.3,<10",
-            "pytest-timeout>=2.3,<3",
-            "pytest-xdist>=3.6,<4",
+            "pytest-timeout>=2.3.1,<3",
+            "pytest-xdist>=3.6.1,<4",
             "ruff==0.17.6",
             "torchdata>=0.11,<0.12",
             "webdataset>=0.2.100,<2",
