@@ -78,7 +78,7 @@ SURFACE = {
         "--precision --seeds --set --snr --steps --subset --test --test-where --tokenizer --trials --update-batches "
         "--upstream --valid --valid-where --where --workers"
     ),
-    "predict": "TRAINED FILES --data --device --json",
+    "predict": "TRAINED FILES --data --device --json --where",
     "search": (
         "--data --device --document-label --json --label --layer --noise --queries --queries-where --snr --upstream "
         "--where"

@@ -1,6 +1,6 @@
 """README.md runs: its python blocks in one namespace and its command lines, in order, in a folder with the sample set.
 
-So do docs/when_a_run_goes_wrong.md and docs/your_corpus.md, behind it.
+So do docs/when_a_run_goes_wrong.md, docs/your_corpus.md and docs/tasks.md, behind it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_readme_runs(repository: Path, sample_set: Path, tmp_path: Path, monkeyp
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "sample").symlink_to(sample_set)
     run_page(repository / "README.md")
-    for page in ("when_a_run_goes_wrong.md", "your_corpus.md"):
+    for page in ("when_a_run_goes_wrong.md", "your_corpus.md", "tasks.md"):
         run_page(repository / "docs" / page)
 
 

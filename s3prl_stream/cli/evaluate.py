@@ -11,9 +11,11 @@ from s3prl_stream.cli.run_there import need_run
 from s3prl_stream.cli.summary import first_of
 from s3prl_stream.cli.train import add_noise_options, noise_settings
 
+_ALL = "; --json lists all"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
+    parser.add_argument("trained", metavar="RUN", help="output folder of `train`, or a checkpoint in it")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     parser.add_argument("--where", metavar="EXPR", help="clips to score, as in \"split == 'test'\"")
     parser.add_argument(
@@ -50,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
         reasons = ", ".join(f"{count} {reason}" for reason, count in result.reasons.items())
         without = f", {result.without_label} more have no label" if result.without_label else ""
         print(without + (f", {result.damaged} could not be used ({reasons})" if result.damaged else ""))
+        if result.unknown:
+            print("of classes that were not trained on, so that they count as missed:")
+            print("\n".join(first_of([f"{count} {name}" for name, count in sorted(result.unknown.items())], _ALL)))
         for name, value in result.figures.items():
             print(f"  {name:24} {value:.4f}")
         if result.trials_not_scored:
             trials = [f"{one.is_target:d} {one.first} {one.second}" for one in result.trials_not_scored]
             print(f"{len(trials)} of {len(trials) + round(result.figures['trials'])} trials could not be scored:")
-            print("\n".join(first_of(trials, "; --json lists all")))
+            print("\n".join(first_of(trials, _ALL)))
         print("layer weights " + " ".join(f"{weight:.3f}" for weight in result.layer_weights))
     return 1 if result.damaged else 0

@@ -22,19 +22,23 @@ _AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trained", metavar="RUN", help="output folder of `train`")
+    parser.add_argument("trained", metavar="RUN", help="output folder of `train`, or a checkpoint in it")
     parser.add_argument("files", metavar="FILE", nargs="*", help="audio files, or folders of them")
     parser.add_argument("--data", metavar="SET", action="append", help="a packed set instead of files")
+    parser.add_argument("--where", metavar="EXPR", help="clips of it, as in \"split == 'test'\"")
     parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when all is answered; 1 if some clips could not be read."""
+    from s3prl_stream.shards.selection import compile_selection
     from s3prl_stream.shards.shardset import open_shards
 
     if bool(args.files) == bool(args.data):
         raise UsageError("predict: give audio files, or --data SET")
+    if args.files and args.where is not None:
+        raise UsageError("predict: --where selects clips of --data SET; files are named one by one")
     need_run(args.trained, "train")
     files = list(_files_in(args.files))
     shards = open_shards(args.data) if args.data else None  # a wrong path is told before torch is imported
@@ -45,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if shards is None:
         answers = list(_answers_to_files(model, files, args.device, reasons))
     else:
-        answers = predict(model, shards, device=args.device)
+        answers = predict(model, shards, where=args.where, device=args.device)
     for line in _json_lines(answers) if args.json else _lines(model.task, answers):
         print(line)
-    asked = len(files if shards is None else shards)
+    asked = len(files) if shards is None else len(compile_selection(shards, where=args.where))
     unread = asked - len(answers)
     if unread:
         told = "clips could not be read; `s3prl-stream verify --full` lists them"

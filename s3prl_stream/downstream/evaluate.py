@@ -29,10 +29,9 @@ from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.stage import root_of
 from s3prl_stream.pipes.tokenizers import load_tokenizer
-from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings
+from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings, run_of
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import as_shard_set
-from s3prl_stream.shards.store import paths_in
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights_into, newest_checkpoint
@@ -58,6 +57,8 @@ class Evaluation:
     """Why not -> how many of them."""
     without_label: int = 0
     """Selected utterances that were left out because nothing is known to be true of them."""
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    """Classes that were not trained on -> how many utterances are of them, which count as missed."""
     layer_weights: Sequence[float] = field(default_factory=tuple)
     """Of the upstream's hidden states."""
     trials_not_scored: Sequence[Trial] = field(default_factory=tuple)
@@ -81,7 +82,7 @@ def evaluate(
     """The figures of a run on a set: of its best weights if it was trained with a validation part, else of its newest.
 
     Args:
-        run: output folder of `train`.
+        run: output folder of `train`, or a checkpoint in it.
         shards: `open_shards(...)`, or what a `ShardStream` accepts. Utterances without a label are left out, unless
             trials say what is true.
         where: which part of it.
@@ -105,7 +106,7 @@ def evaluate(
     columns = () if trials is not None else model.task.columns
     need_columns(judged, (*columns, *model.task.optional_columns), "evaluate")
     need_classes(judged, where, model.task, "evaluate")
-    stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=run_texts(Path(run)))
+    stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=run_texts(run_of(run)))
     loader = Loader(stream, rank=0, world_size=1)
     with contextlib.ExitStack() as stack:
         if cache is not None:
@@ -122,14 +123,15 @@ def evaluate(
     if isinstance(model.task, SpeakerVerification) and trials is not None:
         model.task.trials, not_scored = _without_damaged(trials, loader.damaged)
     return Evaluation(
-        task=str(read_settings(run)["task"]),
-        checkpoint=_checkpoint(Path(run)).name,
+        task=str(read_settings(run_of(run))["task"]),
+        checkpoint=_checkpoint(run).name,
         figures=model.task.score(answers),
         best=model.task.best.name,
         utterances=len(answers),
         damaged=len(loader.damaged),
         reasons=dict(collections.Counter(one["reason"] for one in loader.damaged)),
         without_label=len(compile_selection(judged, where=where)) - len(root_of(stream)),
+        unknown=dict(collections.Counter(name for one in answers for name in model.task.unknown(one.reference))),
         layer_weights=tuple(model.featurizer.weights()),
         trials_not_scored=not_scored,
     )
@@ -155,6 +157,7 @@ def predict(
     run: str | Path | DownstreamModel,
     audio: Any,
     *,
+    where: Any = None,
     upstream: Upstream | None = None,
     head: nn.Module | None = None,
     device: str | None = None,
@@ -162,8 +165,9 @@ def predict(
     """What a run says of audio files, or of each clip of a set.
 
     Args:
-        run: output folder of `train`, or what `load_run` gave of it.
+        run: output folder of `train`, a checkpoint in it, or what `load_run` gave of it.
         audio: paths of audio files (the key of an answer is the path as given), or a set of shards.
+        where: which part of the set.
         upstream, head, device: see `evaluate`.
 
     Returns:
@@ -171,14 +175,16 @@ def predict(
         key, without the clips of it that cannot be read.
 
     Raises:
-        UsageError: no such run.
+        UsageError: no such run, or `where` for files.
         SampleError: a file that cannot be read.
     """
     model = run if isinstance(run, DownstreamModel) else load_run(run, upstream=upstream, head=head, device=device)
     used_device = next(model.parameters()).device
     if not _are_files(audio):
-        loader = Loader(judged_stream(as_shard_set(audio)), rank=0, world_size=1)
+        loader = Loader(judged_stream(as_shard_set(audio), where=where), rank=0, world_size=1)
         return answers_to(model, loader, used_device, with_references=False)
+    if where is not None:
+        raise UsageError("predict: where= (--where) selects clips of a set; files are named one by one")
     answers, to_device = [], ToDevice(used_device)
     load_audio = LoadAudio(sample_rate=SAMPLE_RATE)
     with torch.no_grad():
@@ -194,12 +200,13 @@ def load_run(
 ) -> DownstreamModel:
     """The model of a run in evaluation mode, with its best weights if there are any, else its newest.
 
+    `run` may be a checkpoint in its folder: then with that one's.
+
     Raises:
         UsageError: no such run, no checkpoint yet, or a module is missing.
         StateError: the upstream is not the one that the run was trained on.
     """
-    paths_in([run])
-    folder = Path(run)
+    folder = run_of(run)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
     if "task_config" not in settings:
         raise UsageError(f"{run}: no {SETTINGS} of a task in it; give the output folder of `s3prl-stream train`")
@@ -225,7 +232,7 @@ def load_run(
             finetune=settings["finetune"],
             seed=settings["seed"],
         )
-    load_weights_into(model, _checkpoint(folder))
+    load_weights_into(model, _checkpoint(run))
     return model.to(used_device).eval()
 
 
@@ -266,9 +273,12 @@ def _upstream_of(run: Path, name: str) -> Upstream:
         ) from None
 
 
-def _checkpoint(run: Path) -> Path:
-    best = list_checkpoints(run, folder=BEST)
-    return best[-1] if best else newest_checkpoint(run)
+def _checkpoint(run: str | Path) -> Path:
+    """The one that is named, else the best, else the newest."""
+    if run_of(run) != Path(run):
+        return Path(run)
+    best = list_checkpoints(Path(run), folder=BEST)
+    return best[-1] if best else newest_checkpoint(Path(run))
 
 
 def _are_files(audio: Any) -> bool:

@@ -62,6 +62,9 @@ class FrameClassification(Task):
         """Turns."""
         return turns_of(batch)
 
+    def unknown(self, reference: Any) -> list[str]:
+        return sorted({turn.speaker for turn in reference} - set(self.categories.names))
+
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """`accuracy` of the frames with a class, 0 to 1; a reference that is no class counts as missed."""
         given: list[int] = []

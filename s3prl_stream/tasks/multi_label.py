@@ -59,6 +59,9 @@ class MultiLabel(Task):
             return [None if value is None else set(map(str, value)) for value in values]
         return [None if text is None else labels_of(text, self.separator) for text in column(batch, self.label)]
 
+    def unknown(self, reference: Any) -> list[str]:
+        return sorted(reference - set(self.categories.names))
+
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """`mean_average_precision` over the labels that occur, and `f1` of all answers together."""
         given, right = known(answers)

@@ -53,6 +53,11 @@ class SlotClassification(Task):
         """A tuple with a value for each slot."""
         return list(zip(*(_values(batch, name) for name in self.categories), strict=True))
 
+    def unknown(self, reference: Any) -> list[str]:
+        """As "slot=value"."""
+        slots = zip(self.categories.items(), reference, strict=True)
+        return [f"{name}={value}" for (name, values), value in slots if value not in values]
+
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """`accuracy` of all slots together, and `accuracy_SLOT` of each."""
         given, right = known(answers)

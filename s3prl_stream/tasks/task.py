@@ -83,6 +83,10 @@ class Task(nn.Module):
         names = [name for name in inspect.signature(type(self)).parameters if name != "tokenizer"]
         return {name: _as_json(getattr(self, name)) for name in names}
 
+    def unknown(self, reference: Any) -> list[str]:  # noqa: ARG002
+        """What is true of an utterance, and is no class, so that no answer says it."""
+        return []
+
     def show(self, answer: Any, key: str) -> str:
         """An answer to the utterance `key`, for people and for other programs to read."""
         return f"{key}\t{answer}"
@@ -124,6 +128,9 @@ class Categories:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
 
     def numbers(self, values: Sequence[str | None], keys: Sequence[str], device: torch.device) -> Tensor:
         """int64 [B] of the values of utterances with these keys.

@@ -45,6 +45,9 @@ class UtteranceClassification(Task):
         """Names of classes."""
         return column(batch, self.label)
 
+    def unknown(self, reference: Any) -> list[str]:
+        return [] if reference in self.categories else [reference]
+
     def score(self, answers: Sequence[Answer]) -> dict[str, float]:
         """`accuracy`, 0 to 1; a reference that is no class counts as missed."""
         return {"accuracy": accuracy(*known(answers))}

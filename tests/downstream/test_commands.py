@@ -70,15 +70,19 @@ def test_the_same_command_says_that_it_is_done(
     assert "subset was None, is '50%'" in capsys.readouterr().err
 
 
-def test_clips_without_a_label_are_counted(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_without_a_label_or_of_unknown_classes_are_counted(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     digit = json.loads((trained / "run.json").read_text())["task_config"]["categories"][0]
-    for number in range(3):
+    for number in range(6):
         soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
-    (tmp_path / "table.csv").write_text(f"file,digit\n0.wav,{digit}\n1.wav,\n2.wav,\n")
+    (tmp_path / "table.csv").write_text(f"file,digit\n0.wav,{digit}\n1.wav,\n2.wav,\n3.wav,77\n4.wav,88\n5.wav,77\n")
     assert main(["pack", "manifest", str(tmp_path / "table.csv"), str(tmp_path / "set"), "--workers", "1"]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(trained), "--data", str(tmp_path / "set"), "--device", "cpu"]) == 0
-    assert "1 utterances, 2 more have no label\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "4 utterances, 2 more have no label\n" in told
+    assert "of classes that were not trained on, so that they count as missed:\n  2 77\n  1 88\n" in told
 
 
 def test_what_is_not_trained_on_is_counted(
@@ -105,9 +109,19 @@ def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest
     digits = json.loads((trained / "run.json").read_text())["task_config"]["categories"]
     assert len(rows) > 100
     assert {row["answer"] for row in rows} | {line[1] for line in lines} <= set(digits)
-    for words in (["predict", str(trained)], ["predict", str(trained), str(tmp_path / "none.wav")]):
-        assert main(words) == 2
-    assert "no such file" in capsys.readouterr().err
+    part = ["--data", str(sample_set), "--where", "speaker == 'hugh'", "--json", "--device", "cpu"]
+    assert main(["predict", str(trained), *part]) == 0
+    of_hugh = {row["key"] for row in _rows(sample_set) if row["speaker"] == "hugh"}
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found == [row for row in rows if row["key"] in of_hugh]
+    [newest] = (trained / "checkpoints").iterdir()
+    assert main(["predict", str(newest), *part]) == 0  # any checkpoint may be named
+    assert len(capsys.readouterr().out.splitlines()) == len(found)
+    for words in ([], [str(tmp_path / "none.wav")], [str(tmp_path), "--where", "take == 0"]):
+        assert main(["predict", str(trained), *words]) == 2
+    told = capsys.readouterr().err
+    assert "no such file" in told
+    assert "--where selects clips of --data SET" in told
 
 
 def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
