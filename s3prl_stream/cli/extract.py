@@ -15,7 +15,9 @@ from s3prl_stream.errors import UsageError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SET", required=True, help="a packed set")
-    parser.add_argument("--upstream", metavar="NAME", required=True, help="a run, a checkpoint, fbank, a folder of Hugging Face ...")
+    parser.add_argument(
+        "--upstream", metavar="NAME", required=True, help="a run, checkpoint, fbank, Hugging Face folder"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the new set")
     parser.add_argument("--layers", metavar="N,N", help="hidden states that are kept, as in 0,4,12 (default: all)")
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: %(default)s")

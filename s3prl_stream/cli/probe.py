@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
-    parser.add_argument("--upstream", metavar="RUN", required=True, help="a run, a checkpoint, fbank, a folder of Hugging Face ...")
+    parser.add_argument(
+        "--upstream", metavar="RUN", required=True, help="a run, checkpoint, fbank, Hugging Face folder"
+    )
     parser.add_argument("--label", metavar="COLUMN", required=True, help="index column to predict")
     split = parser.add_mutually_exclusive_group()
     split.add_argument(

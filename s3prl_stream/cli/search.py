@@ -15,7 +15,9 @@ from s3prl_stream.cli.train import add_noise_options, noise_settings
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queries", metavar="SET", action="append", required=True, help="a packed set of queries")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set of documents")
-    parser.add_argument("--upstream", metavar="NAME", required=True, help="a run, a checkpoint, fbank, a folder of Hugging Face ...")
+    parser.add_argument(
+        "--upstream", metavar="NAME", required=True, help="a run, checkpoint, fbank, Hugging Face folder"
+    )
     parser.add_argument("--label", metavar="COLUMN", default="text", help="what a query says (default: %(default)s)")
     parser.add_argument("--document-label", metavar="COLUMN", help="what a document says (default: as --label)")
     parser.add_argument("--queries-where", metavar="EXPR", help="queries to look for")

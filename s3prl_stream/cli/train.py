@@ -46,7 +46,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", metavar="TASK", help="pr asr sf ks ic sid er asv sd tag frames")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
     add_mix_options(parser)
-    parser.add_argument("--upstream", metavar="NAME", required=True, help="a run, a checkpoint, fbank, a folder of Hugging Face ...")
+    parser.add_argument(
+        "--upstream", metavar="NAME", required=True, help="a run, checkpoint, fbank, Hugging Face folder"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="folder of the run")
     parser.add_argument(
         "--head", metavar="KIND", help="linear hidden rnn transformer xvector ecapa (default: the task's)"
