@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import soundfile
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -67,10 +69,27 @@ def kill_again_and_again(
         wait(process)
         if process.poll() is None:
             at_work += 1
-            # alone: its workers notice by themselves
-            (os.killpg if draw.random() < 0.5 else os.kill)(process.pid, signal.SIGKILL)
+            if draw.random() < 0.5:
+                kill_group(process)
+            else:  # its workers notice by themselves
+                process.kill()
         process.communicate()
     return at_work
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a pack with all its workers, and with who would remove their semaphores, which is done here."""
+    inodes = set()
+    for pid in psutil.pids():
+        with suppress(OSError):  # one that has just ended
+            if os.getpgid(pid) == process.pid:
+                mapped = Path(f"/proc/{pid}/maps").read_text().splitlines()
+                inodes.update(int(line.split()[4]) for line in mapped if "/dev/shm/sem." in line)
+    os.killpg(process.pid, signal.SIGKILL)
+    for semaphore in Path("/dev/shm").glob("sem.mp-*"):
+        with suppress(FileNotFoundError):
+            if semaphore.stat().st_ino in inodes:
+                semaphore.unlink()
 
 
 def digests(files: Mapping[str, bytes]) -> dict[str, str]:

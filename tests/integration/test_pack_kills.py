@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from integration.packing import SETTINGS, digests, finish, kill_again_and_again, make_recordings, start
+from integration.packing import SETTINGS, digests, finish, kill_again_and_again, kill_group, make_recordings, start
 from integration.servers import Rgw
 from tars import files_below
 
@@ -64,7 +64,7 @@ def test_a_kill_and_two_packs_at_once_give_the_bytes_of_one(recordings: Path, tm
     while len(list(out.glob("*.tar"))) < 2:
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process)
     process.communicate()
     assert not (out / "manifest.json").exists()
     together = [start(recordings, out, workers=workers) for workers in (0, 1)]
@@ -121,6 +121,7 @@ def ray_cluster(folder: Path) -> Iterator[dict[str, str]]:
     try:
         for words in nodes:
             command = [
+                *("setpriv", "--pdeathsig", "TERM"),  # a cluster ends with tests that are killed
                 Path(sys.executable).with_name("ray"),
                 "start",
                 "--block",
@@ -140,8 +141,9 @@ def ray_cluster(folder: Path) -> Iterator[dict[str, str]]:
         for process in reversed(running):
             process.terminate()
         for process in running:
-            with suppress(ProcessLookupError):
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
