@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ def test_every_rank_has_the_same_state_after_every_round() -> None:
     for _ in zip(*loaders, strict=True):
         states = [loader.state_dict() for loader in loaders]
         assert all(state == states[0] for state in states)
+        assert len(json.dumps(states[0])) < 4096
 
 
 def test_the_order_of_the_stages_belongs_to_the_stream() -> None:
