@@ -34,6 +34,13 @@ def encoded(codec: str, frames: int, seed: int = 0) -> bytes:
     return file.getvalue()
 
 
+def noise_files(folder: Path, count: int, frames: int, *, rate: int = RATE, suffix: str = "flac") -> Path:
+    """The folder with so many files of `noise`, all different: clip00.flac and so on."""
+    for number in range(count):
+        soundfile.write(folder / f"clip{number:02d}.{suffix}", noise(frames, number), rate)
+    return folder
+
+
 def clip(key: str, frames: int = 800, codec: str = "wav", **metadata: Any) -> list[Member]:
     """The two members of one sample."""
     return [(f"{key}.{codec}", encoded(codec, frames)), (f"{key}.json", json.dumps(metadata).encode())]

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 from chaos.obstore_client import obstore_process
 from chaos.ranged_server import serving
 from damage import Row, rows_of
 from integration.reading import Start, start_at, upload
 from integration.servers import Rgw
 from integration.test_chaos_store import put_files
+from tars import noise_files
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy
@@ -30,14 +29,8 @@ MOMENTS = [0.1, 0.5, 0.9]
 @pytest.fixture(scope="module")
 def large_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 shards of 8 clips, each clip larger than the gap that one request may bridge."""
-    folder = tmp_path_factory.mktemp("resume")
-    rng = np.random.default_rng(0)
-    utterances = []
-    for number in range(NUM_CLIPS):
-        path = folder / f"clip{number:03d}.wav"
-        soundfile.write(path, rng.integers(-3000, 3000, 140_000, dtype=np.int16), 16_000)
-        utterances.append(ss.Utterance(path.stem, path))
-    ss.pack(utterances, folder / "set", name="set", shard_mb=2.3, codec="wav")
+    folder = noise_files(tmp_path_factory.mktemp("resume"), NUM_CLIPS, 140_000, suffix="wav")
+    ss.pack(ss.corpora.folder(folder), folder / "set", name="set", shard_mb=2.3, codec="wav")
     rows = rows_of(folder / "set")
     assert min(row.size for row in rows) > MAX_GAP_BYTES
     assert len({row.shard for row in rows}) == NUM_CLIPS / CLIPS_IN_SHARD

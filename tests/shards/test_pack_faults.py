@@ -13,11 +13,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from integration.servers import Rgw
-from tars import files_below
+from tars import files_below, noise_files
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -28,11 +26,7 @@ NOBODY = 65_534
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips of a second."""
-    folder = tmp_path_factory.mktemp("recordings")
-    for number in range(12):
-        wav = np.random.default_rng(number).integers(-3000, 3000, 16_000, dtype=np.int16)
-        soundfile.write(folder / f"clip{number:02d}.wav", wav, 16_000)
-    return folder
+    return noise_files(tmp_path_factory.mktemp("recordings"), 12, 16_000, suffix="wav")
 
 
 def words(recordings: Path, out: Path | str, *options: str) -> list[str]:

@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 from apart import in_child
+from tars import noise_files
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ShardError, UsageError
@@ -21,11 +20,7 @@ from s3prl_stream.shards.store import open_store
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 recordings of half a second."""
-    folder = tmp_path_factory.mktemp("recordings")
-    rng = np.random.default_rng(0)
-    for number in range(30):
-        soundfile.write(folder / f"clip{number:02d}.flac", rng.integers(-3000, 3000, 8000, dtype=np.int16), 16_000)
-    return folder
+    return noise_files(tmp_path_factory.mktemp("recordings"), 30, 8000)
 
 
 def pack(recordings: Path, out: str | Path, **settings: Any) -> ss.ShardSet:

@@ -10,11 +10,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 from apart import in_child
 from shards.test_pack_store import files
+from tars import noise_files
 
 import s3prl_stream as ss
 
@@ -22,11 +21,7 @@ import s3prl_stream as ss
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 recordings of a quarter of a second."""
-    folder = tmp_path_factory.mktemp("recordings")
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        soundfile.write(folder / f"clip{number:02d}.flac", rng.integers(-3000, 3000, 2000, dtype=np.int16), 8000)
-    return folder
+    return noise_files(tmp_path_factory.mktemp("recordings"), 60, 2000, rate=8000)
 
 
 def pack(recordings: Path, out: str | Path) -> ss.ShardSet:
