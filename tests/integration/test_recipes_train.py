@@ -102,7 +102,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("recipe", SMALL)
 def test_a_run_that_was_killed_twice_goes_on_as_if_it_had_not(recipe: str, sample_set: Path, tmp_path: Path) -> None:
-    """SIGKILL to the process and its loading worker, in the middle of an update of two batches."""
+    """SIGKILL to the process and its loading workers, in the middle of an update of two batches."""
 
     def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
         words = [recipe, sample_set, out, 40, workers]
@@ -116,7 +116,7 @@ def test_a_run_that_was_killed_twice_goes_on_as_if_it_had_not(recipe: str, sampl
     assert start(whole, 0).wait() == 0
     for lines in sorted(random.sample(range(3, 36), 2)):
         print(f"SIGKILL after line {lines}")
-        process = start(killed, 1)
+        process = start(killed, 2)
         try:
             while len(read_losses(killed)) < lines and process.poll() is None:
                 time.sleep(0.002)

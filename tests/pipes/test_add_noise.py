@@ -108,13 +108,6 @@ def test_a_stream_has_other_noise_in_each_chunk_set_and_draw() -> None:
         assert (torch.corrcoef(noise) - torch.eye(len(noise))).abs().max() < 0.1, settings
 
 
-def test_second_stage_of_a_chain_draws_other_noise() -> None:
-    once_chain = NoiseAugmentation(snr=0)(tones(1))
-    twice_chain = NoiseAugmentation(snr=0)(NoiseAugmentation(snr=0)(tones(1)))
-    (once,), (twice,) = ([sample["wav"].numpy() for sample in chain] for chain in (once_chain, twice_chain))
-    assert abs(np.corrcoef(once - tones(1)[0]["wav"], twice - once)[0, 1]) < 0.1
-
-
 class CountingBank(NoiseBank):
     """Remembers how many voices it was asked for."""
 

@@ -197,13 +197,6 @@ def test_later_stages_draw_anew_for_each_chunk() -> None:
     assert abs(np.corrcoef(*noises)[0, 1]) < 0.2
 
 
-def test_names_of_s3prl_are_accepted() -> None:
-    stage = UnfoldChunkBySec(min_chunk_secs=2, max_chunk_secs=4)  # type: ignore[call-arg]
-    assert stage.describe() == UnfoldChunkBySec(min_seconds=2, max_seconds=4).describe()
-    with pytest.raises(UsageError, match="give one of them"):
-        UnfoldChunkBySec(min_chunk_secs=2, min_seconds=2)  # type: ignore[call-arg]
-
-
 @pytest.mark.parametrize(
     "settings",
     [

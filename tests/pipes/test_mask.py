@@ -178,16 +178,6 @@ def test_magnitude_alteration(legacy: bool) -> None:
         assert torch.equal(before["loss_mask"], after["loss_mask"]), "noise never changes what is to be reconstructed"
 
 
-def test_names_of_s3prl() -> None:
-    pipe = MaskedReconstruction(  # type: ignore[call-arg]
-        mask_proportion=0.3, mask_frequency=0.1, source_feat_name="x", target_feat_name="label", label_mask_name="m"
-    )
-    (sample,) = pipe([{"label": features(50)}])
-    assert {"x", "label", "m"} <= set(sample)
-    assert torch.equal(sample["label"], features(50))
-    assert torch.equal(sample["x"][~sample["m"]], features(50)[~sample["m"]])
-
-
 @pytest.mark.parametrize(
     "wrong", [{"time_share": 1.5}, {"band_share": -0.1}, {"noise_prob": 2}, {"span_frames": 0}, {"time_share": 0.0}]
 )
