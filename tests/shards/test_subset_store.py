@@ -16,6 +16,7 @@ from shards.test_pack_store import files
 from tars import noise_files
 
 import s3prl_stream as ss
+from s3prl_stream.shards.store import open_store
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +48,25 @@ def test_a_subset_is_the_same_in_a_store_and_on_a_disk(recordings: Path, tmp_pat
 
 
 @in_child
-def test_scratch_that_a_kill_left_in_the_temporary_folder_goes_with_the_next_call(
+def test_what_a_kill_left_in_the_temporary_folder_goes_with_the_next_call_for_that_store(
     recordings: Path, tmp_path: Path
 ) -> None:
     pack(recordings, tmp_path / "set")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     tempfile.tempdir = str(scratch)
-    with subprocess.Popen(["true"]) as ended:
-        pass
-    seen = set[str]()
-    for place in ("one", "two"):
-        ss.repair(tmp_path / "set", f"memory:///{place}", progress=lambda *_: seen.update(os.listdir(scratch)))
-        ss.index_shards(f"memory:///{place}/set-*.tar", f"memory:///index_{place}")
+    store, seen = open_store("memory:///one"), set[Path]()
+    for _ in range(2):
+        ss.repair(tmp_path / "set", "memory:///one", progress=lambda *_: seen.update(scratch.rglob("*")))
+        ss.index_shards("memory:///one/set-*.tar", "memory:///index")
         assert os.listdir(scratch) == []
-        (name,) = seen
-        assert f".{os.getpid()}." in name
-        seen.clear()
-        (scratch / name.replace(f".{os.getpid()}.", f".{ended.pid}.")).mkdir()
-    for place in ("one", "two"):
-        assert files(f"memory:///{place}").keys() == files(tmp_path / "set").keys() - {"report.json"}
+        assert files("memory:///one").keys() == files(tmp_path / "set").keys() - {"report.json"}
+        (folder,) = (path for path in seen if path.parent == scratch)
+        assert folder / "half.tar" not in seen
+        folder.mkdir()
+        (folder / "half.tar").touch()
+        for file, _ in store.list():
+            store.delete(file)
 
 
 @pytest.mark.slow
