@@ -57,8 +57,6 @@ class Selection(NamedTuple):
     clips: list[Clip]
     left_out: list[tuple[int, LeftOut]]
     """With the position of the utterance."""
-    piece_metadata: list[Mapping[str, Any]]
-    """Of the clips that are pieces of an utterance."""
 
 
 def select_clips(
@@ -89,17 +87,14 @@ def select_clips(
         else:
             left_out.append((position, LeftOut(one.key, path, "skipped", *unfit)))
     clips: list[Clip] = []
-    piece_metadata: list[Mapping[str, Any]] = []
     for clip, edges in zip(wholes, _edges(wholes, settings, workers), strict=True):
         if isinstance(edges, SampleError):
             left_out.append((clip.position, LeftOut(clip.key, clip.audio, "damaged", edges.reason, str(edges))))
         elif len(edges) == 2:
             clips.append(clip)
         else:
-            for piece, metadata in _pieces(clip, edges):
-                clips.append(piece)
-                piece_metadata.append(metadata)
-    return Selection(clips, sorted(left_out), piece_metadata)
+            clips += _pieces(clip, edges)
+    return Selection(clips, sorted(left_out))
 
 
 def _probe_all(paths: Sequence[bytes], workers: Workers) -> dict[bytes, SourceInfo | SampleError]:
@@ -169,7 +164,7 @@ def _cut_at_silences(channel: Channel, task: tuple[Clip, int]) -> list[int] | Sa
     return [*(start for start in starts if start < clip.stop_frame), clip.stop_frame]  # it may have no frames
 
 
-def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[str, Any]]]:
+def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[Clip]:
     """Pieces between the edges, without the text of the whole."""
     whole = json.loads(clip.metadata)
     if "first_second" in whole:
@@ -181,10 +176,9 @@ def _pieces(clip: Clip, edges: Sequence[int]) -> Iterator[tuple[Clip, Mapping[st
         metadata = {**kept, "first_second": start_second}
         if kept.get("segments") is not None:
             metadata["segments"] = _shifted(kept["segments"], start_second, seconds, clip.key)
-        piece = clip._replace(
+        yield clip._replace(
             key=f"{clip.key}-{number:04d}", first_frame=first, stop_frame=stop, metadata=metadata_json(metadata)
         )
-        yield piece, metadata
 
 
 def _shifted(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
-from s3prl_stream.errors import SampleError
+from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.findings import Finding, of_end, of_sample
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
@@ -15,7 +15,7 @@ from s3prl_stream.shards.rows import IndexRow, index_cells, index_table
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
 from s3prl_stream.shards.tar_reads import HashedTar
-from s3prl_stream.shards.tarwalk import Member, walk
+from s3prl_stream.shards.tarwalk import Member, ReadAt, walk
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,8 @@ def read_by_rows(
             rows.append(_checked(data, shard, expected, columns))
         except SampleError as error:
             bad.append(of_sample(shard, key, offset, size, error.reason, str(error)))
-    return Content(table, rows, bad, _end_finding(reader, shard, end), reader.finish())
+    reader.keep_from = end
+    return Content(table, rows, bad, end_finding(reader.read, shard, end), reader.finish())
 
 
 def read_by_headers(
@@ -97,7 +98,7 @@ def read_by_headers(
             bad.append(of_sample(shard, row.key, offset, size, _ANOTHER_HAS_ITS_KEY.reason, str(_ANOTHER_HAS_ITS_KEY)))
             continue
         rows.append(row)
-    return Content(index_table(rows, columns), rows, bad, _end_finding(reader, shard, end), reader.finish())
+    return Content(index_table(rows, columns), rows, bad, end_finding(reader.read, shard, end), reader.finish())
 
 
 def row_of(data: bytes, shard: str, offset: int) -> IndexRow:
@@ -152,17 +153,12 @@ def _checked(data: bytes, shard: str, expected: Mapping[str, Any], columns: Mapp
     return row
 
 
-def end_marker_problem(tail: bytes) -> str | None:
-    """What is wrong with what follows the last sample."""
-    if tail == END_OF_TAR:
-        return None
-    return "the end marker of the tar is damaged or cut; it should be 1024 zeros"
-
-
-def _end_finding(reader: HashedTar, shard: str, end: int) -> Finding | None:
-    reader.keep_from = end
+def end_finding(read: ReadAt, shard: str, end: int) -> Finding | None:
+    """What is wrong with what follows the last sample, from `end` on; `read` is from the shard."""
     try:
-        problem = end_marker_problem(reader.read(end, len(END_OF_TAR)))
-    except SampleError as error:
+        if read(end, len(END_OF_TAR)) == END_OF_TAR:
+            return None
+        problem = "the end marker of the tar is damaged or cut; it should be 1024 zeros"
+    except (SampleError, DamagedFile) as error:
         problem = str(error)
-    return None if problem is None else of_end(shard, end, problem)
+    return of_end(shard, end, problem)

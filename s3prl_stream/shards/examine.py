@@ -15,12 +15,12 @@ from s3prl_stream.hashing import U64
 from s3prl_stream.shards.content import (
     Content,
     Place,
-    end_marker_problem,
+    end_finding,
     metadata_columns_of,
     read_by_headers,
     read_by_rows,
 )
-from s3prl_stream.shards.findings import Finding, of_end, of_file, of_sample
+from s3prl_stream.shards.findings import Finding, of_file, of_sample
 from s3prl_stream.shards.index_files import (
     IndexPart,
     Offsets,
@@ -210,13 +210,8 @@ def header_findings(store: Store, entry: Entry, rows: pa.Table) -> list[Finding]
             reason = error.reason if isinstance(error, SampleError) else "unreadable"
             findings.append(of_sample(entry.name, row["key"], row["offset"], row["size"], reason, str(error)))
     end = shard_bytes_of(rows) - len(END_OF_TAR)
-    try:
-        problem = end_marker_problem(store.read(entry.name, end, len(END_OF_TAR)))
-    except DamagedFile as error:
-        problem = str(error)
-    if problem is not None:
-        findings.append(of_end(entry.name, end, problem))
-    return findings
+    at_end = end_finding(functools.partial(store.read, entry.name), entry.name, end)
+    return findings if at_end is None else [*findings, at_end]
 
 
 def _damaged(content: Content) -> list[Finding]:

@@ -122,7 +122,9 @@ def make_plan(
             selection = select_clips(listed, position, settings, workers)
             clips = selection.clips
             file.write([_row(clip) for clip in clips])
-            kinds += _kinds(clips, selection.piece_metadata, kinds_listed, all_kept=not selection.left_out)
+            # read again only where some of what was listed is not among the clips
+            is_as_listed = not selection.left_out and len(clips) == len(listed)
+            kinds.append(kinds_listed if is_as_listed else metadata_kinds(json.loads(one.metadata) for one in clips))
             hashes.append(np.fromiter((key_hash(clip.key) for clip in clips), np.uint64, len(clips)))
             seconds.append(np.fromiter((clip.seconds for clip in clips), np.float64, len(clips)))
             num_bytes.append(np.fromiter((_estimated_bytes(clip, settings) for clip in clips), np.float64, len(clips)))
@@ -203,13 +205,6 @@ def _all_clips(path: Path) -> Iterator[Clip]:
 
 def _piece_of_one_key(key: str, first: str, second: str) -> str:
     return f"a piece of {first} and {second} would both have the key {key!r}: rename a file."
-
-
-def _kinds(clips: Sequence[Clip], piece_metadata: Sequence[Any], kinds_listed: Kinds, *, all_kept: bool) -> list[Kinds]:
-    """Of the clips' metadata; read again only where some of what was listed is not among the clips."""
-    if all_kept and not piece_metadata:
-        return [kinds_listed]
-    return [metadata_kinds(json.loads(clip.metadata) for clip in clips)]
 
 
 def _line(clip: Clip) -> bytes:
