@@ -9,7 +9,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +67,8 @@ class Scan(NamedTuple):
     sha256: str | None
     hashes: npt.NDArray[np.uint64]
     """Of the rows' keys, in the order of the scratch file."""
+    crc32c: npt.NDArray[np.uint32] | None
+    """Of the samples of the rows; None: not computed."""
     doubtful: frozenset[int]
     """Numbers of rows that are left out after all."""
     left_out: list[LeftOut]
@@ -107,9 +108,8 @@ class NotATar(ShardError):
 
 def scanned_rows(scan: Scan) -> Iterator[dict[str, Any]]:
     """The rows of a tar from its scratch file: key, source_key, offset, size, crc32c, codec ... and metadata."""
-    checksums = Path(f"{scan.scratch}.npy")
-    crc32c = np.load(checksums).tolist() if checksums.exists() else itertools.repeat(None)
     with open(scan.scratch, encoding="utf-8") as scratch:
+        crc32c = itertools.repeat(None) if scan.crc32c is None else scan.crc32c.tolist()
         for line, checksum in zip(scratch, crc32c, strict=False):
             yield {**json.loads(line), "crc32c": checksum}
 
@@ -174,9 +174,7 @@ class _Scanner:
                 hashes.append(key_hash(row["key"]))
                 spans.append((row["offset"], row["size"]))
                 scratch.write(json.dumps(row) + "\n")
-        checksums, sha256 = self._read_all(spans) if self.task.full else (None, None)
-        if checksums is not None:
-            np.save(f"{self.task.scratch}.npy", checksums)
+        crc32c, sha256 = self._read_all(spans) if self.task.full else (None, None)
         doubtful = self._doubtful()
         return Scan(
             name=self.task.name,
@@ -185,6 +183,7 @@ class _Scanner:
             end=self.end,
             sha256=sha256,
             hashes=np.array(hashes, dtype=np.uint64),
+            crc32c=crc32c,
             doubtful=doubtful,
             left_out=self.left_out,
             suffixes=dict(self.suffixes),
@@ -225,7 +224,7 @@ class _Scanner:
         """What the index says of a sample; None: it is left out."""
         try:
             parts = parts_of(found)
-            metadata = metadata_of(parts, self._content)
+            metadata = metadata_of(parts, lambda member: self.windows.read(member.content, member.size))
             if self.task.split is not None:
                 metadata["split"] = self.task.split
             audio = parts.audio
@@ -253,9 +252,6 @@ class _Scanner:
             "frames": length.frames,
             "metadata": self._columns_of(metadata),
         }
-
-    def _content(self, member: Member) -> bytes:
-        return self.windows.read(member.content, member.size)
 
     def _columns_of(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         """The scalars that an index can hold; lists, objects and odd names stay with the sample."""
@@ -296,19 +292,19 @@ class _Scanner:
             self._leave_out(row["source_key"], found.files[0][1], "beside_damage", message)
         return frozenset(doubtful)
 
-    def _read_all(self, spans: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int64], str]:
+    def _read_all(self, spans: list[tuple[int, int]]) -> tuple[npt.NDArray[np.uint32], str]:
         """CRC-32C of each (offset, size), and SHA-256 of the tar, by one reading from front to back."""
         import google_crc32c
 
         tar = HashedTar(self.store, self.task.name, self.num_bytes)
-        checksums = np.zeros(len(spans), dtype=np.int64)
+        crc32c = np.zeros(len(spans), dtype=np.uint32)
         try:
             for number, (offset, size) in enumerate(spans):
                 tar.keep_from = offset
-                checksums[number] = google_crc32c.value(tar.read(offset, size))
+                crc32c[number] = google_crc32c.value(tar.read(offset, size))
         except SampleError as error:
             raise ShardError(str(error)) from None
         sha256 = tar.finish()
         if sha256 is None:
             raise ShardError(f"{self.store.url}/{self.task.name}: the disk cannot read all of it.")
-        return checksums, sha256
+        return crc32c, sha256
