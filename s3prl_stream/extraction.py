@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
 from s3prl_stream.settings import fitted
 from s3prl_stream.shards.alone import alone_in, output_folder
 from s3prl_stream.shards.feature_set import FeatureSet
-from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, FORMAT_VERSION, LEFT_OUT, MANIFEST, set_name
+from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, LEFT_OUT, MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
@@ -121,7 +122,7 @@ def extract(
         "shard_mb": shard_mb,
     }
     if _begin(folder, identity) is None:
-        return _report(folder, kept, first_sample=int(_manifest_of(folder)["counts"]["samples"]))
+        return _report(folder, kept, first_sample=int(read_manifest(LocalStore(folder))["counts"]["samples"]))
     scratch = folder / EXTRACT_FOLDER
     with alone_in(scratch):
         state = _begin(folder, identity)  # as it is now that nobody else changes it
@@ -204,19 +205,15 @@ class _Job:
         left_out = (LeftOut(one["key"], one["shard"], "damaged", one["reason"], one["message"]) for one in damaged)
         store.write(LEFT_OUT, b"".join(one.line() for one in left_out))
         corpus, _, corpus_hash = self.identity["data"].rpartition(" ")
-        manifest = {
-            "format_version": FORMAT_VERSION,
+        about = {
             "name": self.identity["name"],
             "packing": {name: value for name, value in self.identity.items() if name not in ("name", "data")},
             "corpus_hash": corpus_hash,
             "corpus": corpus,
             "licence": None,
             "libraries": library_versions(),
-            "counts": counts_of(shards, len(damaged), {}),
-            "parts": parts,
-            "shards": shards,
         }
-        write_manifest(store, manifest)
+        write_manifest(store, about, counts_of(shards, len(damaged), {}), parts, shards)
         shutil.rmtree(self.folder / EXTRACT_FOLDER, ignore_errors=True)  # the next call removes what is left
 
 
@@ -250,7 +247,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         StateError: another extraction; the difference is named.
     """
     if (folder / MANIFEST).exists():
-        manifest = _manifest_of(folder)
+        manifest = read_manifest(LocalStore(folder))
         if "upstream" not in (manifest.get("packing") or {}):
             raise UsageError(f"{folder} holds a set that is no extraction: choose a new or an empty folder")
         data = f"{manifest.get('corpus')} {manifest.get('corpus_hash')}"
@@ -258,8 +255,8 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # of one that was killed after its last file
         return None
     if (folder / EXTRACT_STATE).exists():
-        state: dict[str, Any] = json.loads((folder / EXTRACT_STATE).read_text("utf-8"))
-        _same(folder, state["identity"], identity)
+        state = read_json(folder / EXTRACT_STATE, StateError, f"Remove {folder}, and the same call begins anew.")
+        _same(folder, state.get("identity") or {}, identity)
         return state
     if folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
@@ -277,14 +274,8 @@ def _same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _manifest_of(folder: Path) -> dict[str, Any]:
-    manifest = read_manifest(LocalStore(folder))
-    assert manifest is not None
-    return manifest
-
-
 def _report(folder: Path, layers: tuple[int, ...], *, first_sample: int) -> ExtractReport:
-    counts = _manifest_of(folder)["counts"]
+    counts = read_manifest(LocalStore(folder))["counts"]
     return ExtractReport(
         str(folder), counts["samples"], counts["seconds"] / 3600, layers, first_sample, counts["damaged"]
     )

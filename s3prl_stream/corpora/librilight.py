@@ -7,7 +7,6 @@ ROOT/{1h/{0..5},9h}/{clean,other}/SPEAKER/CHAPTER/*.flac as in LibriSpeech.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.librispeech import genders_of, read_chapters
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
+from s3prl_stream.json_files import json_object
 from s3prl_stream.sample import Utterance
 
 _UNLABELLED = ("small", "medium", "large", "duplicate")
@@ -81,12 +81,12 @@ def _without_text(folder: Path, split: str, voice_seconds: int | None) -> Iterat
 def _described(file: Path) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     """Metadata, and the stretches (s) in which somebody speaks."""
     try:
-        content = json.loads(file.read_bytes())
+        content = json_object(file.read_bytes())
         book = content.get("book_meta") or {}
         voice = [(float(start), float(end)) for start, end in content["voice_activity"]]
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file. Each recording of Libri-light has a .json beside it.") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UsageError(f"{file}: not a description of Libri-light ({error!r}).") from None
     known = {"title": book.get("title"), "genre": book.get("meta_genre"), "snr": content.get("snr")}
     return {name: value for name, value in known.items() if value is not None}, voice

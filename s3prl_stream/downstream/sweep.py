@@ -12,7 +12,6 @@ What an identity is made of is in `grid.py`.
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,7 +25,8 @@ from s3prl_stream.downstream.evaluate import evaluate
 from s3prl_stream.downstream.grid import Cell, cell_data, listed, make_cell, noises_of
 from s3prl_stream.downstream.scores import Score, Sweep
 from s3prl_stream.downstream.train import train
-from s3prl_stream.errors import UsageError
+from s3prl_stream.errors import StateError, UsageError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.shards.alone import LOCK, alone_in, output_folder
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import write_json
@@ -108,7 +108,7 @@ def _swept(
     for number, cell in enumerate(cells, start=1):
         if not cell.file.is_file():
             _finish(cell, trials, cache)
-        found = json.loads(cell.file.read_text("utf-8"))
+        found = read_json(cell.file, StateError, "Remove this file, and the cell is scored again.")
         score = Score(
             cell.names, int(cell.training["seed"]), cell.hours, found["figures"], found["best"], str(cell.run)
         )

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.source import read_source
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
 from s3prl_stream.shards.claims import is_known_dead, new_owner
@@ -103,7 +104,7 @@ class AudioBank:
         return f"<{type(self).__name__} {len(self)} clips, {self.seconds / 60:.1f} min at {self.sample_rate} Hz>"
 
     def _open(self) -> None:
-        told = json.loads(self._path.with_suffix(".json").read_text("utf-8"))
+        told = read_json(self._path.with_suffix(".json"), UsageError, "Remove this file.")
         self.fingerprint: str = told["fingerprint"]
         self.damaged: list[dict[str, str]] = told["damaged"]
         self.starts = np.array(told["starts"], dtype=np.int64)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.json_files import json_object
 from s3prl_stream.pipes.arguments import one_of
 from s3prl_stream.shards.store import LocalStore
 
@@ -251,10 +252,7 @@ def tokenizer_of_bytes(content: bytes) -> Tokenizer:
     """
     if not content.startswith(b"{"):
         return SentencePieceTokenizer(content)
-    try:
-        fields = json.loads(content)
-    except RecursionError:
-        raise UsageError("it is nested without end") from None
+    fields = json_object(content)
     if fields.get("kind") == "characters" and isinstance(fields.get("characters"), str):
         return CharacterTokenizer(fields["characters"])
     if fields.get("kind") == "words" and _is_list_of_texts(fields.get("words")):

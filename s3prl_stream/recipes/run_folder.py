@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from s3prl_stream.errors import StateError, UsageError, told_of
+from s3prl_stream.json_files import read_json
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
@@ -82,11 +82,7 @@ def read_settings(run: str | Path) -> dict[str, Any]:
     path = Path(run) / SETTINGS
     if not path.is_file():
         raise UsageError(f"{run}: no {SETTINGS}; give the output folder of `s3prl-stream pretrain`")
-    try:
-        settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise StateError(f"{path}: cannot be read ({error}). Put the file back, or give another folder.") from error
-    return settings
+    return read_json(path, StateError, "Put the file back, or give another folder.")
 
 
 def read_pretraining(run: str | Path) -> dict[str, Any]:

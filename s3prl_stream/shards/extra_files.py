@@ -35,14 +35,14 @@ class ExtraFiles:
             if not _NAME.fullmatch(name):
                 raise UsageError(f"extra file {name!r}: a name has letters, digits, dots, - and _ only.")
 
-    def in_manifest(self) -> dict[str, Any]:
-        """What the manifest says of them: {"files": [...]}, or nothing where there are none."""
-        entries = [_entry(name, content) for name, content in self._files.items()]
-        return {"files": entries} if entries else {}
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """What the manifest says of them."""
+        return [_entry(name, content) for name, content in self._files.items()]
 
     def check(self, finished: Mapping[str, Any], url: str) -> None:
         """Raises UsageError if a finished set of the same utterances has other extra files."""
-        if finished.get("files", []) != self.in_manifest().get("files", []):
+        if finished.get("files", []) != self.entries:
             raise UsageError(f"{url} holds this set with other extra files. Choose another folder, or remove that one.")
 
     def write(self, store: Store) -> None:

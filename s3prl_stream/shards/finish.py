@@ -19,7 +19,7 @@ from s3prl_stream.hashing import U64
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.index_files import Offsets, offsets_of
-from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, REPORT
+from s3prl_stream.shards.layout import LEFT_OUT, REPORT
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.packplan import PackPlan
@@ -99,22 +99,11 @@ def finish(
     )
     store.write(REPORT, report_json(total["samples"], plan.packing["thresholds"], findings.found))
     extra.write(store)
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        **plan.identity,
-        **about,
-        "libraries": plan.libraries,
-        "counts": {
-            **total,
-            "findings": {name: one["samples"] for name, one in findings.found.items()},
-            **({"reencoded": reencoded} if plan.packing["codec"] == ORIGINAL else {}),
-        },
-        "parts": parts,
-        "shards": shards,
-        **extra.in_manifest(),
-    }
-    write_manifest(store, manifest)
-    return manifest
+    total["findings"] = {name: one["samples"] for name, one in findings.found.items()}
+    if plan.packing["codec"] == ORIGINAL:
+        total["reencoded"] = reencoded
+    about = {**plan.identity, **about, "libraries": plan.libraries}
+    return write_manifest(store, about, total, parts, shards, extra.entries)
 
 
 class _Findings:

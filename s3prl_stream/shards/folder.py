@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s3prl_stream.audio.lengths import MAX_FRAMES_PER_BYTE
-from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError, UsageError
+from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
-from s3prl_stream.shards.layout import FORMAT_VERSION, INDEX_COLUMNS, MANIFEST, SHARDS_PER_PART, part_name, rows_name
-from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
+from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART, part_name, rows_name
+from s3prl_stream.shards.manifest import MEND_INDEX, read_manifest
 from s3prl_stream.shards.member import Rows
-from s3prl_stream.shards.store import RESTORE, Ahead, LocalStore, Store, open_store
+from s3prl_stream.shards.store import Ahead, LocalStore, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +37,6 @@ DEFAULT_RUN = 4
 """Of packed sets, whose neighbours are alike in duration and of mixed speakers."""
 
 MAX_INDEX_BYTES = 1 << 30
-MEND_INDEX = "`s3prl-stream repair` makes it anew; of tars made elsewhere, `s3prl-stream index` does."
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError)
 """What Arrow raises on damaged files."""
 
@@ -59,7 +56,7 @@ class ShardFolder:
 
     def __init__(self, url: str | Path | Store) -> None:
         self.store: Store = open_store(url) if isinstance(url, str | Path) else url
-        manifest = _read_manifest(self.store)
+        manifest = read_manifest(self.store)
         shards = manifest["shards"]
         self.name: str = manifest["name"]
         self.shard_names = [shard["name"] for shard in shards]
@@ -251,38 +248,6 @@ def _parse_rows(content: bytes, columns: list[str] | None) -> pa.Table:
     return part.read(columns=columns, use_threads=False)
 
 
-def _read_manifest(store: Store) -> dict[str, Any]:
-    try:
-        content = store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES)
-    except MissingFile as error:
-        why = str(error).removesuffix(f". {RESTORE}") if store.is_remote else f"{MANIFEST} is missing"
-        if not store.is_remote and not Path(store.url).is_dir():
-            why = "there is no such folder"
-        raise UsageError(f"{store.url}: no shard set here ({why}). {_how_to_get_one(store)}") from None
-    path = f"{store.url}/{MANIFEST}"
-    try:
-        manifest = json.loads(content)
-        version = manifest["format_version"]
-        if version == FORMAT_VERSION:
-            _check_manifest(manifest)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ShardError(f"{path}: not a readable manifest ({error!r:.300}). {MEND_INDEX}") from error
-    if version != FORMAT_VERSION:
-        raise ShardError(f"{path}: format version {version!s:.40}; this package reads version {FORMAT_VERSION}.")
-    if not manifest["shards"]:
-        raise UsageError(f"{store.url}: the set is empty (its manifest names no shard). Pack it again.")
-    return dict(manifest)
-
-
-def _how_to_get_one(store: Store) -> str:
-    """What to do where there is no manifest."""
-    if is_unfinished(store):
-        return "It was begun and never finished: give the command that makes it again."
-    if store.size(part_name(0)) is not None:
-        return f"The index of one is there, its manifest is lost: {MEND_INDEX}"
-    return "Make one with `s3prl-stream pack`, or of tars made elsewhere with `s3prl-stream index`."
-
-
 def _problem_with(rows: pa.Table) -> str | None:
     """Why the plan cannot use these rows; None: it can. Of impossible lengths it would make pieces without end."""
     import pyarrow
@@ -297,31 +262,3 @@ def _problem_with(rows: pa.Table) -> str | None:
     if not ((frames > 0) & (rate > 0) & (size > 0) & (frames // MAX_FRAMES_PER_BYTE <= size)).all():
         return "has clips of impossible lengths"
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    """False of lone surrogates, which JSON can hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Look up whatever this class reads: KeyError or TypeError where it is not there."""
-    for name in (manifest["name"], *(shard["name"] for shard in manifest["shards"])):
-        if not isinstance(name, str):
-            raise ValueError(f"the name {name!r:.100} is no text")
-        if "\0" in name or not _is_utf8(name):
-            raise ValueError(f"the name {name!r:.100} cannot be that of a file")
-    if not isinstance(manifest.get("packing") or {}, dict):
-        raise ValueError(f"packing is {manifest['packing']!r:.100}")
-    indexed = manifest.get("indexed", {})
-    if not isinstance(indexed, dict) or not isinstance(indexed.get("from_table", []), list):
-        raise ValueError(f"indexed is {indexed!r:.100}")
-    if b"\0" in os.fsencode(str(indexed.get("tars"))):
-        raise ValueError(f"the folder of the tars is {indexed['tars']!r:.100}")
-    for shard in manifest["shards"]:
-        if shard["name"].startswith("/") or ".." in shard["name"].split("/"):
-            raise ValueError(f"the shard name {shard['name']!r:.100} leads out of the set")
-        for field in ("samples", "bytes"):
-            if not 0 <= int(shard[field]) < 1 << 62:
-                raise ValueError(f"{field} of {shard['name']} is {shard[field]!r:.100}")
-        float(shard["seconds"]), f"{shard['sha256']} {shard.get('rows_hash')}".encode()

@@ -12,7 +12,7 @@ import numpy as np
 from s3prl_stream import __version__
 from s3prl_stream.shards.choose_run import Neighbours, speaker_of
 from s3prl_stream.shards.index_files import Offsets
-from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT
+from s3prl_stream.shards.layout import LEFT_OUT
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, rows_hash
@@ -92,14 +92,5 @@ def write_foreign_index(
 
     parts = write_index(out, tables())
     out.write(LEFT_OUT, b"".join(one.line() for one in left_out))
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        **facts,
-        "run": neighbours.choose_run(),
-        "libraries": {"s3prl_stream": __version__},
-        "counts": counts_of(shards, *counted(left_out)),
-        "parts": parts,
-        "shards": shards,
-    }
-    write_manifest(out, manifest)
-    return manifest
+    about = {**facts, "run": neighbours.choose_run(), "libraries": {"s3prl_stream": __version__}}
+    return write_manifest(out, about, counts_of(shards, *counted(left_out)), parts, shards)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
+from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
@@ -68,7 +69,7 @@ class IndexFolder:
         for name in (MANIFEST, _MARKER):
             with contextlib.suppress(MissingFile):
                 try:
-                    earlier = json.loads(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))
+                    earlier = json_object(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))
                     shards = earlier["indexed"] and earlier["shards"]
                     return {shard["name"] for shard in shards if shard["offsets"] == "written"}
                 except (ValueError, KeyError, TypeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -10,24 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from s3prl_stream.errors import DamagedFile, ShardError, UsageError
+from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.extra_files import entries_of
 from s3prl_stream.shards.findings import Finding, of_file
-from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.index_files import NOT_USABLE, IndexPart
-from s3prl_stream.shards.layout import (
-    FORMAT_VERSION,
-    INDEX_FOLDER,
-    LEFT_OUT,
-    MANIFEST,
-    SHARDS_PER_PART,
-    part_name,
-)
-from s3prl_stream.shards.left_out import LeftOut, counted
-from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, is_unfinished
+from s3prl_stream.shards.index_files import IndexPart
+from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, SHARDS_PER_PART, part_name
+from s3prl_stream.shards.left_out import counted, read_left_out
+from s3prl_stream.shards.manifest import is_unfinished, manifest_as_it_is, read_manifest
 from s3prl_stream.shards.store import Store
-
-MAX_LEFT_OUT_BYTES = 1 << 30
 
 _SHARD = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{6,12}\.tar")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -88,9 +77,12 @@ def take_inventory(store: Store) -> Inventory:
         UsageError: there is no set, or none that was ever finished.
         ShardError: another format version, or a damaged manifest and too little else to tell what the set was.
     """
-    manifest, problems = _read(store)
+    manifest, damage = manifest_as_it_is(store)
+    if damage == "missing" and is_unfinished(store):
+        raise UsageError(f"{store.url}: this set was never finished: give the command that makes it again.")
+    problems = [] if damage is None else [damage]
     if not problems and "indexed" in manifest:
-        ShardFolder(store)  # raises what is wrong with the manifest: nobody makes up for this one
+        manifest = read_manifest(store)  # raises what is wrong with it: nobody makes up for this one
         return Inventory(str(manifest["name"]), _indexed(manifest["shards"]), manifest, [])
     described, problem = _described(store, manifest.get("shards"))
     names = list(described)
@@ -119,22 +111,6 @@ def _indexed(shards: Sequence[Mapping[str, Any]]) -> list[Entry]:
     ]
 
 
-def read_left_out(store: Store) -> tuple[list[LeftOut], str | None]:
-    """The lines of `left_out.jsonl` as far as they can be read, and what is wrong with the rest."""
-    try:
-        content = store.read_whole(LEFT_OUT, at_most=MAX_LEFT_OUT_BYTES)
-    except NOT_USABLE as error:
-        return [], str(error)
-    lines, problem = [], None
-    for number, text in enumerate(content.splitlines(), start=1):
-        try:
-            line = dict(json.loads(text))
-            lines.append(LeftOut(*(str(line[field]) for field in LeftOut._fields)))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            problem = problem or f"line {number} is damaged ({error!r})"
-    return lines, problem
-
-
 def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     """Whether the list of what is not in the set can be read and agrees with the counts of the manifest."""
     lines, problem = read_left_out(store)
@@ -150,24 +126,6 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     lists = f"lists {found['damaged']} damaged, {found['skipped']} skipped"
     message = f"{lists}; the manifest says {said}: one of the two files is damaged"
     return [of_file(LEFT_OUT, "left_out", message, "rebuilt by repair")]
-
-
-def _read(store: Store) -> tuple[dict[str, Any], list[str]]:
-    """(manifest, what is wrong with it); what is no manifest at all gives {}."""
-    if store.size(MANIFEST) is None:
-        if is_unfinished(store):
-            raise UsageError(f"{store.url}: this set was never finished: give the command that makes it again.")
-        return {}, ["missing"]
-    try:
-        manifest = json.loads(store.read_whole(MANIFEST, at_most=MAX_MANIFEST_BYTES))
-    except (ValueError, RecursionError, DamagedFile) as error:
-        return {}, [f"not readable ({error})"]
-    if not isinstance(manifest, dict):
-        return {}, ["holds no object"]
-    version = manifest.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ShardError(f"{store.url}: format version {version}; this package reads version {FORMAT_VERSION}.")
-    return manifest, [] if version == FORMAT_VERSION else [f"its format version is {version!r}"]
 
 
 def _described(store: Store, shards: Any) -> tuple[dict[str, dict[str, Any]], str | None]:

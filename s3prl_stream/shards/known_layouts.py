@@ -8,7 +8,6 @@ or `sharded_manifests/manifest_0.json`. Anything else is a folder of plain WebDa
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.braces import MAX_NAMES, expand_braces
 from s3prl_stream.shards.store import Store, is_remote, local_path, open_store
 
@@ -141,16 +141,15 @@ def _parsed(store: Store, name: str) -> dict[str, Any]:
     content = store.read_whole(name, at_most=MAX_BYTES)
     if name.endswith(".json"):
         try:
-            values = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{store.url}/{name}: not JSON: {str(error)[:200]}.") from None
-    else:
-        import yaml
+            return json_object(content)
+        except ValueError as error:
+            raise UsageError(f"{store.url}/{name}: {error}.") from None
+    import yaml
 
-        try:
-            values = yaml.safe_load(content)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
-            raise UsageError(f"{store.url}/{name}: not YAML: {' '.join(str(error).split())[:200]}.") from None
+    try:
+        values = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that is none
+        raise UsageError(f"{store.url}/{name}: not YAML: {' '.join(str(error).split())[:200]}.") from None
     if not isinstance(values, dict):
         raise UsageError(f"{store.url}/{name}: holds a {type(values).__name__}, expected a mapping.")
     return values

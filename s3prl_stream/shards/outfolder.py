@@ -6,7 +6,6 @@ else that is in the way is the user's.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from urllib.parse import urlsplit
 
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER, offsets_name, part_name, rows_name
-from s3prl_stream.shards.left_out import LeftOut
-from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES, read_manifest
+from s3prl_stream.shards.left_out import LeftOut, read_left_out
+from s3prl_stream.shards.manifest import find_manifest
 from s3prl_stream.shards.settings import default_of
 from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
 
@@ -64,7 +63,7 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
         UsageError: it is another set; the first difference is named.
         ShardError: it is this set, but a shard is missing or of another size.
     """
-    manifest = read_manifest(store)
+    manifest = find_manifest(store)
     if manifest is None:
         return None
     how = difference(manifest, identity)
@@ -80,23 +79,18 @@ def find_finished(store: Store, identity: dict[str, Any]) -> dict[str, Any] | No
                 f"writes the set without what is lost; or remove {store.url} and pack again."
             )
     index = [name for shard in manifest["shards"] for name in (offsets_name(shard["name"]), rows_name(shard["name"]))]
-    lost = next((name for name in [*manifest.get("parts", []), *index, LEFT_OUT] if name not in there), None)
+    lost = next((name for name in [*(manifest.get("parts") or []), *index, LEFT_OUT] if name not in there), None)
     if lost is not None:
         raise ShardError(f"{store.url}/{lost}: not there, though the set was finished. {_MEND}")
     return manifest
 
 
-def read_left_out(store: Store) -> list[LeftOut]:
-    """The lines of `left_out.jsonl`.
-
-    Raises:
-        ShardError: it is damaged.
-    """
-    content = store.read_whole(LEFT_OUT, at_most=MAX_MANIFEST_BYTES)
-    try:
-        return [LeftOut(**json.loads(line)) for line in content.splitlines()]
-    except (ValueError, TypeError) as error:
-        raise ShardError(f"{store.url}/{LEFT_OUT}: damaged ({error}). {_MEND}") from None
+def whole_left_out(store: Store) -> list[LeftOut]:
+    """The lines of `left_out.jsonl`; ShardError if one is damaged."""
+    lines, problem = read_left_out(store)
+    if problem is not None:
+        raise ShardError(f"{store.url}/{LEFT_OUT}: {problem}. {_MEND}")
+    return lines
 
 
 def _names(store: Store) -> Iterator[str]:

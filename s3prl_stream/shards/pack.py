@@ -25,7 +25,7 @@ from s3prl_stream.shards.layout import MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.listing import Listing, list_utterances
 from s3prl_stream.shards.manifest import library_versions
-from s3prl_stream.shards.outfolder import find_finished, name_of_folder, read_left_out, refuse_strangers
+from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_strangers, whole_left_out
 from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -283,7 +283,7 @@ class _Pack:
         self._extra.check(manifest, self._store.url)
         with contextlib.suppress(StreamError, OSError):  # a set of which one may only read
             remove_work(self._store)
-        return PackReport(self._store.url, True, manifest, read_left_out(self._store))
+        return PackReport(self._store.url, True, manifest, whole_left_out(self._store))
 
     @contextlib.contextmanager
     def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
@@ -373,7 +373,7 @@ class _Pack:
             remove_unfinished(self._store, plan.name)
             raise
         remove_work(self._store)
-        return PackReport(self._store.url, False, manifest, read_left_out(self._store))
+        return PackReport(self._store.url, False, manifest, whole_left_out(self._store))
 
 
 def _claim_name(number: int) -> str:

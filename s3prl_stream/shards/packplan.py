@@ -23,6 +23,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.source import SourceInfo
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.hashing import key_hash
+from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.listing import (
@@ -93,7 +94,7 @@ class PackPlan(NamedTuple):
     def from_json(cls, content: bytes, where: str) -> PackPlan:
         """Raises ShardError if it is not one."""
         try:
-            return cls(**json.loads(content))
+            return cls(**json_object(content))
         except (ValueError, TypeError):
             raise ShardError(
                 f"{where}: not a readable plan. Remove it, and the same command makes it anew; finished shards stay."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,9 +20,9 @@ from s3prl_stream.shards.examine import read_index, read_shard
 from s3prl_stream.shards.extra_files import copy_extra_files, problems_with
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
-from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, read_left_out, take_inventory
-from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, MANIFEST, offsets_name, rows_name
-from s3prl_stream.shards.left_out import LeftOut, counted
+from s3prl_stream.shards.inventory import Entry, Inventory, entry_of, take_inventory
+from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, offsets_name, rows_name
+from s3prl_stream.shards.left_out import LeftOut, counted, read_left_out
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.new_set import begun
 from s3prl_stream.shards.progress import Progress, tell_nobody
@@ -133,7 +133,9 @@ class _Repair:
         self.out.upload(self.left_out, LEFT_OUT)
         files = copy_extra_files(self.store, self.out, self.inventory.manifest)
         files_lost = sorted({name for name, _ in problems_with(self.store, self.inventory.manifest)} - {MANIFEST})
-        write_manifest(self.out, self._manifest(kept, parts, before, files))
+        num_damaged, skipped = counted(before)
+        counts = counts_of(kept, num_damaged + self.num_lines_lost, skipped)
+        write_manifest(self.out, {"name": self.inventory.name, **self._about()}, counts, parts, kept, files)
         return RepairReport(
             url=self.store.url,
             out=self.out.url,
@@ -187,29 +189,10 @@ class _Repair:
                     self.out.delete(name)
         return result
 
-    def _manifest(
-        self,
-        shards: list[dict[str, Any]],
-        parts: list[str],
-        before: Sequence[LeftOut],
-        files: list[dict[str, Any]],
-    ) -> dict[str, Any]:
-        """The old one with what has changed. Of other utterances than were packed there is no `corpus_hash`."""
-        old = {
-            name: value for name, value in self.inventory.manifest.items() if name not in ("counts", "parts", "files")
-        }
-        if self.lost:
-            old.pop("corpus_hash", None)
-        num_damaged, skipped = counted(before)
-        return {
-            "format_version": FORMAT_VERSION,
-            "name": self.inventory.name,
-            **old,
-            "counts": counts_of(shards, num_damaged + self.num_lines_lost, skipped),
-            **({"files": files} if files else {}),
-            "parts": parts,
-            "shards": shards,
-        }
+    def _about(self) -> dict[str, Any]:
+        """What the old manifest says. Of other utterances than were packed there is no `corpus_hash`."""
+        changed = {"counts", "parts", "files", *(("corpus_hash",) if self.lost else ())}
+        return {name: value for name, value in self.inventory.manifest.items() if name not in changed}
 
 
 def _indexed_kinds(task: tuple[Store, list[Entry]]) -> dict[str, set[str]] | None:

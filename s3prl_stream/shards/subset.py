@@ -20,7 +20,7 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
-from s3prl_stream.shards.layout import FORMAT_VERSION, LEFT_OUT, set_name, shard_name
+from s3prl_stream.shards.layout import LEFT_OUT, set_name, shard_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
@@ -125,7 +125,9 @@ def write_subset(
         origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
                   "where": None if where is None else str(where)}  # fmt: skip
         files = copy_extra_files(folder.store, target, folder.manifest)
-        write_manifest(target, _manifest(folder, name, origin, kept, parts, len(damaged), files))
+        about = {name: value for name, value in folder.manifest.items() if name in _KEPT}
+        counts = counts_of(kept, len(damaged), {})
+        write_manifest(target, {"name": name, "subset_of": origin, **about}, counts, parts, kept, files)
     return SubsetReport(
         url=folder.store.url,
         out=target.url,
@@ -168,25 +170,3 @@ def _arranged(folder: ShardFolder, selection: Selection, shard_bytes: float, see
     of_new_shards = arrange(np.concatenate(hashes), np.concatenate(seconds), np.concatenate(sizes), shard_bytes, seed)
     for order in of_new_shards:
         yield shard_of[order], row_of[order]
-
-
-def _manifest(
-    folder: ShardFolder,
-    name: str,
-    origin: dict[str, Any],
-    shards: list[dict[str, Any]],
-    parts: list[str],
-    num_damaged: int,
-    files: list[dict[str, Any]],
-) -> dict[str, Any]:
-    kept = {name: value for name, value in folder.manifest.items() if name in _KEPT}
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": name,
-        "subset_of": origin,
-        **kept,
-        "counts": counts_of(shards, num_damaged, {}),
-        **({"files": files} if files else {}),
-        "parts": parts,
-        "shards": shards,
-    }

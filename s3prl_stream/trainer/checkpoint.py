@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.shards.store import replacing, sync
 
 FOLDER = "checkpoints"
@@ -132,13 +133,7 @@ def load_weights_into(module: nn.Module, folder: Path) -> None:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """The JSON state of a checkpoint; StateError if it cannot be read."""
-    try:
-        state: dict[str, Any] = dict(json.loads((folder / "state.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise StateError(
-            f"{folder}: state.json cannot be read ({error}). Delete this checkpoint to use an older one."
-        ) from error
-    return state
+    return read_json(folder / "state.json", StateError, "Delete this checkpoint to use an older one.")
 
 
 def newest_checkpoint(run: Path) -> Path:

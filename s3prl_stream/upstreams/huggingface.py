@@ -5,16 +5,17 @@ Nothing is downloaded and no code of the directory runs.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.padding import is_valid
 from s3prl_stream.upstreams.library_waves import LibraryUpstream
 
+_SAVE_AGAIN = "Save the model there again."
 CONFIG = "config.json"
 UNUSED = {"masked_spec_embed"}
 """Weights that a model may lack: what masked frames are made of in training."""
@@ -50,7 +51,7 @@ def huggingface_upstream(folder: Path) -> HuggingFaceUpstream:
     Raises:
         UsageError: transformers is not installed, or the model is of another kind or cannot be loaded.
     """
-    kind = _read_json(folder / CONFIG).get("model_type")
+    kind = read_json(folder / CONFIG, UsageError, _SAVE_AGAIN).get("model_type")
     if kind not in KINDS:
         raise UsageError(f"{folder}: a model of type {kind!r}; there are {', '.join(KINDS)}")
     try:
@@ -76,15 +77,5 @@ def _wants_normalised(folder: Path, config: Any) -> bool:
     """As the preprocessor beside the model says; where there is none, models with layer norm in the convolutions do."""
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return bool(_read_json(path).get("do_normalize", True))  # as transformers takes it
+        return bool(read_json(path, UsageError, _SAVE_AGAIN).get("do_normalize", True))  # as transformers takes it
     return bool(getattr(config, "feat_extract_norm", "group") == "layer")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: no JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{path}: holds a {type(value).__name__}, not the object that Hugging Face writes")
-    return value

@@ -165,6 +165,10 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     other = ss.sweep("ks", classes(12), **{**grid, "noise": "none", "upstream": "fbank80"})
     assert calls == ["train", "evaluate"]  # other data under the same name
     assert other.scores[0].run != first.scores[0].run
+    for file in (tmp_path / "sweep").rglob("scores/*.json"):
+        file.write_text("{")
+    with pytest.raises(ss.StateError, match=r"\.json: cannot be read \(not JSON: .*Remove this file, and the cell is"):
+        ss.sweep("ks", classes(16), **grid)
 
 
 def test_a_cell_is_known_by_what_makes_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,6 +204,9 @@ def test_a_file_in_the_cache_that_was_cut_is_told(folder: Path, tmp_path: Path) 
     assert told["starts"][-1] == 6 * RATE
     made.unlink()
     assert NoiseBank(folder, cache=tmp_path / "cache").seconds == 6.0
+    made.with_suffix(".json").write_text("{")
+    with pytest.raises(UsageError, match=r"\.json: cannot be read \(not JSON: .*\)\. Remove this file"):
+        NoiseBank(folder, cache=tmp_path / "cache")
 
 
 def test_measured_responses_are_aligned(tmp_path: Path) -> None:

@@ -125,12 +125,12 @@ def test_several_sets_of_a_store_are_opened_at_once(tmp_path: Path, monkeypatch:
 
     for name in "abc":
         make_synthetic_index(tmp_path / name, 1, samples_per_shard=5, name=name)
-    meet, read = together(3), folder._read_manifest
+    meet, read = together(3), folder.read_manifest
 
     def read_manifest(store: object) -> object:
         meet()
         return read(store)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(folder, "_read_manifest", read_manifest)
+    monkeypatch.setattr(folder, "read_manifest", read_manifest)
     monkeypatch.setattr(shardset, "is_remote", lambda _: True)
     assert ss.open_shards([tmp_path / name for name in "abc"]).name == "a+b+c"

@@ -310,7 +310,7 @@ def test_the_same_set_again_is_no_work_and_another_is_refused(recordings: Path, 
         pack_set(corpus(recordings), folder, settings, name="other")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     (folder / "left_out.jsonl").write_text('{"key": 1')
-    with pytest.raises(ShardError, match=r"left_out\.jsonl: damaged \(.*\)\. `s3prl-stream repair` writes"):
+    with pytest.raises(ShardError, match=r"left_out\.jsonl: line 1 is damaged \(.*\)\. `s3prl-stream repair` writes"):
         pack_set(corpus(recordings), folder, settings)
     for lost in ("set-000000.tar.idx", "index/part-00000.parquet"):
         (folder / lost).unlink()
@@ -321,6 +321,12 @@ def test_the_same_set_again_is_no_work_and_another_is_refused(recordings: Path, 
     (folder / "set-000000.tar").write_bytes(b"")
     with pytest.raises(ShardError, match=r"000000\.tar: 0 bytes, \d+ bytes were packed\. `s3prl-stream repair` writes"):
         pack_set(corpus(recordings), folder, settings)
+    for damage in ({"shards": [{}]}, {"parts": 5}):
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **damage}))
+        with pytest.raises(
+            ShardError, match=r"manifest\.json: not a readable manifest \(.*\)\. `s3prl-stream repair` ma"
+        ):
+            pack_set(corpus(recordings), folder, settings)
 
 
 def test_other_peoples_folders_are_left_alone(recordings: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"model\.pt: cannot be loaded"):
         load_checkpoint(folder)
     (folder / "state.json").write_text("{")
-    with pytest.raises(StateError, match=r"state\.json cannot be read"):
+    with pytest.raises(StateError, match=r"state\.json: cannot be read"):
         load_checkpoint(folder)
 
 

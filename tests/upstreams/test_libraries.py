@@ -113,7 +113,7 @@ def test_huggingface(kind: str, changed: dict[str, Any], tmp_path: Path) -> None
 
 
 def test_other_directories_of_hugging_face_are_refused(tmp_path: Path) -> None:
-    for text, said in (('{"model_type": "bert"}', "type 'bert'"), ("{", "no JSON"), ("[1]", "holds a list")):
+    for text, said in (('{"model_type": "bert"}', "type 'bert'"), ("{", "not JSON"), ("[1]", "holds a list")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ss.UsageError, match=said):
             ss.upstream(tmp_path)
