@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import speaks
+from s3prl_stream.text_lines import text_lines
 from s3prl_stream.timing import Timing
 
 if TYPE_CHECKING:
@@ -186,16 +187,15 @@ def _range_from(text: str) -> tuple[int, int]:
 
 def _clips_from(path: Path) -> list[str | tuple[str, str]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        return [_clip_from(line.text.strip(), line.where) for line in text_lines(path) if line.text.strip()]
+    except OSError as error:
         raise UsageError(f"--exclude {path}: cannot be read ({error})") from None
-    return [_clip_from(line.strip()) for line in lines if line.strip()]
 
 
-def _clip_from(line: str) -> str | tuple[str, str]:
+def _clip_from(line: str, where: str) -> str | tuple[str, str]:
     """A line as `which --json` prints, or a key alone."""
     try:
         row = json.loads(line) if line.startswith("{") else None
         return line if row is None else (str(row["set"]), str(row["key"]))
     except (ValueError, KeyError):
-        raise UsageError(f"--exclude: {line!r:.200} is no line of `which --json`") from None
+        raise UsageError(f"--exclude {where}: {line!r:.200} is no line of `which --json`") from None

@@ -5,10 +5,10 @@ No member's path ever touches the file system, and no size is believed before it
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import SampleError
+from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.layout import CODECS, FEATURES
 from s3prl_stream.shards.tar import BLOCK_BYTES, padded
 
@@ -57,18 +57,18 @@ def split_sample(data: bytes, where: str) -> PackedSample:
     key, _, codec = name.partition(".")
     if codec not in (*CODECS, FEATURES) or json_name != f"{key}.json" or stop != len(data):
         raise SampleError(f"{where}: holds {name!r} and {json_name!r}, expected KEY.CODEC and KEY.json", reason="tar")
-    return PackedSample(key, codec, audio, _parse_json(body, where))
+    return PackedSample(key, codec, audio, metadata_of_json(bytes(body), where))
 
 
-def metadata_of_json(text: str | bytes) -> Any:
-    """What a JSON text holds; ValueError for what is none, or is nested deeper than `MAX_NESTING`."""
+def metadata_of_json(body: bytes, where: str) -> dict[str, Any]:
+    """The object that a JSON member holds; SampleError, reason "json": none, or nested deeper than `MAX_NESTING`."""
     try:
-        value = json.loads(text)
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-    if is_too_deep(value):
-        raise ValueError(TOO_DEEP)
-    return value
+        value = json_object(body)
+        if is_too_deep(value):
+            raise ValueError(TOO_DEEP)
+        return value
+    except ValueError as error:
+        raise SampleError(f"{where}: damaged JSON ({error})", reason="json") from None
 
 
 def is_too_deep(value: Any) -> bool:
@@ -96,13 +96,3 @@ def _member(data: bytes, position: int, where: str) -> tuple[str, memoryview, in
         raise SampleError(f"{where}: no tar header of a plain file at byte {position} of the sample", reason="tar")
     name = header[:100].rstrip(b"\0").decode("utf-8", "replace")
     return name, memoryview(data)[start : start + size], start + padded(size)
-
-
-def _parse_json(body: memoryview, where: str) -> dict[str, Any]:
-    try:
-        metadata = metadata_of_json(str(body, "utf-8"))  # bytes would be searched for UTF-16 and UTF-32 first
-    except ValueError as error:
-        raise SampleError(f"{where}: damaged JSON ({error})", reason="json") from None
-    if not isinstance(metadata, dict):
-        raise SampleError(f"{where}: the JSON member holds a {type(metadata).__name__}, not an object", reason="json")
-    return metadata

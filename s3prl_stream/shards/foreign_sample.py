@@ -210,7 +210,7 @@ def metadata_of(parts: Parts, content: Callable[[Member], bytes]) -> dict[str, A
     """
     values: dict[str, Any] = {}
     if parts.json is not None:
-        values = with_free_names(_parsed(content(parts.json), parts.json.name))
+        values = with_free_names(metadata_of_json(content(parts.json), shown(parts.json.name)))
     if parts.text is not None:
         values.setdefault("text", _text(content(parts.text), parts.text.name))
     if parts.label is not None:
@@ -280,16 +280,6 @@ def _stray(member: Member) -> Stray | None:
 def _listed(suffixes: Iterable[str]) -> str:
     names = [f".{suffix}" for suffix in suffixes]
     return ", ".join(shown(name)[1:-1] for name in names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _parsed(body: bytes, name: str) -> dict[str, Any]:
-    try:
-        values = metadata_of_json(body)
-    except ValueError as error:
-        raise SampleError(f"{shown(name)}: damaged JSON ({str(error)[:200]})", reason="json") from None
-    if not isinstance(values, dict):
-        raise SampleError(f"{shown(name)}: the JSON holds a {type(values).__name__}, not an object", reason="json")
-    return values
 
 
 def _text(body: bytes, name: str) -> str:

@@ -126,15 +126,16 @@ def read_trials(path: str | Path) -> list[Trial]:
     Raises:
         UsageError: no such file, or another line in it.
     """
-    if not Path(path).is_file():
-        raise UsageError(f"trials {path}: no such file")
     trials = []
-    for where, line in text_lines(path):
-        words = line.split()
-        if words and (len(words) != 3 or words[0] not in ("0", "1")):
-            raise UsageError(f"trials {where}: found {line.strip()!r:.100}, expected 0 or 1 and two keys")
-        if words:
-            trials.append(Trial(words[0] == "1", words[1], words[2]))
+    try:
+        for where, line in text_lines(path):
+            words = line.split()
+            if words and (len(words) != 3 or words[0] not in ("0", "1")):
+                raise UsageError(f"trials {where}: found {line.strip()!r:.100}, expected 0 or 1 and two keys")
+            if words:
+                trials.append(Trial(words[0] == "1", words[1], words[2]))
+    except OSError as error:
+        raise UsageError(f"trials {path}: cannot be read ({error})") from None
     return trials
 
 

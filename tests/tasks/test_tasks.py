@@ -164,6 +164,9 @@ def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
     (tmp_path / "trials").write_text("1 clip0\n")
     with pytest.raises(UsageError, match="trials, line 1: found '1 clip0'"):
         read_trials(tmp_path / "trials")
+    (tmp_path / "trials").write_bytes(b"1 a b\n0 a caf\xe9\n")
+    with pytest.raises(UsageError, match="trials, line 2: not UTF-8"):
+        read_trials(tmp_path / "trials")
 
 
 def segments(*spoken: tuple[float, float, str]) -> list[dict[str, Any]]:
