@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.json_files import json_object
 
 _DATA, _LINES = ".bin", ".jsonl"
 _PART = re.compile(r"part-\d{5,}\.(bin|jsonl)")
@@ -142,7 +143,7 @@ class FeatureCache:
             if not text.endswith(b"\n"):  # cut by a kill
                 continue
             try:
-                line = json.loads(text)
+                line = json_object(text)
                 key, shape = CacheKey(*(line[name] for name in CacheKey._fields)), tuple(map(int, line["shape"]))
                 place = _Place(file, int(line["offset"]), shape, int(line["crc32c"]))
             except (ValueError, KeyError, TypeError):  # damaged on disk
