@@ -11,6 +11,7 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.probe import check_question, probe
 from s3prl_stream.recipes.recipe import Recipe
+from s3prl_stream.settings import fit_fields
 from s3prl_stream.shards.shardset import as_shard_set, open_shards
 from s3prl_stream.trainer.loop import Hook
 from s3prl_stream.trainer.ranks import Ranks
@@ -37,6 +38,7 @@ class ProbeSettings:
     """Fits, whose accuracy is averaged."""
 
     def __post_init__(self) -> None:
+        fit_fields("probe", self)
         if self.every < 1:
             raise UsageError(f"probe.every is {self.every}; it must be at least 1")
         given = [name for name in ("data", "holdout", "test_where", "where") if getattr(self, name) is not None]

@@ -205,7 +205,7 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
         return isinstance(value, kind) and not isinstance(value, bool), value
     if wanted is str:
         return isinstance(value, str | Path), str(value)
-    if wanted in (bool, type(None)):
+    if wanted in (bool, type(None), Path):
         return isinstance(value, wanted), value
     return True, value
 
@@ -231,5 +231,6 @@ def _described(wanted: Any) -> str:
         return f"[{_described(*typing.get_args(wanted))}, ...]"
     if typing.get_origin(wanted) is Mapping:
         return "a dict"
-    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "none"}
+    names = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+    names |= {type(None): "none", Path: "a path"}
     return names.get(wanted, str(wanted))

@@ -16,7 +16,7 @@ from torch import nn
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.settings import meant, with_fields
+from s3prl_stream.settings import fitted, meant, with_fields
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.settings import UpdateSettings
 
@@ -88,7 +88,7 @@ class Recipe:
             UsageError: no setting of that name, or a value of another type.
         """
         rest = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        legacy = bool(rest.pop("legacy", self.legacy))
+        legacy = fitted(f"recipe {self.name}: legacy", rest.pop("legacy", self.legacy), bool)
         parts: list[Any] = []
         for part in (self.model, self.stream_settings, self.train):
             names = [one.name for one in dataclasses.fields(part)]

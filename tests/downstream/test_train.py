@@ -572,6 +572,7 @@ def test_noise_of_a_set(tmp_path: Path) -> None:
         ({"head": nn.Linear}, r"head: .* is neither a name nor a module"),
         ({"min_seconds": "a"}, "min_seconds: 'a' is not a number"),
         ({"seed": None}, "seed: None is not a whole number"),
+        ({"cache": 3}, "train: cache: 3 is not text or a path or none"),
         ({"snr": (0.0, 5.0)}, "without noise= there is no ratio"),
     ],
 )

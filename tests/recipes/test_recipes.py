@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import s3prl_stream as ss
+from s3prl_stream.early_probe import ProbeSettings
 from s3prl_stream.recipes import RECIPES, build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.run_folder import recipe_of
@@ -139,6 +140,8 @@ def test_legacy_brings_s3prls_optimizer_and_masks_with_it(sample_set: Path) -> N
         (lambda: ss.build_encoder("distilhubert", attention_dropout=-0.1), "attention_dropout is -0.1"),
         (lambda: ss.build_encoder("distilhubert", num_heads=0), "num_heads is 0; it must be at least 1"),
         (lambda: ss.build_encoder("npc", hidden_size=0), "hidden_size is 0"),
+        (lambda: find_recipe("tera").having({"legacy": 3}), "recipe tera: legacy: 3 is not true or false"),
+        (lambda: ProbeSettings(label="x", every="often"), "probe: every: 'often' is not a whole number"),  # type: ignore[arg-type]
         (lambda: ss.build_encoder("apc", hidden_size=10**20), "it must be at least 1 and at most 1000000"),
         (lambda: ss.build_encoder("tera", hidden_size=960_000), "recipe tera: these sizes make 44308 GB of weights"),
         (lambda: build_objective(find_recipe("npc").having({"codebook_sizes": (0,)})), "codebook_sizes"),
