@@ -251,6 +251,14 @@ def test_options_that_are_for_others(sample_set: Path, tmp_path: Path, capsys: p
     assert "is a packed set; --label-from is for a folder of audio files" in complaint(words, capsys)
 
 
+def test_a_setting_of_a_sweep_that_is_an_axis_too(
+    sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: list[str | Path] = ["sweep", "ks", "--data", sample_set, "--upstream", "logmel80", "--label", "digit"]
+    words += ["--test-where", "speaker == 'hugh'", "--out", tmp_path / "sweep", "--set", "head=no_such"]
+    assert "head 'no_such' is unknown" in complaint(words, capsys)
+
+
 def test_an_unknown_recipe(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words: list[str | Path] = ["pretrain", "tear", "--data", sample_set, "--out", tmp_path / "run", "--steps", "1"]
     assert "tera" in complaint(words, capsys)

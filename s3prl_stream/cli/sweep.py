@@ -50,14 +50,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.noise == [None] and args.snr is not None:
         raise UsageError("sweep --snr: without --noise there is no ratio; say what is added")
-    result = sweep(
-        args.task,
-        args.data,
-        **named(args, "upstream", "out", "head", "subset", "noise", "seeds", "test", "test_where", "noisy_training"),
-        snr=[snr_from(one) for one in args.snr or [DEFAULT_SNR]],
-        trials=None if args.trials is None else read_trials(args.trials),
+    settings = {
+        **named(args, "upstream", "head", "subset", "noise", "seeds", "test", "test_where", "noisy_training"),
+        "snr": [snr_from(one) for one in args.snr or [DEFAULT_SNR]],
+        "trials": None if args.trials is None else read_trials(args.trials),
         **training_settings(args),
-    )
+    }
+    result = sweep(args.task, args.data, out=args.out, **settings)
     print(json.dumps(result.as_json(), allow_nan=False) if args.json else result.table())
     written = ", ".join(sorted(file.name for file in Path(args.out).glob("sweep.*")))
     print(f"{args.out}: {written}; the runs are in runs/", file=sys.stderr)
