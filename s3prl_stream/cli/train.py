@@ -19,25 +19,6 @@ from s3prl_stream.timing import Timing
 
 DEFAULT_SNR = "3,20"
 
-_OPTIONS = {
-    "steps": "steps",
-    "lr": "lr",
-    "batch_size": "max_batch_size",
-    "batch_seconds": "max_batch_seconds",
-    "update_batches": "update_batches",
-    "crop_seconds": "crop_seconds",
-    "evaluate_every": "evaluate_every",
-    "where": "where",
-    "valid_where": "valid_where",
-    "cache": "cache",
-    "cache_gb": "cache_gigabytes",
-    "device": "device",
-    "precision": "precision",
-    "workers": "num_workers",
-    "checkpoint_every": "checkpoint_every",
-}
-"""Option -> setting of `train`, for those that are passed on as they are."""
-
 _FIXED = {"name", "kind", "head_settings", "task_settings"}
 """Of a recipe, what is no setting, or has its own settings by names with a dot."""
 
@@ -104,7 +85,15 @@ def training_settings(args: argparse.Namespace) -> dict[str, Any]:
     from s3prl_stream.pipes.tokenizers import load_tokenizer
     from s3prl_stream.shards.shardset import open_shards
 
-    settings = {name: getattr(args, option) for option, name in _OPTIONS.items() if getattr(args, option) is not None}
+    asked = {
+        **named(args, "steps", "lr", "update_batches", "crop_seconds", "evaluate_every", "where", "valid_where"),
+        **named(args, "cache", "device", "precision", "checkpoint_every"),
+        "max_batch_size": args.batch_size,
+        "max_batch_seconds": args.batch_seconds,
+        "cache_gigabytes": args.cache_gb,
+        "num_workers": args.workers,
+    }
+    settings = {name: value for name, value in asked.items() if value is not None}
     if args.label is not None:
         settings["label"] = args.label.split(",")
     if args.valid is not None:
