@@ -11,24 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
 from s3prl_stream.downstream.columns import contents_of, need_classes, need_columns
 from s3prl_stream.downstream.feature_cache import FeatureCache
-from s3prl_stream.downstream.judge import answers_to
+from s3prl_stream.downstream.judge import answers_of, answers_to
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
-from s3prl_stream.downstream.train import LAYER_WEIGHTS, LEXICON, TOKENIZER
+from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.loader import Loader
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.stage import root_of
-from s3prl_stream.pipes.tokenizers import load_tokenizer
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings, run_of
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import as_shard_set
@@ -106,7 +103,7 @@ def evaluate(
     columns = () if trials is not None else model.task.columns
     need_columns(judged, (*columns, *model.task.optional_columns), "evaluate")
     need_classes(judged, where, model.task, "evaluate")
-    stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=run_texts(run_of(run)))
+    stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=TextSource.of_run(run_of(run)))
     loader = Loader(stream, rank=0, world_size=1)
     with contextlib.ExitStack() as stack:
         if cache is not None:
@@ -185,13 +182,11 @@ def predict(
         return answers_to(model, loader, used_device, with_references=False)
     if where is not None:
         raise UsageError("predict: where= (--where) selects clips of a set; files are named one by one")
-    answers, to_device = [], ToDevice(used_device)
-    load_audio = LoadAudio(sample_rate=SAMPLE_RATE)
-    with torch.no_grad():
-        for path in map(str, audio):
-            sample = next(iter(load_audio([{"key": path, "wav_path": path}])))
-            given = model.task.answers(*model.outputs(to_device(collate([sample]))))
-            answers.append(Answer("", path, given[0], None))
+    answers: list[Answer] = []
+    to_device, load_audio = ToDevice(used_device), LoadAudio(sample_rate=SAMPLE_RATE)
+    for path in map(str, audio):
+        sample = next(iter(load_audio([{"key": path, "wav_path": path}])))
+        answers += answers_of(model, to_device(collate([sample])), with_references=False)
     return answers
 
 
@@ -220,7 +215,7 @@ def load_run(
         )
     if head is None and settings["head"].count(" "):
         raise UsageError(f"{run}: was trained with a head of your own; pass head= ({settings['head']})")
-    texts = run_texts(folder)
+    texts = TextSource.of_run(folder)
     with told_of(str(folder / SETTINGS)):
         task = make_task(settings["kind"], settings["task_config"], None if texts is None else texts.tokenizer)
         model = build_model(
@@ -245,19 +240,6 @@ def read_layer_weights(run: Path) -> list[float]:
     """The weight of each hidden state at the end of a run."""
     weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text("utf-8"))
     return weights
-
-
-def run_texts(run: Path) -> TextSource | None:
-    """How a run that writes text makes its references."""
-    settings = read_settings(run)
-    if settings["vocabulary"] is None:
-        return None
-    return TextSource(
-        settings["vocabulary"],
-        tuple(settings["text_columns"]),
-        load_tokenizer(run / TOKENIZER),
-        None if settings["lexicon"] is None else Lexicon.from_file(run / LEXICON),
-    )
 
 
 def _upstream_of(run: Path, name: str) -> Upstream:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +16,17 @@ from s3prl_stream.pipes.phonemize import Phonemize
 from s3prl_stream.pipes.slot_tokenizer import OUTSIDE, SlotTokenizer
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.pipes.tokenize import EncodeText
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer
+from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer, load_tokenizer
 from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
+from s3prl_stream.recipes.run_folder import read_settings
 from s3prl_stream.sample import TEXT_KEYS, Sample
 from s3prl_stream.shards.shardset import ShardSet
 
 VOCABULARIES = ("characters", "words", "phonemes", "slots")
 TAGS = "iob"
 """The column with a tag for each word, beside a column of text."""
+TOKENIZER, LEXICON = "tokenizer", "lexicon.txt"
+"""Files of a run."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,30 @@ class TextSource:
         if self.vocabulary == "slots":
             return MarkSlots.text_key
         return self.columns[0] if self.lexicon is None else "phonemes"
+
+    def settings(self) -> dict[str, Any]:
+        """What `run.json` says of them."""
+        return {
+            "vocabulary": self.vocabulary,
+            "text_columns": self.columns,
+            "tokenizer": self.tokenizer.fingerprint,
+            "lexicon": None if self.lexicon is None else self.lexicon.fingerprint,
+        }
+
+    def save(self, run: Path) -> None:
+        """Write what `of_run` reads beside `run.json`."""
+        self.tokenizer.save(run / TOKENIZER)
+        if self.lexicon is not None:
+            self.lexicon.save(run / LEXICON)
+
+    @classmethod
+    def of_run(cls, run: Path) -> TextSource | None:
+        """Those of a run of `train`; None: it writes no text."""
+        settings = read_settings(run)
+        if settings["vocabulary"] is None:
+            return None
+        lexicon = None if settings["lexicon"] is None else Lexicon.from_file(run / LEXICON)
+        return cls(settings["vocabulary"], tuple(settings["text_columns"]), load_tokenizer(run / TOKENIZER), lexicon)
 
     def stage(self) -> Stage:
         """Columns -> `tokens` and the text under `reference`."""

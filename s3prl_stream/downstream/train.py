@@ -20,7 +20,6 @@ from s3prl_stream.downstream.parts import TrainingParts, training_parts
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import seconds_by_set
-from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
@@ -35,8 +34,6 @@ from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
-TOKENIZER = "tokenizer"
-LEXICON = "lexicon.txt"
 LAYER_WEIGHTS = "layer_weights.json"
 
 
@@ -133,7 +130,8 @@ def _train(
         if ranks.is_first:
             ending.enter_context(alone_in(run))
             write_json(run / SETTINGS, written)
-            _keep_texts(parts.texts, run)
+            if parts.texts is not None:
+                parts.texts.save(run)
         ranks.wait_for_all()
         before = list_checkpoints(run)
         result = train_loop(
@@ -180,7 +178,7 @@ def _written(parts: TrainingParts) -> dict[str, Any]:
         "version": __version__,
         "upstream_fingerprint": fingerprint_of(parts.model.upstream),
         "noise": None if parts.noise is None else str(parts.noise),
-        **_text_settings(parts.texts),
+        **({"vocabulary": None} if parts.texts is None else parts.texts.settings()),
         "ranks": Ranks().world_size,
     }
 
@@ -214,21 +212,3 @@ class _RunBatches:
                 self.unusable.update(((one["set"], one["key"]), one["reason"]) for one in damaged)
                 damaged.clear()  # which lists the newest only
             yield batch
-
-
-def _text_settings(texts: TextSource | None) -> dict[str, Any]:
-    if texts is None:
-        return {"vocabulary": None}
-    return {
-        "vocabulary": texts.vocabulary,
-        "text_columns": texts.columns,
-        "tokenizer": texts.tokenizer.fingerprint,
-        "lexicon": None if texts.lexicon is None else texts.lexicon.fingerprint,
-    }
-
-
-def _keep_texts(texts: TextSource | None, run: Path) -> None:
-    if texts is not None:
-        texts.tokenizer.save(run / TOKENIZER)
-        if texts.lexicon is not None:
-            texts.lexicon.save(run / LEXICON)

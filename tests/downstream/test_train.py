@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 import s3prl_stream as ss
 from s3prl_stream.downstream.build import build_task
-from s3prl_stream.downstream.evaluate import run_texts
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
 from s3prl_stream.downstream.search import search_queries
 from s3prl_stream.downstream.streams import judged_stream, train_stream
-from s3prl_stream.downstream.texts import marked
+from s3prl_stream.downstream.texts import TextSource, marked
 from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
@@ -469,14 +468,14 @@ def test_slots_may_be_columns_and_phonemes_the_text(tmp_path: Path) -> None:
     """What the references are: values of slots one after the other; the text itself, of symbols with spaces between."""
     settings: dict[str, Any] = {**QUIET, **RNN, "steps": 1}
     ss.train("sf", texts(), label=["kind", "size"], out=tmp_path / "sf", **settings)
-    loader = ss.Loader(judged_stream(as_shard_set(texts()), texts=run_texts(tmp_path / "sf")))
+    loader = ss.Loader(judged_stream(as_shard_set(texts()), texts=TextSource.of_run(tmp_path / "sf")))
     found = {text for batch in loader for text in batch["marked_text"]}
     assert found == {"B-kind a E-kind B-size abc E-size", "B-kind d E-kind B-size abc E-size", "B-kind c E-kind",
                      "B-kind b E-kind B-size abc E-size"}  # fmt: skip
     ss.train("pr", texts(("a b", "d c")), out=tmp_path / "pr", **settings)
-    assert run_texts(tmp_path / "pr").tokenizer.vocab_size == 3 + 4
+    assert TextSource.of_run(tmp_path / "pr").tokenizer.vocab_size == 3 + 4
     ss.train("pr", texts(), lexicon=LEXICON, out=tmp_path / "lexicon", **settings)
-    assert run_texts(tmp_path / "lexicon").tokenizer.vocab_size == 3 + len(PHONEMES)
+    assert TextSource.of_run(tmp_path / "lexicon").tokenizer.vocab_size == 3 + len(PHONEMES)
     with pytest.raises(ss.UsageError, match="a lexicon is for phonemes"):
         ss.train("asr", texts(), lexicon=LEXICON, out=tmp_path / "asr", **settings)
     with pytest.raises(ss.UsageError, match="no use for a tokenizer or a lexicon"):
