@@ -45,9 +45,7 @@ def audiosnips(
     """
     root = root_folder(root, "train, valid, test and all.iob.snips.txt")
     found = [name for name in _SPEAKERS if (root / name).is_dir()]
-    if not found:
-        raise UsageError(f"{root}: no split of Audio SNIPS in here: train, valid or test.")
-    wanted = chosen(root, found, split, "split", default_all=True)
+    wanted = chosen(root, found, split, "split", default_all=True, such_as="train")
     return _utterances(root, wanted, all_speakers)
 
 

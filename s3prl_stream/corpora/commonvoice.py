@@ -12,7 +12,6 @@ from typing import Any
 
 from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import Row, needed, read_rows, renamed
 
@@ -43,22 +42,17 @@ def commonvoice(
     folders = {path.name: path for path in sorted(root.iterdir()) if (path / "clips").is_dir()}
     if (root / "clips").is_dir():
         folders = {root.resolve().name: root}
-    if not folders:
-        raise UsageError(f"{root}: no clips/ in here, and no folder of a language such as en/clips/.")
-    languages = chosen(root, list(folders), language, "language", default_all=True)
+    languages = chosen(root, list(folders), language, "language", default_all=True, such_as="en/clips/, or clips/")
     tables = [
         (folders[name], table)
         for name in languages
-        for table in chosen(folders[name], _splits_of(folders[name]), split, "split")
+        for table in chosen(folders[name], _splits_of(folders[name]), split, "split", such_as="train.tsv")
     ]
     return (one for folder, table in tables for one in _utterances(folder, table))
 
 
 def _splits_of(folder: Path) -> list[str]:
-    found = [name for name in _SPLITS if (folder / f"{name}.tsv").is_file()]
-    if not found:
-        raise UsageError(f"{folder}: no table of a split in here, such as train.tsv.")
-    return found
+    return [name for name in _SPLITS if (folder / f"{name}.tsv").is_file()]
 
 
 def _utterances(folder: Path, split: str) -> Iterator[Utterance]:

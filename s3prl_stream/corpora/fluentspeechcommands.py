@@ -11,7 +11,6 @@ from pathlib import Path
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import needed, read_rows
 
@@ -32,9 +31,7 @@ def fluentspeechcommands(root: str | Path, split: str | Sequence[str] | None = N
     """
     root = root_folder(root, "data/ and wavs/")
     found = [name for name in ("train", "valid", "test") if (root / "data" / f"{name}_data.csv").is_file()]
-    if not found:
-        raise UsageError(f"{root}: no data/train_data.csv, data/valid_data.csv or data/test_data.csv in here.")
-    return _utterances(root, chosen(root, found, split, "split", default_all=True))
+    return _utterances(root, chosen(root, found, split, "split", default_all=True, such_as="data/train_data.csv"))
 
 
 def _utterances(root: Path, splits: Sequence[str]) -> Iterator[Utterance]:

@@ -35,9 +35,7 @@ def fsd50k(root: str | Path, split: str | Sequence[str] | None = None) -> Iterat
     root = root_folder(root, "FSD50K.ground_truth and FSD50K.dev_audio")
     tables = {name: root / "FSD50K.ground_truth" / f"{name}.csv" for name in ("dev", "eval")}
     found = [name for name, table in _TABLE_OF_SPLIT.items() if tables[table].is_file()]
-    if not found:
-        raise UsageError(f"{root}: no FSD50K.ground_truth/dev.csv or eval.csv in here.")
-    wanted = chosen(root, found, split, "split", default_all=True)
+    wanted = chosen(root, found, split, "split", default_all=True, such_as="FSD50K.ground_truth/dev.csv")
     needed_tables = {name: tables[name] for name in ("dev", "eval") if name in {_TABLE_OF_SPLIT[w] for w in wanted}}
     return (one for name, table in needed_tables.items() for one in _clips(root, name, table, wanted))
 

@@ -46,9 +46,7 @@ def librilight(
         raise UsageError(f"voice_seconds is {voice_seconds}, expected 1 or more.")
     found = [name for name in _UNLABELLED if (root / name).is_dir()]
     found += [name for name, folders in _LABELLED.items() if all((root / folder).is_dir() for folder in folders)]
-    if not found:
-        raise UsageError(f"{root}: no split of Libri-light in here, such as small/ or 1h/0/clean/.")
-    wanted = chosen(root, found, split, "split")
+    wanted = chosen(root, found, split, "split", such_as="small/ or 1h/0/clean/")
     genders = genders_of(root / "SPEAKERS.TXT")
     return (
         one

@@ -43,11 +43,10 @@ def librimix(
     """
     root = root_folder(root, "the splits of LibriMix, such as Libri2Mix/wav16k/max")
     found = [path.name for path in sorted(root.iterdir()) if any(path.glob(f"{mix}/*.wav"))]
-    if not found:
-        raise UsageError(f"{root}: no split of LibriMix in here, such as train-100/{mix}/*.wav.")
+    wanted = chosen(root, found, split, "split", such_as=f"train-100/{mix}/*.wav")
     files = [rttm] if isinstance(rttm, str | Path) else list(rttm)
     turns = by_name((str(file), mixture, found) for file in files for mixture, found in read_rttm(Path(file)).items())
-    return _mixtures(root, chosen(root, found, split, "split"), mix, turns if files else None)
+    return _mixtures(root, wanted, mix, turns if files else None)
 
 
 def _mixtures(root: Path, splits: Sequence[str], mix: str, turns: Mapping[str, Segments] | None) -> Iterator[Utterance]:

@@ -32,9 +32,7 @@ def librispeech(root: str | Path, split: str | Sequence[str] | None = None) -> I
     """
     root = root_folder(root, "the splits of LibriSpeech")
     found = [folder.name for folder in sorted(root.iterdir()) if any(folder.glob("*/*/*.flac"))]
-    if not found:
-        raise UsageError(f"{root}: no split of LibriSpeech in here, such as train-clean-100/SPEAKER/CHAPTER/*.flac.")
-    wanted = chosen(root, found, split, "split")
+    wanted = chosen(root, found, split, "split", such_as="train-clean-100/SPEAKER/CHAPTER/*.flac")
     genders = genders_of(root / "SPEAKERS.TXT")
     return (one for name in wanted for one in read_chapters(root / name, genders, {"split": name}))
 

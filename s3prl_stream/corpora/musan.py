@@ -12,7 +12,6 @@ from pathlib import Path
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
-from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
 _KINDS = ("music", "speech", "noise")
@@ -33,9 +32,7 @@ def musan(root: str | Path, kind: str | Sequence[str] | None = None) -> Iterator
     """
     root = root_folder(root, "music, speech and noise")
     found = [name for name in _KINDS if any((root / name).glob("*/*.wav"))]
-    if not found:
-        raise UsageError(f"{root}: nothing of MUSAN in here, such as noise/free-sound/*.wav.")
-    return _recordings(root, chosen(root, found, kind, "kind", default_all=True))
+    return _recordings(root, chosen(root, found, kind, "kind", default_all=True, such_as="noise/free-sound/*.wav"))
 
 
 def _recordings(root: Path, kinds: Sequence[str]) -> Iterator[Utterance]:

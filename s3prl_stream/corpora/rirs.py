@@ -42,9 +42,7 @@ def rirs(
     """
     root = root_folder(root, "simulated_rirs and pointsource_noises")
     found = [name for name in _PARTS if (root / name).is_dir()]
-    if not found:
-        raise UsageError(f"{root}: nothing of RIRS_NOISES in here, such as simulated_rirs/.")
-    parts = chosen(root, found, part, "part", default_all=True)
+    parts = chosen(root, found, part, "part", default_all=True, such_as="simulated_rirs/")
     labels = None if label is None else chosen("RIRS_NOISES", ("rir", "noise"), label, "label")
     return (one for one in _files(root, parts) if labels is None or one.metadata.get("label") in labels)
 

@@ -21,19 +21,28 @@ def root_folder(root: str | Path, holds: str) -> Path:
 
 
 def chosen(
-    where: str | Path, found: Sequence[str], wanted: str | Sequence[str] | None, what: str, *, default_all: bool = False
+    where: str | Path,
+    found: Sequence[str],
+    wanted: str | Sequence[str] | None,
+    what: str,
+    *,
+    default_all: bool = False,
+    such_as: str = "",
 ) -> list[str]:
     """The wanted ones of what was found, in the order in which they are named.
 
     Args:
         where: the root, for messages.
-        found: names of parts that are there; not empty.
+        found: names of parts that are there.
         wanted: a name, names, or None: the only one there is, or all if `default_all`.
         what: such as "split".
+        such_as: the path of one, for whoever has none.
 
     Raises:
-        UsageError: one is not there, is named twice, or there are several to choose from.
+        UsageError: none or one is not there, is named twice, or there are several to choose from.
     """
+    if not found:
+        raise UsageError(f"{where}: no {what} in here{f', such as {such_as}' if such_as else ''}.")
     if wanted is None:
         if len(found) > 1 and not default_all:
             raise UsageError(f"{where} holds several {what}s: say which with {what} (one of {', '.join(found)}).")

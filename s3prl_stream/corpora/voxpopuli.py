@@ -60,9 +60,7 @@ def voxpopuli(
         raise UsageError(f"split is for part='transcribed'; part {part!r} has none.")
     base = root_folder(root / folders[part], f"the languages of part {part!r}")
     found = [folder.name for folder in sorted(base.iterdir()) if folder.is_dir() and folder.name != "original"]
-    if not found:
-        raise UsageError(f"{base}: no folder of a language in here, such as en.")
-    languages = chosen(base, found, language, "language", default_all=True)
+    languages = chosen(base, found, language, "language", default_all=True, such_as="en")
     if part == "transcribed":
         tables = {one: _tables(base / one, split) for one in languages}
         return (one for name, some in tables.items() for one in _transcribed(base / name, name, some))
@@ -104,9 +102,8 @@ def _segments(base: Path, table: Path, languages: Sequence[str]) -> Iterator[Utt
 
 def _tables(folder: Path, split: str | Sequence[str] | None) -> list[Path]:
     found = [name for name in _SPLITS if (folder / f"asr_{name}.tsv").is_file()]
-    if not found:
-        raise UsageError(f"{folder}: no asr_train.tsv, asr_dev.tsv or asr_test.tsv in here.")
-    return [folder / f"asr_{name}.tsv" for name in chosen(folder, found, split, "split", default_all=True)]
+    wanted = chosen(folder, found, split, "split", default_all=True, such_as="asr_train.tsv")
+    return [folder / f"asr_{name}.tsv" for name in wanted]
 
 
 def _transcribed(folder: Path, language: str, tables: Sequence[Path]) -> Iterator[Utterance]:

@@ -56,7 +56,7 @@ def test_commonvoice_mistakes(tmp_path: Path) -> None:
     (root / "en/train.tsv").write_text("client_id\tpath\na\tb.mp3\n")
     with pytest.raises(UsageError, match=r"train\.tsv, line 2: no column 'sentence' in the table. It has: client_id"):
         list(corpora.commonvoice(root, "train", language="en"))
-    with pytest.raises(UsageError, match="no clips/ in here"):
+    with pytest.raises(UsageError, match="no language in here, such as en/clips/, or clips/"):
         corpora.commonvoice(root / "en/clips")
 
 

@@ -84,7 +84,7 @@ def test_inspect_shows_what_the_set_holds(packed: Path, capsys: pytest.CaptureFi
     [
         (["pack", "folder", "ABSENT", "OUT"], "no such folder"),
         (["pack", "folder", "EMPTY", "OUT"], "no audio found"),
-        (["pack", "librispeech", "AUDIO", "OUT"], "no split of LibriSpeech"),
+        (["pack", "librispeech", "AUDIO", "OUT"], "no split in here, such as train-clean-100"),
         (["pack", "manifest", "ABSENT", "OUT"], "no such file"),
         (["pack", "folder", "AUDIO", "SET"], "holds another set"),
         (["pack", "folder", "AUDIO", "AUDIO"], "holds other files"),
