@@ -372,7 +372,7 @@ def test_what_a_checkpoint_relies_on_is_on_disk_before_it_has_its_name(
 ) -> None:
     """A machine that dies then has either the checkpoint with its lines, or the one before."""
     done: list[str] = []
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename, replace = os.fsync, Path.rename, Path.replace
 
     def noted_fsync(file: int) -> None:
         fsync(file)
@@ -382,7 +382,12 @@ def test_what_a_checkpoint_relies_on_is_on_disk_before_it_has_its_name(
         done.append(f"to {target.name}")
         return rename(path, target)
 
+    def noted_replace(path: Path, target: Path) -> Path:
+        done.append(f"to {target.name}")
+        return replace(path, target)
+
     monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
     monkeypatch.setattr(Path, "rename", noted_rename)
     with_hook(tmp_path, num_steps=5)
     of_logs = ([f".unfinished-{name}", f"to {name}", tmp_path.name] for name in ("losses.jsonl", "metrics.jsonl"))
