@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from s3prl_stream.shards.workers import Workers, chunks
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 def write_index(store: Store, shards: Iterable[tuple[str, pa.Table, Offsets | None]]) -> list[str]:
@@ -34,11 +36,14 @@ def write_index(store: Store, shards: Iterable[tuple[str, pa.Table, Offsets | No
 
     def files() -> Iterator[tuple[str, bytes]]:
         rest = iter(shards)
-        while some := list(itertools.islice(rest, SHARDS_PER_PART)):
-            for one in some:
-                yield from sidecars(*one)
+        for first in rest:
+            part = io.BytesIO()
+            with _parquet_writer(part, first[1].schema) as writer:  # rows of one shard at a time in memory
+                for shard, table, offsets in itertools.chain([first], itertools.islice(rest, SHARDS_PER_PART - 1)):
+                    yield from sidecars(shard, table, offsets)
+                    writer.write_table(table, row_group_size=table.num_rows)
             parts.append(part_name(len(parts)))
-            yield parts[-1], _parquet_bytes([table for _, table, _ in some])
+            yield parts[-1], part.getvalue()
 
     for _ in at_once(lambda file: store.write(*file), files(), is_remote=True):  # a disk takes its time, too, to flush
         pass
@@ -97,14 +102,17 @@ def placed(table: pa.Table, shard: str) -> pa.Table:
 
 def _parquet_bytes(tables: Sequence[pa.Table]) -> bytes:
     """A file of index rows: a row group for each table, all of one schema."""
-    import pyarrow.parquet
-
-    sink = pyarrow.BufferOutputStream()
-    schema = tables[0].schema
-    with pyarrow.parquet.ParquetWriter(sink, schema, **parquet_options(schema.names)) as writer:
+    sink = io.BytesIO()
+    with _parquet_writer(sink, tables[0].schema) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=table.num_rows)
-    return bytes(sink.getvalue())
+    return sink.getvalue()
+
+
+def _parquet_writer(sink: io.BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetWriter(sink, schema, **parquet_options(schema.names))
 
 
 def _write_part(task: tuple[Store, str, list[str]]) -> None:
