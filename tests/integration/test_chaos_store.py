@@ -47,8 +47,9 @@ MENDED: dict[str, Sequence[Fault | None]] = {
 ALL_TOGETHER = [
     *(Unavailable(), Unavailable(), Cut(), Short(), None, Cut(reset=True), WholeObject(), None, Short(honest=True)),
     *(None, Stall(100.0), None, None, Stall(100.0, before_headers=True)),
-    *[None, Cut(), None, Unavailable(), None, Short()] * 3,
+    *[None, Cut(), None, Unavailable(), None, Short(), Short(honest=True), None, WholeObject()] * 3,
 ]
+"""Each kind that is cheap comes again: a client that has run out of time may not wait for what it is dealt."""
 OF_INDEX = [Unavailable(), Cut(), None, None, Short(), None] * 3
 
 
