@@ -136,22 +136,19 @@ def python_bytes_per_batch(url: str | Path, *, warm_up: int, batches: int, **str
                 samples.append((number, tracemalloc.get_traced_memory()[0]))
     finally:
         tracemalloc.stop()
-    return growth(samples)
+    return slope(samples)
 
 
-def growth(samples: list[tuple[int, float]]) -> float:
-    """Per batch, by a straight line through each half of the samples: that of the half which grew less.
-
-    A leak goes on. What a pool takes once, at a moment when more is under way than ever before, does not: of the
-    gateway 2 MB, anywhere within the first ten thousand batches.
-    """
-    half = len(samples) // 2
-    return min(_slope(samples[:half]), _slope(samples[half:]))
-
-
-def _slope(samples: list[tuple[int, float]]) -> float:
+def slope(samples: list[tuple[int, float]]) -> float:
+    """Of the straight line with the least squares."""
     at, values = np.array(samples, dtype=np.float64).T
     return float(np.polyfit(at, values, 1)[0])
+
+
+def lasting_slope(samples: list[tuple[int, float]]) -> float:
+    """Of the half of the samples that grew less: a leak goes on, what a pool takes once does not."""
+    half = len(samples) // 2
+    return min(slope(samples[:half]), slope(samples[half:]))
 
 
 def resident_bytes_per_batch(
@@ -166,4 +163,4 @@ def resident_bytes_per_batch(
         if number >= warm_up and number % 500 == 0:
             processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
             samples.append((number, float(sum(process.memory_info().rss for process in processes))))
-    return growth(samples), samples
+    return slope(samples), samples
