@@ -82,7 +82,9 @@ def _recipe(name: str, model: GruModel) -> Recipe:
         build_stream=_stream,
         front_end=FrontEnd("fbank80"),
         stream_settings=ShiftedStream(),
-        train=TrainDefaults(lr=1e-4, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
+        train=TrainDefaults(
+            lr=1e-4, schedule="constant", warmup_share=0.0, optimizer="adam", published_steps=EPOCHS_100
+        ),
     )
 
 

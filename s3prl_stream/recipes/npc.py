@@ -47,5 +47,5 @@ NPC = Recipe(
     build_objective=_objective,
     build_stream=features,
     front_end=FrontEnd("fbank80"),
-    train=TrainDefaults(lr=1e-3, schedule="constant", optimizer="adam", published_steps=EPOCHS_100),
+    train=TrainDefaults(lr=1e-3, schedule="constant", warmup_share=0.0, optimizer="adam", published_steps=EPOCHS_100),
 )

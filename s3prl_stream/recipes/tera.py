@@ -21,13 +21,18 @@ TERA_LARGE_BATCH = replace(
 )
 """S3PRL's second configuration of the runner: batches twice as large, and fewer."""
 
-TERA_FBANK = masked_recipe("tera_fbank", TransformerModel(feat_dim=240, target_dim=240), FBANK, STREAM)
+TERA_FBANK = masked_recipe(
+    "tera_fbank",
+    TransformerModel(feat_dim=240, target_dim=240, dropout=0.3, attention_dropout=0.3),
+    FBANK,
+    STREAM,
+)
 """On Kaldi's filter banks with deltas (S3PRL's fbankBase-T-F)."""
 
 TERA_SLIM = masked_recipe(
     "tera_slim",
     TransformerModel(hidden_size=384, num_layers=12, num_heads=8, ffn_size=768, dropout=0.3, attention_dropout=0.3),
     LOGMEL,
-    replace(STREAM, noise_prob=0.15),
+    replace(STREAM, noise_prob=0.15, crop_seconds=150.0),
 )
-"""Twelve narrow layers, and noise on the input (S3PRL's logMelSlim-T-F-M)."""
+"""Twelve narrow layers, noise on the input, and clips that are hardly ever cut (S3PRL's logMelSlim-T-F-M)."""

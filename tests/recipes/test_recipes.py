@@ -43,13 +43,20 @@ MASKED = {
     "clip_norm": 5.0,
     "dropout": 0.1,
 }
-GRU = {"lr": 1e-4, "schedule": "constant", "optimizer": "adam", "clip_norm": 5.0, "dropout": 0.1, "n_future": 5}
+GRU = {
+    "lr": 1e-4, "schedule": "constant", "warmup_share": 0.0, "optimizer": "adam", "clip_norm": 5.0, "dropout": 0.1,
+    "n_future": 5, "crop_seconds": 15.0, "max_batch_seconds": 480.0, "update_batches": 1, "published_steps": 878_900,
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     "mockingjay": {**MASKED, "mask": "mockingjay", "crop_seconds": 15.0, "published_steps": 1_000_000},
     "tera": {**MASKED, "mask": "tera", "crop_seconds": 15.0, "published_steps": 1_000_000},
     "tera_large_batch": {**MASKED, "lr": 5e-4, "warmup_share": 0.08, "update_batches": 2, "published_steps": 400_000},
+    "tera_fbank": {**MASKED, "mask": "tera", "crop_seconds": 15.0, "dropout": 0.3, "attention_dropout": 0.3},
+    "tera_slim": {**MASKED, "mask": "tera", "crop_seconds": 150.0, "dropout": 0.3, "attention_dropout": 0.3,
+                  "noise_prob": 0.15, "hidden_size": 384, "num_layers": 12, "num_heads": 8, "ffn_size": 768},
+    "mockingjay_large": {**MASKED, "mask": "mockingjay", "crop_seconds": 5.0, "target": "linear201", "num_layers": 12},
     "audio_albert": {**MASKED, "mask": "audio_albert", "crop_seconds": 15.0, "share_layers": True},
-    "apc": {**GRU, "crop_seconds": 15.0, "codebook_sizes": ()},
+    "apc": {**GRU, "codebook_sizes": ()},
     "vq_apc": {**GRU, "codebook_sizes": (512,), "temperature": 0.5},
     "npc": {**GRU, "lr": 1e-3, "n_future": None, "mask_size": 5, "codebook_sizes": (64,) * 4, "temperature": 1.0},
     "distilhubert": {**MASKED, "betas": (0.9, 0.98), "eps": 1e-6, "cosine_weight": 1.0, "conv_gradient": 0.1,
