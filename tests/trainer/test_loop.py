@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
 from s3prl_stream.trainer.loop import Hook, TrainResult, add_gradients, train, update_weights
-from s3prl_stream.trainer.losslog import read_lines, read_losses
+from s3prl_stream.trainer.losslog import StepLog, open_lines, read_lines, read_losses
 from s3prl_stream.trainer.optimizer import build_optimizer
 from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.record import DivergedError
@@ -282,6 +283,27 @@ def test_a_log_that_lost_lines_is_refused(tmp_path: Path) -> None:
         (tmp_path / "losses.jsonl").write_text("".join(left))
         with pytest.raises(StateError, match="does not hold steps 1 to 8"):
             run_once(tmp_path)
+    damaged = [*lines[:7], "\0" * 20 + "\n", lines[8]]
+    (tmp_path / "losses.jsonl").write_text("".join(damaged))
+    with pytest.raises(StateError, match=r"losses\.jsonl: found the line b'.x00.*, expected JSON with a step"):
+        run_once(tmp_path)
+    with pytest.raises(StateError, match=r"losses\.jsonl, line 8: not JSON"):
+        read_losses(tmp_path)
+
+
+def test_going_on_with_a_long_log_takes_no_memory_for_it(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1.0, "text": "x" * 80}) + "\n" for step in range(1, 10_001)]
+    (tmp_path / "all").write_text("".join(lines))
+    (tmp_path / "some").write_text("".join(lines[9::10]))
+    tracemalloc.start()
+    for name, is_every in (("all", True), ("some", False)):
+        StepLog(tmp_path, name, last_step=9_995, every_step=is_every).close()
+    open_lines(tmp_path / "all").close()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200_000 < (tmp_path / "all").stat().st_size
+    assert (tmp_path / "all").read_text() == "".join(lines[:9_995])
+    assert (tmp_path / "some").read_text() == "".join(lines[9:9_995:10])
 
 
 @pytest.mark.parametrize(
@@ -390,8 +412,7 @@ def test_what_a_checkpoint_relies_on_is_on_disk_before_it_has_its_name(
     monkeypatch.setattr(Path, "replace", noted_replace)
     monkeypatch.setattr(Path, "rename", noted_rename)
     with_hook(tmp_path, num_steps=5)
-    of_logs = ([f".unfinished-{name}", f"to {name}", tmp_path.name] for name in ("losses.jsonl", "metrics.jsonl"))
-    assert done[:6] == [one for steps in of_logs for one in steps]
+    assert done[:4] == ["losses.jsonl", tmp_path.name, "metrics.jsonl", tmp_path.name]
     of_step = done[done.index("to step-00000004") + 2 :]
     best, last = (at for at, one in enumerate(of_step) if one == "to step-00000005")
     files = {"model.pt", "state.json", ".unfinished-step-00000005"}
