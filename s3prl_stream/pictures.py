@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -50,28 +51,26 @@ def draw_curves(
         others: on an axis at the right.
         other_label: of that axis.
     """
-    figure = _new_figure(8, 4)
-    axes = figure.subplots()
-    for curve in curves:
-        axes.plot(curve.steps, curve.values, label=curve.label, marker="." if len(curve.steps) < 20 else None)
-    axes.set(xlabel="step", ylabel=label)
-    if others:
-        right = axes.twinx()
-        for curve in others:
-            right.plot(curve.steps, curve.values, color="tab:gray", alpha=0.6, linewidth=1, label=curve.label)
-        right.set(ylabel=other_label)
-    figure.legend(loc="outside upper right", ncols=4)
-    figure.savefig(file, dpi=120)
+    with _picture(file, 8, 4) as figure:
+        axes = figure.subplots()
+        for curve in curves:
+            axes.plot(curve.steps, curve.values, label=curve.label, marker="." if len(curve.steps) < 20 else None)
+        axes.set(xlabel="step", ylabel=label)
+        if others:
+            right = axes.twinx()
+            for curve in others:
+                right.plot(curve.steps, curve.values, color="tab:gray", alpha=0.6, linewidth=1, label=curve.label)
+            right.set(ylabel=other_label)
+        figure.legend(loc="outside upper right", ncols=4)
 
 
 def draw_layer_weights(weights: Sequence[float], file: str | Path) -> None:
     """Draw how much a head takes of each hidden state (they add up to 1) as bars into a PNG."""
-    figure = _new_figure(8, 3)
-    axes = figure.subplots()
-    axes.bar(range(len(weights)), weights)
-    axes.axhline(1 / len(weights), color="tab:gray", linewidth=1, linestyle="--")  # where they began
-    axes.set(xlabel="hidden state", ylabel="weight", xticks=range(len(weights)))
-    figure.savefig(file, dpi=120)
+    with _picture(file, 8, 3) as figure:
+        axes = figure.subplots()
+        axes.bar(range(len(weights)), weights)
+        axes.axhline(1 / len(weights), color="tab:gray", linewidth=1, linestyle="--")  # where they began
+        axes.set(xlabel="hidden state", ylabel="weight", xticks=range(len(weights)))
 
 
 def draw_losses(
@@ -84,16 +83,19 @@ def draw_losses(
         killed_after: step at which the second run was killed.
         file: where the picture goes.
     """
-    figure = _new_figure(8, 4)
-    axes = figure.subplots()
-    axes.plot([step for step, _ in whole], [loss for _, loss in whole], color="tab:blue", label="undisturbed")
-    axes.plot(
-        [step for step, _ in killed], [loss for _, loss in killed], "--", color="tab:orange", label="killed and resumed"
-    )
-    axes.axvline(killed_after, color="gray", linewidth=1, label="SIGKILL")
-    axes.set(xlabel="step", ylabel="mean L1 over the masked part")
-    axes.legend()
-    figure.savefig(file, dpi=120)
+    with _picture(file, 8, 4) as figure:
+        axes = figure.subplots()
+        axes.plot([step for step, _ in whole], [loss for _, loss in whole], color="tab:blue", label="undisturbed")
+        axes.plot(
+            [step for step, _ in killed],
+            [loss for _, loss in killed],
+            "--",
+            color="tab:orange",
+            label="killed and resumed",
+        )
+        axes.axvline(killed_after, color="gray", linewidth=1, label="SIGKILL")
+        axes.set(xlabel="step", ylabel="mean L1 over the masked part")
+        axes.legend()
 
 
 def draw_attempts(
@@ -107,16 +109,15 @@ def draw_attempts(
             began at is drawn too, and all but the last end at a SIGKILL.
         file: where the picture goes.
     """
-    figure = _new_figure(8, 4)
-    axes = figure.subplots()
-    axes.plot(*zip(*whole, strict=True), color="0.75", linewidth=6, label="undisturbed")
-    for number, (name, losses) in enumerate(attempts):
-        (line,) = axes.plot(*zip(*losses, strict=True), marker=".", linewidth=1.5, label=name)
-        if number < len(attempts) - 1:
-            axes.plot(*losses[-1], "x", color=line.get_color(), markersize=12, label="SIGKILL")
-    axes.set(xlabel="step", ylabel="loss")
-    axes.legend()
-    figure.savefig(file, dpi=120)
+    with _picture(file, 8, 4) as figure:
+        axes = figure.subplots()
+        axes.plot(*zip(*whole, strict=True), color="0.75", linewidth=6, label="undisturbed")
+        for number, (name, losses) in enumerate(attempts):
+            (line,) = axes.plot(*zip(*losses, strict=True), marker=".", linewidth=1.5, label=name)
+            if number < len(attempts) - 1:
+                axes.plot(*losses[-1], "x", color=line.get_color(), markersize=12, label="SIGKILL")
+        axes.set(xlabel="step", ylabel="loss")
+        axes.legend()
 
 
 def draw_reconstruction(
@@ -137,15 +138,14 @@ def draw_reconstruction(
         names: of the three.
     """
     rows = tuple(zip(names, (feat_FD, masked_FD, reconstructed_FD), strict=True))
-    figure = _new_figure(8, 7)
-    lowest, highest = float(feat_FD.min()), float(feat_FD.max())
-    for axes, (name, picture_FD) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):
-        extent = (0, len(picture_FD) / 100, 0, picture_FD.shape[1])
-        axes.imshow(picture_FD.T, origin="lower", aspect="auto", extent=extent, vmin=lowest, vmax=highest)
-        axes.set(ylabel="mel bin", title=name)
-    axes.set(xlabel="seconds")
-    figure.suptitle(title)
-    figure.savefig(file, dpi=120)
+    with _picture(file, 8, 7) as figure:
+        lowest, highest = float(feat_FD.min()), float(feat_FD.max())
+        for axes, (name, picture_FD) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):
+            extent = (0, len(picture_FD) / 100, 0, picture_FD.shape[1])
+            axes.imshow(picture_FD.T, origin="lower", aspect="auto", extent=extent, vmin=lowest, vmax=highest)
+            axes.set(ylabel="mel bin", title=name)
+        axes.set(xlabel="seconds")
+        figure.suptitle(title)
 
 
 def draw_scores(panels: Sequence[Panel], label: str, file: str | Path, *, ticks: Sequence[str] | None) -> None:
@@ -157,25 +157,29 @@ def draw_scores(panels: Sequence[Panel], label: str, file: str | Path, *, ticks:
         file: where the picture goes.
         ticks: names of the places 0, 1 ...; None: places are numbers above 0, on a logarithmic axis.
     """
-    figure = _new_figure(max(6, 4 * len(panels)), 4)
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name, points in panel.curves.items():
-            places, means, spreads = zip(*points, strict=True)
-            axes.errorbar(places, means, yerr=spreads, label=name, marker="o", capsize=3)
-        axes.set(title=panel.title, xlabel=label, ylabel=panel.label)
-        if ticks is None:
-            axes.set_xscale("log")
-        else:
-            axes.set_xticks(range(len(ticks)), ticks)
-        if any(panel.curves):
-            axes.legend()
-    figure.savefig(file, dpi=120)
+    with _picture(file, max(6, 4 * len(panels)), 4) as figure:
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            for name, points in panel.curves.items():
+                places, means, spreads = zip(*points, strict=True)
+                axes.errorbar(places, means, yerr=spreads, label=name, marker="o", capsize=3)
+            axes.set(title=panel.title, xlabel=label, ylabel=panel.label)
+            if ticks is None:
+                axes.set_xscale("log")
+            else:
+                axes.set_xticks(range(len(ticks)), ticks)
+            if any(panel.curves):
+                axes.legend()
 
 
-def _new_figure(width_inches: float, height_inches: float) -> Any:
+@contextlib.contextmanager
+def _picture(file: str | Path, width_inches: float, height_inches: float) -> Iterator[Any]:
+    """A figure to draw into, which is then written; its folder is made, once there is something to write there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("pictures need matplotlib: pip install 's3prl-stream[plots]'") from None
     # A Figure of one's own, not pyplot: no window system and no global state.
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    yield figure
+    Path(file).parent.mkdir(exist_ok=True)
+    figure.savefig(file, dpi=120)

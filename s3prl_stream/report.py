@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.downstream.evaluate import read_layer_weights
-from s3prl_stream.downstream.train import LAYER_WEIGHTS
+from s3prl_stream.downstream.train import LAYER_WEIGHTS, read_layer_weights
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import last_hidden
@@ -63,7 +62,6 @@ def report(run: str | Path, *, data: Any = None) -> Report:
         raise UsageError(f"{run}: no steps in losses.jsonl; give the output folder of a run that has begun")
     given = None if data is None else as_shard_set(data)
     out = folder / FOLDER
-    out.mkdir(exist_ok=True)
     metrics, times = read_lines(folder / METRICS), _newest_times(folder)
     pictures = [_draw_losses(losses, metrics, out), _draw_rate(losses, out)]
     pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out), *_draw_weights(folder, out)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,10 @@ def test_facts_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "a": 1.0}\n{"step": 9, "a": 2.0}\n')
     facts = report(tmp_path).facts
     del facts["reconstructions"]
+    with (tmp_path / "layer_weights.json").open("w") as file:
+        file.write("[0.5, ")
+    with pytest.raises(StateError, match=r"layer_weights\.json: cannot be read .*The same `train` command"):
+        report(tmp_path)
     assert facts == {
         "steps": "120", "audio seen": "1.20 h", "loss": "70.5000 (mean of the last 100 steps)",
         "speed": "0.004 audio hours a second", "waiting for data": "20.0% of the time",
@@ -113,6 +118,14 @@ def test_facts_of_a_run(tmp_path: Path) -> None:
 def test_a_long_curve_is_one_of_means() -> None:
     steps, values = module._thinned(np.arange(1.0, 803), np.array([*range(1, 801), math.nan, math.inf]))
     assert (len(steps), steps[:2], values[:2]) == (400, [2, 4], [1.5, 3.5])
+
+
+def test_without_matplotlib_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "losses.jsonl").write_text('{"step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0}\n')
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match="pictures need matplotlib"):
+        report(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["losses.jsonl"]
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

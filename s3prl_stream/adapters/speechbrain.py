@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from s3prl_stream.adapters.judged import Judged, judged_model
 from s3prl_stream.adapters.updates import UpdateLoss, Updates, limit_gradients, rate_schedule
 from s3prl_stream.downstream.judge import answers_of
+from s3prl_stream.errors import StateError
+from s3prl_stream.json_files import read_json
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
@@ -110,4 +112,4 @@ def _save_cursor(updates: Updates, path: Path) -> None:
 
 
 def _load_cursor(updates: Updates, path: Path, end_of_epoch: bool) -> None:  # noqa: ARG001
-    updates.load_state_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    updates.load_state_dict(read_json(Path(path), StateError, "Delete this checkpoint to use an older one."))

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from s3prl_stream.downstream.model import DownstreamModel
     from s3prl_stream.tasks import Answer, Task
 
-_AUDIO = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
-
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trained", metavar="RUN", help="output folder of `train`, or a checkpoint in it")
@@ -76,12 +74,14 @@ def _answers_to_files(
 
 
 def _files_in(paths: Sequence[str]) -> Iterator[str]:
+    from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
+
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in _AUDIO)
+            inside = [str(path / name) for name in audio_below(path)]
             if not inside:
-                raise UsageError(f"{path}: no audio in this folder ({', '.join(sorted(_AUDIO))})")
-            yield from map(str, inside)
+                raise UsageError(f"{path}: no audio in this folder ({' '.join(AUDIO_SUFFIXES)})")
+            yield from inside
         elif path.is_file():
             yield str(path)
         else:

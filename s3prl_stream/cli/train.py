@@ -134,8 +134,7 @@ def run(args: argparse.Namespace) -> int:
     if "help" in args.settings:
         return list_settings(args.task, args.head)
     shards = sets_from(args.data, args)  # a wrong path is told before torch is imported
-    from s3prl_stream.downstream.evaluate import read_layer_weights
-    from s3prl_stream.downstream.train import train
+    from s3prl_stream.downstream.train import read_layer_weights, train
 
     settings = {**named(args, "upstream", "head", "subset", "seed"), **noise_settings(args), **training_settings(args)}
     result = train(args.task, shards, out=args.out, **settings)

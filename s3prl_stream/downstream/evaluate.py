@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from s3prl_stream.downstream.judge import answers_of, answers_to
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
-from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.load_audio import LoadAudio
@@ -234,12 +232,6 @@ def load_run(
 def cached_as(contents: str, noise: Noise | None) -> str:
     """What a set is called in a cache when its clips have noise."""
     return contents if noise is None else f"{contents} with {noise}"
-
-
-def read_layer_weights(run: Path) -> list[float]:
-    """The weight of each hidden state at the end of a run."""
-    weights: list[float] = json.loads((run / LAYER_WEIGHTS).read_text("utf-8"))
-    return weights
 
 
 def _upstream_of(run: Path, name: str) -> Upstream:

@@ -20,6 +20,7 @@ from s3prl_stream.downstream.parts import TrainingParts, training_parts
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import seconds_by_set
+from s3prl_stream.errors import StateError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
@@ -185,6 +186,17 @@ def _written(parts: TrainingParts) -> dict[str, Any]:
 
 _TOLD = ("name", "kind", "head", "steps", "evaluate_every")
 """Settings of a recipe that stand in `run.json` under other names, or change nothing that is trained."""
+
+
+def read_layer_weights(run: Path) -> list[float]:
+    """The weight of each hidden state at the end of a run; StateError if they cannot be read."""
+    path = run / LAYER_WEIGHTS
+    try:
+        return [float(weight) for weight in json.loads(path.read_bytes())]
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError(
+            f"{path}: cannot be read ({error}), expected a list of numbers. The same `train` command writes it anew."
+        ) from error
 
 
 def _other_name(run: Path, written: Mapping[str, Any]) -> dict[str, Any]:

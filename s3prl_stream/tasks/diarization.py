@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import DiarizationError, Turn, diarization_error, median_filter
 from s3prl_stream.models.sizes import possible
@@ -22,8 +23,6 @@ from s3prl_stream.padding import is_valid
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from, turns_of
 from s3prl_stream.tasks.task import Answer, Best, Task, known
-
-_OF_FILES = {".wav", ".flac", ".ogg", ".opus", ".mp3"}
 
 
 class Diarization(Task):
@@ -97,7 +96,7 @@ class Diarization(Task):
     def show(self, answer: Any, key: str) -> str:
         """Lines of RTTM; the recording is called by its key, or as a file without folders and suffix."""
         path = PurePath(key)
-        name = path.stem if path.suffix.lower() in _OF_FILES else key
+        name = path.stem if path.suffix.lower() in AUDIO_SUFFIXES else key
         return rttm(answer, "_".join(name.split()))
 
     def _active(self, turns: Sequence[Turn], num_frames: int, key: str) -> Any:

@@ -36,8 +36,8 @@ class StepLog:
         kept: Iterator[bytes] = itertools.takewhile(lambda one: self._step(one) <= last_step, lines)
         if every_step:
             kept = itertools.islice(lines, last_step)
-        for number, line in enumerate(kept, start=1):
-            end += len(line)
+        for line in kept:
+            number, end = number + 1, end + len(line)
         if every_step and last_step and not number == last_step == self._step(line):
             raise StateError(
                 f"{self.path}: does not hold steps 1 to {last_step}, at which this run stopped. "

@@ -99,11 +99,11 @@ def test_what_is_not_trained_on_is_counted(
 
 
 def test_predict(trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for number in range(2):
-        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
+    for number, name in enumerate(("0.wav", "1.aiff", ".hidden.wav")):
+        soundfile.write(tmp_path / name, 0.3 * tone(400 + 900 * number, 0.4), RATE)
     assert main(["predict", str(trained), str(tmp_path), "--device", "cpu"]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines] == [str(tmp_path / "0.wav"), str(tmp_path / "1.wav")]
+    assert [line[0] for line in lines] == [str(tmp_path / "0.wav"), str(tmp_path / "1.aiff")]
     assert main(["predict", str(trained), "--data", str(sample_set), "--json", "--device", "cpu"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     digits = json.loads((trained / "run.json").read_text())["task_config"]["categories"]
