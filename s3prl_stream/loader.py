@@ -1,35 +1,31 @@
-"""The loader: planned batches, built by worker processes or a thread, handed over in the order of the plan.
+"""The loader: planned batches of one rank, built ahead, handed over in the order of the plan.
 
-Which batches there are is the plan's business, so this file is short: it gives planned batches to torch's own
-DataLoader (or to one thread of this process), counts what the consumer has been handed, and tells where it stands.
+Which batches there are is the plan's business (`plan/planner.py`), how they are built that of `build_ahead.py`. Here is
+what the consumer sees: the batches, where the stream stands after each of them, and what was handed over so far.
 """
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import logging
 import math
-import pickle
 import warnings
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed
-from torch.utils.data import DataLoader
 
 from s3prl_stream.at_exit import closed_at_exit
-from s3prl_stream.errors import ChainError, StreamError, StuckLoader, UsageError
+from s3prl_stream.build_ahead import BuildAhead, Delivery
+from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import launched
-from s3prl_stream.one_thread import OneThread, result_within
 from s3prl_stream.pipes.arguments import one_number, whole_number
-from s3prl_stream.pipes.stage import Source, Stage, stages_of
+from s3prl_stream.pipes.stage import Source
+from s3prl_stream.plan.anchors import Anchors
 from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_withheld
 from s3prl_stream.plan.mix import MixPlanner
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
@@ -37,25 +33,15 @@ from s3prl_stream.plan.withheld import Withheld, hash_of
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
-from s3prl_stream.shards.read_ahead import ReadAhead, Task, depth_of, with_coming
 from s3prl_stream.sign_of_life import SignOfLife
 from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
 from s3prl_stream.timing import Timing
-from s3prl_stream.watchdog import Watchdog
-from s3prl_stream.worker_context import Environment, context_for, start_method
-
-_MOST_ANCHORS = 256
-"""Beginnings of blocks behind the consumer that are remembered, for `which`."""
 
 _MOST_BLOCKS = 100_000
 """That `which` plans for a batch: half an hour of full ones."""
 
 _MOST_LISTED = 10_000
 """Rows of `damaged`, and of `excluded`, of an endless stream: some 10 MB."""
-
-_TURN_SECONDS = 5.0
-"""After so long without a batch, the workers are looked at."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -125,19 +111,23 @@ class Loader:
         self._told_too_many: set[str] = set()
         self._known_too_long: set[tuple[int, str]] = set()
         self._builder = BatchBuilder(stream)
-        method = self._start_method()
-        if num_workers and method in ("forkserver", "spawn"):
-            _check_picklable(stages_of(stream), method)
+        self._build_ahead = BuildAhead(
+            self._builder,
+            num_workers=num_workers,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
+            longest_wait_seconds=self.stuck_after_seconds,
+            multiprocessing_context=multiprocessing_context,
+        )
         self._planner = self._builder.root.planner(self._builder.all_stages)
         self._next_batch = 0
         self._began_at = 0  # first batch of this iteration
         self._end: int | None = None  # number of batches of the stream, once it is known
-        self._anchors = [self._planner.start]  # beginnings of blocks known so far, in order
+        self._anchors = Anchors(self._planner.start)
         self.receipt: Receipt | None = None
         self._stage_seconds: dict[str, float] = {}
         self._waiting_seconds = self._working_seconds = 0.0
         self._withheld = Withheld()
-        self._under_way: deque[_UnderWay] = deque()  # each batch planned and not yet handed over
         self._failures = Failures(self._builder.root.max_consecutive_failures)
         self._finished = False
         self._newest: object = None  # iteration
@@ -149,20 +139,22 @@ class Loader:
 
     def _handed_over(self) -> Generator[Batch]:
         if self._finished:
-            self._next_batch, self._anchors, self._finished = 0, [self._planner.start], False
+            self._next_batch, self._anchors, self._finished = 0, Anchors(self._planner.start), False
             self._withheld = self._withheld.from_the_beginning()
         self._newest = this = object()
         asked_at = perf_counter()
         while not self._finished:
             first = self._began_at = self._next_batch
             withheld = self._withheld
-            self._under_way.clear()
-            with closing(self._view(first)) as planned, closing(self._built(planned)) as all_built:
-                for rounds, built in enumerate(all_built, start=1):
+            with (
+                closing(self._deliveries(first)) as deliveries,
+                closing(self._build_ahead.built(deliveries)) as all_built,
+            ):
+                for rounds, (delivery, built) in enumerate(all_built, start=1):
                     self._waiting_seconds += perf_counter() - asked_at
                     batch = self._on_device(built.batch)
                     self._next_batch = first + rounds * self.world_size
-                    self._count(self._under_way.popleft(), built)
+                    self._count(delivery, built)
                     handed_at = perf_counter()
                     yield batch
                     asked_at = perf_counter()
@@ -197,26 +189,18 @@ class Loader:
             raise UsageError("a mix by weights has no epoch: each of its sets has epochs of its own")
         return self._planner.batches_in_epoch(epoch)
 
-    def _view(self, first: int) -> Generator[PlannedBatch]:
-        start = self._anchor(first)
+    def _deliveries(self, first: int) -> Generator[Delivery]:
+        """What this rank is due from global batch `first` on."""
+        start = self._anchors.before(first)
         for position, planned, block in view(
             self._planner, start, first, self.rank, self.world_size, self._on_block, self.stuck_after_seconds
         ):
             in_block = planned.number - position.batch
             if self.receipt is not None:
-                self._write_receipt(self.receipt, position, planned)
+                self.receipt.on_batch(planned, in_block, epoch=position.epoch, block=position.block)
             delivered, kept, excluded = self._without_withheld(planned)
             seconds = [] if block is None else block.seconds_of(in_block, kept)
-            self._under_way.append(_UnderWay(delivered, seconds, excluded))
-            yield delivered
-
-    def _write_receipt(self, receipt: Receipt, position: Position, planned: PlannedBatch) -> None:
-        if receipt.block is None:
-            receipt.epoch, receipt.block = position.epoch, position.block
-            receipt.batch_in_block = planned.number - position.batch
-        if planned.number < receipt.batch:
-            receipt.clips_again += len(planned.items)
-            receipt.bytes_again += sum(item.size for item in planned.items)
+            yield Delivery(delivered, seconds, excluded)
 
     def _without_withheld(self, planned: PlannedBatch) -> tuple[PlannedBatch, list[int] | None, list[dict[str, Any]]]:
         """(what is delivered; its places in the plan, None: all; rows of the rest, with the reason)."""
@@ -231,65 +215,20 @@ class Loader:
         return PlannedBatch(planned.number, [planned.items[place] for place in kept]), kept, excluded
 
     def _on_block(self, position: Position, step: Step) -> None:
-        self._remember(position)
-        if self.receipt is not None and self.receipt.block is None:
-            self.receipt.index_rows = (self.receipt.index_rows or 0) + step.plan.num_index_rows
+        self._anchors.add(position, self._behind)
+        if self.receipt is not None:
+            self.receipt.on_block(step.plan.num_index_rows)
         if step.following is None:
             self._end = position.batch + step.plan.num_batches
         new = dict.fromkeys(clip for clip in step.plan.clips_too_long() if clip not in self._known_too_long)
         self._known_too_long.update(new)
         self.too_long.extend(key for _, key in new)
 
-    def _built(self, planned: Iterator[PlannedBatch]) -> Generator[Built]:
-        watchdog = Watchdog(self._builder.place, self.num_workers)
-        shards = self._builder.root.shards
-        tasks = with_coming(planned, max(self.num_workers, 1), depth_of(shards))
-        if self.num_workers == 0:
-            try:
-                yield from _built_in_thread(tasks, self._builder, self.prefetch, self.stuck_after_seconds)
-            except StuckLoader as error:
-                raise self._with_stacks(error, watchdog) from None
-            return
-        sampler = _OneWay(tasks)
-        work = _Work(self._builder)
-        workers: DataLoader[Any] = DataLoader(
-            work,  # type: ignore[arg-type]
-            batch_size=None,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            prefetch_factor=self.prefetch,
-            pin_memory=self.pin_memory,
-            timeout=min(self.stuck_after_seconds or 0, _TURN_SECONDS),
-            worker_init_fn=watchdog,
-            multiprocessing_context=context_for(self._start_method(), work),
-        )
-        try:
-            for built in _in_turns(iter(workers), self.stuck_after_seconds):
-                if isinstance(built, StreamError):
-                    raise built
-                yield built
-        except Exception as error:
-            if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
-                stuck = StuckLoader(f"no batch came within {self.stuck_after_seconds:g} s")
-                error = self._with_stacks(stuck, watchdog)  # now, while the workers are there
-            # torch's frames would keep the workers until some later collection, which then waits 5 s for them
-            raise error.with_traceback(None) from None
-        if isinstance(sampler.error, StuckLoader):
-            raise self._with_stacks(sampler.error, watchdog)
-        if sampler.error is not None:
-            raise sampler.error
-
-    def _with_stacks(self, error: StuckLoader, watchdog: Watchdog) -> StuckLoader:
-        """The error that says more, once the stacks are on stderr."""
-        watchdog.dump()
-        doing = watchdog.describe([one.planned for one in self._under_way])
-        return StuckLoader(f"{error}; {doing}. The stacks of all threads and workers are on stderr.")
-
-    def _count(self, planned: _UnderWay, built: Built) -> None:
+    def _count(self, delivery: Delivery, built: Built) -> None:
         members = self._builder.root.shards.members
         lost = {tuple(row[name] for name in _STRETCH) for row in built.damaged}
         self.seconds_by_set = {}
-        for item, seconds in zip(planned.planned.items, planned.seconds, strict=True):
+        for item, seconds in zip(delivery.planned.items, delivery.seconds, strict=True):
             name = members[item.set_index].name
             if not lost or (name, item.key, item.first_frame, item.epoch, item.draw) not in lost:
                 self.seconds_by_set[name] = self.seconds_by_set.get(name, 0.0) + seconds
@@ -297,9 +236,9 @@ class Loader:
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
         for name, seconds in built.seconds.items():
             self._stage_seconds[name] = self._stage_seconds.get(name, 0.0) + seconds
-        self.num_excluded += len(planned.excluded)
+        self.num_excluded += len(delivery.excluded)
         self.num_damaged += len(built.damaged)
-        self._list(self.excluded, planned.excluded, "excluded")
+        self._list(self.excluded, delivery.excluded, "excluded")
         self._list(self.damaged, built.damaged, "damaged")
         self._failures.count(len(built.batch["key"]), built.damaged)
 
@@ -326,9 +265,6 @@ class Loader:
         self._stage_seconds["on"] = self._stage_seconds.get("on", 0.0) + perf_counter() - began
         return moved
 
-    def _start_method(self) -> str | None:
-        return start_method(self.multiprocessing_context, is_remote=self._builder.root.shards.is_remote)
-
     # ---- state ---------------------------------------------------------------------------------
 
     def state_dict(self, *, after: int | None = None) -> dict[str, Any]:
@@ -352,7 +288,7 @@ class Loader:
 
     def _cursor(self, handed: int) -> Cursor:
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
-        anchor = self._anchor(max(handed - self.world_size, self._began_at))
+        anchor = self._anchors.before(max(handed - self.world_size, self._began_at))
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
         next_batch = handed if self._end is None else min(handed, self._end)
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
@@ -373,7 +309,7 @@ class Loader:
             # not from the anchor's block on: a round of several ranks may have reached into the one behind it
             self._planner.change_weights(cursor.changes, cursor.next_batch)
         self._next_batch = self._began_at = cursor.next_batch
-        self._anchors = sorted({self._planner.start, cursor.anchor})
+        self._anchors = Anchors(self._planner.start, cursor.anchor)
         self._withheld = cursor.withheld
         self._end = None  # of a mix: it depends on the weights before, too
         self._finished = False
@@ -424,6 +360,11 @@ class Loader:
         return room_for_withheld(stream_identity(self.stream), self._cursor(self._next_batch))
 
     @property
+    def _behind(self) -> int:
+        """A batch before which nothing of this iteration is asked for again: the first of the last round."""
+        return max(self._next_batch - self.world_size, 0)
+
+    @property
     def _coming(self) -> int:
         """The batch that is handed over next: after a finite end the first."""
         return 0 if self._finished else self._next_batch
@@ -450,7 +391,7 @@ class Loader:
             UsageError: there is no such batch, or in an endless stream it lies more than 100 000 blocks ahead; the
                 page cannot be written.
         """
-        life, start, blocks = SignOfLife(), self._anchor(max(batch_index, 0)), itertools.count(1)
+        life, start, blocks = SignOfLife(), self._anchors.before(max(batch_index, 0)), itertools.count(1)
 
         def on_block(position: Position, step: Step) -> None:
             life.tell("planning: batch %d of %d", position.batch, batch_index)
@@ -465,7 +406,7 @@ class Loader:
 
         if batch_index >= 0:
             for position, planned, _ in view(self._planner, start, batch_index, 0, 1, on_block):
-                self._remember(position)  # so that its neighbours cost less
+                self._anchors.add(position, self._behind)  # so that its neighbours cost less
                 delivered, _, left_out = self._without_withheld(planned)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
                 if html is not None:
@@ -481,129 +422,9 @@ class Loader:
         member = self._builder.root.shards.members[item.pop("set_index")]
         return {"batch_index": planned.number, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
 
-    def _remember(self, position: Position) -> None:
-        """Where a block begins. Of those that were used long ago some are forgotten: one of a mix takes kilobytes."""
-        place = bisect.bisect_left(self._anchors, position)
-        if self._anchors[place : place + 1] != [position]:
-            self._anchors.insert(place, position)
-        used = self._place_of_anchor(max(self._next_batch - self.world_size, 0))
-        if used > _MOST_ANCHORS:
-            self._anchors[:used] = self._anchors[:used:2]
-
-    def _anchor(self, batch: int) -> Position:
-        return self._anchors[self._place_of_anchor(batch)]
-
-    def _place_of_anchor(self, batch: int) -> int:
-        return bisect.bisect_right(self._anchors, batch, key=lambda position: position.batch) - 1
-
 
 _STRETCH = ("set", "key", "first_frame", "epoch", "draw")
 """What a row of `Loader.damaged` and a planned item know each other by."""
-
-
-class _UnderWay(NamedTuple):
-    """What the consumer's process remembers of a batch until it is handed over."""
-
-    planned: PlannedBatch
-    seconds: list[float]
-    """Of audio, of each item."""
-    excluded: list[dict[str, Any]]
-
-
-class _Work:
-    """What a worker runs. Our own errors come back as values: torch would bury their text in a traceback."""
-
-    def __init__(self, builder: BatchBuilder) -> None:
-        self.environment = Environment()
-        self.builder = builder
-        self.ahead = ReadAhead(builder.root.shards)
-
-    def __getitem__(self, task: Task) -> Built | StreamError:
-        try:
-            with self.ahead.reading(task):
-                return self.builder[task.planned]
-        except StreamError as error:
-            return error
-
-
-def _check_picklable(stages: Sequence[Stage], context: str) -> None:
-    for stage in stages:
-        try:
-            pickle.dumps({name: value for name, value in vars(stage).items() if name != "source"})
-            pickle.dumps(type(stage))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise ChainError(
-                f"{type(stage).__name__} cannot be sent to a {context} worker ({error}). Use functions and classes "
-                "of a module instead of lambdas and notebook cells, or num_workers=0; with local sets alone "
-                'multiprocessing_context="fork" will do.'
-            ) from None
-
-
-class _OneWay:
-    """A sampler that is read once: planned batches, in the process of the consumer.
-
-    An error of the plan ends it and is kept in `error`: raised inside torch's iterator, it would overtake the batches
-    that are being built, and tear down the queues of workers that have just begun.
-    """
-
-    def __init__(self, tasks: Iterator[Task]) -> None:
-        self.tasks = tasks
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Iterator[Task]:
-        try:
-            yield from self.tasks
-        except Exception as error:
-            self.error = error
-
-
-def _in_turns(batches: Iterator[Any], longest_wait_seconds: float | None) -> Iterator[Any]:
-    """What torch's workers give.
-
-    Given a limit, torch looks whether its workers are alive only when it is reached, and no signal tells of a fork
-    server's. So it gets a short one, again and again.
-    """
-    waited_seconds = 0.0
-    while True:
-        try:
-            built = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            waited_seconds += _TURN_SECONDS
-            timed_out = str(error).startswith("DataLoader timed out")
-            if not timed_out or longest_wait_seconds is None or waited_seconds >= longest_wait_seconds:
-                raise
-            continue
-        waited_seconds = 0.0
-        yield built
-
-
-def _built_in_thread(
-    tasks: Iterator[Task], builder: BatchBuilder, prefetch: int, longest_wait_seconds: float | None
-) -> Iterator[Built]:
-    """Batches built ahead by one thread, in order."""
-    waiting: deque[Future[Built]] = deque()
-
-    def build(task: Task) -> Built:
-        with ahead.reading(task):
-            return builder[task.planned]
-
-    def oldest() -> Built:
-        return result_within(waiting.popleft(), longest_wait_seconds, "building a batch")
-
-    with closing(ReadAhead(builder.root.shards)) as ahead, OneThread("loader") as thread:
-        try:
-            for task in tasks:
-                waiting.append(thread.submit(build, task))
-                if len(waiting) > prefetch:
-                    yield oldest()
-            while waiting:
-                yield oldest()
-        finally:
-            for future in waiting:
-                future.cancel()
-            ahead.give_up()  # or the thread would wait for a store that nobody waits for
 
 
 def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:

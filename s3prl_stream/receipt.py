@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from s3prl_stream.sample import PlannedBatch
+
 
 class Topology(NamedTuple):
     """How a stream is dealt out."""
@@ -48,6 +50,19 @@ class Receipt:
     """Clips of batches before `batch` that were given out to be read: consumed once, and now again."""
     bytes_again: int = 0
     """Of those, in the shards."""
+
+    def on_block(self, num_index_rows: int) -> None:
+        """A block was planned from so many rows. Behind the first batch that is no cost of going on."""
+        if self.block is None:
+            self.index_rows = (self.index_rows or 0) + num_index_rows
+
+    def on_batch(self, planned: PlannedBatch, in_block: int, *, epoch: int, block: int) -> None:
+        """A batch was given out to be read: number `in_block` of that block."""
+        if self.block is None:
+            self.epoch, self.block, self.batch_in_block = epoch, block, in_block
+        if planned.number < self.batch:
+            self.clips_again += len(planned.items)
+            self.bytes_again += sum(item.size for item in planned.items)
 
     @property
     def most_built_ahead_before(self) -> int | None:

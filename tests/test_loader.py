@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 import s3prl_stream as ss
 import s3prl_stream.loader
+import s3prl_stream.plan.anchors
 from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards.memory import MemoryShards
@@ -115,7 +116,7 @@ def test_the_state_counts_what_was_handed_over_not_what_was_built() -> None:
         for count in range(1, 4):
             next(batches)
             assert loader.state_dict()["next_batch"] == count
-            assert len(loader._under_way) == 4 * max(workers, 1)  # what `prefetch` promises
+            assert len(loader._build_ahead.under_way) == 4 * max(workers, 1)  # what `prefetch` promises
         del batches
 
 
@@ -314,7 +315,7 @@ def test_a_long_run_remembers_few_beginnings_of_blocks(monkeypatch: pytest.Monke
         next(batches)
         states.append(remembering.state_dict())
     assert len(remembering._anchors) > 30
-    monkeypatch.setattr(s3prl_stream.loader, "_MOST_ANCHORS", 8)
+    monkeypatch.setattr(s3prl_stream.plan.anchors, "_MOST_BEHIND", 8)
     for number, batch in zip(range(150), forgetting, strict=False):
         assert forgetting.state_dict() == states[number]
         counts.append(len(forgetting._anchors))
