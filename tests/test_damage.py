@@ -26,7 +26,7 @@ from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.errors import MissingFile, ShardError, TooManyFailures
-from s3prl_stream.shards import store
+from s3prl_stream.shards import local_store
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_a_shard_replaced_before_it_is_opened_again_stops_the_run(
     whole: Path, broken: Path, monkeypatch: pytest.MonkeyPatch, other_size: bool, workers: int
 ) -> None:
     """With one file open at a time, each is opened again and again; no sample of another set is ever delivered."""
-    monkeypatch.setattr(store, "MAX_OPEN_FILES", 1)
+    monkeypatch.setattr(local_store, "MAX_OPEN_FILES", 1)
     stream = stream_of(broken, epochs=None, max_batch_seconds=1.0, max_consecutive_failures=1000)
     loader = ss.Loader(stream, num_workers=workers, multiprocessing_context="fork" if workers else None)
     sound = {row[0]: row[-1] for _, rows in batches_of(whole)[0] for row in rows}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from s3prl_stream.errors import UsageError
 from s3prl_stream.json_files import json_object
 from s3prl_stream.pipes.arguments import one_of
-from s3prl_stream.shards.store import LocalStore
+from s3prl_stream.shards.local_store import LocalStore
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet

@@ -24,7 +24,7 @@ from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import reading_while
+from s3prl_stream.shards.wanted import reading_while
 from s3prl_stream.sign_of_life import SignOfLife
 
 

@@ -5,7 +5,10 @@ To read a set     shardset (open_shards) -> folder (a packed or indexed one), me
                   which rows   selection -> where, amounts, whole_index; weights, find_clips
                   ahead        read_ahead; at_once, kept
                   what all of them are to the plan  member
-Where files lie   store -> object_store -> object_fetches, object_tries, object_clients -> aws_profile; coalesce
+Where files lie   store: on a disk  local_store -> whole_files
+                  over a network  object_store -> object_fetches, coalesce
+                                  -> object_requests -> object_tries, object_clients -> aws_profile
+                  who waits for a store, and whether still  wanted
 To pack           pack -> listing, packplan (-> clips, arrange), engines -> pack_shard (-> quality, writer), finish
                   settings; whose folder it is  outfolder; who does what  claims; what is done  workfolder
                   (all others are alone in their folder  alone)

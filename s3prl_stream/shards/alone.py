@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path, paths_in
+from s3prl_stream.shards.local_store import LocalStore
+from s3prl_stream.shards.store import Store, is_remote, local_path, paths_in
 
 LOCK = ".lock"
 """Name of the file in the folder that is locked, and stays there."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from s3prl_stream.shards.store import reading_while
+from s3prl_stream.shards.wanted import reading_while
 
 MOST_AT_ONCE = 8
 

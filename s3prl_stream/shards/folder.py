@@ -23,9 +23,10 @@ from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART, part_name, rows_name
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MEND_INDEX, read_manifest
 from s3prl_stream.shards.member import Rows
-from s3prl_stream.shards.store import Ahead, LocalStore, Store, open_store
+from s3prl_stream.shards.store import Ahead, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,7 +14,8 @@ from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.scan import Scan
-from s3prl_stream.shards.store import explaining_writes, is_remote, local_path, open_store
+from s3prl_stream.shards.store import is_remote, local_path, open_store
+from s3prl_stream.shards.whole_files import explaining_writes
 
 _MARKER = ".indexing.json"
 _SCRATCH = ".indexing"

@@ -25,7 +25,7 @@ from s3prl_stream.shards.bytes import TOO_DEEP, is_too_deep
 from s3prl_stream.shards.keys import escape_key
 from s3prl_stream.shards.layout import QUALITY_COLUMNS
 from s3prl_stream.shards.rows import metadata_kinds
-from s3prl_stream.shards.store import explaining_writes
+from s3prl_stream.shards.whole_files import explaining_writes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from s3prl_stream.errors import StreamError
-from s3prl_stream.shards.store import still_wanted
+from s3prl_stream.shards.wanted import still_wanted
 
 IO_THREADS = 16
 """Requests under way in a process, over all its sets."""

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, WORK_FOLDER, offsets_name, part_name, rows_name
 from s3prl_stream.shards.left_out import LeftOut, read_left_out
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import find_manifest
 from s3prl_stream.shards.settings import default_of
-from s3prl_stream.shards.store import LocalStore, Store, is_remote, local_path
+from s3prl_stream.shards.store import Store, is_remote, local_path
 
 _MEND = "`s3prl-stream repair` writes the set with a new one."
 

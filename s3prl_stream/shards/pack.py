@@ -30,7 +30,8 @@ from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.settings import PackSettings
-from s3prl_stream.shards.store import Store, explaining_writes, open_store
+from s3prl_stream.shards.store import Store, open_store
+from s3prl_stream.shards.whole_files import explaining_writes
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.workfolder import (
     finished_shards,

@@ -30,7 +30,8 @@ from s3prl_stream.shards.packplan import clips_of_shard, original_codec
 from s3prl_stream.shards.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.settings import ORIGINAL, PackSettings
-from s3prl_stream.shards.store import Store, explaining_writes
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.whole_files import explaining_writes
 from s3prl_stream.shards.workfolder import (
     FinishedShard,
     is_finished,

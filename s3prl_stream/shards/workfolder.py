@@ -25,9 +25,11 @@ from s3prl_stream.errors import MissingFile, ShardError
 from s3prl_stream.shards.claims import is_known_dead
 from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT, WORK_FOLDER, shard_name
 from s3prl_stream.shards.left_out import LeftOut
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
-from s3prl_stream.shards.store import PARTIAL, LocalStore, Store, again_if_it_vanishes, sync
+from s3prl_stream.shards.store import Store
+from s3prl_stream.shards.whole_files import PARTIAL, again_if_it_vanishes, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,8 +16,9 @@ from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.index_files import Offsets, Unusable, offsets_of, read_rows_sidecar, shard_bytes_of
 from s3prl_stream.shards.layout import SHARDS_PER_PART, offsets_name, parquet_options, part_name, rows_name
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.store import LocalStore, Store
+from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.workers import Workers, chunks
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import reading_while, still_wanted
 from s3prl_stream.shards.synthetic import make_synthetic_index
+from s3prl_stream.shards.wanted import reading_while, still_wanted
 
 
 def together(number: int) -> Callable[[], None]:

@@ -18,8 +18,9 @@ from apart import in_child
 
 from s3prl_stream.shards import claims as claiming
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PackPlan
-from s3prl_stream.shards.store import LocalStore, open_store
+from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.workfolder import read_plan, remove_empty_folders, scratch_folder, write_plan
 
 

@@ -26,7 +26,8 @@ from s3prl_stream.errors import MissingFile, SampleError, ShardError, StreamErro
 from s3prl_stream.shards import coalesce, object_clients, object_store, object_tries
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.object_store import ObjectStore
-from s3prl_stream.shards.store import open_store, reading_while
+from s3prl_stream.shards.store import open_store
+from s3prl_stream.shards.wanted import reading_while
 
 CONTENT = random.Random(3).randbytes(3_000_000)
 

@@ -29,11 +29,11 @@ from s3prl_stream.shards import listing, packplan
 from s3prl_stream.shards import pack as packing
 from s3prl_stream.shards.claims import Claims, new_owner
 from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.pack import PackReport, pack_set
 from s3prl_stream.shards.pack_shard import ShardTask, pack_shard
 from s3prl_stream.shards.packplan import PackPlan
 from s3prl_stream.shards.settings import PackSettings
-from s3prl_stream.shards.store import LocalStore
 from s3prl_stream.shards.workfolder import finished_shards, publish, read_plan
 
 RATE = 16_000

@@ -189,7 +189,7 @@ def test_no_pack_writes_into_a_half_written_file_of_another(
 @pytest.mark.parametrize("moment", ["before", "during", "behind"])
 def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
     code = (
-        "import os, signal, pathlib\nfrom s3prl_stream.shards.store import LocalStore\n"
+        "import os, signal, pathlib\nfrom s3prl_stream.shards.local_store import LocalStore\n"
         "write, replace = LocalStore.write, pathlib.Path.replace\n"
         "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
         "def killing(self, name, content):\n"

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from s3prl_stream.errors import MissingFile, ShardError, UsageError
-from s3prl_stream.shards import store as stores
-from s3prl_stream.shards.store import MAX_OPEN_FILES, LocalStore, is_remote, open_store
+from s3prl_stream.shards import local_store as stores
+from s3prl_stream.shards.local_store import MAX_OPEN_FILES, LocalStore
+from s3prl_stream.shards.store import is_remote, open_store
 
 NOBODY = 65_534
 CONTENT = bytes(range(256)) * 40
