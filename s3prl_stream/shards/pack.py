@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -212,17 +212,17 @@ class _Pack:
                     report = self._finished_before(self._new_plan(listing, scratch, workers))
                     if report is not None:
                         return report
+                packing = stack.enter_context(self._engine(engine, workers))  # may not be there, so before the plan
                 claims = stack.enter_context(Claims(self._out, self._owner))
                 plan = self._plan(listing, scratch, workers, claims)
-                return self._pack(plan, claims, scratch, workers, engine)
+                return self._pack(plan, claims, scratch, packing)
 
-    def _pack(self, plan: PackPlan, claims: Claims, scratch: Path, workers: Workers, engine: str) -> PackReport:
+    def _pack(self, plan: PackPlan, claims: Claims, scratch: Path, engine: Engine) -> PackReport:
         try:
             report = self._finished_before(plan)
             if report is not None:
                 return report
-            with self._engine(engine, workers, plan) as packing:
-                self._pack_shards(plan, packing, claims, scratch)
+            self._pack_shards(plan, engine, claims, scratch)
             return self._finish(plan, claims, scratch)
         except (StreamError, OSError):
             report = self._finished_before(plan)  # by another pack, that has cleaned up behind it
@@ -286,18 +286,10 @@ class _Pack:
             remove_work(self._store)
         return PackReport(self._store.url, True, manifest, whole_left_out(self._store))
 
-    @contextlib.contextmanager
-    def _engine(self, name: str, workers: Workers, plan: PackPlan) -> Iterator[Engine]:
-        self._total = sum(plan.clips)
-        self._done = finished_shards(self._store, plan)
-        self._before = sum(plan.clips[number] for number in self._done)
+    def _engine(self, name: str, workers: Workers) -> contextlib.AbstractContextManager[Engine]:
         if name == "ray":
-            with ray_cluster() as cluster:
-                yield cluster
-        elif workers.num_workers:
-            yield Processes(workers)
-        else:
-            yield ThisProcess(self._tell_clips)
+            return ray_cluster()
+        return contextlib.nullcontext(Processes(workers) if workers.num_workers else ThisProcess(self._tell_clips))
 
     def _tell_clips(self, clips_done: int) -> None:
         self._tell("packing", min(self._before + clips_done, self._total), self._total)
@@ -305,6 +297,9 @@ class _Pack:
     def _pack_shards(self, plan: PackPlan, engine: Engine, claims: Claims, scratch: Path) -> None:
         """Until all are finished, by whomever; what others have claimed is left to them as long as they live."""
         claimed, running = claims.of_others(), set[int]()
+        self._total = sum(plan.clips)
+        self._done = finished_shards(self._store, plan)
+        self._before = sum(plan.clips[number] for number in self._done)
         self._tell_clips(0)
         while len(self._done) < len(plan.clips):
             for number in range(len(plan.clips)):

@@ -83,22 +83,29 @@ class PackPlan(NamedTuple):
     @property
     def digest(self) -> str:
         """Of all that decides what a shard holds: another plan's shard of the same number is another shard."""
-        decides = [self.identity, self.libraries, self.columns, self.clips]
-        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=8).hexdigest()
+        return _digest_of([self.identity, self.libraries, self.columns, self.clips])
 
     def to_json(self) -> bytes:
-        """As it lies in a file."""
-        return json.dumps(self._asdict()).encode()
+        """As it lies in a file, with a checksum."""
+        values = self._asdict()
+        return json.dumps({**values, "checksum": _digest_of(values)}).encode()
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> PackPlan:
-        """Raises ShardError if it is not one."""
+        """Raises ShardError if it is not one, or not as it was written."""
         try:
-            return cls(**json_object(content))
+            values = json_object(content)
+            if values.pop("checksum", None) != _digest_of(values):
+                raise ValueError("it was changed")
+            return cls(**values)
         except (ValueError, TypeError):
             raise ShardError(
                 f"{where}: not a readable plan. Remove it, and the same command makes it anew; finished shards stay."
             ) from None
+
+
+def _digest_of(values: Any) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def make_plan(

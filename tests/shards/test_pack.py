@@ -401,8 +401,8 @@ def test_an_unfinished_pack_of_another_set_is_kept_unless_asked(
     with pytest.raises(UsageError, match="other utterances"):
         pack_set([Utterance(one.key, one.audio, text="new"), *others], folder, PackSettings(shard_mb=0.2))
     plan = folder / ".packing/plan.json"
-    other = json.loads(plan.read_bytes())
-    plan.write_text(json.dumps({**other, "libraries": {**other["libraries"], "numpy": "1.0"}}))
+    other = PackPlan.from_json(plan.read_bytes(), "plan.json")
+    plan.write_bytes(other._replace(libraries={**other.libraries, "numpy": "1.0"}).to_json())
     with pytest.raises(UsageError, match=r"another set: it was packed with numpy 1\.0, not .*--restart"):
         pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
     monkeypatch.setattr("s3prl_stream.shards.pack.LEASE_SECONDS", 0)
@@ -497,6 +497,17 @@ def test_what_is_lost_of_the_work_folder_is_made_anew(recordings: Path, unfinish
     assert_set_is_whole(folder)
     assert {path: path.read_bytes() for path in tars} == tars
     assert not list(folder.glob(".*"))
+
+
+def test_a_plan_that_is_not_as_it_was_written_is_told() -> None:
+    """Of another type, or a number that is another one: neither may become a traceback, or other shards."""
+    plan = PackPlan("set", {"seed": 0}, "00ff", {"numpy": "2"}, "0f", 3, 0, [], {"text": "string"}, [2, 1])
+    assert PackPlan.from_json(plan.to_json(), "plan.json") == plan
+    values = json.loads(plan.to_json())
+    for field in PackPlan._fields:
+        for other in (None, 7, "x", [1], {"a": 1}):
+            with pytest.raises(ShardError, match=r"plan\.json: not a readable plan\. Remove it"):
+                PackPlan.from_json(json.dumps({**values, field: other}).encode(), "plan.json")
 
 
 def test_a_lost_line_of_what_the_plan_left_out_is_missed(

@@ -248,6 +248,7 @@ def test_ray_without_a_cluster(recordings: Path, tmp_path: Path, capsys: pytest.
     if not any(Path(folder, "ray").is_dir() for folder in sys.path):
         assert main(words(recordings, tmp_path / "set", "--engine", "ray")) == 2
         assert "pip install" in capsys.readouterr().err
+        assert not (tmp_path / "set").exists()
 
 
 @pytest.mark.slow
