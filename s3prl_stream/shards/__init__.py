@@ -18,6 +18,7 @@ To index tars     foreign -> known_layouts, braces, scan (-> tarwalk, foreign_sa
 of others         durations -> table_lengths, join_table; index_folder, foreign_index (-> choose_run)
                   without an index, front to back  sequential
 To check a set    verify -> inventory, examine (-> index_files, content), examine_indexed, duplicates; findings
+                  of index rows, for readers too  index_files
 To make another   repair -> repair_shard, subset -> subset_shard (-> writer), into a new_set; feature_set of `extract`
 of one            lhotse_cuts; synthetic (one without audio)
 What is written   layout (names, columns); manifest, left_out, extra_files; rows, write_index; keys, npy

@@ -27,13 +27,13 @@ from s3prl_stream.shards.index_files import (
     Unusable,
     are_offsets_of,
     first_difference,
+    problem_with_indexed,
     read_offsets,
     read_rows_sidecar,
     shard_bytes_of,
 )
 from s3prl_stream.shards.inventory import SECONDS_TOLERANCE, Entry
-from s3prl_stream.shards.layout import INDEX_COLUMNS, MANIFEST, offsets_name, rows_name
-from s3prl_stream.shards.rows import IndexRow, rows_hash
+from s3prl_stream.shards.layout import MANIFEST, offsets_name, rows_name
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import BLOCK_BYTES, END_OF_TAR
 from s3prl_stream.shards.tar_reads import HashedTar
@@ -74,23 +74,14 @@ def examined(findings: list[Finding], num_bytes: int | None, rows: pa.Table | No
 
 def read_index(store: Store, entry: Entry, part: IndexPart | None = None) -> ShardIndex:
     """All that is listed of a shard; `part` is the index part that holds its rows, if it was read already."""
-    is_wrong = None if entry.rows_hash is None else functools.partial(_problem_with_indexed, entry)
+    is_wrong = None
+    if entry.rows_hash is not None:
+        is_wrong = functools.partial(problem_with_indexed, samples=entry.samples, written=entry.rows_hash)
     return ShardIndex(
         (part or IndexPart(store, entry.part)).rows(entry.row_group, entry.name, is_wrong),
         read_rows_sidecar(store, entry.name, is_wrong),
         None if entry.has_own_offsets else read_offsets(store, entry.name),
     )
-
-
-def _problem_with_indexed(entry: Entry, table: pa.Table) -> str | None:
-    """Why these are not the rows that were written for a tar made elsewhere; None: they are."""
-    if any(name not in table.column_names for name in INDEX_COLUMNS):
-        return "columns are missing"
-    fields = [name for name in IndexRow._fields if name != "metadata"]
-    rows = [IndexRow(**row, metadata={}) for row in table.select(fields).to_pylist()]
-    if len(rows) != entry.samples or rows_hash(rows) != entry.rows_hash:
-        return "not the rows that the manifest was written with"
-    return None
 
 
 def read_shard(

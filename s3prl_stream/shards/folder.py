@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from s3prl_stream.audio.lengths import MAX_FRAMES_PER_BYTE
-from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError, StreamError
+from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.extra_files import read_extra_file
+from s3prl_stream.shards.index_files import PLAN_COLUMNS, arrow_errors, problem_with_rows
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.kept import Kept
-from s3prl_stream.shards.layout import INDEX_COLUMNS, SHARDS_PER_PART, part_name, rows_name
+from s3prl_stream.shards.layout import SHARDS_PER_PART, part_name, rows_name
 from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MEND_INDEX, read_manifest
 from s3prl_stream.shards.member import Rows
@@ -32,15 +32,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-PLAN_COLUMNS = ["key", "key_hash", "frames", "sample_rate", "offset", "size", "crc32c"]
 MAX_OPEN_PARTS = 8
 DEFAULT_RUN = 4
 """Of packed sets, whose neighbours are alike in duration and of mixed speakers."""
 
 MAX_INDEX_BYTES = 1 << 30
-_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError, MemoryError)
-"""What Arrow raises on damaged files."""
-
 _EXPRESSION_ERRORS = ("ArrowInvalid", "ArrowNotImplementedError", "ArrowTypeError")
 
 
@@ -86,9 +82,9 @@ class ShardFolder:
     def rows(self, shard: int) -> Rows:
         """Index rows of shard number `shard`; safe from several threads."""
         column = self.rows_table(shard, PLAN_COLUMNS)
-        problem = _problem_with(column)
+        problem = problem_with_rows(column)
         if problem is not None:
-            raise ShardError(f"{self.store.url}: the index of {self.shard_names[shard]} {problem}. {MEND_INDEX}")
+            raise ShardError(f"{self.store.url}: the index of {self.shard_names[shard]} has {problem}. {MEND_INDEX}")
         return Rows(
             key=column["key"],
             key_hash=column["key_hash"].to_numpy(),
@@ -205,8 +201,9 @@ class ShardFolder:
     def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
         content = self.store.read_whole(name, at_most=MAX_INDEX_BYTES)
         try:
-            return _parse_rows(content, columns)
-        except _UNREADABLE:  # damage on the way is not damage at rest
+            with arrow_errors(DamagedFile):
+                return _parse_rows(content, columns)
+        except DamagedFile:  # damage on the way is not damage at rest
             return _parse_rows(self.store.read_again(name, 0, len(content)), columns)
 
     def _source(self, name: str) -> Any:
@@ -227,18 +224,16 @@ class ShardFolder:
 
     @contextlib.contextmanager
     def _reading(self, name: str, *, but: tuple[str, ...] = ()) -> Iterator[None]:
-        """What Arrow raises on a damaged file (a dozen kinds) as a ShardError; types named in `but` pass."""
+        """What Arrow raises on a damaged file as a ShardError; types named in `but` pass."""
+
+        def told(what: str) -> ShardError:
+            return ShardError(f"{self.store.url}/{name}: not a readable index part ({what}). {MEND_INDEX}")
+
         try:
-            yield
+            with arrow_errors(told, but=but):
+                yield
         except MissingFile:
             raise MissingFile(f"{self.store.url}/{name}: cannot be read (not there). {MEND_INDEX}") from None
-        except StreamError:
-            raise
-        except _UNREADABLE as error:
-            if type(error).__name__ in but:
-                raise
-            what = " ".join(str(error).split())
-            raise ShardError(f"{self.store.url}/{name}: not a readable index part ({what}). {MEND_INDEX}") from error
 
 
 def _parse_rows(content: bytes, columns: list[str] | None) -> pa.Table:
@@ -247,19 +242,3 @@ def _parse_rows(content: bytes, columns: list[str] | None) -> pa.Table:
 
     part = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content), page_checksum_verification=True)
     return part.read(columns=columns, use_threads=False)
-
-
-def _problem_with(rows: pa.Table) -> str | None:
-    """Why the plan cannot use these rows; None: it can. Of impossible lengths it would make pieces without end."""
-    import pyarrow
-
-    for name in PLAN_COLUMNS:
-        kind, wanted = rows.schema.field(name).type, INDEX_COLUMNS[name]
-        if (str(kind) != wanted) if wanted == "string" else not pyarrow.types.is_integer(kind):
-            return f"has a column {name!r} of {kind}, expected {wanted}"
-        if name != "crc32c" and rows.column(name).null_count:
-            return f"has nothing for {name!r} of some samples"
-    frames, rate, size = (rows.column(name).to_numpy() for name in ("frames", "sample_rate", "size"))
-    if not ((frames > 0) & (rate > 0) & (size > 0) & (frames // MAX_FRAMES_PER_BYTE <= size)).all():
-        return "has clips of impossible lengths"
-    return None

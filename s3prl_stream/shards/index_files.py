@@ -1,4 +1,8 @@
-"""The three listings of a shard's samples (index part, row sidecar, offset sidecar), read with suspicion."""
+"""The three listings of a shard's samples (index part, row sidecar, offset sidecar), read with suspicion.
+
+What is asked of rows: `problem_with_rows` is what a plan needs of any set, `problem_with_packed` adds what packing
+makes, and `problem_with_indexed` knows the rows that were written for a tar made elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from s3prl_stream.errors import DamagedFile, MissingFile
+from s3prl_stream.audio.lengths import MAX_FRAMES_PER_BYTE
+from s3prl_stream.errors import DamagedFile, MissingFile, StreamError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_COLUMNS, offsets_name, rows_name
+from s3prl_stream.shards.rows import IndexRow, rows_hash
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
 
@@ -27,6 +33,9 @@ _LEAST_BYTES_OF_ROW = 8
 """A hash, which no codec makes smaller. Of equal rows a few bytes can hold 1e9."""
 
 _KINDS = ("bool", "int64", "double", "string")
+
+PLAN_COLUMNS = ["key", "key_hash", "frames", "sample_rate", "offset", "size", "crc32c"]
+"""What a plan reads of the rows."""
 
 
 class Unusable(NamedTuple):
@@ -53,7 +62,7 @@ class IndexPart:
         self._problem = Unusable("")
         try:
             content = store.read_whole(name, at_most=MAX_PARQUET_BYTES)
-            with _arrow_errors():
+            with arrow_errors(_not_parquet):
                 buffer = pyarrow.BufferReader(content)
                 file = pyarrow.parquet.ParquetFile(buffer, page_checksum_verification=True)
                 num_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
@@ -73,7 +82,7 @@ class IndexPart:
         if self._file is None:
             return []
         try:
-            with _arrow_errors():
+            with arrow_errors(_not_parquet):
                 column = self._file.read_row_group(row_group, columns=["shard"], use_threads=False).column("shard")
                 return [str(name) for name in column.unique().to_pylist()]
         except DamagedFile:
@@ -87,7 +96,7 @@ class IndexPart:
             many = f"has {self._file.num_row_groups} row groups"
             return Unusable(f"{many}, the rows of {shard} should be number {row_group}")
         try:
-            with _arrow_errors():
+            with arrow_errors(_not_parquet):
                 table = self._file.read_row_group(row_group, use_threads=False)
                 table.validate(full=True)
                 table = table.combine_chunks()
@@ -134,6 +143,22 @@ def shard_bytes_of(table: pa.Table) -> int:
     return int(offsets_of(table)[-1]) + len(END_OF_TAR)
 
 
+def problem_with_rows(table: pa.Table) -> str | None:
+    """Why no plan can use these rows; None: it can. Of impossible lengths it would make pieces without end."""
+    import pyarrow
+
+    for name in PLAN_COLUMNS:
+        kind, wanted = table.schema.field(name).type, INDEX_COLUMNS[name]
+        if (str(kind) != wanted) if wanted == "string" else not pyarrow.types.is_integer(kind):
+            return f"a column {name!r} of {kind}, expected {wanted}"
+        if name != "crc32c" and table.column(name).null_count:
+            return f"nothing for {name!r} of some samples"
+    frames, rate, size = (table.column(name).to_numpy() for name in ("frames", "sample_rate", "size"))
+    if not ((frames > 0) & (rate > 0) & (size > 0) & (frames // MAX_FRAMES_PER_BYTE <= size)).all():
+        return "clips of impossible lengths"
+    return None
+
+
 def problem_with_packed(table: pa.Table, shard: str) -> str | None:
     """What is impossible about the index rows of a packed shard by themselves; None: nothing."""
     found = {field.name: str(field.type) for field in table.schema}
@@ -147,9 +172,10 @@ def problem_with_packed(table: pa.Table, shard: str) -> str | None:
         return "nulls in the fixed columns"
     if table.column("shard").unique().to_pylist() != [shard]:
         return f"rows are of shard {table.column('shard')[0].as_py()!r}"
+    problem = problem_with_rows(table)
+    if problem is not None:
+        return problem
     number = {name: table.column(name).to_numpy() for name, kind in INDEX_COLUMNS.items() if kind != "string"}
-    if min(number[name].min() for name in ("size", "frames", "sample_rate")) <= 0:
-        return "sizes, frames and sample rates must be greater than 0"
     # compared without adding up: sums of impossible sizes would overflow
     if number["offset"][0] != 0 or (np.diff(number["offset"]) != number["size"][:-1]).any():
         return "samples do not follow one another without gaps from byte 0"
@@ -158,6 +184,17 @@ def problem_with_packed(table: pa.Table, shard: str) -> str | None:
     hashes = np.array([key_hash(key) for key in table.column("key").to_pylist()], dtype=np.uint64)
     if (number["key_hash"] != hashes).any():
         return "key_hash is not the hash of the key"
+    return None
+
+
+def problem_with_indexed(table: pa.Table, samples: int | None, written: str) -> str | None:
+    """Why these are not the rows of a tar made elsewhere, so many and with this hash; None: they are."""
+    if any(name not in table.column_names for name in INDEX_COLUMNS):
+        return "columns are missing"
+    fields = [name for name in IndexRow._fields if name != "metadata"]
+    rows = [IndexRow(**row, metadata={}) for row in table.select(fields).to_pylist()]
+    if len(rows) != samples or rows_hash(rows) != written:
+        return "not the rows that the manifest was written with"
     return None
 
 
@@ -179,9 +216,13 @@ def _unusable(error: Exception) -> Unusable:
     return Unusable("not there" if isinstance(error, MissingFile) else str(error))
 
 
+def _not_parquet(what: str) -> StreamError:
+    return DamagedFile(f"not readable as Parquet ({what})")
+
+
 @contextlib.contextmanager
-def _arrow_errors() -> Iterator[None]:
-    """The dozen kinds of exceptions that Arrow raises on a damaged file, as one."""
+def arrow_errors(told: Callable[[str], StreamError], *, but: tuple[str, ...] = ()) -> Iterator[None]:
+    """The dozen kinds of exceptions that Arrow raises on a damaged file, as one; kinds named in `but` pass."""
     import pyarrow
 
     try:
@@ -190,4 +231,6 @@ def _arrow_errors() -> Iterator[None]:
         pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, NotImplementedError, ArithmeticError,
         MemoryError,
     ) as error:  # fmt: skip
-        raise DamagedFile(f"not readable as Parquet ({' '.join(str(error).split())})") from error
+        if type(error).__name__ in but:
+            raise
+        raise told(" ".join(str(error).split())) from error

@@ -1,7 +1,7 @@
 """The hidden folder of a set that is being packed: the plan, and what is known of every finished shard.
 
     .packing/plan.json, plan.arrow, plan.jsonl     see `packplan.py`
-    .packing/shards/PLAN/000012.parquet            index rows of shard 12, with what else is known of it
+    .packing/shards/PLAN/000012.parquet            index rows of shard 12, with what else is known of it, and a hash
     .packing/shards/PLAN/000012.nothing.parquet    nothing of it was left
     .packing/claims/, .packing/alive/              see `claims.py`
     .packing/scratch-OWNER/                        half-written files, of a set on a disk
@@ -13,6 +13,7 @@ digest of their plan: what a killed restart has left, or a pack of the old plan 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import shutil
@@ -39,6 +40,7 @@ _ABOUT = b"s3prl_stream"
 _SCRATCH = "scratch-"
 _TEMPORARY = "packing-"
 _MAX_ROWS_BYTES = 4 << 30
+_HASH_BYTES = 16
 
 
 class FinishedShard(NamedTuple):
@@ -147,7 +149,8 @@ def write_finished(store: Store, plan: str, number: int, table: pa.Table, shard:
     about = {_ABOUT: json.dumps(shard._asdict()).encode()}
     pyarrow.parquet.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
     name = rows_file(plan, number, nothing=shard.description is None)
-    writing_in(scratch, store).write(name, sink.getvalue().to_pybytes())
+    content = sink.getvalue().to_pybytes()
+    writing_in(scratch, store).write(name, content + _hash(content))
 
 
 def read_finished(store: Store, plan: str, number: int) -> tuple[pa.Table, FinishedShard]:
@@ -167,16 +170,21 @@ def read_finished(store: Store, plan: str, number: int) -> tuple[pa.Table, Finis
         if store.size(nothing) is None:
             raise ShardError(f"{store.url}/{name}: not there any more. The same command makes it anew.") from None
         name, content = nothing, store.read_whole(nothing, at_most=_MAX_ROWS_BYTES)
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(content), use_threads=False)
-        about = json.loads(table.schema.metadata[_ABOUT])
-        left_out = [(position, LeftOut(*one)) for position, one in about["left_out"]]
-        return table.replace_schema_metadata(None), FinishedShard(about["description"], left_out, about["reencoded"])
-    except (pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        what = " ".join(str(error).split())
+    written, said = content[:-_HASH_BYTES], content[-_HASH_BYTES:]
+    if said != _hash(written):
         raise ShardError(
-            f"{store.url}/{name}: not the rows of a shard ({what}). Remove it, and the same command makes it anew."
-        ) from None
+            f"{store.url}/{name}: not the rows of a shard as they were written. Remove it, and the same command makes "
+            "it anew."
+        )
+    table = pyarrow.parquet.read_table(pyarrow.BufferReader(written), use_threads=False)
+    about = json.loads(table.schema.metadata[_ABOUT])
+    left_out = [(position, LeftOut(*one)) for position, one in about["left_out"]]
+    return table.replace_schema_metadata(None), FinishedShard(about["description"], left_out, about["reencoded"])
+
+
+def _hash(content: bytes) -> bytes:
+    """Which Parquet has not of all its bytes: what is damaged here must not become the index."""
+    return hashlib.blake2b(content, digest_size=_HASH_BYTES).digest()
 
 
 def finished_shards(store: Store, plan: PackPlan) -> set[int]:

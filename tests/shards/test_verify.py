@@ -385,7 +385,8 @@ def _closed_members(whole: Path) -> Iterator[None]:
 ROWS_THAT_CANNOT_BE: list[tuple[str, Callable[[list[Any]], list[Any]], str]] = [
     ("frames", lambda values: [None, *values[1:]], "nulls in the fixed columns"),
     ("shard", lambda values: [*values[:-1], "other.tar"], "rows are of shard"),
-    ("frames", lambda values: [0, *values[1:]], "greater than 0"),
+    ("frames", lambda values: [0, *values[1:]], "clips of impossible lengths"),
+    ("frames", lambda values: [1 << 62, *values[1:]], "clips of impossible lengths"),  # as a plan refuses them
     ("offset", lambda values: [value + 512 for value in values], "without gaps from byte 0"),
     ("offset", lambda values: [*values[:-1], values[-1] + 512], "without gaps from byte 0"),
     ("seconds", lambda values: [values[0] + 1e-9, *values[1:]], "seconds are not frames"),
