@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from s3prl_stream.errors import UsageError
@@ -37,6 +37,16 @@ def rows_with(shards: ShardSet, where: Any, columns: Sequence[str], *, min_secon
     if where is None or isinstance(where, str):
         return words or None
     return Condition(functools.reduce(operator.and_, expressions), words)
+
+
+def rows_called(shards: ShardSet, where: Any, keys: Collection[str], whose: str) -> Condition:
+    """`where` for the rows with one of these keys; in messages they are those of `whose`. Errors of `rows_with`."""
+    import pyarrow.compute
+
+    called = pyarrow.compute.field("key").isin(list(keys))
+    if where is None:
+        return Condition(called, f"key in {whose}")
+    return Condition(called & compile_where(where, shards.columns()), f"({where}) and key in {whose}")
 
 
 def counts_without(shards: ShardSet, where: Any, columns: Sequence[str], *, min_seconds: float = 0.0) -> dict[str, int]:

@@ -14,9 +14,9 @@ from torch import nn
 
 from s3prl_stream.collate import collate
 from s3prl_stream.downstream.build import build_model, make_task
-from s3prl_stream.downstream.columns import contents_of, need_classes, need_columns
+from s3prl_stream.downstream.columns import contents_of, need_classes, need_columns, rows_called
 from s3prl_stream.downstream.feature_cache import FeatureCache
-from s3prl_stream.downstream.judge import answers_of, answers_to
+from s3prl_stream.downstream.judge import answers_of, answers_to, unknown_classes
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream
 from s3prl_stream.downstream.texts import TextSource
@@ -81,7 +81,7 @@ def evaluate(
         shards: `open_shards(...)`, or what a `ShardStream` accepts. Utterances without a label are left out, unless
             trials say what is true.
         where: which part of it.
-        trials: of speaker verification; None: each utterance with each.
+        trials: of speaker verification, and none but their utterances are scored; None: each utterance with each.
         noise, snr: added to each clip, as in `train`.
         upstream, head: fresh instances, if the run was made with modules rather than names.
         device: where to compute; None: the GPU if there is one.
@@ -93,11 +93,12 @@ def evaluate(
             A trial names an utterance that is not selected, or none can be scored.
     """
     model = load_run(run, upstream=upstream, head=head, device=device)
+    judged, added = as_shard_set(shards), Noise.of(noise, snr)
     if trials is not None:
         if not isinstance(model.task, SpeakerVerification):
             raise UsageError(f"{run}: trials are for speaker verification; this run is of another task")
         model.task.trials = trials
-    judged, added = as_shard_set(shards), Noise.of(noise, snr)
+        where = rows_called(judged, where, {key for trial in trials for key in trial[1:]}, "trials")
     columns = () if trials is not None else model.task.columns
     need_columns(judged, (*columns, *model.task.optional_columns), "evaluate")
     need_classes(judged, where, model.task, "evaluate")
@@ -126,7 +127,7 @@ def evaluate(
         damaged=len(loader.damaged),
         reasons=dict(collections.Counter(one["reason"] for one in loader.damaged)),
         without_label=len(compile_selection(judged, where=where)) - len(root_of(stream)),
-        unknown=dict(collections.Counter(name for one in answers for name in model.task.unknown(one.reference))),
+        unknown=unknown_classes(model.task, answers),
         layer_weights=tuple(model.featurizer.weights()),
         trials_not_scored=not_scored,
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Sequence
+
 import torch
 
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.loader import Loader
 from s3prl_stream.sample import Batch
-from s3prl_stream.tasks import Answer
+from s3prl_stream.tasks import Answer, Task
 from s3prl_stream.trainer.to_device import ToDevice
 
 
@@ -40,3 +43,8 @@ def answers_of(model: DownstreamModel, batch: Batch, *, with_references: bool = 
     given = model.task.answers(*model.outputs(batch))
     references = model.task.references(batch) if with_references else [None] * len(given)
     return [Answer(*row) for row in zip(batch["set"], batch["key"], given, references, strict=True)]
+
+
+def unknown_classes(task: Task, answers: Sequence[Answer]) -> dict[str, int]:
+    """Classes that were not trained on -> how many utterances are of them, which count as missed."""
+    return dict(collections.Counter(name for one in answers for name in task.unknown(one.reference)))

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from s3prl_stream import __version__
-from s3prl_stream.downstream.judge import answers_to
+from s3prl_stream.downstream.judge import answers_to, unknown_classes
 from s3prl_stream.downstream.parts import TrainingParts, training_parts
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
@@ -36,6 +36,7 @@ from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
 LAYER_WEIGHTS = "layer_weights.json"
+_MOST_SHOWN = 20
 
 
 def train(
@@ -115,10 +116,18 @@ def _train(
     batches = _RunBatches(loader)
     ranks.share_of(parts.settings.update_batches)
     hooks = []
+    unknown: dict[str, int] = {}
     if (judged := parts.judged) is not None:
 
         def ask(_step: int) -> Mapping[str, float]:
             answers = answers_to(model, Loader(judged, rank=0, world_size=1), device)
+            found = unknown_classes(model.task, answers)
+            if found and not unknown and ranks.is_first and not quiet:
+                some = ", ".join(f"{count} {name}" for name, count in sorted(found.items())[:_MOST_SHOWN])
+                more = f" and {len(found) - _MOST_SHOWN} more" * (len(found) > _MOST_SHOWN)
+                said = f"valid: clips of classes that are not trained on, so that they count as missed: {some}{more}"
+                tqdm.write(said, file=sys.stderr)
+            unknown.update(found)
             return {f"valid_{name}": value for name, value in model.task.score(answers).items()}
 
         hooks.append(Hook(parts.recipe.evaluate_every, ask))
@@ -157,6 +166,7 @@ def _train(
         result,
         left_out=len(loader.too_long) + len(batches.unusable),
         not_used=parts.not_used,
+        unknown=unknown,
         timing=loader.timing().as_dict(),
     )
 

@@ -83,6 +83,9 @@ class TrainResult:
     not_used: Mapping[str, int] = field(default_factory=dict)
     """Of a training for a task: why clips that are selected were not trained on, such as for want of a label -> how
     many."""
+    unknown: Mapping[str, int] = field(default_factory=dict)
+    """Of a training for a task: classes in the validation part that are not trained on -> how many clips are of them,
+    which count as missed."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     """Of this call: seconds in each stage of loading, of waiting for it and of working, and the share of waiting."""
     metrics: Mapping[str, float] = field(default_factory=dict)

@@ -164,7 +164,8 @@ def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: p
     trials.write_text(f"1 {keys[0]} {keys[0]}\n0 {keys[0]} {keys[1]}\n")
     words = ["evaluate", run, "--data", str(sample_set), "--trials", str(trials), "--json", "--device", "cpu"]
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["figures"]["trials"] == 2.0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["figures"]["trials"], shown["utterances"]) == (2.0, 2)  # of more than 100
     broken, one, other = _set_with_a_damaged_clip(tmp_path)
     words = ["evaluate", run, "--data", str(tmp_path / "set"), "--device", "cpu", "--trials", str(trials)]
     trials.write_text(f"1 {one} {one}\n0 {one} {other}\n1 {other} {broken}\n0 {broken} {one}\n")
@@ -180,6 +181,8 @@ def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: p
     assert (
         "none of the 2 trials can be scored, as clips of them could not be used; the first: " in capsys.readouterr().err
     )
+    assert main([*words, "--where", "seconds > 99"]) == 2
+    assert "where='((seconds > 99) and key in trials)' selects none of the 3 samples" in capsys.readouterr().err
     trials.write_text(f"1 {one} nobody\n0 {broken} {other}\n")
     assert main(words) == 2
     assert "1 keys, such as 'nobody', are not among the utterances" in capsys.readouterr().err

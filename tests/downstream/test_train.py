@@ -217,6 +217,17 @@ def test_parts_are_those_of_the_run(tmp_path: Path) -> None:
         ss.training_parts("ks", classes(), **{**settings, "learning_rate": 1})
 
 
+def test_classes_of_the_validation_part_that_are_not_trained_on_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"where": "label != 'a'", "device": "cpu", "upstream": "logmel80", "evaluate_every": 1}
+    result = ss.train("ks", classes(), valid_where="key in ('clip00', 'clip01', 'clip04')", out=tmp_path, steps=2,
+                      **settings)  # fmt: skip
+    assert result.unknown == {"a": 2}
+    said = "valid: clips of classes that are not trained on, so that they count as missed: 2 a\n"
+    assert capsys.readouterr().err.count(said) == 1
+
+
 def test_settings_of_training_are_passed_on() -> None:
     asked: dict[str, Any] = {
         "lr": 3e-3, "clip_norm": 7.0, "optimizer": "adamw", "update_batches": 3, "precision": "bf16", "seed": 9,
