@@ -18,10 +18,9 @@ from bench_floor import floor
 
 from s3prl_stream.loader import Loader
 from s3prl_stream.recipes import build_objective, find_recipe
-from s3prl_stream.trainer.loop import add_gradients, update_weights
-from s3prl_stream.trainer.optimizer import build_optimizer
 from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.settings import TrainSettings
+from s3prl_stream.trainer.update import Updater
 
 
 class Fixed(nn.Module):
@@ -53,23 +52,17 @@ def features(num_bins: int, batch: int, frames: int) -> dict[str, Any]:
 
 def step_of(
     name: str, batch: dict[str, Any], teacher: nn.Module | None = None, *, precision: str = "fp32", **changed: Any
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     """One update on it."""
     objective = build_objective(find_recipe(name).having(changed), teacher=teacher).train()
     if name in ("tera", "mockingjay"):
         batch = {key: value for key, value in batch.items() if key != "target_feat"}
     settings = TrainSettings(num_steps=1000, precision=precision)
-    optimizer = build_optimizer(objective, settings)
-
-    def step() -> None:
-        sums = torch.zeros(3, dtype=torch.float64)
-        add_gradients(objective, [batch], sums, settings, Ranks(), 1)
-        update_weights(objective, optimizer, sums, settings, Ranks(), 1e-4)
-
-    return step
+    updater = Updater(objective, settings, Ranks(), torch.device("cpu"))
+    return lambda: updater.update(1, [batch], [])
 
 
-def distilhubert(batch: int, seconds: float) -> Callable[[], None]:
+def distilhubert(batch: int, seconds: float) -> Callable[[], object]:
     wav = torch.randn(batch, int(16_000 * seconds)) * 0.1
     prepared = {"key": ["x"] * batch, "wav": wav, "wav_len": torch.full((batch,), wav.shape[1])}
     teacher = Fixed(batch, seconds)
@@ -89,7 +82,7 @@ def epoch(folder: str, *, on_device: bool) -> float:
 def main() -> None:
     folder, threads = sys.argv[1], int(sys.argv[2])
     no_dropout = {"attention_dropout": 0.0}
-    cases: dict[str, Callable[[], Callable[[], None]]] = {
+    cases: dict[str, Callable[[], Callable[[], object]]] = {
         "tera 300": lambda: step_of("tera", features(80, 8, 300)),
         "tera 300 without attention dropout": lambda: step_of("tera", features(80, 8, 300), **no_dropout),
         "tera 1500": lambda: step_of("tera", features(80, 8, 1500)),
@@ -100,7 +93,7 @@ def main() -> None:
         "apc 300": lambda: step_of("apc", features(80, 8, 300)),
         "distilhubert 5 s": lambda: distilhubert(4, 5.0),
     }
-    made: dict[str, Callable[[], None]] = {}
+    made: dict[str, Callable[[], object]] = {}
     for line in sys.stdin:
         case, hours = json.loads(line)["case"], 0.0
         data = case.startswith("data")

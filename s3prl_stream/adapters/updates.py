@@ -19,10 +19,10 @@ from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
-from s3prl_stream.trainer.loop import restore_unless, seed_draws
 from s3prl_stream.trainer.optimizer import learning_rate
 from s3prl_stream.trainer.ranks import Ranks, kept_buffers
 from s3prl_stream.trainer.settings import TrainSettings
+from s3prl_stream.trainer.update import restore_unless, seed_draws
 
 
 class Updates:

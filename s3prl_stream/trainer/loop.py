@@ -5,8 +5,7 @@ place in the update), the rate follows from the step, the batches from the loade
 continued computes what an undisturbed one does, bit for bit on a CPU with the same number of threads; and any number of
 ranks that divides `update_batches` computes the same, but for the order of the sums.
 
-Nothing in a step waits for the device. What it decides (to leave out an update) is decided there, what it finds is read
-one step later.
+Nothing in a step waits for the device: what it finds is read one step later.
 """
 
 from __future__ import annotations
@@ -19,11 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import hash64
-from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import (
     BEST,
@@ -38,11 +35,11 @@ from s3prl_stream.trainer.checkpoint import (
     step_of,
 )
 from s3prl_stream.trainer.figures import LateFigures
-from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learning_rate, trained_parameters
-from s3prl_stream.trainer.ranks import Ranks, kept_buffers
+from s3prl_stream.trainer.optimizer import learning_rate
+from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.record import Record, StepFigures, StepNote, finite
 from s3prl_stream.trainer.settings import TrainSettings
-from s3prl_stream.trainer.to_device import ToDevice
+from s3prl_stream.trainer.update import Updater
 
 
 class Batches(Protocol):
@@ -132,41 +129,31 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     objective.to(device).train()
     ranks.copy_from_first(objective)
-    optimizer = build_optimizer(objective, settings)
-    counted = kept_buffers(objective)
-    state = _resume(run, objective, optimizer, batches, settings, ranks, device)
-    first_step = step = int(state.get("step", 0))
-    if step >= settings.num_steps:
-        return TrainResult(step, step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
+    updater = Updater(objective, settings, ranks, device)
+    state = _resume(run, objective, updater.optimizer, batches, settings, ranks, device)
+    first_step = int(state.get("step", 0))
+    if first_step >= settings.num_steps:
+        return TrainResult(first_step, first_step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
 
     late: LateFigures[StepNote] = LateFigures(device)
-    to_device = ToDevice(device)
     with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
         source = iter(batches)
-        while step < settings.num_steps:
-            step += 1
+        for step in range(first_step + 1, settings.num_steps + 1):
             began = time.perf_counter()
             update = _next(source, per_rank, step)
-            waited = time.perf_counter() - began
-            sums = torch.tensor([0.0, 0.0, 0.0, *_seconds(update, set_names, seconds_by_set)], dtype=torch.float64)
-            sums = to_device({"sums": sums})["sums"]
-            rate = learning_rate(step, settings)
-            counts_before = [buffer.clone() for buffer in counted]
-            add_gradients(objective, [to_device(batch) for batch in update], sums, settings, ranks, step)
-            figures = update_weights(objective, optimizer, sums, settings, ranks, rate)
-            restore_unless(is_update(figures), counted, counts_before)
+            note = StepNote(step, learning_rate(step, settings), time.perf_counter() - began)
+            figures = updater.update(step, update, _seconds(update, set_names, seconds_by_set))
             last = step == settings.num_steps
             due = [hook for hook in hooks if last or step % hook.every == 0]
             keep = last or step % settings.checkpoint_every == 0
-            arrived = late.put(StepNote(step, rate, waited), figures)
-            for note, numbers in (*arrived, *(late.rest() if due or keep else ())):
-                record.take(note, StepFigures.of(numbers))
-            if due or keep:
-                ranks.average_buffers(objective)
+            arrived = late.put(note, figures)
+            for one, numbers in (*arrived, *(late.rest() if due or keep else ())):
+                record.take(one, StepFigures.of(numbers))
+            if not (due or keep):
+                continue
+            ranks.average_buffers(objective)
             for hook in due:
-                objective.eval()
-                found = hook.ask(step)
-                objective.train()
+                found = _answer(hook, step, objective)
                 record.take_metrics(step, found)
                 if record.is_best(found) and ranks.is_first:
                     metrics = {name: finite(value) for name, value in found.items()}
@@ -174,89 +161,12 @@ def train(
                     save_checkpoint(run, Checkpoint(kept, objective.state_dict(), None), keep=None, folder=BEST)
             if keep and ranks.is_first:
                 kept = {**record.state(), "loader": batches.state_dict(), **(notes or {})}
-                checkpoint = Checkpoint(kept, objective.state_dict(), optimizer.state_dict())
+                checkpoint = Checkpoint(kept, objective.state_dict(), updater.optimizer.state_dict())
                 save_checkpoint(run, checkpoint, keep=settings.keep_checkpoints)
                 keep_newest(run, 1, folder=BEST)
-            if due or keep:
-                record.go_on()
+            record.go_on()
     hours = record.seconds / 3600
     return TrainResult(first_step, step, hours, record.skipped, finite(record.loss), metrics=dict(record.metrics))
-
-
-def add_gradients(
-    objective: nn.Module, batches: Sequence[Batch], sums: Tensor, settings: TrainSettings, ranks: Ranks, step: int
-) -> None:
-    """Gradients of the sum of the loss over all elements of this rank's batches of an update.
-
-    A batch that exhausts the memory is counted and ends the rank's part; the update will be left out.
-
-    Args:
-        sums: float64; gets the loss at 0, the number of elements at 1, the batches without memory at 2.
-    """
-    objective.zero_grad(set_to_none=True)
-    for turn, batch in enumerate(batches):
-        place = turn * ranks.world_size + ranks.rank  # of the batch in the update: batch b belongs to rank b % world
-        seed_draws(settings, step, place)
-        try:
-            with torch.autocast(sums.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                loss: Loss = objective(batch)
-            total = loss.mean * loss.num_elements
-            torch.autograd.backward(total)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            sums[2] += 1
-            break
-        sums[0] += total.detach()
-        sums[1] += loss.num_elements
-
-
-def seed_draws(settings: TrainSettings, step: int, place: int) -> None:
-    """Have all that an objective draws on a batch follow from the run's seed, the step and its place in the update."""
-    torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
-
-
-def update_weights(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    sums: Tensor,
-    settings: TrainSettings,
-    ranks: Ranks,
-    rate: float,
-) -> Tensor:
-    """One update by the mean gradient over all elements of all ranks, or none where it had better be left out.
-
-    Returns:
-        float64: loss, norm of the gradient, number of elements, batches without memory, seconds of each set.
-    """
-    parameters = trained_parameters(objective)
-    for parameter in parameters:
-        if parameter.grad is None:  # no part in any loss here, but perhaps on another rank
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    ranks.sum(sums)
-    ranks.sum_gradients(gradients)
-    num_elements = sums[1].clamp(min=1)
-    loss = sums[0] / num_elements
-    norm = nn.utils.get_total_norm(gradients).double() / num_elements
-    figures = torch.cat([torch.stack([loss, norm]), sums[1:]])
-    torch._foreach_mul_(gradients, ((settings.clip_norm / (norm + 1e-6)).clamp(max=1.0) / num_elements).float())
-    apply_update(optimizer, rate=rate, left_out=~is_update(figures))
-    return figures
-
-
-def is_update(figures: Tensor) -> Tensor:
-    """Scalar bool on the device: False for an update that had better be left out, by what `update_weights` returns."""
-    # without any data momentum and decay would move the weights
-    return figures[:2].isfinite().all() & (figures[2] > 0) & (figures[3] == 0)
-
-
-def restore_unless(good: Tensor, buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Buffers as they were before, unless the update was good: a value that is not finite would stay in the statistics
-    of a batch norm for good."""
-    for buffer, old in zip(buffers, before, strict=True):
-        # .data: a batch norm's backward, if it is to come, holds its buffers, though in training it does not use them
-        buffer.data.copy_(torch.where(good, buffer, old))
 
 
 def _resume(
@@ -289,6 +199,13 @@ def _resume(
     return checkpoint.state
 
 
+def _answer(hook: Hook, step: int, objective: nn.Module) -> Mapping[str, float]:
+    objective.eval()
+    found = hook.ask(step)
+    objective.train()
+    return found
+
+
 def _next(source: Iterator[Batch], num_batches: int, step: int) -> list[Batch]:
     """The batches of an update; fewer at the end of a finite stream, which comes for all ranks at once."""
     batches = list(itertools.islice(source, num_batches))
@@ -308,8 +225,3 @@ def _seconds(
         for name, amount in seconds_by_set(batch).items():
             totals[name] += amount
     return list(totals.values())
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """True for torch's error on a GPU and for the allocator's on a CPU, which has no class of its own."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

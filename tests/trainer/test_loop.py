@@ -21,12 +21,12 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
-from s3prl_stream.trainer.loop import Hook, TrainResult, add_gradients, train, update_weights
+from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import StepLog, open_lines, read_lines, read_losses
-from s3prl_stream.trainer.optimizer import build_optimizer
 from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.record import DivergedError
 from s3prl_stream.trainer.settings import TrainSettings
+from s3prl_stream.trainer.update import Updater
 
 
 class Regression(nn.Module):
@@ -192,9 +192,8 @@ def test_the_gradient_of_an_update_is_the_clipped_mean(clip_norm: float) -> None
     """Adam hardly sees a wrong factor, so the gradients themselves are compared."""
     ours, plain = Regression().eval(), Regression().eval()
     batches = [Counted().batch(number) for number in (0, 1, 3)]
-    settings, sums = TrainSettings(num_steps=1, clip_norm=clip_norm), torch.zeros(3, dtype=torch.float64)
-    add_gradients(ours, batches, sums, settings, Ranks(), 1)
-    update_weights(ours, build_optimizer(ours, settings), sums, settings, Ranks(), 0.1)
+    settings = TrainSettings(num_steps=1, clip_norm=clip_norm)
+    Updater(ours, settings, Ranks(), torch.device("cpu")).update(1, batches, [])
     (
         plain.net(torch.cat([one["x"] for one in batches])) - torch.cat([one["y"] for one in batches])
     ).abs().mean().backward()
