@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ import torch.distributed
 
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.build_ahead import BuildAhead, Delivery
+from s3prl_stream.damage import Failures
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import launched
 from s3prl_stream.pipes.arguments import one_number, whole_number
@@ -34,7 +35,7 @@ from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.sign_of_life import SignOfLife
-from s3prl_stream.stream import BatchBuilder, Built, Failures, stream_identity
+from s3prl_stream.stream import BatchBuilder, Built
 from s3prl_stream.timing import Timing
 
 _MOST_BLOCKS = 100_000
@@ -226,11 +227,10 @@ class Loader:
 
     def _count(self, delivery: Delivery, built: Built) -> None:
         members = self._builder.root.shards.members
-        lost = {tuple(row[name] for name in _STRETCH) for row in built.damaged}
         self.seconds_by_set = {}
-        for item, seconds in zip(delivery.planned.items, delivery.seconds, strict=True):
-            name = members[item.set_index].name
-            if not lost or (name, item.key, item.first_frame, item.epoch, item.draw) not in lost:
+        for slot, (item, seconds) in enumerate(zip(delivery.planned.items, delivery.seconds, strict=True)):
+            if slot not in built.damaged:
+                name = members[item.set_index].name
                 self.seconds_by_set[name] = self.seconds_by_set.get(name, 0.0) + seconds
         for name, seconds in self.seconds_by_set.items():
             self.hours_by_set[name] = self.hours_by_set.get(name, 0.0) + seconds / 3600
@@ -239,10 +239,10 @@ class Loader:
         self.num_excluded += len(delivery.excluded)
         self.num_damaged += len(built.damaged)
         self._list(self.excluded, delivery.excluded, "excluded")
-        self._list(self.damaged, built.damaged, "damaged")
-        self._failures.count(len(built.batch["key"]), built.damaged)
+        self._list(self.damaged, built.damaged.values(), "damaged")
+        self._failures.count(len(built.batch["key"]), built.damaged.values())
 
-    def _list(self, rows: list[dict[str, Any]], new: Sequence[dict[str, Any]], name: str) -> None:
+    def _list(self, rows: list[dict[str, Any]], new: Collection[dict[str, Any]], name: str) -> None:
         rows.extend(new)
         too_many = len(rows) - _MOST_LISTED
         if too_many > 0 and self._planner.settings.epochs is None:
@@ -284,7 +284,7 @@ class Loader:
             handed = self._began_at + ((after - self._began_at) // self.world_size + 1) * self.world_size
         if not self._began_at <= handed <= self._next_batch:
             raise UsageError(f"state_dict: batch {after} is none of those handed over since {self._began_at}")
-        return make_cursor(stream_identity(self.stream), self._cursor(handed))
+        return make_cursor(self._builder.identity(), self._cursor(handed))
 
     def _cursor(self, handed: int) -> Cursor:
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
@@ -302,7 +302,7 @@ class Loader:
         Raises:
             StateError: the state belongs to other data, settings, stages or another plan version.
         """
-        identity = stream_identity(self.stream)
+        identity = self._builder.identity()
         cursor = read_cursor(state, identity)
         self.receipt = Receipt(cursor.next_batch, fingerprint(identity), cursor.topology, self._topology)
         if isinstance(self._planner, MixPlanner):
@@ -357,7 +357,7 @@ class Loader:
 
     @property
     def _room(self) -> int:
-        return room_for_withheld(stream_identity(self.stream), self._cursor(self._next_batch))
+        return room_for_withheld(self._builder.identity(), self._cursor(self._next_batch))
 
     @property
     def _behind(self) -> int:
@@ -421,10 +421,6 @@ class Loader:
         item = planned.items[at]._asdict()
         member = self._builder.root.shards.members[item.pop("set_index")]
         return {"batch_index": planned.number, "set": member.name, **item, "shard": member.shard_names[item["shard"]]}
-
-
-_STRETCH = ("set", "key", "first_frame", "epoch", "draw")
-"""What a row of `Loader.damaged` and a planned item know each other by."""
 
 
 def _rank_and_world(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from typing import IO, Any, NoReturn
 
 from torch.utils.data import get_worker_info
 
+from s3prl_stream.damage import Failures
 from s3prl_stream.errors import ChainError, SampleError, ShardError, UsageError
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Root, Source, Stage
@@ -25,7 +26,6 @@ from s3prl_stream.shards.foreign_sample import kind_of
 from s3prl_stream.shards.sequential import ForeignSample, Lost, samples_in_order
 from s3prl_stream.shards.store import is_remote, local_path, open_store
 from s3prl_stream.shards.tar_reads import More
-from s3prl_stream.stream import Failures
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from torch.utils.data import get_worker_info
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
-from s3prl_stream.errors import ChainError, SampleError, TooManyFailures, UsageError
+from s3prl_stream.damage import Damaged, Failures, row_of
+from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.arguments import one_number
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.run_stages import run_batch
@@ -194,37 +195,51 @@ class ShardStream(Root):
         failures = Failures(self.max_consecutive_failures)
         with closing(ReadAhead(self.shards)) as ahead:
             for task in with_coming(self.planned(stages), 1, depth_of(self.shards)):
-                damaged: list[dict[str, Any]] = []
                 with ahead.reading(task):
-                    samples = self.samples_of(task.planned, stages, damaged)
+                    samples, damaged = self.samples_of(task.planned, stages)
                 self.list_damage(damaged)
-                failures.count(len(samples), damaged)
+                failures.count(len(samples), damaged.values())
                 yield from samples
 
-    def list_damage(self, damaged: Sequence[dict[str, Any]]) -> None:
+    def list_damage(self, damaged: Damaged) -> None:
         """Add to `damaged`; where that is the copy of a worker process, say so."""
-        self.damaged.extend(damaged)
+        self.damaged.extend(damaged.values())
         if get_worker_info() is not None:
-            for row in damaged:
+            for row in damaged.values():
                 _log.warning("left out of batch %d as damaged: %s", row["batch_index"], row["message"])
 
     def samples_of(
-        self,
-        planned: PlannedBatch,
-        stages: Sequence[Stage],
-        damaged: list[dict[str, Any]],
-        clock: StageClock | None = None,
-    ) -> list[Sample]:
+        self, planned: PlannedBatch, stages: Sequence[Stage], clock: StageClock | None = None
+    ) -> tuple[list[Sample], Damaged]:
         """Read and process one planned batch.
 
         Args:
             planned: from the plan.
             stages: bound stages of a chain on this root, root first.
-            damaged: gets a dict for each sample that could not be used.
             clock: told when reading and each stage begins and ends.
+
+        Returns:
+            The samples, and what could not be used.
         """
+        tagged = self._tagged(planned)
+        for sample, row in zip(tagged, self._rows(planned, stages), strict=False):
+            sample["decode_into"] = row
+        damaged: Damaged = {}
+
+        def on_damage(sample: Sample, error: SampleError) -> None:
+            slot = sample["slot"]
+            if slot not in damaged:  # else another piece of it, behind a stage that looks at whole batches
+                item = planned.items[slot]
+                shard = self.shards.members[item.set_index].shard_names[item.shard]
+                damaged[slot] = row_of(planned, slot, set_name=sample["set"], shard=shard, error=error)
+
+        with closing(self.shards.read_ahead(planned.items)):  # neighbours by one request
+            return run_batch([self._read, *stages], tagged, on_damage, clock), damaged
+
+    def _tagged(self, planned: PlannedBatch) -> list[Sample]:
+        """What a sample is before it is read: who it is, and where."""
         names = [member.name for member in self.shards.members]
-        tagged = [
+        return [
             {
                 "key": item.key,
                 "set": names[item.set_index],
@@ -246,36 +261,6 @@ class ShardStream(Root):
             }
             for slot, item in enumerate(planned.items)
         ]
-
-        for sample, row in zip(tagged, self._rows(planned, stages), strict=False):
-            sample["decode_into"] = row
-
-        listed: set[int] = set()
-
-        def on_damage(sample: Sample, error: SampleError) -> None:
-            if sample["slot"] in listed:  # another piece of it, behind a stage that looks at whole batches
-                return
-            listed.add(sample["slot"])
-            item = planned.items[sample["slot"]]
-            damaged.append(
-                {
-                    "set": sample["set"],
-                    "shard": self.shards.members[item.set_index].shard_names[item.shard],
-                    "key": item.key,
-                    "offset": item.offset,
-                    "size": item.size,
-                    "first_frame": item.first_frame,
-                    "num_frames": item.num_frames,
-                    "epoch": item.epoch,
-                    "draw": item.draw,
-                    "batch_index": planned.number,
-                    "reason": error.reason,
-                    "message": str(error.args[0]),
-                }
-            )
-
-        with closing(self.shards.read_ahead(planned.items)):  # neighbours by one request
-            return run_batch([self._read, *stages], tagged, on_damage, clock)
 
     def collated(self, chain: Source) -> Source:
         """The batches of a chain on this root, for a plain torch loader."""
@@ -321,7 +306,7 @@ class Built(NamedTuple):
     """A batch as it comes from a worker."""
 
     batch: Batch
-    damaged: list[dict[str, Any]]
+    damaged: Damaged
     seconds: dict[str, float]  # of each step of building it
 
 
@@ -340,12 +325,23 @@ class BatchBuilder:
         self.known_keys = chain.known_keys()
         self.place = Place(["read", *(stage.stage_id for stage in self.stages), "collate"])
 
+    def identity(self) -> dict[str, Any]:
+        """What determines the batches, for the cursor: sets, selection, settings, stages."""
+        stages = [stage for stage in self.all_stages if stage.in_identity]
+        return {
+            "data": {member.name: member.fingerprint for member in self.root.shards.members},
+            "selection": self.root.selection.fingerprint,
+            "settings": self.root.settings.identity(),
+            "mixed": self.root.shards.weights is not None,
+            "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages},
+            "order": [stage.stage_id for stage in stages],
+        }
+
     def __getitem__(self, planned: PlannedBatch) -> Built:
-        damaged: list[dict[str, Any]] = []
         clock = StageClock(self.place)
         self.place.numbers[BATCH] = planned.number
         try:
-            samples = self.root.samples_of(planned, self.stages, damaged, clock) if planned.items else []
+            samples, damaged = self.root.samples_of(planned, self.stages, clock) if planned.items else ([], {})
             clock.on_sample(-1)
             clock.enter("collate")
             batch = collate(samples, planned.number, self.known_keys, self.root.memory)
@@ -381,42 +377,5 @@ class CollatedStream(Source):
                 with ahead.reading(task):
                     batch, damaged, _ = self.builder[task.planned]
                 root.list_damage(damaged)
-                failures.count(len(batch["key"]), damaged)
+                failures.count(len(batch["key"]), damaged.values())
                 yield batch if tail is None else tail(batch)
-
-
-class Failures:
-    """Stops a run where damage is no longer the exception."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._in_a_row = 0
-
-    def count(self, num_good: int, damaged: Sequence[dict[str, Any]]) -> None:
-        """Take note of one batch: how many samples it has, and which it lost.
-
-        Raises:
-            TooManyFailures: more than `limit` samples in a row.
-        """
-        self._in_a_row = 0 if num_good else self._in_a_row + len(damaged)
-        if damaged and self._in_a_row > self.limit:
-            raise TooManyFailures(
-                f"{self._in_a_row} samples in a row could not be used (max_consecutive_failures={self.limit}); "
-                f"the last: {damaged[-1]['message']}. `s3prl-stream verify --full` lists all damage."
-            )
-
-
-def stream_identity(chain: Source) -> dict[str, Any]:
-    """What determines the batches of a chain, for its cursor: sets, selection, settings, stages."""
-    root = root_of(chain)
-    if not isinstance(root, ShardStream):
-        raise ChainError(f"a {root!r} has no plan and no cursor")
-    stages = [stage for stage in stages_of(chain) if stage.in_identity]
-    return {
-        "data": {member.name: member.fingerprint for member in root.shards.members},
-        "selection": root.selection.fingerprint,
-        "settings": root.settings.identity(),
-        "mixed": root.shards.weights is not None,
-        "stages": {stage.stage_id: chain_fingerprint([stage]) for stage in stages},
-        "order": [stage.stage_id for stage in stages],
-    }

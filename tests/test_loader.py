@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 import s3prl_stream as ss
 import s3prl_stream.loader
 import s3prl_stream.plan.anchors
+from s3prl_stream.damage import Failures
 from s3prl_stream.errors import ChainError, StateError, TooManyFailures, UsageError
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.stream import Failures
 
 TOPOLOGIES = [(1, 0), (1, 2), (2, 0), (2, 2), (3, 1)]
 

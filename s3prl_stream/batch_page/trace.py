@@ -41,10 +41,8 @@ def trace_batch(root: ShardStream, stages: Sequence[Stage], planned: PlannedBatc
     watched: list[Stage] = [RecordDraws(), watches[0]]
     for stage, watch in zip(shown, watches[1:], strict=True):
         watched += [stage, watch]
-    damaged: list[dict[str, Any]] = []
-    if planned.items:
-        root.samples_of(planned, watched, damaged)
-    return Trace(shown, [watch.seen for watch in watches], damaged)
+    damaged = root.samples_of(planned, watched)[1] if planned.items else {}
+    return Trace(shown, [watch.seen for watch in watches], list(damaged.values()))
 
 
 class _Watch(Stage):

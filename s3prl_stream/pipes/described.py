@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from types import FunctionType
 from typing import Any
 
@@ -39,3 +40,17 @@ def _part(value: Any) -> str:
 def _of_content(array: Any, content: bytes) -> str:
     kind = f"{type(array).__name__} {array.dtype} {list(array.shape)}"
     return f"<{kind} {hashlib.blake2b(content, digest_size=8).hexdigest()}>"
+
+
+def parameters_of(cls: type) -> list[str]:
+    """Names of the settings that its constructor takes, those that **settings hands on to its parents included."""
+    found: dict[str, None] = {}
+    for owner in cls.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        kinds = {name: parameter.kind for name, parameter in inspect.signature(owner.__init__).parameters.items()}  # type: ignore[misc]
+        more = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found |= dict.fromkeys(name for name, kind in kinds.items() if kind not in more)
+        if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+            break
+    return [name for name in found if name not in ("self", "source")]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.key_names import under_own_names
 from s3prl_stream.sample import Sample
+
+if TYPE_CHECKING:
+    from s3prl_stream.pipes.stage import Stage
 
 
 class Outline(NamedTuple):
@@ -43,3 +48,13 @@ def outline_of(sample: Sample) -> Outline:
 
     info = probe(str(path))
     return Outline(metadata, info.frames, info.sample_rate)
+
+
+def outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
+    """What a stage makes of them, under the names that the chain has."""
+    for before in outlines:
+        if not stage.names:
+            yield from stage.outline(before)
+            continue
+        for after in stage.outline(before._replace(sample=under_own_names(before.sample, stage.names))):
+            yield after._replace(sample={**before.sample, "identity": after.sample["identity"]})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -19,26 +18,16 @@ from torch.utils.data import IterDataPipe
 
 from s3prl_stream.errors import ChainError, UsageError
 from s3prl_stream.pipes.chained_methods import ChainedMethods
-from s3prl_stream.pipes.described import described
-from s3prl_stream.pipes.key_names import renamed, under_own_names
-from s3prl_stream.pipes.kinds import UNTYPED, fits, how_to_get
-from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.described import described, parameters_of
+from s3prl_stream.pipes.fit import check_fit, check_names
+from s3prl_stream.pipes.key_names import renamed
+from s3prl_stream.pipes.kinds import UNTYPED
+from s3prl_stream.pipes.outline import Outline, outlines_after
 from s3prl_stream.rng import sample_rng
 from s3prl_stream.sample import Sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-USUAL_GIVERS = {
-    "wav": "load_audio",
-    "feat": "features",
-    "tokens": "tokenize",
-    "masked_feat": "mask",
-    "tags": "tag_frames",
-}
-"""Key -> the stage to think of where it is missing."""
-CALLED_HERE = {"id": "key"}
-"""S3PRL's name of what every sample has -> ours."""
 
 Samples: TypeAlias = Iterable[Sample] | Mapping[str, Sample]
 """What a chain can begin with: a list, another loader's pipe, any iterable of samples, or {key: sample}."""
@@ -133,7 +122,7 @@ class Stage(Source):
         self.source = None
         self.stage_id = self.own_name()
         if self.names:
-            self._check_names()
+            check_names(self)
             self.takes, self.provides = renamed(self.takes, self.names), renamed(self.provides, self.names)
             self.removes = frozenset(self.names.get(key, key) for key in self.removes)
         if source is not None:
@@ -206,63 +195,12 @@ class Stage(Source):
         self.source, self.times_read = source, 0
         # by the name: two stages of one identifier would draw the same numbers
         name = self.own_name()
-        earlier = sum(stage.own_name() == name for stage in stages_of(self.source))
+        before = stages_of(self.source)
+        earlier = sum(stage.own_name() == name for stage in before)
         self.stage_id = f"{name}#{earlier}" if earlier else name
-        self._check_takes(self.source)
-        self._check_frames(self.source)
-        self._check_side(self.source)
+        check_fit(self, self.source, before)
         self.check_chain(self.source)
         self.prepare(self.source)
-
-    def _check_takes(self, source: Source) -> None:
-        known = source.known_keys()
-        if known is None:
-            return
-        for key, wanted in self.takes.items():
-            if key not in known:
-                if wanted == "nested" and not root_of(source).knows_nested:
-                    continue
-                taker = next((s for s in reversed(stages_of(source)) if key in s.removes), None)
-                lost = "nothing before it provides" if taker is None else f"{type(taker).__name__} has removed"
-                giver_name = USUAL_GIVERS.get(key)
-                raise ChainError(
-                    f"{type(self).__name__} takes {key!r} ({wanted}), which {lost}. "
-                    f"{type(source).__name__} gives: {', '.join(sorted(known))}."
-                    + (root_of(source).why_not(key) if taker is None else "")
-                    + (f" Put .{giver_name}() before it?" if giver_name is not None else "")
-                    + (f" What S3PRL calls {key!r} is {CALLED_HERE[key]!r} here." if key in CALLED_HERE else "")
-                )
-            if not fits(known[key], wanted):
-                giver = next((s for s in reversed(stages_of(source)) if key in s.provides), source)
-                raise ChainError(
-                    f"{type(self).__name__} takes {key!r} as {wanted}, but {type(giver).__name__} "
-                    f"provides it as {known[key]}." + ("" if isinstance(giver, Stage) else how_to_get(wanted))
-                )
-
-    def _check_frames(self, source: Source) -> None:
-        """Raise a ChainError if the waveform that this stage cuts or stretches has been counted in frames before."""
-        framed = ((stage, key) for stage in stages_of(source) for key, kind in stage.provides.items() if " [F" in kind)
-        giver, key = next(framed, (None, ""))
-        if giver is not None and not self.keeps_length:
-            raise ChainError(
-                f"{type(self).__name__} changes how long a waveform is, and stands behind {type(giver).__name__}: "
-                f"{key!r} would stay that of the waveform before. Put {type(self).__name__} before it."
-            )
-
-    def _check_side(self, source: Source) -> None:
-        marker = next((stage for stage in stages_of(source) if stage.moves), None)
-        if marker is None:
-            return
-        if not self.works_on_batches:
-            raise ChainError(
-                f"{type(self).__name__} works on samples, and stands behind .{marker.describe()}, where there are "
-                "batches: put it before."
-            )
-        if self.names:
-            raise ChainError(
-                f"{type(self).__name__} stands behind .{marker.describe()} and gives keys other names "
-                f"({', '.join(self.names.values())}): that is for samples; put it before."
-            )
 
     def known_keys(self) -> Mapping[str, str] | None:
         """Keys before this stage without those it removes, plus what it provides."""
@@ -291,29 +229,19 @@ class Stage(Source):
             return root_of(self).length(stages)
         outlines = root_of(self).outlines(stages)
         for stage in stages:
-            outlines = _outlines_after(stage, outlines)
+            outlines = outlines_after(stage, outlines)
         return sum(1 for _ in outlines)
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the epoch from which the stages' random draws follow (used alone; a plan has its own)."""
         root_of(self).set_epoch(epoch)
 
-    def _check_names(self) -> None:
-        """Raise a UsageError if two values of this stage would have one name, and one of them be lost."""
-        given = [self.names.get(key, key) for key in self.provides]
-        for names in (list(self.names.values()), given):
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise UsageError(
-                    f"{type(self).__name__}: two of its keys would be called {twice!r}; give each its own name"
-                )
-
     # ---- describing ----------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """The constructor's parameters and their values, and other names of keys where they were given."""
         # one that is called like a chained method is kept under its name with an underscore
-        kept = {name: f"_{name}" if f"_{name}" in vars(self) else name for name in _parameters_of(type(self))}
+        kept = {name: f"_{name}" if f"_{name}" in vars(self) else name for name in parameters_of(type(self))}
         lost = next((name for name, attribute in kept.items() if not hasattr(self, attribute)), None)
         if lost is not None:
             raise ChainError(
@@ -431,26 +359,3 @@ def root_of(source: Source) -> Root:
 def chain_fingerprint(stages: Sequence[Stage]) -> str:
     """16 hexadecimal digits that change when a stage, its settings or its resources change."""
     return hashlib.blake2b("\n".join(s.describe() for s in stages).encode(), digest_size=8).hexdigest()
-
-
-def _outlines_after(stage: Stage, outlines: Iterable[Outline]) -> Iterator[Outline]:
-    for before in outlines:
-        if not stage.names:
-            yield from stage.outline(before)
-            continue
-        for after in stage.outline(before._replace(sample=under_own_names(before.sample, stage.names))):
-            yield after._replace(sample={**before.sample, "identity": after.sample["identity"]})
-
-
-def _parameters_of(cls: type[Stage]) -> list[str]:
-    """Names of the settings that its constructor takes, those that **settings hands on to its parents included."""
-    found: dict[str, None] = {}
-    for owner in cls.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        kinds = {name: parameter.kind for name, parameter in inspect.signature(owner.__init__).parameters.items()}  # type: ignore[misc]
-        more = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        found |= dict.fromkeys(name for name, kind in kinds.items() if kind not in more)
-        if inspect.Parameter.VAR_KEYWORD not in kinds.values():
-            break
-    return [name for name in found if name not in ("self", "source")]
