@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,9 +56,6 @@ class FeatureCache:
         max_gigabytes: of all features in the folder. Those of other upstreams make room, the longest unused first; then
             what does not fit is not kept.
 
-    Attributes:
-        hits, misses: utterances that were found and that were not.
-
     Raises:
         UsageError: the folder is a file, or a limit below 0.
     """
@@ -71,7 +68,6 @@ class FeatureCache:
             raise UsageError(f"cache {folder}: a limit of {max_gigabytes} GB; give 0 or more")
         self.folder.mkdir(parents=True, exist_ok=True)
         os.utime(self.folder)
-        self.hits = self.misses = 0
         self._places: dict[CacheKey, _Place] = {}
         self._files: list[int] = []
         for lines in sorted(self.folder.glob(f"*{_LINES}")):
@@ -86,12 +82,10 @@ class FeatureCache:
     def get(self, key: CacheKey) -> Tensor | None:
         """float32 [states, F, H], or None. What was damaged on disk is taken for absent."""
         place = self._places.get(key)
-        data = b"" if place is None else os.pread(place.file, 4 * int(np.prod(place.shape)), place.offset)
+        data = b"" if place is None else os.pread(place.file, 4 * math.prod(place.shape), place.offset)
         if place is None or google_crc32c.value(data) != place.crc32c:
-            self.misses += 1
             self._places.pop(key, None)
             return None
-        self.hits += 1
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(place.shape)
 
     def put(self, key: CacheKey, states: Tensor) -> None:
@@ -133,23 +127,21 @@ class FeatureCache:
         self._writer = None
 
     def _read_part(self, lines: Path) -> None:
-        data = lines.with_suffix(_DATA)
-        if not data.exists():
+        try:  # another process may be making room of it
+            texts = lines.read_bytes().splitlines()
+            file = os.open(lines.with_suffix(_DATA), os.O_RDONLY)
+        except FileNotFoundError:
             return
-        file = os.open(data, os.O_RDONLY)
         self._files.append(file)
         size = os.fstat(file).st_size
-        for text in lines.read_bytes().splitlines(keepends=True):
-            if not text.endswith(b"\n"):  # cut by a kill
-                continue
-            try:
+        for text in texts:
+            # what does not fit was damaged on disk, or cut by a kill
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
                 line = json_object(text)
                 key, shape = CacheKey(*(line[name] for name in CacheKey._fields)), tuple(map(int, line["shape"]))
                 place = _Place(file, int(line["offset"]), shape, int(line["crc32c"]))
-            except (ValueError, KeyError, TypeError):  # damaged on disk
-                continue
-            if place.offset + 4 * int(np.prod(shape)) <= size:
-                self._places[key] = place
+                if min(place.offset, *shape) >= 0 and place.offset + 4 * math.prod(shape) <= size:
+                    self._places[key] = place
 
     def _new_part(self) -> tuple[int, int]:
         number = 0
