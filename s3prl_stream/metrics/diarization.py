@@ -68,11 +68,9 @@ def diarization_error(
     edges = {time for turn in [*said, *spoken] for time in (turn.start, turn.end)}
     edges |= {time + side for time in ends for side in (-collar_seconds, collar_seconds)}
     times = np.array(sorted(edges), dtype=np.float64)
-    if len(times) < 2:
-        return DiarizationError()
     middles, seconds = (times[1:] + times[:-1]) / 2, np.diff(times)
     answer_PS, reference_PS = _active(said, middles), _active(spoken, middles)
-    if collar_seconds > 0 and ends:
+    if collar_seconds > 0:
         seconds = seconds * ~np.any([np.abs(middles - time) < collar_seconds for time in ends], axis=0)
     together = (reference_PS * seconds[:, None]).T.astype(np.float64) @ answer_PS.astype(np.float64)
     rows, columns = linear_sum_assignment(-together)

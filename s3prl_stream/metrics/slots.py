@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics.classification import check_pairs
 from s3prl_stream.metrics.edits import cer
 
@@ -60,4 +61,6 @@ def slot_value_cer(answers: Sequence[str], references: Sequence[str]) -> float:
             candidates = [other for other_kind, other in found if other_kind == kind]
             nearest.append(min(candidates, key=lambda other: Levenshtein.distance(other, value), default=""))
             values.append(value)
+    if not values:
+        raise UsageError(f"slot_value_cer: none of the {len(references)} references has a slot, so there is no rate")
     return cer(nearest, values)

@@ -89,7 +89,8 @@ def test_slots_are_words_between_marks() -> None:
         ("size", "small"),
         ("kind", "iced mocha"),
     ]
-    assert slots_of("B-size small") == slots_of("small E-size") == slots_of("B-size E-size") == []
+    for unmarked in ("B-size small", "small E-size", "size small E-size", "B-size E-size"):
+        assert slots_of(unmarked) == []
     # S3PRL closes "cit" by the end of "city", and leaves the first end in the value of the second of these
     assert slots_of("B-cit a E-city B-cit b E-cit") == [("cit", "a b")]
     assert slots_of("B-size E-size red E-size") == [("size", "red")]
@@ -106,6 +107,8 @@ def test_slot_metrics_by_hand() -> None:
     assert slot_value_cer(found, wanted) == pytest.approx((1 + 3) / 8)
     # a word that looks like a mark leaves a slot empty, which is no reason to stop
     assert slot_value_cer(["B-what x E-what"] * 2, ["B-what E-MAIL E-what", "B-what y E-what"]) == pytest.approx(2 / 1)
+    with pytest.raises(UsageError, match="slot_value_cer: none of the 2 references has a slot"):
+        slot_value_cer(wanted, ["no slot"] * 2)
 
 
 def test_slots_as_s3prl(golden: dict[str, Any]) -> None:
@@ -176,6 +179,8 @@ def test_diarization_by_hand() -> None:
     one = diarization_error(turns((0, 20, "x")), reference)
     assert (one.confused, one.rate) == (10, 0.5)
     assert diarization_error([], reference) == (20, 0, 0, 20)
+    assert diarization_error([], reference[:1]) == diarization_error([], reference[:1] * 2) == (10, 0, 0, 10)
+    assert diarization_error([], []) == diarization_error(turns((3, 3, "x")), []) == (0, 0, 0, 0)
     rounded = turns((0, 0.2, "A"), (0.2, 0.5, "B"), (0.5, 0.6, "A"), (0.6, 0.9, "B"))
     assert diarization_error(rounded, rounded).confused == 0  # not a rounding error below
     assert diarization_error(reference, []) == (0, 20, 0, 0)
@@ -246,9 +251,13 @@ def test_term_weighted_value_by_hand() -> None:
     cheap = max_twv(mixed, is_in, cost_false_alarm=0.01)
     beta = 0.01 / 100 * (1 / 0.0008 - 1)
     assert cheap == (pytest.approx(1 - beta / 4), 0.3)
+    assert max_twv(-perfect, is_in, cost_false_alarm=0.01) == (pytest.approx(1 - beta), -0.9)  # all of them are taken
+    # with QUESST's costs one false alarm of 100 costs 12.49 hundredths
+    assert max_twv([[0.8, 0.9] + [0.0] * 99], [[True] + [False] * 100]).value == pytest.approx(1 - 0.1249)
     for there in (False, True):  # a query that occurs nowhere, or everywhere, changes nothing
         assert max_twv(np.vstack([mixed, [[9, 9, 9]]]), np.vstack([is_in, [[there] * 3]])) == (0.5, 0.9)
     assert max_twv(np.full((2, 3), 0.5), is_in) == (0.0, np.inf)  # equal scores are found together or not at all
-    for scores, there in ((perfect[:1], is_in), (perfect, is_in & False), (perfect * np.nan, is_in)):
+    one_is_nan = np.where(perfect == 0.2, np.nan, perfect)
+    for scores, there in ((perfect[:1], is_in), (perfect, is_in & False), (one_is_nan, is_in)):
         with pytest.raises(UsageError, match="max_twv"):
             max_twv(scores, there)
