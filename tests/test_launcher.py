@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.launcher import launched
+from s3prl_stream.launcher import launched, speaks
 from s3prl_stream.trainer.ranks import joined_ranks
 
 ALL = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -36,6 +36,9 @@ def test_a_process_without_a_launcher_is_alone(monkeypatch: pytest.MonkeyPatch) 
     for name in ALL:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "")
+    assert speaks()
+    monkeypatch.setenv("RANK", "")
+    assert speaks()
     assert [launched(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == [0, 0, 1]
     with joined_ranks(torch.device("cpu")):
         assert not torch.distributed.is_initialized()

@@ -54,7 +54,9 @@ SECTIONS = {"model": Model(), "train": Train()}
     ],
 )
 def test_a_value_from_the_command_line(text: str, name: str, value: object) -> None:
-    assert resolve(read_assignments([text], "train.lr=1e-3"), SECTIONS) == {name: value}
+    found = resolve(read_assignments([text], "train.lr=1e-3"), SECTIONS)
+    assert found == {name: value}
+    assert type(found[name]) is type(value)
 
 
 @pytest.mark.parametrize(

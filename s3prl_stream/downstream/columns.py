@@ -73,9 +73,7 @@ def values_of(shards: ShardSet, column: str, where: Any = None) -> Iterator[str]
     with explaining(where):
         for member in shards.members:
             for batch in member.batches([column], expression):
-                keep = (
-                    batch.column("keep").fill_null(False).to_pylist() if expression is not None else [True] * len(batch)
-                )
+                keep = batch.column("keep").to_pylist() if expression is not None else [True] * len(batch)
                 values = batch.column(column).to_pylist()
                 yield from (
                     text_of(value)

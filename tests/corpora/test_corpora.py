@@ -133,11 +133,12 @@ def test_patterns_that_mean_nothing_are_refused(pattern: str) -> None:
 
 def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a_b.wav")
-    (tmp_path / "t.csv").write_text("file,seconds\na_b.wav,3\n")
     with pytest.raises(UsageError, match="'set'"):
         corpora.folder(tmp_path, "{set}_{x}")
-    with pytest.raises(UsageError, match=r"t\.csv, line 2: .*'seconds'"):
-        corpora.folder(tmp_path, table="t.csv")
+    for taken in ("seconds", "end_seconds"):
+        (tmp_path / "t.csv").write_text(f"file,{taken}\na_b.wav,3\n")
+        with pytest.raises(UsageError, match=rf"t\.csv, line 2: .*'{taken}'"):
+            corpora.folder(tmp_path, table="t.csv")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,8 @@ def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
         ("t.jsonl", '{"wav": "one", "text": "Hello, \\"you\\"."}\n{"wav": "two", "sentence": "Good day."}\n'),
         ("t.json", '{"one.wav": {"text": "Hello, \\"you\\"."}, "two.wav": {"text": "Good day."}}'),
         ("t.ndjson", '{"wav": "one", "text": "Hello, \\"you\\"."}\n\n{"wav": "two", "text": "Good day."}\n'),
-        ("id.csv", 'id|text\none|Hello, "you".\n\ntwo|Good day.\n'),
+        ("id.csv", '\nid|text\none|Hello, "you".\n\ntwo|Good day.\n'),
+        ("key.csv", 'key|text\none|Hello, "you".\ntwo|Good day.\n'),
         ("wavs/two.csv", ' file , text\nwavs/one,"Hello, ""you""."\n\nwavs/two,Good day.\n'),
     ],
 )  # fmt: skip
@@ -234,6 +236,14 @@ def test_manifest_cells_of_csv_stay_text_and_empty_ones_are_left_out(tmp_path: P
     assert [one.key for one in corpora.manifest(tmp_path / "m.tsv")] == ["a, b"]  # one column, and no tab to be seen
 
 
+def test_of_several_columns_for_one_thing_the_first_known_counts(tmp_path: Path) -> None:
+    row = {"sentence": "s", "transcript": "t", "text": "x", "file": "f.wav", "path": "p.wav", "audio_filepath": "a.wav"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(row))
+    (found,) = corpora.manifest(tmp_path / "m.jsonl")
+    assert found.key == "a"
+    assert found.metadata == {name: row[name] for name in ("sentence", "transcript", "text", "file", "path")}
+
+
 def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> None:
     rows = {"a.flac": {"intent": "order", "slots": {"size": "big", "roast": "dark"}}, "b.flac": {"intent": "stop"}}
     (tmp_path / "m.json").write_text(json.dumps(rows))
@@ -251,10 +261,16 @@ def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> Non
 
 def test_tables_may_be_compressed(tmp_path: Path) -> None:
     (tmp_path / "m.tsv.gz").write_bytes(gzip.compress(b"path\ttext\na.wav\thi\n"))
-    assert [one.metadata["text"] for one in corpora.manifest(tmp_path / "m.tsv.gz")] == ["hi"]
-    (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"path": "a.wav"}\n' * 999)[:-20])
-    with pytest.raises(UsageError, match="damaged gzip"):
-        list(corpora.manifest(tmp_path / "m.jsonl.gz"))
+    (tmp_path / "m.tsv").write_bytes((tmp_path / "m.tsv.gz").read_bytes())  # whose name does not say so
+    for name in ("m.tsv.gz", "m.tsv"):
+        assert [one.metadata["text"] for one in corpora.manifest(tmp_path / name)] == ["hi"]
+    packed = gzip.compress(b'{"path": "a.wav"}\n' * 5999)  # to a 300th, and of a size that needs no bound
+    (tmp_path / "m.jsonl.gz").write_bytes(packed)
+    assert sum(1 for _ in corpora.manifest(tmp_path / "m.jsonl.gz")) == 5999
+    for damaged in (packed[:-20], packed[:10] + b"\xff" * 99):
+        (tmp_path / "m.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(UsageError, match="damaged gzip"):
+            list(corpora.manifest(tmp_path / "m.jsonl.gz"))
     (tmp_path / "m.csv.gz").write_bytes(b"path\na.wav\n")
     with pytest.raises(UsageError, match="damaged gzip"):
         list(corpora.manifest(tmp_path / "m.csv.gz"))
@@ -291,6 +307,7 @@ def test_a_table_that_is_a_bomb(filler: bytes, complaint: str, tmp_path: Path, m
         ("audio,text,text\nx.wav,a,b\n", "line 1: two columns are called 'text'"),
         ("audio,text\n..,a\n", "line 2: audio is '..', expected the path of a file"),
         ("audio,label\nx.wav,a,b\n", "line 2: 3 cells for 2 columns"),
+        ('audio,label\nx.wav,"a\ny.wav,b\n', "line 3: not readable as a table"),  # no cell that goes on to the end
         ("audio,weight\nx.wav,1\n", "line 2: .*'weight'"),
     ],
 )

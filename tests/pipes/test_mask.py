@@ -82,7 +82,7 @@ def test_share_of_masked_frames_is_the_formulas(num_frames: int, options: dict[s
     places = num_frames - span + (0 if mask.legacy else 1)
     num_spans = max(round(mask.time_share * num_frames / 7), 1)
     shares, widths, lengths = np.zeros(DRAWS), Counter[int](), Counter[int]()
-    last_frame, behind_band = False, 0
+    last_frame, behind_band, last_taken = False, 0, 0
     for number in range(DRAWS):
         drawn = draw_mask(num_frames, 80, rng, mask)
         shares[number] = drawn.chosen.mean()
@@ -92,13 +92,15 @@ def test_share_of_masked_frames_is_the_formulas(num_frames: int, options: dict[s
         assert drawn.chosen.any(), "never empty"
         last_frame |= bool(drawn.chosen[-1])
         behind_band = max(behind_band, drawn.lowest + drawn.width)
+        last_taken = max(last_taken, int(drawn.origin[:-1].max()))
     expected = expected_share(num_frames, span, min(num_spans, places), places)
     assert shares.mean() == pytest.approx(expected, abs=4 * shares.std() / DRAWS**0.5 + 1e-9)
     assert set(widths) == set(range(17))
     assert float(sum((n - DRAWS / 17) ** 2 / (DRAWS / 17) for n in widths.values())) < 16 + 5 * (2 * 16) ** 0.5
     assert min(lengths) == span, "spans are whole"
-    # every place is a place; S3PRL leaves out the last one
+    # every place is a place, also to take another span from; S3PRL leaves out the last one
     assert (last_frame, behind_band) == ((False, 79) if mask.legacy else (True, 80))
+    assert last_taken == num_frames - (2 if mask.legacy or places == 1 else 1)
 
 
 def test_draws_of_s3prl_are_within_its_measured_ones() -> None:

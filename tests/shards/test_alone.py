@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,19 @@ def test_where_a_file_system_has_no_locks_nobody_is_kept_out(tmp_path: Path, mon
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     with alone_in(tmp_path / "run"):
         assert (tmp_path / "run" / LOCK).is_file()
+
+
+def test_a_lock_that_its_owner_removed_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has opened it a moment before, and locks it a moment after, would be alone in a folder that is gone."""
+    really_locked = fcntl.lockf
+
+    def removed_before(*lock: Any) -> None:
+        shutil.rmtree(tmp_path / "run")
+        really_locked(*lock)
+
+    monkeypatch.setattr(fcntl, "lockf", removed_before)
+    with pytest.raises(ss.StateError, match="another process works in this folder"), alone_in(tmp_path / "run"):
+        pass
 
 
 def test_a_bucket_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
