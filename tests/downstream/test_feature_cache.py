@@ -243,7 +243,7 @@ def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     data.write_bytes(damaged[:40])
     assert len(FeatureCache(tmp_path, "abc")) == 1
     line = lines.read_bytes().splitlines(keepends=True)[0]
-    places = [(b'"offset": 0', b'"offset":-1'), (b'[1, 4, 2]', b'[1,-4, 2]'), (b'"crc32c": ', b'"crc32c": 1e9')]
+    places = [(b'"offset": 0', b'"offset":-1'), (b"[1, 4, 2]", b"[1,-4, 2]"), (b'"crc32c": ', b'"crc32c": 1e9')]
     damaged_places = [line.replace(*place) for place in places]
     for garbage in (b"\0\0\0\n", b"{}\n", b"[1]\n", b"\xff\n", *damaged_places):
         lines.write_bytes(garbage + lines.read_bytes())
