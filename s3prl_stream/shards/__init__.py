@@ -11,7 +11,7 @@ Where files lie   store: on a disk  local_store -> whole_files
                   who waits for a store, and whether still  wanted
 To pack           pack -> listing, packplan (-> clips, arrange), engines -> pack_shard (-> quality, writer), finish
                   settings; whose folder it is  outfolder; who does what  claims; what is done  workfolder
-                  (all others are alone in their folder  alone)
+                  what is half written  scratch; who is alone in a folder  alone
                   in several processes  workers, progress
 Tars              tar writes headers, writer a whole one; tarwalk -> tarheader over what tar_reads gives reads any
 To index tars     foreign -> known_layouts, braces, scan (-> tarwalk, foreign_sample),

@@ -1,23 +1,19 @@
 """One at a time in a folder: two would write into each other's files, and what both make would be lost.
 
-Packs alone share a folder, by `claims.py`.
+Packs share a folder, and in a store there are no locks: there it goes by `claims.py`.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.shards.local_store import LocalStore
-from s3prl_stream.shards.store import Store, is_remote, local_path, paths_in
+from s3prl_stream.shards.store import is_remote, local_path, paths_in
 
 LOCK = ".lock"
 """Name of the file in the folder that is locked, and stays there."""
@@ -60,17 +56,17 @@ def alone_in(folder: Path, *, of: str | Path | None = None) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / LOCK
     if path in _held:
-        raise _refusal(of or folder, _this_process())
+        raise refusal(of or folder, _this_process())
     with path.open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise _refusal(of or folder, file.read().strip() or "another process") from None
+            raise refusal(of or folder, file.read().strip() or "another process") from None
         except OSError:
             pass
         if not os.fstat(file.fileno()).st_nlink:  # removed with the folder by one who had it when we opened it
-            raise _refusal(of or folder, "another process")
+            raise refusal(of or folder, "another process")
         file.truncate(0)
         file.write(_this_process())
         file.flush()
@@ -81,37 +77,8 @@ def alone_in(folder: Path, *, of: str | Path | None = None) -> Iterator[None]:
             _held.discard(path)
 
 
-@contextmanager
-def scratch_of_one(out: Store, name: str) -> Iterator[Path]:
-    """An empty folder for what is half written; who has it is alone in `out` with what is made by this name.
-
-    It lies in `out`, so that files can be renamed; of a store in the system's temporary folder, where others of this
-    machine find it. What a kill leaves in it is removed when it is wanted again.
-
-    Raises:
-        StateError: somebody else works there.
-        OSError: it cannot be made.
-    """
-    if isinstance(out, LocalStore):
-        folder = out.folder / name
-    else:
-        folder = Path(tempfile.gettempdir()) / f"{name}-{hashlib.blake2b(out.url.encode(), digest_size=8).hexdigest()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.lstat().st_uid != os.getuid():
-            raise _refusal(out.url, "another user")
-    with alone_in(folder, of=out.url):
-        try:
-            for left in folder.iterdir():
-                if left.is_dir():
-                    shutil.rmtree(left)
-                elif left.name != LOCK:
-                    left.unlink()
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _refusal(folder: str | Path, who: str) -> StateError:
+def refusal(folder: str | Path, who: str) -> StateError:
+    """The error for whoever finds somebody else at work."""
     return StateError(f"{folder}: {who} works in this folder. Wait for it, end it, or give another folder.")
 
 

@@ -26,8 +26,9 @@ from s3prl_stream.shards.store import open_store
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
+POLL_SECONDS = 0.3
+"""Between two looks at what others do."""
 
-_CLAIMS, _ALIVE = f"{WORK_FOLDER}/claims", f"{WORK_FOLDER}/alive"
 _MAX_BYTES = 1 << 20
 _MOMENT_SECONDS = 0.2
 _OWNER = re.compile(r"(?P<host>[^.]+)\.(?P<boot>[^.]*)\.(?P<pids>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]+")
@@ -50,16 +51,24 @@ def is_known_dead(owner: str) -> bool:
     return False
 
 
+def process_of(owner: str) -> str:
+    """An owner, for a message."""
+    match = _OWNER.fullmatch(owner)
+    return owner if match is None else f"process {match['pid']} of {match['host']}"
+
+
 class Claims:
     """The claims of one pack; while it is entered, a thread shows that it is alive.
 
     Args:
         url: of the set.
         owner: from `new_owner`.
+        folder: of the set, in which claims and signs of life lie.
     """
 
-    def __init__(self, url: str | Path, owner: str) -> None:
+    def __init__(self, url: str | Path, owner: str, folder: str = WORK_FOLDER) -> None:
         self._url, self._owner = url, owner
+        self._claims, self._alive = f"{folder}/claims", f"{folder}/alive"
         self._mine: set[str] = set()
         self._beats = 0
         self._seen: dict[str, tuple[int, float]] = {}
@@ -77,20 +86,36 @@ class Claims:
         store = open_store(self._url)
         with contextlib.suppress(StreamError, OSError):  # it may be what has failed
             for what in self._mine:
-                store.delete(f"{_CLAIMS}/{what}")
-            store.delete(f"{_ALIVE}/{self._owner}")
+                store.delete(f"{self._claims}/{what}")
+            store.delete(f"{self._alive}/{self._owner}")
 
     def take(self, what: str) -> bool:
         """Claim it, if nobody has; True if it is ours."""
         store = open_store(self._url)  # a new one: stores hold files to what they were
-        if store.create(f"{_CLAIMS}/{what}", self._owner.encode()):
+        if store.create(f"{self._claims}/{what}", self._owner.encode()):
             self._mine.add(what)
             return True
         return what in self._mine or self._owner_of(what) == self._owner
 
+    def take_from_the_dead(self, what: str) -> str | None:
+        """Claim it, if need be when its owner is known to be dead, or has shown no life for as long as a lease.
+
+        Returns:
+            None: it is ours; else the owner, who has shown that he lives.
+        """
+        first_seen: dict[str, tuple[int, float]] = {}
+        while True:
+            self.of_others()  # removes the claims of the dead
+            if self.take(what):
+                return None
+            owner = self._owner_of(what)
+            if owner in self._seen and first_seen.setdefault(owner, self._seen[owner]) != self._seen[owner]:
+                return owner
+            time.sleep(POLL_SECONDS)
+
     def give_back(self, what: str) -> None:
         """It is done, or somebody else may do it."""
-        open_store(self._url).delete(f"{_CLAIMS}/{what}")
+        open_store(self._url).delete(f"{self._claims}/{what}")
         self._mine.discard(what)
 
     def of_others(self) -> set[str]:
@@ -98,7 +123,7 @@ class Claims:
         store = open_store(self._url)
         alive = self._living()
         claimed = set()
-        for name, _ in store.list(f"{_CLAIMS}/"):
+        for name, _ in store.list(f"{self._claims}/"):
             what = name.rpartition("/")[2]
             owner = self._owner_of(what)
             if owner is None or owner == self._owner:
@@ -116,7 +141,7 @@ class Claims:
     def _living(self) -> set[str]:
         now, alive = time.monotonic(), set()
         store = open_store(self._url)
-        for name, size in store.list(f"{_ALIVE}/"):
+        for name, size in store.list(f"{self._alive}/"):
             owner = name.rpartition("/")[2]
             last_size, since = self._seen.get(owner, (-1, now))
             if size != last_size:
@@ -139,7 +164,7 @@ class Claims:
         return self._read(what)
 
     def _read(self, what: str) -> str:
-        return open_store(self._url).read_whole(f"{_CLAIMS}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")
+        return open_store(self._url).read_whole(f"{self._claims}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
@@ -148,7 +173,7 @@ class Claims:
 
     def _beat(self) -> None:
         self._beats += 1
-        open_store(self._url).write(f"{_ALIVE}/{self._owner}", bytes(self._beats % 4096 + 1))
+        open_store(self._url).write(f"{self._alive}/{self._owner}", bytes(self._beats % 4096 + 1))
 
 
 def _here() -> tuple[str, str, str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
 from s3prl_stream.json_files import json_object
-from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.scan import Scan
+from s3prl_stream.shards.scratch import scratch_of_one
 from s3prl_stream.shards.store import is_remote, local_path, open_store
 from s3prl_stream.shards.whole_files import explaining_writes
 

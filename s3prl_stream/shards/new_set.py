@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
-from s3prl_stream.shards.alone import scratch_of_one
 from s3prl_stream.shards.layout import EXTRA_FOLDER, INDEX_FOLDER, LEFT_OUT, MANIFEST, UNFINISHED
 from s3prl_stream.shards.outfolder import refuse_no_folder
+from s3prl_stream.shards.scratch import scratch_of_one, writing_in
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.whole_files import explaining_writes
-from s3prl_stream.shards.workfolder import writing_in
 
 _SCRATCH = ".repairing"
 

@@ -17,7 +17,7 @@ from s3prl_stream.audio.source import Channel
 from s3prl_stream.errors import StreamError, UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.shards import packplan
-from s3prl_stream.shards.claims import BEAT_SECONDS, LEASE_SECONDS, Claims, new_owner
+from s3prl_stream.shards.claims import BEAT_SECONDS, LEASE_SECONDS, POLL_SECONDS, Claims, new_owner
 from s3prl_stream.shards.engines import ENGINES, Engine, Processes, ThisProcess, ray_cluster
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed
@@ -29,6 +29,7 @@ from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_
 from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
 from s3prl_stream.shards.progress import Progress, tell_nobody
+from s3prl_stream.shards.scratch import scratch_folder, writing_in
 from s3prl_stream.shards.settings import PackSettings
 from s3prl_stream.shards.store import Store, open_store
 from s3prl_stream.shards.whole_files import explaining_writes
@@ -41,15 +42,12 @@ from s3prl_stream.shards.workfolder import (
     remove_empty_folders,
     remove_unfinished,
     remove_work,
-    scratch_folder,
     write_plan,
-    writing_in,
 )
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
 
-_POLL_SECONDS = 0.3
 _PLAN, _FINISH = "plan", "finish"
 """What is claimed besides shards."""
 
@@ -246,7 +244,7 @@ class _Pack:
         if not plan.clips:
             raise NothingPacked(nothing_packed(plan, []))
         while not claims.take(_PLAN):
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             claims.of_others()  # removes the claim of one who was killed
         try:
             return self._plan_that_lies_there(plan, scratch, claims)
@@ -274,7 +272,7 @@ class _Pack:
         while not claims.is_alone():
             if time.monotonic() > stop_at:
                 raise UsageError(f"{self._store.url}: another pack is working there. Stop it before you begin anew.")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _finished_before(self, plan: PackPlan) -> PackReport | None:
         """The report of the set if it is there and complete."""
@@ -319,13 +317,13 @@ class _Pack:
                     running.add(number)
                     engine.submit(self._task(plan, engine, number, scratch))
             is_idle = not running
-            for number in engine.wait(_POLL_SECONDS):
+            for number in engine.wait(POLL_SECONDS):
                 claims.give_back(_claim_name(number))
                 running.discard(number)
                 self._done.add(number)
             self._tell_clips(engine.clips_done)
             if is_idle and len(self._done) < len(plan.clips):  # the rest is with others
-                time.sleep(_POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
                 if self._store.size(MANIFEST) is not None:
                     return
                 claimed = claims.of_others()
@@ -354,7 +352,7 @@ class _Pack:
                 return report._replace(already_there=False)
             if is_ours:
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
             claims.of_others()  # removes the claim of one who was killed
         try:
             manifest = finish(

@@ -29,6 +29,7 @@ from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.packplan import clips_of_shard, original_codec
 from s3prl_stream.shards.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.shards.rows import index_table
+from s3prl_stream.shards.scratch import publish
 from s3prl_stream.shards.settings import ORIGINAL, PackSettings
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.whole_files import explaining_writes
@@ -36,7 +37,6 @@ from s3prl_stream.shards.workfolder import (
     FinishedShard,
     is_finished,
     local_clips,
-    publish,
     refuse_after_restart,
     write_finished,
 )

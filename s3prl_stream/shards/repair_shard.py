@@ -18,9 +18,9 @@ from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.rows import IndexRow, index_table
+from s3prl_stream.shards.scratch import download
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
-from s3prl_stream.shards.workfolder import download
 from s3prl_stream.shards.write_index import placed, publish_shard
 from s3prl_stream.shards.writer import ShardWriter
 

@@ -12,12 +12,9 @@ digest of their plan: what a killed restart has left, or a pack of the old plan 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,16 +26,15 @@ from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
+from s3prl_stream.shards.scratch import SCRATCH, download, publish, remove_scratch_of_the_dead, writing_in
 from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.whole_files import PARTIAL, again_if_it_vanishes, sync
+from s3prl_stream.shards.whole_files import PARTIAL, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _SHARDS = f"{WORK_FOLDER}/shards"
 _ABOUT = b"s3prl_stream"
-_SCRATCH = "scratch-"
-_TEMPORARY = "packing-"
 _MAX_ROWS_BYTES = 4 << 30
 _HASH_BYTES = 16
 
@@ -79,24 +75,6 @@ def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     writing_in(folder, store).write(f"{WORK_FOLDER}/{PLAN}", plan.to_json())
 
 
-def publish(path: Path, store: Store, name: str) -> None:
-    """A scratch file becomes a file of the set: renamed on a disk, uploaded to a store.
-
-    What several packs may write at once goes this way, or by `writing_in`.
-    """
-    if isinstance(store, LocalStore):
-        target = store.folder / name
-        again_if_it_vanishes(lambda: path.replace(target), target.parent)
-    else:
-        store.upload(path, name)
-        path.unlink()
-
-
-def writing_in(scratch: Path, store: Store) -> Store:
-    """The same store for one of several who may write the same files: a store on a disk writes them in `scratch`."""
-    return LocalStore(store.folder, scratch) if isinstance(store, LocalStore) else store
-
-
 def local_clips(store: Store, scratch: Path) -> str:
     """The path of `plan.arrow` on this machine; fetched first if the set is in a store."""
     name = f"{WORK_FOLDER}/{CLIPS}"
@@ -106,17 +84,6 @@ def local_clips(store: Store, scratch: Path) -> str:
     if not path.exists():
         download(store, name, path)
     return str(path)
-
-
-def download(store: Store, name: str, path: Path) -> None:
-    """A file of a store as a local one, a piece at a time."""
-    position, size = 0, store.size(name) or 0
-    with path.open("wb") as file:
-        while position < size:
-            position += file.write(store.read(name, position, min(_PIECE_BYTES, size - position)))
-
-
-_PIECE_BYTES = 64 << 20
 
 
 def left_out_before(store: Store, plan: PackPlan) -> Iterator[tuple[int, LeftOut]]:
@@ -205,44 +172,14 @@ def _is_finished(name: str, plan: str, number: int, is_there: Callable[[str], bo
     return is_there(rows_file(plan, number, nothing=True))
 
 
-@contextlib.contextmanager
-def scratch_folder(store: Store, owner: str, *, inside: bool) -> Iterator[Path]:
-    """A folder for half-written files: in the set's own where that is on a disk, so that they can be renamed.
-
-    Those of killed packs of this machine are removed.
-
-    Args:
-        store: the set.
-        owner: whose.
-        inside: False: in the system's temporary folder whatever the store, for a set that is finished.
-    """
-    base, prefix = Path(tempfile.gettempdir()), _TEMPORARY
-    if inside and isinstance(store, LocalStore):
-        base, prefix = store.folder / WORK_FOLDER, _SCRATCH
-    _remove_scratch_of_the_dead(base, prefix)
-    folder = base / f"{prefix}{owner}"
-    again_if_it_vanishes(lambda: folder.mkdir(mode=0o700), base)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_scratch_of_the_dead(base: Path, prefix: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # another pack may take the empty folder away meanwhile
-        for old in base.glob(f"{prefix}*"):
-            if is_known_dead(old.name.removeprefix(prefix)):
-                shutil.rmtree(old, ignore_errors=True)
-
-
 def remove_work(store: Store) -> None:
     """The work folder, apart from what belongs to packs that may be alive."""
     for name, _ in store.list(f"{WORK_FOLDER}/"):
         kind, _, owner = name.removeprefix(f"{WORK_FOLDER}/").partition("/")
-        if not kind.startswith(_SCRATCH) and (kind != "alive" or is_known_dead(owner)):
+        if not kind.startswith(SCRATCH) and (kind != "alive" or is_known_dead(owner)):
             store.delete(name)
     if isinstance(store, LocalStore):
-        _remove_scratch_of_the_dead(store.folder / WORK_FOLDER, _SCRATCH)
+        remove_scratch_of_the_dead(store.folder / WORK_FOLDER)
         for folder in ("claims", "alive"):  # half-written by one who was killed; a list leaves those out
             for old in (store.folder / WORK_FOLDER / folder).glob(f"*{PARTIAL}"):
                 old.unlink(missing_ok=True)

@@ -15,8 +15,7 @@ from small_recipes import pretrain_small
 
 import s3prl_stream as ss
 from s3prl_stream.recipes.run_folder import SETTINGS
-from s3prl_stream.shards.alone import LOCK, alone_in, scratch_of_one
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.shards.alone import LOCK, alone_in
 
 
 def test_a_folder_in_which_another_process_trains_is_refused_and_left_as_it_is(
@@ -91,17 +90,3 @@ def test_a_bucket_is_no_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(ss.UsageError, match="s3://test/run: is no folder of this machine"):
             begin()
     assert not list(tmp_path.iterdir())
-
-
-def test_of_a_store_one_at_a_time_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    one, other = (open_store(f"s3://bucket/{name}") for name in ("one", "other"))
-    with scratch_of_one(one, ".made") as folder, scratch_of_one(other, ".made"):
-        (folder / "half").mkdir()
-        with pytest.raises(ss.StateError, match=r"^s3://bucket/one: process "), scratch_of_one(one, ".made"):
-            pass
-        assert (folder / "half").is_dir()
-    assert not list(tmp_path.iterdir())
-    (folder / "half").mkdir(parents=True)  # as a kill leaves it
-    with scratch_of_one(one, ".made") as folder:
-        assert {path.name for path in folder.iterdir()} == {LOCK}

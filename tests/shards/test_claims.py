@@ -16,12 +16,14 @@ from types import SimpleNamespace
 import pytest
 from apart import in_child
 
+from s3prl_stream.errors import StateError
 from s3prl_stream.shards import claims as claiming
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner
 from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PackPlan
+from s3prl_stream.shards.scratch import scratch_folder, scratch_of_one
 from s3prl_stream.shards.store import open_store
-from s3prl_stream.shards.workfolder import read_plan, remove_empty_folders, scratch_folder, write_plan
+from s3prl_stream.shards.workfolder import read_plan, remove_empty_folders, write_plan
 
 
 def others_machine(name: str = "elsewhere") -> str:
@@ -83,6 +85,29 @@ def test_claims_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_claims_in_a_store() -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         check_claims("memory:///claims", monkeypatch)
+
+
+@in_child
+def test_in_a_store_one_at_a_time_whatever_their_machines(tmp_path: Path) -> None:
+    """What keeps them apart is in the store: neither machines nor their temporary folders are one."""
+    one, other = (open_store(f"memory:///apart/{name}") for name in ("one", "other"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(claiming, "BEAT_SECONDS", 0.01)
+        for name in ("here", "there"):
+            (tmp_path / name).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "here"))
+        with scratch_of_one(one, ".made") as folder, scratch_of_one(other, ".made"):
+            monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there"))
+            refused = pytest.raises(StateError, match=rf"^memory:///apart/one: process {os.getpid()} of \S+ works in")
+            with refused, scratch_of_one(one, ".made"):
+                pass
+            assert folder.is_dir()
+        one.write(f".made/alive/{others_machine('killed')}", b"12")
+        one.write(".made/claims/all", others_machine("killed").encode())
+        monkeypatch.setattr(claiming, "LEASE_SECONDS", 0.05)
+        with scratch_of_one(one, ".made") as folder:
+            assert not list(folder.iterdir())
+        assert not [*tmp_path.glob("*/*"), *one.list(), *other.list()]
 
 
 def test_a_pack_that_was_killed_on_this_machine_is_known_at_once(tmp_path: Path) -> None:
@@ -179,7 +204,7 @@ def test_packs_that_begin_at_the_same_moment_do_not_rename_each_others_half_writ
     def write(owner: str) -> None:
         store = LocalStore(tmp_path / "set")
         for _ in range(20):
-            with scratch_folder(store, owner, inside=True) as scratch:
+            with scratch_folder(store, owner) as scratch:
                 for name in (CLIPS, LEFT_OUT_BEFORE):
                     (scratch / name).touch()
                 write_plan(store, plan, scratch)
@@ -194,7 +219,7 @@ def test_a_pack_that_ends_does_not_take_the_folders_of_one_that_begins(tmp_path:
     def begin() -> None:
         try:
             for number in range(50):
-                with scratch_folder(LocalStore(tmp_path / "set"), f"host.boot.pids.1.{number}", inside=True):
+                with scratch_folder(LocalStore(tmp_path / "set"), f"host.boot.pids.1.{number}"):
                     pass
                 with Claims(tmp_path / "set", f"owner{number}") as claims:
                     assert claims.take("000000")

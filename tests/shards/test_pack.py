@@ -33,8 +33,9 @@ from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.pack import PackReport, pack_set
 from s3prl_stream.shards.pack_shard import ShardTask, pack_shard
 from s3prl_stream.shards.packplan import PackPlan
+from s3prl_stream.shards.scratch import publish
 from s3prl_stream.shards.settings import PackSettings
-from s3prl_stream.shards.workfolder import finished_shards, publish, read_plan
+from s3prl_stream.shards.workfolder import finished_shards, read_plan
 
 RATE = 16_000
 

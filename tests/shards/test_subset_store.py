@@ -16,6 +16,7 @@ from shards.test_pack_store import files
 from tars import noise_files
 
 import s3prl_stream as ss
+from s3prl_stream.shards.claims import new_owner
 from s3prl_stream.shards.store import open_store
 
 
@@ -56,15 +57,17 @@ def test_what_a_kill_left_in_the_temporary_folder_goes_with_the_next_call_for_th
     scratch.mkdir()
     tempfile.tempdir = str(scratch)
     store, seen = open_store("memory:///one"), set[Path]()
+    *here, _, token = new_owner().split(".")
+    left = scratch / f"packing-{'.'.join([*here, str(1 << 23), token])}"  # no process has such a number
     for _ in range(2):
         ss.repair(tmp_path / "set", "memory:///one", progress=lambda *_: seen.update(scratch.rglob("*")))
         ss.index_shards("memory:///one/set-*.tar", "memory:///index")
         assert os.listdir(scratch) == []
         assert files("memory:///one").keys() == files(tmp_path / "set").keys() - {"report.json"}
-        (folder,) = (path for path in seen if path.parent == scratch)
-        assert folder / "half.tar" not in seen
-        folder.mkdir()
-        (folder / "half.tar").touch()
+        assert seen
+        assert left not in seen
+        left.mkdir()
+        (left / "half.tar").touch()
         for file, _ in store.list():
             store.delete(file)
 
