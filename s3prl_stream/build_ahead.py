@@ -6,6 +6,7 @@ Nothing here chooses batches or counts them. What is planned goes in, what was b
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -179,10 +180,13 @@ class _Work:
 
 
 def _check_picklable(stages: Sequence[Stage], context: str) -> None:
+    script = sys.modules["__main__"]  # of a notebook or a prompt a new process finds nothing
+    is_found = getattr(script, "__file__", None) or getattr(script, "__spec__", None)
     for stage in stages:
         try:
-            pickle.dumps({name: value for name, value in vars(stage).items() if name != "source"})
-            pickle.dumps(type(stage))
+            sent = pickle.dumps(({name: value for name, value in vars(stage).items() if name != "source"}, type(stage)))
+            if b"__main__" in sent and not is_found:
+                raise pickle.PicklingError("it is defined in a notebook or at a prompt")
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ChainError(
                 f"{type(stage).__name__} cannot be sent to a {context} worker ({error}). Use functions and classes "

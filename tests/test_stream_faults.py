@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,20 @@ def test_a_stage_that_cannot_be_sent_is_named_when_the_loader_is_made(whole: Pat
     assert len(list(ss.Loader(chain))) == len(batches_of(whole)[0])
     with pytest.raises(ChainError, match="Unsendable cannot be sent to a forkserver worker"):
         ss.Loader(chain, num_workers=1, multiprocessing_context="forkserver")
+
+
+def test_a_stage_of_a_notebook_is_refused_where_workers_are_not_forked(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's `__main__` has no file, so that a new process would look for the class in an empty module."""
+    notebook = types.ModuleType("__main__")
+    exec("import s3prl_stream\nclass Mine(s3prl_stream.Stage):\n def emit(self, one): yield one", vars(notebook))
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    chain = vars(notebook)["Mine"]()(stream_of(whole))
+    for context in ("spawn", "forkserver"):
+        with pytest.raises(ChainError, match=f"Mine cannot be sent to a {context} worker .*notebook.*num_workers=0"):
+            ss.Loader(chain, num_workers=1, multiprocessing_context=context)
+    assert len(list(ss.Loader(chain, num_workers=1, multiprocessing_context="fork"))) == len(batches_of(whole)[0])
 
 
 def test_a_killed_worker_is_noticed_long_before_the_loader_counts_as_stuck(whole: Path) -> None:
