@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 import random
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
@@ -21,6 +22,9 @@ from s3prl_stream.sample import Batch, Sample
 
 TOPOLOGIES = ((1, 0), (1, 2), (2, 0))
 """Ranks and workers. Each ride begins with another one and takes all of them, with a resume between."""
+
+_PLACE_IN_MEMORY = re.compile(r"<[^<>]*(<[^<>]*>[^<>]*)* at 0x[0-9a-f]+>")
+"""What Python calls an object that has no other name, such as a lambda."""
 
 Digests: TypeAlias = dict[tuple[str, str], str]
 """(clip, or "" for the whole batch; key of its value) -> hash of the value."""
@@ -41,10 +45,17 @@ def assert_resumable(
         multiprocessing_context: see `Loader`.
 
     Raises:
-        AssertionError: a batch differs. It names the stage that brings the difference into the chain, the batch, the
+        AssertionError: a batch differs, or a stage is another one in each process, as one with a lambda is. It names the stage that brings the difference into the chain, the batch, the
             clip and the key of the value.
         UsageError: the stream has fewer than three batches.
     """
+    for stage in stages_of(stream):
+        if (placed := _PLACE_IN_MEMORY.search(stage.describe())) is not None:
+            raise AssertionError(
+                f"stage {stage.stage_id!r} has {placed[0]} among its settings, which has no name that holds in another "
+                "process: there, states of this chain are refused. Give a function of a module, or an object with a "
+                "`fingerprint`."
+            )
     expected = dict(itertools.islice(_read(stream, (1, 0), None, multiprocessing_context), batches))
     if len(expected) < 3:
         raise UsageError(

@@ -126,6 +126,15 @@ class Hides(Stage):
         yield {"key": sample["key"], **{name: sample[name] for name in ("set", "epoch", "batch_index", "slot")}}
 
 
+class Applies(Stage):
+    def __init__(self, source: Any = None, *, function: Any) -> None:
+        self.function = function
+        super().__init__(source)
+
+    def emit(self, sample: Sample) -> Iterator[Sample]:
+        yield sample
+
+
 @functools.cache
 def short() -> Any:
     return memory([1.0] * 60)
@@ -184,6 +193,14 @@ def test_all_ranks_are_read_and_every_bit_is_told_apart() -> None:
     ]
     values = [*zeros, [0, 0], [[0], 0], (0.0, 0), [True, 0], "0", b"0", {"0": 0}, None, np.float32(0)]
     assert len({module._digest(value) for value in values}) == len(values)
+
+
+def test_a_stage_that_another_process_would_not_know_again_is_named() -> None:
+    """A lambda's only name is its address, so that states of the chain are refused after a restart."""
+    for nameless in (lambda wav: wav, functools.partial(lambda wav: wav), object()):
+        with pytest.raises(AssertionError, match=r"stage 'Applies' has <.* at 0x\w+> among its settings.*fingerprint"):
+            ss.assert_resumable(Applies(function=nameless)(chain()))
+    ss.assert_resumable(Applies(function=np.sqrt)(chain()), batches=3)
 
 
 def test_lost_samples_are_noticed() -> None:
