@@ -33,6 +33,8 @@ _LEAST_WITHHELD = 400
 _ORDER_COUNTS = " (of several sets it is known by their order, too: give them in the order that was)"
 """Though the batches of sets without weights do not depend on it: a selection is a hash of its rows, set after set."""
 
+_ONLY_VALUES = " (whether there are weights or a temperature: once there are, they may be others, but not before)"
+
 
 class Cursor(NamedTuple):
     """Where a stream stands."""
@@ -100,7 +102,7 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
             "the same settings give other batches. Finish the run with the package version that began it."
         )
     try:
-        hints = {"selection": _ORDER_COUNTS} if len(identity["data"]) > 1 else {}
+        hints = {"selection": _ORDER_COUNTS, "mixed": _ONLY_VALUES} if len(identity["data"]) > 1 else {}
         other = [f"{told}{hints.get(name, '')}" for name, told in differences(state["identity"], identity)]
         if state["identity"]["data"] == identity["data"]:
             other += _other_order(state.get("order_of_sets"), identity)
@@ -161,7 +163,8 @@ def _order_that_counts(identity: Mapping[str, Any]) -> list[int] | None:
 
 def _other_order(found: Sequence[int] | None, identity: Mapping[str, Any]) -> list[str]:
     """What differs in the order of the sets, if that counts; older states do not say."""
-    if found is None or list(found) == _order_that_counts(identity):
+    order = _order_that_counts(identity)
+    if found is None or order is None or list(found) == order:
         return []
     by_name = sorted(identity["data"])
     was = ", ".join(by_name[place] for place in found)

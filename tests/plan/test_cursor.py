@@ -73,6 +73,10 @@ def test_a_state_is_of_sets_in_their_order_where_that_counts(settings: dict[str,
     if settings:
         with pytest.raises(StateError, match="the order of the sets was b, a, is a, b"):
             swapped.load_state_dict(state)
+        if weights is not None:  # the order counts for the one and not for the other: of it nothing is to be said
+            without = ss.Loader(stream(ShardSet(members), max_batch_seconds=5.0, **settings))
+            with pytest.raises(StateError, match=r"mixed was True, is False \(whether .* but not before\)$"):
+                without.load_state_dict(state)
         del state["order_of_sets"]  # as of older states
         loader(members).load_state_dict(state)
     else:  # shards of all sets are shuffled together
