@@ -71,10 +71,10 @@ def collate(
 
 def _pad(name: str, values: list[torch.Tensor], memory: BatchMemory | None) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = [value.shape[0] for value in values]
-    shapes = {(value.shape[1:], value.dtype) for value in values}
-    if len(shapes) > 1:
+    if len({(value.shape[1:], value.dtype) for value in values}) > 1:
+        kinds = sorted({f"{value.dtype} {list(value.shape)}" for value in values})
         raise UsageError(
-            f"collate: {name!r} differs within a batch in more than its length: {sorted(map(str, shapes))}"
+            f"collate: {name!r} differs within a batch in more than its first dimension, the length: {', '.join(kinds)}"
         )
     padded = _in_place(values, lengths) if memory is not None and memory.owns(values[0]) else None
     if padded is None:

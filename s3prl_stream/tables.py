@@ -188,7 +188,11 @@ def _delimited(lines: Iterator[TextLine], first: TextLine, divider: str, header:
                     continue
                 columns = list(_HEADERLESS_COLUMNS[: len(columns)])
             if len(values) > len(columns):
-                raise UsageError(f"{where}: {len(values)} cells for {len(columns)} columns.")
+                raise UsageError(
+                    f"{where}: {len(values)} cells for {len(columns)} columns, divided by {divider!r}. The first line "
+                    "names the columns"
+                    + ("; a text with a comma in it stands in quotation marks." if divider == "," else ".")
+                )
             if values:
                 filled = {name: cell for name, cell in zip(columns, values, strict=False) if cell != ""}
                 yield Row(where, filled, tuple(columns))

@@ -427,6 +427,8 @@ def test_numbers_that_no_loader_can_have_are_refused() -> None:
     for no_chain in (memory([2.0]), "shards/sample", None):
         with pytest.raises(ChainError, match="is no chain; begin one by ShardStream"):
             ss.Loader(no_chain)
+    with pytest.raises(ChainError, match=r"is no chain.* a function of your own goes into a Stage, as its emit\(\)"):
+        ss.Loader(chain(memory([2.0])).filter(bool))
 
 
 def test_a_loader_before_its_ranks_are_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ def root_folder(root: str | Path, holds: str) -> Path:
     """
     folder = Path(root)
     if not folder.is_dir():
+        if folder.is_file():
+            raise UsageError(f"{folder}: is a file; unpack it, or give the folder that holds {holds}.")
         raise UsageError(f"{folder}: no such folder. ROOT is the folder that holds {holds}.")
     return folder
 

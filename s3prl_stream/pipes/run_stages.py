@@ -13,6 +13,8 @@ from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample
 from s3prl_stream.timing import StageClock
 
+_HAND_ON = "it must hand on what it does not change: `yield {**sample, ...}`."
+
 DamageHandler = Callable[[Sample, SampleError], None]
 
 
@@ -92,12 +94,18 @@ def _emitted(stage: Stage, sample: Sample) -> Sequence[Sample]:
             raise ChainError(
                 f"{type(stage).__name__}.emit() returned {told(emitted)}; it must yield samples: `yield sample`."
             )
-        return list(emitted)
+        samples = list(emitted)
     except KeyError as error:
         key = stage.names.get(error.args[0], error.args[0])
-        if key not in stage.takes or key in sample:
+        takes = {**stage.takes, "identity": "for its draws"}
+        if key not in takes or key in sample:
             raise
+        hint = f" Of a stage before it: {_HAND_ON}" if key == "identity" else ""
         raise UsageError(
-            f"{type(stage).__name__} takes {key!r} ({stage.takes[key]}), which sample {sample.get('key')!r} does not "
-            f"have. It has: {', '.join(map(str, sample))}."
+            f"{type(stage).__name__} takes {key!r} ({takes[key]}), which sample {sample.get('key')!r} does not have. It "
+            f"has: {', '.join(map(str, sample))}.{hint}"
         ) from error
+    for out in samples:
+        if not isinstance(out, Mapping) or "key" not in out:
+            raise ChainError(f"{type(stage).__name__}.emit() gave {told(out)} without the sample's 'key'; {_HAND_ON}")
+    return samples

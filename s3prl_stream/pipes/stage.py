@@ -345,7 +345,11 @@ def root_of(source: Source) -> Root:
         ChainError: the chain's first stage is not bound to a source, or it is no chain.
     """
     if not isinstance(source, Source):
-        raise ChainError(f"{source!r:.200} is no chain; begin one by ShardStream(...), or bind a stage to it.")
+        hint = " .map(), .filter() and the like are torch's: a function of your own goes into a Stage, as its emit()."
+        raise ChainError(
+            f"{source!r:.200} is no chain; begin one by ShardStream(...), or bind a stage to it."
+            + hint * isinstance(source, IterDataPipe)
+        )
     node: Source | None = source
     while isinstance(node, Stage):
         node = node.source

@@ -60,7 +60,8 @@ class PlanSettings:
         for name in ("chunk_seconds", "crop_seconds"):
             if (getattr(self, name) or 0.0) > self.max_batch_seconds:
                 raise UsageError(
-                    f"{name}={getattr(self, name)} does not fit max_batch_seconds={self.max_batch_seconds}"
+                    f"lower {name} or raise max_batch_seconds: {name}={getattr(self, name)} does not fit "
+                    f"max_batch_seconds={self.max_batch_seconds}"
                 )
         _one_of("crops", self.crops, ("per_clip", "per_seconds"))
         _one_of("too_long", self.too_long, ("split", "crop", "skip"))

@@ -111,10 +111,12 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         if ("recipe" in before) != ("recipe" in settings):
             made_by = "pretrain" if "recipe" in before else "train"
             raise StateError(f"{run}: holds a run of `s3prl-stream {made_by}`; give another output folder")
-        other = [told for name, told in differences(before, settings) if name not in MAY_CHANGE]
+        other = {name: told for name, told in differences(before, settings) if name not in MAY_CHANGE}
         if other:
+            weights = f" (and --init {run}: its weights)" if "data" in other and "recipe" in settings else ""
             raise StateError(
-                f"{run}: holds another run: {'; '.join(other)}. Give the same settings, or another output folder."
+                f"{run}: holds another run: {'; '.join(other.values())}. Give the same settings, or another output "
+                f"folder{weights}."
             )
     elif run.exists() and any(
         not entry.name.startswith(".unfinished-") and entry.name != LOCK for entry in run.iterdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from s3prl_stream.errors import UsageError
@@ -23,7 +24,11 @@ def name_clips(shards: ShardSet, clips: Iterable[str | tuple[str, str]]) -> list
             raise UsageError(f"clip {clip!r} is neither a key nor (set, key)")
         if isinstance(clip, str):
             if len(names) > 1:
-                raise UsageError(f"clip {clip!r}: of which set? Give (set, key); the sets are {', '.join(names)}")
+                line = json.dumps({"set": names[0], "key": clip})
+                raise UsageError(
+                    f"clip {clip!r}: of which set? Give (set, key), in a file a line {line}; the sets are "
+                    f"{', '.join(names)}"
+                )
             clip = (names[0], clip)
         set_name, key = clip
         if set_name not in names:

@@ -77,6 +77,8 @@ def test_folder_lists_all_audio_below_it_sorted(tmp_path: Path) -> None:
         corpora.folder(touch(tmp_path / "c", "x.txt"))
     with pytest.raises(UsageError, match="no such folder"):
         corpora.folder(tmp_path / "absent")
+    with pytest.raises(UsageError, match=r"x\.txt: is a file; unpack it, or give the folder"):
+        corpora.folder(tmp_path / "c/x.txt")
 
 
 def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
@@ -306,8 +308,8 @@ def test_a_table_that_is_a_bomb(filler: bytes, complaint: str, tmp_path: Path, m
         ("audio,label\n,a\n", "line 2: nothing in column 'audio', which names the audio"),
         ("audio,text,text\nx.wav,a,b\n", "line 1: two columns are called 'text'"),
         ("audio,text\n..,a\n", "line 2: audio is '..', expected the path of a file"),
-        ("audio,label\nx.wav,a,b\n", "line 2: 3 cells for 2 columns"),
         ('audio,label\nx.wav,"a\ny.wav,b\n', "line 3: not readable as a table"),  # no cell that goes on to the end
+        ("audio,label\nx.wav,a,b\n", "line 2: 3 cells for 2 columns, divided by ','.*quotation"),
         ("audio,weight\nx.wav,1\n", "line 2: .*'weight'"),
     ],
 )

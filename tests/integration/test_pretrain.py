@@ -18,6 +18,7 @@ from torch import Tensor
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
+from s3prl_stream.recipes.run_folder import check_run
 from s3prl_stream.recipes.tera import TERA
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
@@ -112,6 +113,8 @@ def test_a_run_with_other_settings_is_refused(
         ss.pretrain("tera", sample_set, steps=2, out=tmp_path, **{**SIZES, **changed})
     assert said in str(error.value)
     assert (tmp_path / "run.json").read_bytes() == before
+    with pytest.raises(ss.StateError, match=r"data was .*, is 'grown'.*another output folder \(and --init .*weights\)"):
+        check_run(tmp_path, {**json.loads(before), "data": "grown"})
 
 
 def test_a_folder_with_other_files_is_refused_and_mistakes_leave_nothing(sample_set: Path, tmp_path: Path) -> None:

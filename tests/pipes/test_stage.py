@@ -17,6 +17,7 @@ from contract import forkserver
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from s3prl_stream.errors import ChainError, SampleError, UsageError
+from s3prl_stream.pipes.add_noise import NoiseAugmentation
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.described import described
@@ -382,6 +383,25 @@ def test_an_emit_that_does_not_yield_is_told() -> None:
         def emit(self, sample: Sample) -> Sample:  # type: ignore[override]
             return sample
 
+    class GivesTheArrayAlone(Stage):
+        def emit(self, sample: Sample) -> Iterator[Any]:
+            yield sample["wav"]
+
+    class Forgets(Stage):
+        def __init__(self, source: Samples | None = None, *, kept: tuple[str, ...] = ()) -> None:
+            self.kept = kept
+            super().__init__(source)
+
+        def emit(self, sample: Sample) -> Iterator[Sample]:
+            yield {name: sample[name] for name in self.kept}
+
+    source = [{"key": "a", "wav": np.ones(3, np.float32)}]
+    with pytest.raises(ChainError, match=r"GivesTheArrayAlone\.emit\(\) gave float32 \[3\] without .*: `yield"):
+        list(GivesTheArrayAlone(source))
+    with pytest.raises(ChainError, match=r"Forgets\.emit\(\) gave a dict without the sample's 'key'.*: `yield"):
+        list(Forgets(source, kept=("wav",)))
+    with pytest.raises(UsageError, match=r"takes 'identity' .*'a' does not have. It has: key, wav. .*: `yield"):
+        list(NoiseAugmentation()(Forgets(source, kept=("key", "wav"))))
     with pytest.raises(ChainError, match=r"Returns\.emit\(\) returned a dict; it must yield samples"):
         list(Returns()([{}]))
 
