@@ -45,8 +45,8 @@ def assert_resumable(
         multiprocessing_context: see `Loader`.
 
     Raises:
-        AssertionError: a batch differs, or a stage is another one in each process, as one with a lambda is. It names the stage that brings the difference into the chain, the batch, the
-            clip and the key of the value.
+        AssertionError: a batch differs. It names the stage that brings the difference into the chain, the batch, the
+            clip and the key of the value. Or a stage would be another one in each process, as one with a lambda is.
         UsageError: the stream has fewer than three batches.
     """
     for stage in stages_of(stream):

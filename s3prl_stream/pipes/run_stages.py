@@ -102,8 +102,8 @@ def _emitted(stage: Stage, sample: Sample) -> Sequence[Sample]:
             raise
         hint = f" Of a stage before it: {_HAND_ON}" if key == "identity" else ""
         raise UsageError(
-            f"{type(stage).__name__} takes {key!r} ({takes[key]}), which sample {sample.get('key')!r} does not have. It "
-            f"has: {', '.join(map(str, sample))}.{hint}"
+            f"{type(stage).__name__} takes {key!r} ({takes[key]}), which sample {sample.get('key')!r} does not have. "
+            f"It has: {', '.join(map(str, sample))}.{hint}"
         ) from error
     for out in samples:
         if not isinstance(out, Mapping) or "key" not in out:
