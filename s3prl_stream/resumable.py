@@ -49,10 +49,10 @@ def assert_resumable(
             clip and the key of the value. Or a stage would be another one in each process, as one with a lambda is.
         UsageError: the stream has fewer than three batches.
     """
-    for stage in stages_of(stream):
-        if (placed := _PLACE_IN_MEMORY.search(stage.describe())) is not None:
+    for one in stages_of(stream):
+        if (placed := _PLACE_IN_MEMORY.search(one.describe())) is not None:
             raise AssertionError(
-                f"stage {stage.stage_id!r} has {placed[0]} among its settings, which has no name that holds in another "
+                f"stage {one.stage_id!r} has {placed[0]} among its settings, which has no name that holds in another "
                 "process: there, states of this chain are refused. Give a function of a module, or an object with a "
                 "`fingerprint`."
             )
