@@ -17,6 +17,7 @@ import io
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -50,6 +51,7 @@ _EXPLAINED_BY_THE_SYSTEM = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FIRST_SPEAKS_FOR_ALL_SECONDS = 5.0
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -144,6 +146,10 @@ def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.N
 
 
 def _complain(error: Exception | str, status: int) -> int:
+    from s3prl_stream.launcher import speaks
+
+    if not speaks():  # the first rank says what is wrong with all; torchrun then ends the others
+        time.sleep(_FIRST_SPEAKS_FOR_ALL_SECONDS)
     text = " ".join(str(error).split())
     print(f"s3prl-stream: {text}", file=sys.stderr)
     return status

@@ -24,14 +24,21 @@ from s3prl_stream.errors import StateError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
-from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device, read_settings
+from s3prl_stream.recipes.run_folder import (
+    SETTINGS,
+    alone_in_run,
+    check_run,
+    describe_module,
+    pick_device,
+    read_settings,
+)
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.alone import alone_in, output_folder
+from s3prl_stream.shards.alone import output_folder
 from s3prl_stream.shards.shardset import name_and_fingerprint
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
-from s3prl_stream.trainer.ranks import Ranks, joined_ranks
+from s3prl_stream.trainer.ranks import Ranks, device_of_rank, joined_ranks
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
@@ -83,66 +90,43 @@ def train(
             trains there.
     """
     run = output_folder(out)
-    asked = RunSettings(device=settings.pop("device", None)).device
-    with joined_ranks(pick_device(asked)) as device:
-        parts = training_parts(
-            task,
-            shards,
-            upstream=upstream,
-            head=head,
-            label=label,
-            steps=steps,
-            valid=valid,
-            tokenizer=tokenizer,
-            lexicon=lexicon,
-            device=str(device),
-            **settings,
-        )
-        written = {
-            **_written(parts),
-            "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
-            "head": describe_module(head) if isinstance(head, nn.Module) else parts.recipe.head,
-            "device": str(device),
-        }
-        return _train(parts, json.loads(json.dumps(written)), run, device, quiet=quiet)  # as it will be read: no tuples
+    device = device_of_rank(pick_device(RunSettings(device=settings.pop("device", None)).device))
+    parts = training_parts(
+        task,
+        shards,
+        upstream=upstream,
+        head=head,
+        label=label,
+        steps=steps,
+        valid=valid,
+        tokenizer=tokenizer,
+        lexicon=lexicon,
+        device=str(device),
+        **settings,
+    )
+    written = {
+        **_written(parts),
+        "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
+        "head": describe_module(head) if isinstance(head, nn.Module) else parts.recipe.head,
+        "device": str(device),
+    }
+    return _train(parts, json.loads(json.dumps(written)), run, device, quiet=quiet)  # as it will be read: no tuples
 
 
 def _train(
     parts: TrainingParts, written: dict[str, Any], run: Path, device: torch.device, *, quiet: bool
 ) -> TrainResult:
-    ranks, model = Ranks(), parts.model
-    pinned = device.type == "cuda" and parts.own.num_workers > 0
-    loader = Loader(parts.stream, num_workers=parts.own.num_workers, pin_memory=pinned)
-    batches = _RunBatches(loader)
+    ranks, model, workers = Ranks(), parts.model, parts.own.num_workers
     ranks.share_of(parts.settings.update_batches)
-    hooks = []
-    unknown: dict[str, int] = {}
-    if (judged := parts.judged) is not None:
-
-        def ask(_step: int) -> Mapping[str, float]:
-            answers = answers_to(model, Loader(judged, rank=0, world_size=1), device)
-            found = unknown_classes(model.task, answers)
-            if found and not unknown and ranks.is_first and not quiet:
-                some = ", ".join(f"{count} {name}" for name, count in sorted(found.items())[:_MOST_SHOWN])
-                more = f" and {len(found) - _MOST_SHOWN} more" * (len(found) > _MOST_SHOWN)
-                said = f"valid: clips of classes that are not trained on, so that they count as missed: {some}{more}"
-                tqdm.write(said, file=sys.stderr)
-            unknown.update(found)
-            return {f"valid_{name}": value for name, value in model.task.score(answers).items()}
-
-        hooks.append(Hook(parts.recipe.evaluate_every, ask))
-    with contextlib.ExitStack() as ending:
-        if parts.cache is not None:
-            ending.enter_context(contextlib.closing(parts.cache))
-        # after all that may go wrong: a mistake in the settings leaves nothing behind
-        check_run(run, {**written, **_other_name(run, written)})
-        ranks.wait_for_all()
-        if ranks.is_first:
-            ending.enter_context(alone_in(run))
-            write_json(run / SETTINGS, written)
-            if parts.texts is not None:
-                parts.texts.save(run)
-        ranks.wait_for_all()
+    pinned = device.type == "cuda" and workers > 0
+    loader = Loader(parts.stream, num_workers=workers, pin_memory=pinned, rank=ranks.rank, world_size=ranks.world_size)
+    batches, judge = _RunBatches(loader), _Judge(parts, device, tells=ranks.is_first and not quiet)
+    check_run(run, {**written, **_other_name(run, written)})
+    # a mistake in the settings has been told: once, without waiting for other ranks, and it leaves nothing behind
+    cache = contextlib.nullcontext() if parts.cache is None else contextlib.closing(parts.cache)
+    with cache, joined_ranks(device), alone_in_run(run, written, ranks):
+        if ranks.is_first and parts.texts is not None:
+            parts.texts.save(run)
         before = list_checkpoints(run)
         result = train_loop(
             model,
@@ -151,7 +135,7 @@ def _train(
             run=run,
             set_names=[member.name for member in parts.shards.members],
             seconds_by_set=seconds_by_set,
-            hooks=hooks,
+            hooks=[] if parts.judged is None else [Hook(parts.recipe.evaluate_every, judge.ask)],
             device=device,
             quiet=quiet,
         )
@@ -166,9 +150,35 @@ def _train(
         result,
         left_out=len(loader.too_long) + len(batches.unusable),
         not_used=parts.not_used,
-        unknown=unknown,
+        unknown=judge.unknown,
         timing=loader.timing().as_dict(),
     )
+
+
+class _Judge:
+    """Figures of the validation part, and the classes in it that are not trained on."""
+
+    def __init__(self, parts: TrainingParts, device: torch.device, *, tells: bool) -> None:
+        self.unknown: dict[str, int] = {}
+        self._parts = parts
+        self._device = device
+        self._tells = tells
+
+    def ask(self, _step: int) -> Mapping[str, float]:
+        """What a hook asks."""
+        task, judged = self._parts.model.task, self._parts.judged
+        assert judged is not None
+        answers = answers_to(self._parts.model, Loader(judged, rank=0, world_size=1), self._device)
+        told, self.unknown = bool(self.unknown), unknown_classes(task, answers)
+        if self._tells and self.unknown and not told:
+            names = [f"{count} {name}" for name, count in sorted(self.unknown.items())]
+            more = [f"and {len(names) - _MOST_SHOWN} more"] if len(names) > _MOST_SHOWN else []
+            tqdm.write(
+                "valid: clips of classes that are not trained on, so that they count as missed: "
+                + ", ".join([*names[:_MOST_SHOWN], *more]),
+                file=sys.stderr,
+            )
+        return {f"valid_{name}": value for name, value in task.score(answers).items()}
 
 
 def _written(parts: TrainingParts) -> dict[str, Any]:

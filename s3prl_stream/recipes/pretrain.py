@@ -17,21 +17,22 @@ from tqdm import tqdm
 from s3prl_stream import __version__
 from s3prl_stream.errors import UsageError
 from s3prl_stream.loader import Loader
+from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.own_encoder import own_encoder
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import SETTINGS, check_run, describe_module, pick_device
+from s3prl_stream.recipes.run_folder import alone_in_run, check_run, describe_module, pick_device
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.alone import alone_in, output_folder
+from s3prl_stream.shards.alone import output_folder
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
-from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint
 from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import open_lines
-from s3prl_stream.trainer.ranks import Ranks, joined_ranks
+from s3prl_stream.trainer.ranks import Ranks, device_of_rank, joined_ranks
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.validate import mean_loss
 
@@ -89,73 +90,90 @@ def pretrain(
     of_recipe = {name: value for name, value in settings.items() if name not in of_run}
     used = find_recipe(recipe).having(of_recipe, beside=sorted(of_run))
     held_out = valid if isinstance(valid, ValidSettings) else ValidSettings.of(valid or {})
+    train_settings = _train_settings(used, own, steps, holds_out=held_out.holds_out)
     sets, run, network = as_shard_set(shards), output_folder(out), own_encoder(encoder, seed=own.seed)
-    with contextlib.ExitStack() as stack:
-        device = stack.enter_context(joined_ranks(pick_device(own.device)))
-        ranks = Ranks()
-        update_settings = {name: one for name, one in used.settings()["train"].items() if name != "published_steps"}
-        train_settings = TrainSettings(
-            num_steps=steps,
-            max_bad_steps=own.max_bad_steps,
-            best_by="valid_loss" if held_out.holds_out else None,
-            **own.loop(),
-            **update_settings,
-        )
-        ranks.share_of(train_settings.update_batches)
-        if used.has_teacher and teacher is None:
-            raise UsageError(f"recipe {used.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
-        objective = build_objective(used, encoder=network, seed=own.seed, teacher=teacher)
-        written = {
-            **_written(used, sets, own, held_out, network, teacher),
-            "steps": train_settings.num_steps,
-            "device": str(device),
-            "on_device": device.type != "cpu" if own.on_device is None else own.on_device,
-            "ranks": ranks.world_size,
-        }
-        written = json.loads(json.dumps(written))  # as it will be read: no tuples
-        # built before the folder is: a mistake in the settings leaves nothing behind
-        trained, validated = streams_of(used, sets, own, held_out, str(device) if written["on_device"] else None)
-        loader = Loader(trained, num_workers=own.num_workers, pin_memory=device.type == "cuda" and own.num_workers > 0)
-        damage = DamageLog(run, ranks.rank, quiet=quiet)
-        batches = _RunBatches(loader, skip_batches, exclude, run, damage, writes=ranks.is_first, quiet=quiet)
-        batches.leave_out()
+    device, ranks = device_of_rank(pick_device(own.device)), Ranks()
+    ranks.share_of(train_settings.update_batches)
+    objective = _objective(used, own, run, network, teacher)
+    on_device = device.type != "cpu" if own.on_device is None else own.on_device
+    trained, validated = streams_of(used, sets, own, held_out, str(device) if on_device else None)
+    pinned = device.type == "cuda" and own.num_workers > 0
+    loader = Loader(
+        trained, num_workers=own.num_workers, pin_memory=pinned, rank=ranks.rank, world_size=ranks.world_size
+    )
+    damage = DamageLog(run, ranks.rank, quiet=quiet)
+    batches = _RunBatches(loader, skip_batches, exclude, run, damage, writes=ranks.is_first, quiet=quiet)
+    batches.leave_out()
+    written = {
+        **_written(used, sets, own, held_out, network, teacher),
+        "steps": train_settings.num_steps,
+        "device": str(device),
+        "on_device": on_device,
+        "ranks": ranks.world_size,
+    }
+    written = json.loads(json.dumps(written))  # as it will be read: no tuples
+    check_run(run, written)
+    # a mistake in the settings has been told: once, without waiting for other ranks, and it leaves nothing behind
+    with joined_ranks(device):
         questions = [make(used, objective) for make in hooks]
         if validated is not None:
-            judged = Loader(validated)
-
-            def ask(_step: int) -> dict[str, float]:
-                loss = mean_loss(objective, judged, device=device, precision=own.precision)
-                damage.take(judged.damaged)
-                return {"valid_loss": loss}
-
-            questions.insert(0, Hook(held_out.every, ask))
-        check_run(run, written)
-        ranks.wait_for_all()
-        if own.init is not None and not list_checkpoints(run):
-            load_initial_weights(objective, own.init)
-        if own.compile:
-            objective.get_submodule("encoder").compile(dynamic=True)
-        if ranks.is_first:
-            stack.enter_context(alone_in(run))
-            write_json(run / SETTINGS, written)
-        ranks.wait_for_all()
-        stack.callback(damage.close)
-        result = train(
-            objective,
-            batches,
-            train_settings,
-            run=run,
-            set_names=[member.name for member in sets.members],
-            seconds_by_set=lambda batch: batch["seconds_by_set"],
-            hooks=questions,
-            device=device,
-            notes={"settings": written},
-            quiet=quiet,
-        )
+            questions.insert(0, Hook(held_out.every, _valid_loss(objective, validated, damage, device, own.precision)))
+        with alone_in_run(run, written, ranks), contextlib.closing(damage):
+            result = train(
+                objective,
+                batches,
+                train_settings,
+                run=run,
+                set_names=[member.name for member in sets.members],
+                seconds_by_set=lambda batch: batch["seconds_by_set"],
+                hooks=questions,
+                device=device,
+                notes={"settings": written},
+                quiet=quiet,
+            )
         counts = torch.tensor([batches.num_left_out, damage.num_clips], device=device)
         ranks.sum(counts)
         left_out, damaged = counts.tolist()
     return dataclasses.replace(result, left_out=left_out, damaged=damaged, timing=loader.timing().as_dict())
+
+
+def _train_settings(recipe: Recipe, own: RunSettings, steps: int, *, holds_out: bool) -> TrainSettings:
+    update_settings = {name: one for name, one in recipe.settings()["train"].items() if name != "published_steps"}
+    return TrainSettings(
+        num_steps=steps,
+        max_bad_steps=own.max_bad_steps,
+        best_by="valid_loss" if holds_out else None,
+        **own.loop(),
+        **update_settings,
+    )
+
+
+def _objective(
+    recipe: Recipe, own: RunSettings, run: Path, encoder: nn.Module | None, teacher: nn.Module | None
+) -> nn.Module:
+    """What is trained, with the weights that a run begins with."""
+    if recipe.has_teacher and teacher is None:
+        raise UsageError(f"recipe {recipe.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
+    objective = build_objective(recipe, encoder=encoder, seed=own.seed, teacher=teacher)
+    if own.init is not None and not list_checkpoints(run):
+        load_initial_weights(objective, own.init)
+    if own.compile:
+        objective.get_submodule("encoder").compile(dynamic=True)
+    return objective
+
+
+def _valid_loss(
+    objective: nn.Module, stream: Stage, damage: DamageLog, device: torch.device, precision: str
+) -> Callable[[int], dict[str, float]]:
+    """What a hook asks of the clips that are held out."""
+    judged = Loader(stream)
+
+    def ask(_step: int) -> dict[str, float]:
+        loss = mean_loss(objective, judged, device=device, precision=precision)
+        damage.take(judged.damaged)
+        return {"valid_loss": loss}
+
+    return ask
 
 
 def _written(

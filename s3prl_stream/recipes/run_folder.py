@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from s3prl_stream.json_files import read_json
 from s3prl_stream.recipes import build_objective, find_recipe, run_settings
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
-from s3prl_stream.shards.alone import LOCK
+from s3prl_stream.shards.alone import LOCK, alone_in
 from s3prl_stream.shards.store import paths_in
-from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint
+from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint, write_json
+from s3prl_stream.trainer.ranks import Ranks
 
 SETTINGS = "run.json"
 
@@ -122,6 +125,21 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         not entry.name.startswith(".unfinished-") and entry.name != LOCK for entry in run.iterdir()
     ):
         raise UsageError(f"{run}: holds files but no run ({SETTINGS}); give a new or an empty output folder")
+
+
+@contextlib.contextmanager
+def alone_in_run(run: Path, settings: dict[str, Any], ranks: Ranks) -> Iterator[None]:
+    """The first rank keeps others out of a run's folder and writes its settings, once all ranks have found it in order.
+
+    Raises:
+        StateError: another process trains there.
+    """
+    ranks.wait_for_all()
+    with alone_in(run) if ranks.is_first else contextlib.nullcontext():
+        if ranks.is_first:
+            write_json(run / SETTINGS, settings)
+        ranks.wait_for_all()
+        yield
 
 
 def pick_device(device: str | None) -> torch.device:

@@ -28,7 +28,7 @@ _AS_LONG_AS_IT_TAKES = timedelta(days=30)
 
 
 class Ranks:
-    """This process among those of a run; alone if torch.distributed is not initialised.
+    """This process among those of a run, as torch.distributed has them, or the launcher before they have joined.
 
     Attributes:
         rank: of this process, from 0.
@@ -37,8 +37,9 @@ class Ranks:
 
     def __init__(self) -> None:
         together = dist.is_available() and dist.is_initialized()
-        self.rank = dist.get_rank() if together else 0
-        self.world_size = dist.get_world_size() if together else 1
+        self.world_size = dist.get_world_size() if together else launched("WORLD_SIZE")
+        foreseen = launched("RANK") if self.world_size > 1 else 0
+        self.rank = dist.get_rank() if together else foreseen
 
     @property
     def is_first(self) -> bool:
@@ -126,23 +127,29 @@ def kept_buffers(module: nn.Module) -> list[Tensor]:
     return [buffer for name, buffer in module.named_buffers() if name in kept]
 
 
-@contextmanager
-def joined_ranks(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun has started, if it has; gives the device of this one.
+def device_of_rank(device: torch.device) -> torch.device:
+    """The device of this process: of GPUs each rank that torchrun has started has the one of its local number."""
+    if launched("WORLD_SIZE") == 1 or dist.is_initialized() or device.type != "cuda":
+        return device
+    device = torch.device("cuda", launched("LOCAL_RANK"))
+    torch.cuda.set_device(device)
+    return device
 
-    NCCL on GPUs (each rank the one of its local number), gloo elsewhere. A group that is initialised already stays as
-    it is.
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has: by NCCL on GPUs, by gloo elsewhere.
+
+    A group that is initialised already stays as it is. What can be wrong for all ranks is better looked for before:
+    joining takes seconds, and then each waits for the others.
 
     Raises:
         UsageError: what the environment says of this process is not whole.
     """
     if launched("WORLD_SIZE") == 1 or dist.is_initialized():
-        yield device
+        yield
         return
     is_cuda = device.type == "cuda"
-    if is_cuda:
-        device = torch.device("cuda", launched("LOCAL_RANK"))
-        torch.cuda.set_device(device)
     launched("RANK")  # torch takes it from there itself
     try:
         dist.init_process_group("nccl" if is_cuda else "gloo", device_id=device if is_cuda else None)
@@ -152,6 +159,6 @@ def joined_ranks(device: torch.device) -> Iterator[torch.device]:
             "Start several processes by torchrun, or unset WORLD_SIZE for one"
         ) from None
     try:
-        yield device
+        yield
     finally:
         dist.destroy_process_group()
