@@ -134,20 +134,18 @@ class BuildAhead:
             multiprocessing_context=context_for(self._start_method(), work),
         )
         try:
-            for built in _in_turns(iter(workers), self.longest_wait_seconds):
-                if isinstance(built, StreamError):
-                    raise built
-                yield built
+            yield from _in_turns(iter(workers), self.longest_wait_seconds)
         except Exception as error:
             if isinstance(error, RuntimeError) and str(error).startswith("DataLoader timed out"):
                 stuck = StuckLoader(f"no batch came within {self.longest_wait_seconds:g} s")
                 error = self._with_stacks(stuck, watchdog)  # now, while the workers are there
-            # torch's frames would keep the workers until some later collection, which then waits 5 s for them
+            # torch's frames would keep the workers until some later collection, which then waits 5 s for them; and
+            # that which raises an error of a worker holds it, and with it the batch that was handed over last
             raise error.with_traceback(None) from None
-        if isinstance(sampler.error, StuckLoader):
-            raise self._with_stacks(sampler.error, watchdog)
-        if sampler.error is not None:
-            raise sampler.error
+        try:
+            sampler.raise_error()
+        except StuckLoader as error:
+            raise self._with_stacks(error, watchdog) from None
 
     def _start_method(self) -> str | None:
         return start_method(self.multiprocessing_context, is_remote=self.builder.root.shards.is_remote)
@@ -198,23 +196,32 @@ def _check_picklable(stages: Sequence[Stage], context: str) -> None:
 class _OneWay:
     """A sampler that is read once: planned batches, in the process of the consumer.
 
-    An error of the plan ends it and is kept in `error`: raised inside torch's iterator, it would overtake the batches
-    that are being built, and tear down the queues of workers that have just begun.
+    An error of the plan ends it and is kept for `raise_error`: raised inside torch's iterator, it would overtake the
+    batches that are being built, and tear down the queues of workers that have just begun.
     """
 
     def __init__(self, tasks: Iterator[Task]) -> None:
         self.tasks = tasks
-        self.error: Exception | None = None
+        self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[Task]:
         try:
             yield from self.tasks
         except Exception as error:
-            self.error = error
+            self._error = error
+
+    def raise_error(self) -> None:
+        """The error that ended it, if one did."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # it holds this frame and that of the iterator, neither of which may hold the error
 
 
 def _in_turns(batches: Iterator[Any], longest_wait_seconds: float | None) -> Iterator[Any]:
-    """What torch's workers give.
+    """What torch's workers give; an error of ours, which comes as a value, is raised.
 
     Given a limit, torch looks whether its workers are alive only when it is reached, and no signal tells of a fork
     server's. So it gets a short one, again and again.
@@ -232,4 +239,6 @@ def _in_turns(batches: Iterator[Any], longest_wait_seconds: float | None) -> Ite
                 raise
             continue
         waited_seconds = 0.0
+        if isinstance(built, StreamError):
+            raise built
         yield built

@@ -171,6 +171,7 @@ class Planner:
                     yield here, step
             finally:
                 wanted = False  # or the end would wait for a store that nobody waits for
+                del coming  # its error holds this frame, which must not hold the error
 
     def num_batches(self) -> int:
         """Global batches from beginning to end; plans all of it. Only for a stream with an end."""

@@ -60,7 +60,10 @@ def with_coming(planned: Iterator[PlannedBatch], num_builders: int, depth: int) 
         first_turn -= 1
         yield Task(window.popleft(), coming)
     if failed is not None:
-        raise failed
+        try:
+            raise failed
+        finally:
+            del failed  # the error holds this frame, which must not hold the error
 
 
 class ReadAhead:

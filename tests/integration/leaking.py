@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
 import time
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock  # of a fault that no disk has at will
 
 import numpy as np
 import psutil
 
 import s3prl_stream as ss
+from s3prl_stream.errors import ShardError
 from s3prl_stream.pipes.stage import Stage
+from s3prl_stream.plan.planner import EpochPlanner, Position, Step
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.store import is_remote
 
 SECONDS_TO_END = 5.0
 WAYS = ["ended", "abandoned", "failed"]
+FAILURES = ["mistake", "error", "plan"]
+"""A mistake of a user; an error of ours, which a worker hands over as a value; an error of the plan, raised here."""
+
+_used: weakref.WeakSet[ss.Loader] = weakref.WeakSet()
 
 
 class Held(NamedTuple):
@@ -34,6 +43,8 @@ class Held(NamedTuple):
     children: int
     shared_memory: int
     """Mappings of it."""
+    loaders: int
+    """Of `use`, that something still holds."""
 
 
 def held() -> Held:
@@ -51,36 +62,56 @@ def held() -> Held:
         files[True],
         len(psutil.Process().children(recursive=True)),
         sum("/dev/shm/" in line for line in maps.splitlines()),
+        len(_used),
     )
 
 
 class FailsAt(Stage):
-    """A mistake of a user, in one batch."""
+    """An error in one batch."""
 
     functional_name = "fails_at"
 
-    def __init__(self, source: Any = None, *, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, source: Any = None, *, batch: int, error: type[Exception]) -> None:
+        self.batch, self.error = batch, error
         super().__init__(source)
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         if sample["batch_index"] == self.batch:
-            raise ZeroDivisionError("a mistake")
+            raise self.error("an error")
         yield sample
 
 
-def use(url: str | Path, workers: int, way: str) -> None:
+def use(url: str | Path, workers: int, way: str, failure: str) -> None:
     """One loader, from its making to its end."""
-    stream: Any = ss.ShardStream(url, epochs=1, max_batch_seconds=3.0).load_audio(dtype="int16")
-    if way == "failed":
-        stream = FailsAt(batch=3)(stream)
+    stream: Any = ss.ShardStream(url, epochs=1, max_batch_seconds=3.0, block_samples=6).load_audio(dtype="int16")
+    error = ZeroDivisionError if failure == "mistake" else ShardError
+    if way == "failed" and failure != "plan":
+        stream = FailsAt(batch=3, error=error)(stream)
     loader = ss.Loader(stream, num_workers=workers)
+    _used.add(loader)
+    last_block = 1 if way == "failed" and failure == "plan" else None
     try:
-        for number, _ in enumerate(loader):
-            if way == "abandoned" and number == 2:
-                break
-    except ZeroDivisionError:
+        with index_lost_behind(last_block):
+            for number, _ in enumerate(loader):
+                if way == "abandoned" and number == 2:
+                    break
+        assert way != "failed"
+    except error:
         assert way == "failed"
+
+
+@contextlib.contextmanager
+def index_lost_behind(block: int | None) -> Iterator[None]:
+    """As where the index can be read no further; None: it can."""
+    step = EpochPlanner.step
+
+    def step_or_error(planner: EpochPlanner, position: Position) -> Step | None:
+        if block is not None and position.block > block:
+            raise ShardError("an error")
+        return step(planner, position)
+
+    with mock.patch.object(EpochPlanner, "step", step_or_error):
+        yield
 
 
 def held_after_each(
@@ -101,8 +132,8 @@ def held_after_each(
 def _held_after_each(url: str | Path, workers: int, way: str, times: int) -> list[Held]:
     found: list[Held] = []
     vary = {"threads", "sockets"} if is_remote(url) else set()  # a pool's, within a bound
-    for _ in range(times):
-        use(url, workers, way)
+    for number in range(times):
+        use(url, workers, way, FAILURES[number % len(FAILURES)])
         found.append(held())
         end_at = time.monotonic() + SECONDS_TO_END
         while len(found) > 2 and more_than(found[-1], lowest(found[:2])).keys() - vary and time.monotonic() < end_at:
