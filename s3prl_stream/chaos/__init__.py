@@ -22,7 +22,8 @@ from s3prl_stream.chaos.faults import (
     by_list,
     parse_chances,
 )
-from s3prl_stream.chaos.proxy import ChaosProxy, Exchange
+from s3prl_stream.chaos.log import Exchange
+from s3prl_stream.chaos.proxy import ChaosProxy
 
 __all__ = [
     "Chance",

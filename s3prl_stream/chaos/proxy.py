@@ -8,16 +8,12 @@ question whether a kept one is still alive.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from s3prl_stream.chaos.client import Client
 from s3prl_stream.chaos.damage import plan_damage
@@ -43,34 +39,11 @@ from s3prl_stream.chaos.http1 import (
     read_body,
     read_head,
 )
+from s3prl_stream.chaos.log import Exchange, Log
 from s3prl_stream.chaos.server import Server, ServerLostError, connected
 from s3prl_stream.errors import UsageError
 
-KEPT_EXCHANGES = 100_000
-
 _SLOW_DOWN = b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>chaos</Message></Error>'
-
-
-@dataclass
-class Exchange:
-    """One request and what became of it; a line of the log."""
-
-    number: int
-    method: str
-    path: str
-    query: str
-    """Names of the query's parameters; their values may be signatures."""
-    range: str | None
-    status: int | None = None
-    """Status that was sent; None: the connection ended before one was."""
-    bytes_sent: int = 0
-    """Bytes of the body handed to the client's connection."""
-    fault: str | None = None
-    """Kind of the fault that was carried out; None also where the chosen one found nothing to break."""
-    at: int | None = None
-    """Where: a byte of the body (cut, reset, stall, short, fewer) or of the object (flip)."""
-    error: str | None = None
-    """What went wrong between proxy and server; nobody asked for that."""
 
 
 class ChaosProxy:
@@ -112,12 +85,7 @@ class ChaosProxy:
         else:
             self._choose = faults if callable(faults) else by_list(faults)
         self._seed, self._paths, self.port = seed, paths, port
-        self._log_path = None if log is None else Path(log)
-        self._log: TextIO | None = None
-        self._exchanges: deque[Exchange] = deque(maxlen=KEPT_EXCHANGES)
-        self.num_requests = 0
-        self._bytes_by_path: Counter[str] = Counter()
-        self._faults: Counter[str] = Counter()
+        self._log = Log(log)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -128,26 +96,27 @@ class ChaosProxy:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def num_requests(self) -> int:
+        """Exchanges so far, those under way included."""
+        return self._log.num_requests
+
+    @property
     def requests(self) -> list[Exchange]:
         """The exchanges so far (the last 100 000), those under way included, in the order of their numbers."""
-        return list(self._exchanges)
+        return list(self._log.exchanges)
 
     @property
     def bytes_by_path(self) -> dict[str, int]:
         """Path -> bytes of bodies handed to clients so far."""
-        return dict(self._bytes_by_path)
+        return dict(self._log.bytes_by_path)
 
     @property
     def faults(self) -> dict[str, int]:
         """Kind -> how often it was carried out, in exchanges that are over."""
-        return dict(self._faults)
+        return dict(self._log.faults)
 
     def __enter__(self) -> ChaosProxy:
-        if self._log_path is not None:
-            try:
-                self._log = self._log_path.open("a", encoding="utf-8", buffering=1)
-            except OSError as error:
-                raise UsageError(f"cannot write the log {self._log_path}: {error.strerror}") from error
+        self._log.open()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="chaos-proxy", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -166,8 +135,7 @@ class ChaosProxy:
 
     def _join(self) -> None:
         self._thread.join()
-        if self._log is not None:
-            self._log.close()
+        self._log.close()
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -228,10 +196,7 @@ class ChaosProxy:
                     await client.end(reset=False)
                 return False
         finally:
-            if exchange.fault is not None:
-                self._faults[exchange.fault] += 1
-            if self._log is not None:
-                self._log.write(json.dumps(asdict(exchange)) + "\n")
+            self._log.end(exchange)
 
     def _open(self, head: Head) -> tuple[Exchange, Fault | None]:
         words = head.first_line.decode("latin-1").split(" ")
@@ -242,10 +207,7 @@ class ChaosProxy:
         request = Request(
             self.num_requests, words[0], target.path, None if byte_range is None else byte_range.decode("latin-1")
         )
-        self.num_requests += 1
-        names = " ".join(name for name, _ in parse_qsl(target.query, keep_blank_values=True))
-        exchange = Exchange(request.number, request.method, request.path, names, request.range)
-        self._exchanges.append(exchange)
+        exchange = self._log.begin(request, target.query)
         return exchange, self._choose(request) if fnmatchcase(request.path, self._paths) else None
 
     async def _refuse(
@@ -261,7 +223,7 @@ class ChaosProxy:
             headers.append((b"Retry-After", b"%d" % retry_after_seconds))
         exchange.status = status
         shown = b"" if exchange.method == "HEAD" else body
-        self._count(exchange, len(shown))
+        self._log.count(exchange, len(shown))
         await client.send(Head(b"HTTP/1.1 %d Chaos" % status, headers).encode() + shown)
 
     async def _forward(self, exchange: Exchange, fault: Fault | None, head: Head, client: Client) -> bool:
@@ -309,7 +271,7 @@ class ChaosProxy:
                     await client.pause(damage.pause_seconds)
                 if damage.bytes_per_second is not None:
                     await asyncio.sleep(len(part) / damage.bytes_per_second)
-                self._count(exchange, len(part))
+                self._log.count(exchange, len(part))
                 await client.send(chunk(part) if length == CHUNKED else part)
                 sent += len(part)
         # What follows is for a body of unknown length that was over before the place of the fault.
@@ -320,11 +282,6 @@ class ChaosProxy:
         if length == CHUNKED:
             await client.send(chunk(b""))
         return length != UNTIL_THE_END
-
-    def _count(self, exchange: Exchange, num_bytes: int) -> None:
-        """Before the bytes leave: who has received an answer finds it counted."""
-        exchange.bytes_sent += num_bytes
-        self._bytes_by_path[exchange.path] += num_bytes
 
 
 def _host_and_port(upstream: str) -> tuple[str, int]:

@@ -82,7 +82,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 def training_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_training_options` was given, as `train` takes it; what was not given is left out."""
     from s3prl_stream.pipes.lexicon import Lexicon
-    from s3prl_stream.pipes.tokenizers import load_tokenizer
+    from s3prl_stream.pipes.load_tokenizer import load_tokenizer
     from s3prl_stream.shards.shardset import open_shards
 
     asked = {

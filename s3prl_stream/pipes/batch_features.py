@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from s3prl_stream.padding import is_valid
-from s3prl_stream.pipes.features import CENTRED_KINDS, fixed_scale, hann_window, mel_filter_matrix
+from s3prl_stream.pipes.features import CENTRED_KINDS, fixed_scale
 from s3prl_stream.pipes.kaldi import FFT_SAMPLES, FLOOR, HOP_SAMPLES, WINDOW_SAMPLES, filter_matrix, window_of
+from s3prl_stream.pipes.log_mel import hann_window, mel_filter_matrix
 
 BATCH_KINDS = ("logmel80", "linear201", "fbank80", "fbank80_povey")
 """Those of `features.KINDS` that there are for batches."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +17,8 @@ from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.arguments import one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
-from s3prl_stream.pipes.kinds import told
 from s3prl_stream.pipes.outline import Outline
+from s3prl_stream.pipes.recording import AUDIO_KEYS, array_of, bytes_of, file_of, rate_of
 from s3prl_stream.pipes.segments import cut_segments
 from s3prl_stream.pipes.sox_effects import CUTTING, REORDERING, scaled_segments
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of
@@ -28,7 +26,6 @@ from s3prl_stream.sample import UNCUTTABLE_KEYS, Sample
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND
 
 INT16_SCALE = np.float32(1 / 32768)
-AUDIO_KEYS = ("audio", "wav", "wav_path", "audio_path")
 START_KEYS, END_KEYS = ("start_sec", "start_seconds"), ("end_sec", "end_seconds")
 
 SNAP_SECONDS = 0.01
@@ -167,14 +164,11 @@ class LoadAudio(Stage):
                 "crop_segment=True its segment would be loaded several times. Raise max_batch_seconds."
             )
         if sample.get("wav") is not None and "audio" not in sample:
-            wav, rate = _array_of(sample), _rate_of(sample)
+            wav, rate = array_of(sample), rate_of(sample)
             if self.crop_segment:
                 stretch = _segment_of(sample, len(wav), rate)
             return wav[stretch.first :][: stretch.num_frames], rate, stretch
-        if "audio" in sample:
-            data, codec = _bytes_of(sample)
-        else:
-            data, codec = _read_file(sample)
+        data, codec = bytes_of(sample) if "audio" in sample else file_of(sample)
         if self.crop_segment:
             length = length_in(data, codec)
             stretch = _segment_of(sample, length.frames, length.sample_rate)
@@ -212,67 +206,6 @@ def _segment_of(sample: Sample, num_frames: int, rate: int) -> Stretch:
             reason="range",
         )
     return Stretch(first, stop - first)
-
-
-def _read_file(sample: Sample) -> tuple[bytes, str]:
-    """(the bytes of a sample's file, its codec)."""
-    given = next((sample[name] for name in ("wav_path", "audio_path") if sample.get(name) is not None), None)
-    if given is None:
-        raise UsageError(f"load_audio: sample {sample['key']!r} has neither audio bytes nor wav_path nor wav")
-    if not isinstance(given, str | os.PathLike):
-        raise UsageError(f"load_audio: sample {sample['key']!r} has {told(given)} as 'wav_path'; expected a path")
-    path = Path(given)
-    try:
-        return path.read_bytes(), path.suffix[1:].lower()
-    except OSError as error:
-        raise SampleError(f"{given}: cannot be read: {error.strerror}", reason="read") from None
-
-
-def _bytes_of(sample: Sample) -> tuple[bytes | memoryview, str]:
-    """(the bytes that a sample has, their codec)."""
-    data, codec = sample["audio"], sample.get("codec")
-    data = bytes(data) if isinstance(data, bytearray) else data
-    if not isinstance(data, bytes | memoryview) or not isinstance(codec, str):
-        hint = ""
-        if isinstance(data, Mapping):  # the column of a Hugging Face data set
-            hint = ' Of {"array", "sampling_rate"} give the array as "wav", the other as "sample_rate".'
-        elif isinstance(data, str | Path):
-            hint = ' Call a path "wav_path".'
-        raise UsageError(
-            f"load_audio: sample {sample['key']!r} has {told(data)} as 'audio' and {codec!r} as 'codec'; expected the "
-            f'bytes of a file, and what they are, such as "flac".{hint}'
-        )
-    return data, codec
-
-
-def _rate_of(sample: Sample) -> int:
-    """The sample rate of a waveform that is there already; 16 kHz where none is told."""
-    found = sample.get("sample_rate", 16_000)
-    try:
-        rate = int(found)
-    except (TypeError, ValueError, OverflowError):
-        rate = 0
-    if rate <= 0:
-        raise UsageError(f"load_audio: sample {sample['key']!r} has the sample_rate {found!r}; expected Hz > 0")
-    return rate
-
-
-def _array_of(sample: Sample) -> npt.NDArray[Any]:
-    """The waveform that a sample has already: [frames, channels] int16 or float32."""
-    wav = np.asarray(sample["wav"])
-    if wav.ndim not in (1, 2) or (wav.dtype != np.int16 and wav.dtype.kind != "f"):
-        hint = 'Call a path "wav_path".' if wav.dtype.kind in "US" else "Scale other integers to floats."
-        raise UsageError(
-            f"load_audio: sample {sample['key']!r} has {told(wav)} as 'wav'; expected int16, or floats in [-1, 1], [T] "
-            f"or [T, channels]. {hint}"
-        )
-    if wav.ndim == 2 and 0 < wav.shape[0] < wav.shape[1]:
-        raise UsageError(
-            f"load_audio: sample {sample['key']!r} has {told(wav)} as 'wav', which would be {wav.shape[1]} channels of "
-            f"{wav.shape[0]} samples; expected [T] or [T, channels]. Of torchaudio's [channels, T] give wav.T."
-        )
-    wav = wav[:, None] if wav.ndim == 1 else wav
-    return wav if wav.dtype == np.int16 else wav.astype(np.float32, copy=False)
 
 
 def _one_channel(wav: npt.NDArray[Any], channel: str | int, key: str) -> npt.NDArray[Any]:

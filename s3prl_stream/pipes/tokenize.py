@@ -10,9 +10,10 @@ from s3prl_stream.errors import ChainError, SampleError, UsageError
 from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
+from s3prl_stream.pipes.sentencepiece_tokenizer import train_sentencepiece
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of, stages_of
-from s3prl_stream.pipes.tokenizers import UNK_ID, CharacterTokenizer, Tokenizer, train_sentencepiece
+from s3prl_stream.pipes.tokenizers import UNK_ID, CharacterTokenizer, Tokenizer
 from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 from s3prl_stream.sample import TEXT_KEYS, Sample
 

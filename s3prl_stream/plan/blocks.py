@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from s3prl_stream.hashing import hash64
 from s3prl_stream.plan.settings import PlanSettings
-from s3prl_stream.shards.member import I64
-from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.shards.member import I64, SetMember
 
 
 class EpochBlocks(NamedTuple):
@@ -26,9 +26,9 @@ class EpochBlocks(NamedTuple):
         return self.shards[self.edges[number] : self.edges[number + 1]]
 
 
-def shard_identities(shards: ShardSet) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+def shard_identities(members: Sequence[SetMember]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
     """uint64 for each shard: a hash of its set's name and its number there, so other sets do not change it."""
-    return np.concatenate([hash64("shard", m.name, np.arange(len(m.shard_names))) for m in shards.members])
+    return np.concatenate([hash64("shard", m.name, np.arange(len(m.shard_names))) for m in members])
 
 
 def epoch_blocks(

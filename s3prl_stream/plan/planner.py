@@ -183,7 +183,7 @@ class EpochPlanner(Planner):
 
     def __init__(self, shards: ShardSet, settings: PlanSettings, selection: Selection) -> None:
         super().__init__(shards, settings, selection)
-        self._identities = shard_identities(shards)
+        self._identities = shard_identities(shards.members)
         self._epoch_blocks: Kept[int, EpochBlocks] = Kept(1)
         self._batches_in_epoch: dict[int, int] = {}
         self._first_of_epoch: dict[int, int] = {}

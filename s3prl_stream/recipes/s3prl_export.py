@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.models import weight_names
-from s3prl_stream.pipes.features import NUM_FREQUENCIES
+from s3prl_stream.pipes.log_mel import NUM_FREQUENCIES
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.recipes.masked import FBANK, LOGMEL
 from s3prl_stream.recipes.recipe import Recipe

@@ -12,7 +12,8 @@ import torch
 import s3prl_stream as ss
 from s3prl_stream.models.transformer import ReconstructionHead, sinusoids
 from s3prl_stream.objectives.masked_reconstruction import MaskedReconstructionObjective, masked_l1
-from s3prl_stream.pipes.features import cmvn, log_mel
+from s3prl_stream.pipes.features import cmvn
+from s3prl_stream.pipes.log_mel import log_mel
 from s3prl_stream.pipes.norm_wav import scale_to_db
 from s3prl_stream.recipes.s3prl_import import load_s3prl
 

@@ -21,12 +21,11 @@ from s3prl_stream.pipes.features import (
     dims_of,
     extract,
     fixed_scale,
-    log_mel,
-    log_spectrogram,
     num_frames,
     with_deltas,
 )
 from s3prl_stream.pipes.kaldi import BLOCK_FRAMES, HOP_SAMPLES, kaldi_fbank, kaldi_mfcc
+from s3prl_stream.pipes.log_mel import log_mel, log_spectrogram
 
 
 def speech_like(num_samples: int, seed: int = 0) -> Tensor:

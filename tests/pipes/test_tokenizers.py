@@ -10,18 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.pipes.load_tokenizer import load_tokenizer
+from s3prl_stream.pipes.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
 from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.tokenizers import (
     EOS_ID,
     PAD_ID,
     UNK_ID,
     CharacterTokenizer,
-    SentencePieceTokenizer,
     Tokenizer,
     collapse_repeats,
-    load_tokenizer,
     texts_of,
-    train_sentencepiece,
 )
 from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
 

@@ -1,0 +1,195 @@
+"""A lane of a mix: one set's own endless order, off which runs are taken.
+
+Its shards come by a hash of the epoch, in blocks of its own, the runs of a block shuffled. Nothing is passed over, so
+within each of its epochs every clip is delivered once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from s3prl_stream.errors import UsageError
+from s3prl_stream.hashing import hash64
+from s3prl_stream.plan.batches import concatenate_runs, first_of_runs, group_runs, make_batches
+from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
+from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
+from s3prl_stream.plan.planner import BlockPlan, LanePosition
+from s3prl_stream.plan.settings import PlanSettings
+from s3prl_stream.plan.stretches import Stretches
+from s3prl_stream.shards.kept import Kept
+from s3prl_stream.shards.member import I64, Rows
+from s3prl_stream.shards.selection import Selection
+from s3prl_stream.shards.shardset import ShardSet
+
+
+class LaneBlock(NamedTuple):
+    """One block of a lane, its runs in the order in which they are taken."""
+
+    gathered: Gathered
+    sequence: I64  # [N] stretches, run by run
+    end_us: I64  # [runs] microseconds up to and with each run
+    end_stretch: I64  # [runs] stretches up to and with each run
+
+
+class Piece(NamedTuple):
+    block: LaneBlock
+    first_run: int
+    stop_run: int
+
+
+class Lane:
+    """The endless order of one set.
+
+    Args:
+        shards: all sets.
+        selection, settings: of the stream.
+        rows_of: the index rows of shards by their global numbers.
+        index: which set.
+        first_shard: its first one's global number.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        selection: Selection,
+        settings: PlanSettings,
+        rows_of: Callable[[Sequence[int]], list[Rows]],
+        *,
+        index: int,
+        first_shard: int,
+    ) -> None:
+        self.shards, self.selection, self.settings, self.rows_of = shards, selection, settings, rows_of
+        self.first_shard = first_shard
+        member = shards.members[index]
+        self.name = member.name
+        self.identities = shard_identities([member])
+        self.counts = selection.counts[first_shard : first_shard + len(member.shard_names)]
+        self.num_samples = int(self.counts.sum())
+        mean = float(member.shard_seconds.sum()) / max(int(member.shard_samples.sum()), 1)
+        if settings.crop_seconds is not None and settings.crops == "per_clip":
+            mean = min(mean, settings.crop_seconds)
+        self.mean_seconds = max(mean, 1e-3)
+        self._kept_epoch: Kept[int, EpochBlocks] = Kept(1)
+        self._kept_block: Kept[tuple[int, int], LaneBlock] = Kept(1)
+
+    def take(self, at: LanePosition, due_us: int) -> tuple[list[Piece], LanePosition]:
+        """Runs from a position on until `due_us` is reached or passed, and where the lane then stands."""
+        pieces: list[Piece] = []
+        epoch, number, run, _ = at
+        fruitless_epochs = 0
+        while due_us > 0:
+            block = self._lane_block(epoch, number)
+            before = int(block.end_us[run - 1]) if run else 0
+            stop = min(int(np.searchsorted(block.end_us, before + due_us)) + 1, len(block.end_us))
+            if stop > run:
+                pieces.append(Piece(block, run, stop))
+                given_us = int(block.end_us[stop - 1]) - before
+                due_us -= given_us
+                if given_us:
+                    fruitless_epochs = 0
+            run = stop
+            if run >= len(block.end_us):
+                epoch, number, run = self._after(epoch, number)
+                fruitless_epochs += number == 0
+                if fruitless_epochs > 1:
+                    raise UsageError(
+                        f"set {self.name}: each of its {self.num_samples} selected "
+                        f"clips is longer than max_batch_seconds={self.settings.max_batch_seconds}, or has no "
+                        'audio. Raise it, use too_long="split", or leave the set out.'
+                    )
+        return pieces, LanePosition(epoch, number, run, due_us)
+
+    def left_us(self, at: LanePosition, epochs: int, enough_us: int) -> int:
+        """Microseconds from a position to the end of the last epoch; counted no further than beyond `enough_us`."""
+        epoch, number, run, _ = at
+        left = 0
+        while epoch < epochs and left <= enough_us:
+            ends = self._lane_block(epoch, number).end_us
+            if len(ends):
+                left += int(ends[-1]) - (int(ends[run - 1]) if run else 0)
+            epoch, number, run = self._after(epoch, number)
+        return left
+
+    def _after(self, epoch: int, number: int) -> tuple[int, int, int]:
+        return (epoch, number + 1, 0) if number + 1 < len(self._blocks(epoch)) else (epoch + 1, 0, 0)
+
+    def _blocks(self, epoch: int) -> EpochBlocks:
+        size = max(self.settings.block_samples // len(self.shards.members), 1)
+        smaller = dataclasses.replace(self.settings, block_samples=size)
+        return self._kept_epoch.get(epoch, lambda: epoch_blocks(self.identities, self.counts, smaller, epoch))
+
+    def shards_to_read(self, at: LanePosition) -> list[int]:
+        """Global numbers of the shards whose rows are needed at a position; none if its block is planned."""
+        return [] if (at.epoch, at.block) in self._kept_block else self._shards(at.epoch, at.block)
+
+    def _lane_block(self, epoch: int, number: int) -> LaneBlock:
+        return self._kept_block.get((epoch, number), lambda: self._plan(epoch, number))
+
+    def _shards(self, epoch: int, number: int) -> list[int]:
+        return [self.first_shard + local for local in self._blocks(epoch).block(number).tolist()]
+
+    def _plan(self, epoch: int, number: int) -> LaneBlock:
+        settings = self.settings
+        shards = self._shards(epoch, number)
+        rows = zip(shards, self.rows_of(shards), strict=True)
+        gathered = gather(self.shards, self.selection, settings, rows, epoch)
+        if not len(gathered.seconds):
+            nothing = np.zeros(0, dtype=np.int64)
+            return LaneBlock(gathered, nothing, nothing, nothing)
+        run_of = group_runs(gathered.seconds, gathered.shard_of_row[gathered.stretches.row], settings, epoch)
+        first = first_of_runs(run_of)
+        order = np.argsort(hash64("lane", settings.seed, epoch, gathered.identities[first]), kind="stable")
+        sequence = concatenate_runs(order, first, len(run_of))
+        end_stretch = np.cumsum(np.diff(first, append=len(run_of))[order])
+        end_us = np.cumsum(np.round(gathered.seconds * 1e6).astype(np.int64)[sequence])[end_stretch - 1]
+        return LaneBlock(gathered, sequence, end_us, end_stretch)
+
+
+def join(pieces: list[Piece], settings: PlanSettings, number: int) -> BlockPlan:
+    """Pieces of lanes -> one block of batches."""
+    shards: list[PlannedShard] = []
+    columns: dict[str, list[npt.NDArray[np.generic]]] = {}
+    num_rows = num_runs = 0
+    for block, first, stop in pieces:
+        gathered = block.gathered
+        begin = int(block.end_stretch[first - 1]) if first else 0
+        on = block.sequence[begin : int(block.end_stretch[stop - 1])]
+        sizes = np.diff(block.end_stretch[first:stop], prepend=begin)
+        found = {
+            "shard_of_row": gathered.shard_of_row + len(shards),
+            "row_in_shard": gathered.row_in_shard,
+            "row": gathered.stretches.row[on] + num_rows,
+            "first_frame": gathered.stretches.first_frame[on],
+            "num_frames": gathered.stretches.num_frames[on],
+            "draw": gathered.stretches.draw[on],
+            "seconds": gathered.seconds[on],
+            "identities": gathered.identities[on],
+            "run_of": np.repeat(np.arange(num_runs, num_runs + len(sizes)), sizes),
+            "epoch": np.full(len(on), gathered.shards[0].epoch),
+            "too_long": gathered.too_long + num_rows,
+        }
+        for name, values in found.items():
+            columns.setdefault(name, []).append(values)
+        shards += gathered.shards
+        num_rows += len(gathered.row_in_shard)
+        num_runs += len(sizes)
+    all_of = {name: np.concatenate(values) for name, values in columns.items()}
+    stretches = Stretches(all_of["row"], all_of["first_frame"], all_of["num_frames"], all_of["draw"])
+    together = Gathered(
+        shards=shards,
+        shard_of_row=all_of["shard_of_row"],
+        row_in_shard=all_of["row_in_shard"],
+        stretches=stretches,
+        seconds=all_of["seconds"],
+        identities=all_of["identities"],
+        too_long=all_of["too_long"],
+    )
+    first_of_run = first_of_runs(all_of["run_of"])
+    # a small set may pass more than one of its epochs in one block: two epochs of a clip are two draws
+    random = hash64("run", settings.seed, all_of["epoch"][first_of_run], together.identities[first_of_run])
+    return BlockPlan(together, make_batches(together.seconds, all_of["run_of"], random, settings, ("mix", number)))
