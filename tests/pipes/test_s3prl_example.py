@@ -23,13 +23,13 @@ def data(tmp_path: Path) -> dict[str, dict[str, object]]:
 
 def test_word_for_word(data: dict[str, dict[str, object]], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    read_file = load_audio_module._read_file
+    read_file = load_audio_module.file_of
 
     def watched(sample: dict[str, object]) -> tuple[bytes, str]:
         read.append(str(sample["key"]))
         return read_file(sample)
 
-    monkeypatch.setattr(load_audio_module, "_read_file", watched)
+    monkeypatch.setattr(load_audio_module, "file_of", watched)
 
     audio_pipe = LoadAudio(sox_effects=[["gain", "-3.0"]], crop_segment=True)
     text_pipe = EncodeText(train_tokenizer=True)
