@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
-from s3prl_stream.json_files import read_json
+from s3prl_stream.json_files import read_json, sealed, unsealed
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import RESERVED_KEYS, Batch, Sample
@@ -195,7 +195,7 @@ class _Job:
             "damaged": damaged,
             "loader": loader.state_dict(),
         }
-        LocalStore(self.folder).write(EXTRACT_STATE, json.dumps(state).encode())
+        LocalStore(self.folder).write(EXTRACT_STATE, sealed(state))
 
     def _finish(self, damaged: list[dict[str, Any]]) -> None:
         parts, shards = self.new.finish(), self.new.shards
@@ -255,13 +255,14 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # of one that was killed after its last file
         return None
     if (folder / EXTRACT_STATE).exists():
-        state = read_json(folder / EXTRACT_STATE, StateError, f"Remove {folder}, and the same call begins anew.")
-        _same(folder, state.get("identity") or {}, identity)
+        advice = f"Remove {folder}, and the same call begins anew."
+        state = read_json(folder / EXTRACT_STATE, StateError, advice, unsealed)
+        _same(folder, state["identity"], identity)
         return state
     if folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir()):
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
     (folder / EXTRACT_FOLDER).mkdir(parents=True, exist_ok=True)
-    LocalStore(folder).write(EXTRACT_STATE, json.dumps({"identity": identity}).encode())
+    LocalStore(folder).write(EXTRACT_STATE, sealed({"identity": identity}))
     return {}
 
 

@@ -47,6 +47,13 @@ def hash64(*parts: int | str | npt.NDArray[Any]) -> U64:
     return result
 
 
+def repeated(hashes: U64) -> U64:
+    """The hashes that are there more than once, each once, sorted."""
+    in_order = np.sort(hashes)
+    found: U64 = np.unique(in_order[1:][in_order[1:] == in_order[:-1]])
+    return found
+
+
 def uniform(hashes: U64) -> npt.NDArray[np.float64]:
     """uint64 [...] -> float64 [...] in [0, 1): the upper 53 bits."""
     fractions: npt.NDArray[np.float64] = (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -235,11 +235,18 @@ def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
     loud.front_end = type("Loud", (), {"features": lambda self, wav, norm: torch.full((3, 80), 1e6), "num_frames": FrontEnd("logmel80").num_frames, "stride": 160})()  # type: ignore[assignment]  # fmt: skip  # noqa: E501
     with pytest.raises(ss.StreamError, match="not finite in float16"):
         ss.extract(sample_set, loud, tmp_path / "loud", **FEW)
-    (tmp_path / "loud" / EXTRACT_STATE).write_text("{")
-    with pytest.raises(
-        ss.StateError, match=r"cannot be read \(not JSON: .*\)\. Remove .*loud, and the same call begins"
+    state = tmp_path / "loud" / EXTRACT_STATE
+    other_dtype = state.read_text().replace("float16", "float32")
+    for content, said in (
+        ("{", "not JSON: .*"),
+        ("{}", "not as it was written"),
+        (other_dtype, "not as it was written"),
     ):
-        ss.extract(sample_set, loud, tmp_path / "loud", **FEW)
+        state.write_text(content)
+        with pytest.raises(
+            ss.StateError, match=rf"cannot be read \({said}\)\. Remove .*loud, and the same call begins"
+        ):
+            ss.extract(sample_set, loud, tmp_path / "loud", **FEW)
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 2, 3)])

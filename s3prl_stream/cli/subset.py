@@ -25,10 +25,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write, show progress, end with a summary; 1 if something selected is damaged."""
-    from s3prl_stream.shards.subset import write_subset
+    from s3prl_stream.shards.folder import ShardFolder
+    from s3prl_stream.shards.left_out import read_left_out
+    from s3prl_stream.shards.store import open_store
+    from s3prl_stream.shards.subset import subset
 
     with Progress("shards", "writing") as progress:
-        report = write_subset(
+        new = subset(
             args.set,
             args.out,
             args.subset,
@@ -36,11 +39,23 @@ def run(args: argparse.Namespace) -> int:
             **named(args, "where", "name", "shard_mb"),
             progress=progress.tell,
         )
+    (written,) = new.members
+    assert isinstance(written, ShardFolder)
+    damaged, _ = read_left_out(written.store)
+    facts = {
+        "url": open_store(args.set).url,
+        "out": written.store.url,
+        "samples": len(new),
+        "hours": new.hours,
+        "shards": new.num_shards,
+        "num_bytes": written.num_bytes,
+        "damaged": [one._asdict() for one in damaged],
+    }
     if args.json:
-        print(json.dumps(report.as_json(), ensure_ascii=False))
-        return 1 if report.damaged else 0
-    print(size_of_set(report.out, report.samples, report.hours, report.shards, report.num_bytes))
-    if report.damaged:
-        print(f"damaged: {len(report.damaged)}; they are not in the subset, and stand in {report.out}/left_out.jsonl")
-        print("\n".join(first_of([f"{one.message} ({one.reason})" for one in report.damaged])))
-    return 1 if report.damaged else 0
+        print(json.dumps(facts, ensure_ascii=False))
+        return 1 if damaged else 0
+    print(size_of_set(written.store.url, len(new), new.hours, new.num_shards, written.num_bytes))
+    if damaged:
+        print(f"damaged: {len(damaged)}; they are not in the subset, and stand in {written.store.url}/left_out.jsonl")
+        print("\n".join(first_of([f"{one.message} ({one.reason})" for one in damaged])))
+    return 1 if damaged else 0

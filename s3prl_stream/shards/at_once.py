@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,16 +33,24 @@ def at_once(function: Callable[[Item], Result], items: Iterable[Item], *, is_rem
         with reading_while(lambda: wanted):
             return function(item)
 
-    under_way: deque[Future[Result]] = deque()
+    def begin(item: Item) -> Future[Result]:
+        # with what the caller's thread waits for: who ends it ends these, too
+        return threads.submit(contextvars.copy_context().run, call, item)
+
     threads = ThreadPoolExecutor(MOST_AT_ONCE, "at-once")
     try:
-        for item in items:
-            # with what the caller's thread waits for: who ends it ends these, too
-            under_way.append(threads.submit(contextvars.copy_context().run, call, item))
-            if len(under_way) >= MOST_AT_ONCE:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from in_order(begin, items, MOST_AT_ONCE)
     finally:
         wanted = False
         threads.shutdown(cancel_futures=True)
+
+
+def in_order(begin: Callable[[Item], Future[Result]], items: Iterable[Item], most: int) -> Iterator[Result]:
+    """Results in the order of the items, of which `most` are begun before the first one's result is waited for."""
+    under_way: deque[Future[Result]] = deque()
+    for item in items:
+        under_way.append(begin(item))
+        if len(under_way) >= most:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from s3prl_stream.hashing import U64
+from s3prl_stream.hashing import U64, repeated
 from s3prl_stream.shards.examine import read_index
 from s3prl_stream.shards.inventory import Entry
 from s3prl_stream.shards.store import Store
@@ -40,7 +40,5 @@ def _repeated(hashes: Sequence[U64]) -> U64:
     """Values that are there more than once; a sixteenth of all values is looked at at a time, for the memory."""
     found = []
     for first_digit in range(16):
-        some = np.concatenate([one[one >> np.uint64(60) == first_digit] for one in hashes])
-        some.sort()
-        found.append(np.unique(some[1:][some[1:] == some[:-1]]))
+        found.append(repeated(np.concatenate([one[one >> np.uint64(60) == first_digit] for one in hashes])))
     return np.concatenate(found)

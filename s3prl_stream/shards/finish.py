@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from s3prl_stream.errors import ShardError
-from s3prl_stream.hashing import U64
+from s3prl_stream.hashing import U64, repeated
 from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.extra_files import ExtraFiles
 from s3prl_stream.shards.index_files import Offsets, offsets_of
@@ -146,20 +146,19 @@ def _finished(
 
 
 def _duplicates(store: Store, plan: PackPlan, progress: Progress) -> dict[str, str]:
-    """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip."""
+    """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip, while it sorts 24."""
     of_shards = []
     for done, (table, _) in enumerate(_finished(store, plan), start=1):
         of_shards.append(_hashes(table))
         progress("comparing", done, len(plan.clips))
-    hashes = np.concatenate([np.zeros(0, np.uint64), *of_shards])
+    several = repeated(np.concatenate([np.zeros(0, np.uint64), *of_shards]))
     del of_shards
-    hashes.sort()
-    repeated = np.unique(hashes[1:][(hashes[1:] == hashes[:-1]) & (hashes[1:] != 0)])
+    several = several[several != 0]
     first_of: dict[str, str] = {}
-    if not len(repeated):
+    if not len(several):
         return first_of
     for table, _ in _finished(store, plan):
-        for row in np.flatnonzero(np.isin(_hashes(table), repeated)).tolist():
+        for row in np.flatnonzero(np.isin(_hashes(table), several)).tolist():
             key, of_samples = table.column("key")[row].as_py(), table.column("pcm_hash")[row].as_py()
             first_of[of_samples] = min(key, first_of.get(of_samples, key))
     return first_of

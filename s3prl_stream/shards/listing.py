@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import U64, key_hash
+from s3prl_stream.hashing import U64, key_hash, repeated
 from s3prl_stream.sample import RESERVED_KEYS, Utterance
 from s3prl_stream.shards.bytes import TOO_DEEP, is_too_deep
 from s3prl_stream.shards.keys import escape_key
@@ -128,8 +128,7 @@ def refuse_equal_keys(
         named: all N (key, audio), asked only if two hashes are equal.
         complaint: (key, audio of the first, audio of the second) -> message.
     """
-    in_order = np.sort(hashes)
-    suspects = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
+    suspects = set(repeated(hashes).tolist())
     if not suspects:
         return
     audio_of: dict[str, str] = {}

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from s3prl_stream.audio.source import SourceInfo
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.hashing import key_hash
-from s3prl_stream.json_files import json_object
+from s3prl_stream.json_files import sealed, unsealed
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.listing import (
@@ -83,29 +83,22 @@ class PackPlan(NamedTuple):
     @property
     def digest(self) -> str:
         """Of all that decides what a shard holds: another plan's shard of the same number is another shard."""
-        return _digest_of([self.identity, self.libraries, self.columns, self.clips])
+        decides = [self.identity, self.libraries, self.columns, self.clips]
+        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def to_json(self) -> bytes:
-        """As it lies in a file, with a checksum."""
-        values = self._asdict()
-        return json.dumps({**values, "checksum": _digest_of(values)}).encode()
+        """As it lies in a file."""
+        return sealed(self._asdict())
 
     @classmethod
     def from_json(cls, content: bytes, where: str) -> PackPlan:
         """Raises ShardError if it is not one, or not as it was written."""
         try:
-            values = json_object(content)
-            if values.pop("checksum", None) != _digest_of(values):
-                raise ValueError("it was changed")
-            return cls(**values)
+            return cls(**unsealed(content))
         except (ValueError, TypeError):
             raise ShardError(
                 f"{where}: not a readable plan. Remove it, and the same command makes it anew; finished shards stay."
             ) from None
-
-
-def _digest_of(values: Any) -> str:
-    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def make_plan(

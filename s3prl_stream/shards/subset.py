@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.layout import LEFT_OUT, set_name, shard_name
-from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.new_set import begun
@@ -38,23 +37,6 @@ _KEPT = ("packing", "corpus", "licence", "libraries")
 """What the new manifest takes over from the old one."""
 
 
-class SubsetReport(NamedTuple):
-    """What was written."""
-
-    url: str
-    out: str
-    samples: int
-    hours: float
-    shards: int
-    num_bytes: int
-    damaged: list[LeftOut]
-    """Selected samples whose bytes are not what the index says: they are not in the new set."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Name -> value."""
-        return {**self._asdict(), "damaged": [one._asdict() for one in self.damaged]}
-
-
 def subset(
     shards: str | Path | ShardSet | ShardFolder,
     out: str | Path,
@@ -64,6 +46,7 @@ def subset(
     name: str | None = None,
     shard_mb: float | None = None,
     num_workers: int = 0,
+    progress: Progress | None = None,
 ) -> ShardSet:
     """Write a part of a packed set as a set of its own, and open it.
 
@@ -75,28 +58,15 @@ def subset(
         name: of the new set; None: that of the old one. Two sets of one name cannot be opened together.
         shard_mb: wanted size of a shard (10**6 bytes); None: as the set was packed.
         num_workers: processes; 0: this one. Memory grows by 48 bytes a selected sample.
+        progress: called after each shard.
+
+    A selected sample whose bytes are not what the index says is not in the new set; its `left_out.jsonl` lists it.
 
     Raises:
         UsageError: neither `subset` nor `where`, nothing selected, several sets, tars made elsewhere, or `out` holds
             something.
         ShardError: not one of the selected samples is sound.
     """
-    write_subset(shards, out, subset, where=where, name=name, shard_mb=shard_mb, num_workers=num_workers)
-    return open_shards(out)
-
-
-def write_subset(
-    shards: str | Path | ShardSet | ShardFolder,
-    out: str | Path,
-    subset: str | None = None,
-    *,
-    where: Any = None,
-    name: str | None = None,
-    shard_mb: float | None = None,
-    num_workers: int = 0,
-    progress: Progress | None = None,
-) -> SubsetReport:
-    """`subset`, with a report in place of the opened set, and with progress."""
     check_num_workers(num_workers)
     if subset is None and where is None:
         raise UsageError('say what of the set: an amount (subset="10h") or a condition (where="split == \'train\'").')
@@ -128,15 +98,7 @@ def write_subset(
         about = {name: value for name, value in folder.manifest.items() if name in _KEPT}
         counts = counts_of(kept, len(damaged), {})
         write_manifest(target, {"name": name, "subset_of": origin, **about}, counts, parts, kept, files)
-    return SubsetReport(
-        url=folder.store.url,
-        out=target.url,
-        samples=sum(shard["samples"] for shard in kept),
-        hours=math.fsum(shard["seconds"] for shard in kept) / 3600,
-        shards=len(kept),
-        num_bytes=sum(shard["bytes"] for shard in kept),
-        damaged=damaged,
-    )
+    return open_shards(out)
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from s3prl_stream.errors import StreamError, UsageError
+from s3prl_stream.shards.at_once import in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -97,17 +97,12 @@ class Workers:
         Raises:
             StreamError: a worker process died.
         """
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             yield from map(function, tasks)
             return
-        waiting: deque[Future[Result]] = deque()
         try:
-            for task in tasks:
-                waiting.append(self._pool.submit(function, task))
-                if len(waiting) >= self._in_flight:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from in_order(lambda task: pool.submit(function, task), tasks, self._in_flight)
         except BrokenProcessPool:
             raise StreamError(_WORKER_DIED) from None
 
