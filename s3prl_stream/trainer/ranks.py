@@ -13,6 +13,7 @@ loss. What it has in exchange is to begin sending while the backward still runs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +26,7 @@ from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.launcher import launched
 
 _AS_LONG_AS_IT_TAKES = timedelta(days=30)
+_times_joined = itertools.count()
 
 
 class Ranks:
@@ -140,8 +142,9 @@ def device_of_rank(device: torch.device) -> torch.device:
 def joined_ranks(device: torch.device) -> Iterator[None]:
     """Join the processes that torchrun has started, if it has: by NCCL on GPUs, by gloo elsewhere.
 
-    A group that is initialised already stays as it is. What can be wrong for all ranks is better looked for before:
-    joining takes seconds, and then each waits for the others.
+    A group that is initialised already stays as it is. They may be joined as often as a program trains, if it is the
+    same on all ranks. What can be wrong for all ranks is better looked for before: joining takes seconds, and then each
+    waits for the others.
 
     Raises:
         UsageError: what the environment says of this process is not whole.
@@ -152,12 +155,18 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
     is_cuda = device.type == "cuda"
     launched("RANK")  # torch takes it from there itself
     try:
-        dist.init_process_group("nccl" if is_cuda else "gloo", device_id=device if is_cuda else None)
+        store, rank, world_size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
     except ValueError as error:
         raise UsageError(
             f"WORLD_SIZE is {launched('WORLD_SIZE')} in the environment, but what goes with it is not there ({error}). "
             "Start several processes by torchrun, or unset WORLD_SIZE for one"
         ) from None
+    # torchrun's store outlives a group, and in the same place the next one would find the addresses of the last
+    place = dist.PrefixStore(f"joined {next(_times_joined)} times before", store)  # type: ignore[attr-defined]
+    backend = "nccl" if is_cuda else "gloo"
+    dist.init_process_group(
+        backend, store=place, rank=rank, world_size=world_size, device_id=device if is_cuda else None
+    )
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ That includes what torch and pyarrow import when they are first used, which take
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -33,7 +34,7 @@ from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.sample import Batch
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.trainer.loop import Hook, train
-from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.trainer.settings import TrainSettings
 
 UPDATE_BATCHES = 4
@@ -174,21 +175,30 @@ def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, 
         meeting_point: a file for them.
         seconds: that a rank waits for the others in what they do together.
     """
+
+    def joined(rank: int) -> None:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{meeting_point}",
+            rank=rank,
+            world_size=world_size,
+            timeout=timedelta(seconds=seconds),
+        )
+        work()
+        dist.destroy_process_group()
+
+    return forked(world_size, joined)
+
+
+def forked(world_size: int, work: Callable[[int], None]) -> bool:
+    """Do it in so many processes, each with its number; False if one of them failed."""
     children = []
     for rank in range(world_size):
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                dist.init_process_group(
-                    "gloo",
-                    init_method=f"file://{meeting_point}",
-                    rank=rank,
-                    world_size=world_size,
-                    timeout=timedelta(seconds=seconds),
-                )
-                work()
-                dist.destroy_process_group()
+                work(rank)
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -197,6 +207,20 @@ def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, 
                 os._exit(status)
         children.append(child)
     return all(os.waitpid(child, 0)[1] == 0 for child in children)
+
+
+def trainings_of_one_torchrun(agent: dist.TCPStore, rank: int) -> None:
+    """Join and leave the ranks once for each, as a program of torchrun does that trains twice: its store stays."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", TORCHELASTIC_USE_AGENT_STORE="True")
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(agent.port))
+    signal.alarm(60)  # they do not find each other
+    for _ in range(3):
+        with joined_ranks(torch.device("cpu")):
+            done = torch.ones(1)
+            Ranks().sum(done)
+            Ranks().patient_meeting()()
+            assert done.item() == 2
+    assert not dist.is_initialized()
 
 
 def main() -> int:
@@ -208,6 +232,9 @@ def main() -> int:
         if not on_ranks(world_size, lambda: everything(data, out), out / f"meeting-{world_size}"):
             return 1
     if not on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM):
+        return 1
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    if not forked(2, lambda rank: trainings_of_one_torchrun(agent, rank)):
         return 1
     everything(data, out)
     pretrain("tera", data, steps=STEPS, out=out / "tera-4-2-1", **SIZES)
