@@ -209,10 +209,10 @@ def forked(world_size: int, work: Callable[[int], None]) -> bool:
     return all(os.waitpid(child, 0)[1] == 0 for child in children)
 
 
-def trainings_of_one_torchrun(agent: dist.TCPStore, rank: int) -> None:
+def trainings_of_one_torchrun(port: int, rank: int) -> None:
     """Join and leave the ranks once for each, as a program of torchrun does that trains twice: its store stays."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", TORCHELASTIC_USE_AGENT_STORE="True")
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(agent.port))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     signal.alarm(60)  # they do not find each other
     for _ in range(3):
         with joined_ranks(torch.device("cpu")):
@@ -233,8 +233,8 @@ def main() -> int:
             return 1
     if not on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM):
         return 1
-    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    if not forked(2, lambda rank: trainings_of_one_torchrun(agent, rank)):
+    agent: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
+    if not forked(2, lambda rank: trainings_of_one_torchrun(agent.port, rank)):
         return 1
     everything(data, out)
     pretrain("tera", data, steps=STEPS, out=out / "tera-4-2-1", **SIZES)
