@@ -33,6 +33,7 @@ from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
 from s3prl_stream.shards.progress import Progress, tell_nobody
+from s3prl_stream.shards.selection import longest_seconds
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import upstream as upstream_named
@@ -230,11 +231,8 @@ class _KeepMetadata(Stage):
 
 def _stream(shards: ShardSet, where: str | None, subset: str | None, max_batch_seconds: float) -> tuple[Stage, int]:
     """Every selected clip once, whole, in the order of the set; and how many there are."""
-    longest = max(
-        (float((rows.frames / rows.sample_rate).max(initial=0)) for rows in map(shards.rows, range(shards.num_shards))),
-        default=0.0,
-    )
-    budget = max(float(max_batch_seconds), math.ceil(longest) + 1.0)  # nothing is split or cropped
+    # nothing is split or cropped
+    budget = max(float(max_batch_seconds), math.ceil(longest_seconds(shards)) + 1.0)
     root = ShardStream(shards, shuffle=False, epochs=1, max_batch_seconds=budget, where=where, subset=subset)
     return _KeepMetadata()(root.load_audio(sample_rate=SAMPLE_RATE, dtype="float32")), len(root.selection)
 

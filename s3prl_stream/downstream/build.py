@@ -26,7 +26,13 @@ from s3prl_stream.upstreams import Upstream
 
 
 def build_task(
-    recipe: TaskRecipe, shards: ShardSet, *, where: Any, frame_seconds: float, texts: TextSource | None = None
+    recipe: TaskRecipe,
+    shards: ShardSet,
+    *,
+    where: Any,
+    frame_seconds: float,
+    texts: TextSource | None = None,
+    seed: int = 0,
 ) -> Task:
     """The task of a recipe with the classes, or the vocabulary, of a set.
 
@@ -36,6 +42,7 @@ def build_task(
         where: the rows that may be trained on; what only other rows have is no class.
         frame_seconds: of the upstream.
         texts: of the set, for a task that writes text (`texts_of`).
+        seed: of its weights, if it has any; the global generator is left alone.
 
     Raises:
         UsageError: a column is missing or says nothing, or a setting that the task does not have.
@@ -73,7 +80,9 @@ def build_task(
     else:
         categories = _enough(sorted(set(values_of(shards, labels[0], where))), recipe, shards, at_least=2)
         settings |= {"label": labels[0], "categories": categories}
-    return make_task(recipe.kind, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(hash64("task weights", seed)) >> 1)
+        return make_task(recipe.kind, settings)
 
 
 def texts_of(

@@ -11,7 +11,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.shards.layout import INDEX_COLUMNS, QUALITY_COLUMNS
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.selection import compile_selection, explaining, selected_hours
+from s3prl_stream.shards.selection import compile_selection, explaining, longest_seconds, selected_hours
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.where import Condition, compile_where
 from s3prl_stream.stream import ShardStream
@@ -131,12 +131,6 @@ def shared_hours(one: ShardSet, one_where: Any, other: ShardSet, other_where: An
     shards = ShardSet(both)
     parts = [compile_where(part, shards.columns()) for part in (one_where, other_where) if part is not None]
     return selected_hours(shards, where=functools.reduce(operator.and_, parts) if parts else None)
-
-
-def longest_seconds(shards: ShardSet) -> float:
-    """Seconds of the longest clip; 0 for an empty set."""
-    batches = (batch for member in shards.members for batch in member.batches(["seconds"]))
-    return max((float(max(batch.column("seconds").to_pylist(), default=0.0)) for batch in batches), default=0.0)
 
 
 def segment_labels(shards: ShardSet, where: Any = None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.stage import root_of
 from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, read_settings, run_of
 from s3prl_stream.shards.selection import compile_selection
-from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Answer, SpeakerVerification
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_weights_into, newest_checkpoint
@@ -93,6 +93,8 @@ def evaluate(
             A trial names an utterance that is not selected, or none can be scored.
     """
     model = load_run(run, upstream=upstream, head=head, device=device)
+    if cache is not None and model.finetune:
+        raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
     judged, added = as_shard_set(shards), Noise.of(noise, snr)
     if trials is not None:
         if not isinstance(model.task, SpeakerVerification):
@@ -104,13 +106,7 @@ def evaluate(
     need_classes(judged, where, model.task, "evaluate")
     stream = judged_stream(judged, where=where, columns=columns, noise=added, texts=TextSource.of_run(run_of(run)))
     loader = Loader(stream, rank=0, world_size=1)
-    with contextlib.ExitStack() as stack:
-        if cache is not None:
-            if model.finetune:
-                raise UsageError(f"{run}: cache: its upstream was trained, so its features are of this run alone")
-            kept = FeatureCache(cache, fingerprint_of(model.upstream), max_gigabytes=cache_gigabytes)
-            stack.callback(kept.close)
-            model.use_cache(kept, {one.name: cached_as(contents_of(one), added) for one in judged.members})
+    with _with_cache(model, judged, added, cache, cache_gigabytes):
         answers = answers_to(model, loader, pick_device(device))
     if not answers:
         said = "".join(f"; the first: {one['message']} ({one['reason']})" for one in loader.damaged[:1])
@@ -131,6 +127,19 @@ def evaluate(
         layer_weights=tuple(model.featurizer.weights()),
         trials_not_scored=not_scored,
     )
+
+
+@contextlib.contextmanager
+def _with_cache(
+    model: DownstreamModel, judged: ShardSet, noise: Noise | None, folder: str | Path | None, max_gigabytes: float
+) -> Iterator[None]:
+    """Hidden states are kept in the folder, if one is given, as long as the block lasts."""
+    if folder is None:
+        yield
+        return
+    with contextlib.closing(FeatureCache(folder, fingerprint_of(model.upstream), max_gigabytes=max_gigabytes)) as kept:
+        model.use_cache(kept, {one.name: cached_as(contents_of(one), noise) for one in judged.members})
+        yield
 
 
 def _without_damaged(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from s3prl_stream.downstream.build import build_model, build_task, texts_of
@@ -28,7 +27,6 @@ from s3prl_stream.downstream.settings import RunSettings
 from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError, told_of
-from s3prl_stream.hashing import hash64
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.stage import Stage, root_of
 from s3prl_stream.pipes.tokenizers import Tokenizer
@@ -94,17 +92,10 @@ def training_parts(
     recipe, own = settled(task, head=head, label=label, steps=steps, **settings)
     train_set, valid_set = as_shard_set(shards), None if valid is None else as_shard_set(valid)
     up = (upstream if isinstance(upstream, Upstream) else find_upstream(upstream)).to(pick_device(own.device)).eval()
-    where = without(own.where, own.valid_where if valid_set is None else None, train_set.columns())
-    if valid_set is not None and shared_hours(train_set, where, valid_set, own.valid_where):
-        raise UsageError(
-            "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
-            "(--where) leaves out, or valid_where= (--valid-where) alone"
-        )
-    texts = texts_of(recipe, train_set, where=where, tokenizer=tokenizer, lexicon=lexicon)
     frame_seconds = up.stride / SAMPLE_RATE
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("task weights", own.seed)) >> 1)
-        made = build_task(recipe, train_set, where=where, frame_seconds=frame_seconds, texts=texts)
+    where = _rows_to_train_on(own, train_set, valid_set)
+    texts = texts_of(recipe, train_set, where=where, tokenizer=tokenizer, lexicon=lexicon)
+    made = build_task(recipe, train_set, where=where, frame_seconds=frame_seconds, texts=texts, seed=own.seed)
     model = build_model(
         up,
         made,
@@ -117,9 +108,7 @@ def training_parts(
     noise = Noise.of(own.noise, own.snr)
     selection = {"seed": own.seed, "where": where, "subset": own.subset}
     stream = train_stream(recipe, made, train_set, **selection, frame_seconds=frame_seconds, noise=noise, texts=texts)
-    judged = None
-    if valid_set is not None or own.valid_where is not None:
-        judged = _judged(train_set if valid_set is None else valid_set, own.valid_where, made, texts)
+    judged = _judged(own, made, train_set, valid_set, texts)
     return TrainingParts(
         model=model,
         stream=stream,
@@ -156,8 +145,24 @@ def settled(
     return find_task(task).having(named), own
 
 
-def _judged(shards: ShardSet, where: str | None, task: Task, texts: TextSource | None) -> Stage:
+def _rows_to_train_on(own: RunSettings, shards: ShardSet, valid: ShardSet | None) -> Any:
+    """`where` without the clips that are looked at on the way."""
+    where = without(own.where, own.valid_where if valid is None else None, shards.columns())
+    if valid is not None and shared_hours(shards, where, valid, own.valid_where):
+        raise UsageError(
+            "valid: clips of it are trained on too, so it would tell nothing. Give another set, clips that where= "
+            "(--where) leaves out, or valid_where= (--valid-where) alone"
+        )
+    return where
+
+
+def _judged(
+    own: RunSettings, task: Task, train_set: ShardSet, valid: ShardSet | None, texts: TextSource | None
+) -> Stage | None:
     """Each clip of the validation part once; UsageError if it says nothing that the task can be judged by."""
+    if valid is None and own.valid_where is None:
+        return None
+    shards, where = train_set if valid is None else valid, own.valid_where
     need_columns(shards, (*task.columns, *task.optional_columns), "valid")
     need_classes(shards, where, task, "valid")
     if SEGMENTS in task.columns:

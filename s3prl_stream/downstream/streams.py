@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from s3prl_stream.downstream.columns import longest_seconds, rows_with
+from s3prl_stream.downstream.columns import rows_with
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError
@@ -13,6 +13,7 @@ from s3prl_stream.pipes.arguments import number_range
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch
+from s3prl_stream.shards.selection import longest_seconds
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.tasks import Task

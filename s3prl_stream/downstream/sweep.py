@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -79,23 +79,27 @@ def sweep(
     if "seed" in settings:
         raise UsageError("sweep: give seeds=, how many there are, in place of seed=")
     folder = output_folder(out)
-    axes: list[Sequence[Any]] = [
+    fingerprints = {str(one): fingerprint_of(find_upstream(one)) for one in listed(upstream)}
+    axes: list[Iterable[Any]] = [
         listed(task),
         [cell_data(one, where, test, test_where, settings) for one in listed(shards)],
+        fingerprints.items(),
+        listed(head),
+        listed(subset),
+        list(noises_of(noise, snr)),
+        range(seeds),
     ]
-    fingerprints = {str(one): fingerprint_of(find_upstream(one)) for one in listed(upstream)}
-    axes += [list(fingerprints.items()), listed(head), listed(subset), list(noises_of(noise, snr)), range(seeds)]
-    found = [
+    found = (
         make_cell(folder, settings, trials, values, noisy_training=noisy_training)
         for values in itertools.product(*axes)
-    ]
+    )
     cells = list({cell.file: cell for cell in found}.values())  # an axis may name one value twice
     if not cells:
         raise UsageError(f"sweep: nothing to do: a list is empty, or seeds is {seeds}")
-    kept = None if settings.get("finetune") else str(cache or folder / "cache")
     files = {entry.name for entry in folder.iterdir() if not entry.is_dir()} if folder.is_dir() else set()
     if files - {LOCK} and not (folder / "runs").is_dir():
         raise UsageError(f"{out}: holds files but no sweep (runs/); give a new or an empty output folder")
+    kept = None if settings.get("finetune") else str(cache or folder / "cache")
     with alone_in(folder):
         return _swept(cells, folder, trials, kept, quiet=quiet)
 

@@ -119,6 +119,12 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
     return float(np.concatenate(parts).sum()) / 3600
 
 
+def longest_seconds(shards: ShardSet) -> float:
+    """Seconds of the longest clip of a set; 0 for an empty one."""
+    batches = (batch for member in shards.members for batch in member.batches(["seconds"]))
+    return max((float(max(batch.column("seconds").to_pylist(), default=0.0)) for batch in batches), default=0.0)
+
+
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
     chunk = np.unpackbits(bits[start // 8 : (stop + 7) // 8])
     return chunk[start % 8 : start % 8 + stop - start].astype(np.bool_)
