@@ -25,7 +25,7 @@ from s3prl_stream.downstream.streams import Noise
 from s3prl_stream.downstream.texts import text_columns
 from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import KINDS as HEADS
-from s3prl_stream.recipes.run_settings import MAY_CHANGE
+from s3prl_stream.recipes.run_folder import MAY_CHANGE
 from s3prl_stream.shards.selection import selected_hours
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import without

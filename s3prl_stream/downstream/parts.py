@@ -24,7 +24,7 @@ from s3prl_stream.downstream.feature_cache import FeatureCache
 from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe, find_task
 from s3prl_stream.downstream.settings import RunSettings
-from s3prl_stream.downstream.streams import CLIPPED_KINDS, SAMPLE_RATE, Noise, judged_stream, train_stream
+from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError, told_of
 from s3prl_stream.pipes.lexicon import Lexicon
@@ -191,7 +191,7 @@ def _cache(
             raise UsageError(f"cache: two different sets are called {member.name!r}; pack or open one with name=")
     kept = FeatureCache(own.cache, fingerprint_of(model.upstream), max_gigabytes=own.cache_gigabytes)
     random_seconds = recipe.crop_seconds
-    if random_seconds is None and recipe.kind in CLIPPED_KINDS:
+    if random_seconds is None and not model.task.of_whole_clips:
         random_seconds = recipe.max_batch_seconds
     random_samples = None if random_seconds is None else round(random_seconds * SAMPLE_RATE)
     model.use_cache(kept, contents, random_samples=random_samples)

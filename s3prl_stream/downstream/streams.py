@@ -19,10 +19,6 @@ from s3prl_stream.stream import ShardStream
 from s3prl_stream.tasks import Task
 
 SAMPLE_RATE = 16_000
-CLIPPED_KINDS = ("classify", "verify", "multilabel", "slots")
-"""Kinds whose label holds for a part of a clip too; of the others a clip that is too long is left out and listed."""
-
-
 USUAL_SNR_DB = (3.0, 20.0)
 """Of noise for which no ratio is given."""
 
@@ -79,7 +75,7 @@ def train_stream(
         where=rows_with(shards, where, task.columns, min_seconds=recipe.min_seconds),
         subset=subset,
         balance=recipe.labels[0] if recipe.balance else None,
-        too_long="crop" if recipe.kind in CLIPPED_KINDS else "skip",
+        too_long="skip" if task.of_whole_clips else "crop",
     )
     return _with_audio(stream, noise, texts)
 

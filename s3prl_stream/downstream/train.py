@@ -143,12 +143,14 @@ def _train(
             if list_checkpoints(run) == before:  # it was complete, so it was not loaded; this file may lack for a kill
                 load_weights_into(model, newest_checkpoint(run))
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
-    if batches.unusable and not quiet:
-        reasons = ", ".join(sorted(set(batches.unusable.values())))
-        tqdm.write(f"clips that could not be used ({reasons}), such as: {batches.first_message}", file=sys.stderr)
+        unusable = {clip: told for some in ranks.gather(batches.unusable) for clip, told in some.items()}
+    if unusable and ranks.is_first and not quiet:
+        reasons = ", ".join(sorted({reason for reason, _ in unusable.values()}))
+        _, message = next(iter(unusable.values()))
+        tqdm.write(f"clips that could not be used ({reasons}), such as: {message}", file=sys.stderr)
     return dataclasses.replace(
         result,
-        left_out=len(loader.too_long) + len(batches.unusable),
+        left_out=len(loader.too_long) + len(unusable),
         not_used=parts.not_used,
         unknown=judge.unknown,
         timing=loader.timing().as_dict(),
@@ -231,16 +233,14 @@ class _RunBatches:
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
-        self.unusable: dict[tuple[str, str], str] = {}
-        """(set, key) -> why."""
-        self.first_message = ""
+        self.unusable: dict[tuple[str, str], tuple[str, str]] = {}
+        """(set, key) -> why, in a word and in a message."""
         self.state_dict = loader.state_dict
         self.load_state_dict = loader.load_state_dict
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.loader:
             if damaged := self.loader.damaged:
-                self.first_message = self.first_message or damaged[0]["message"]
-                self.unusable.update(((one["set"], one["key"]), one["reason"]) for one in damaged)
+                self.unusable.update(((one["set"], one["key"]), (one["reason"], one["message"])) for one in damaged)
                 damaged.clear()  # which lists the newest only
             yield batch

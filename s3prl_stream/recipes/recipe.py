@@ -87,7 +87,7 @@ class Recipe:
         Raises:
             UsageError: no setting of that name, or a value of another type.
         """
-        rest = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        rest = dict(settings)
         legacy = fitted(f"recipe {self.name}: legacy", rest.pop("legacy", self.legacy), bool)
         parts: list[Any] = []
         for part in (self.model, self.stream_settings, self.train):

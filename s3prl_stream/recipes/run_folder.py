@@ -13,7 +13,7 @@ from torch import nn
 
 from s3prl_stream.errors import StateError, UsageError, told_of
 from s3prl_stream.json_files import read_json
-from s3prl_stream.recipes import build_objective, find_recipe, run_settings
+from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
 from s3prl_stream.shards.alone import LOCK, alone_in
@@ -23,8 +23,11 @@ from s3prl_stream.trainer.ranks import Ranks
 
 SETTINGS = "run.json"
 
-MAY_CHANGE = run_settings.MAY_CHANGE | {"steps", "sets", "weights", "ranks", "valid_every", "valid_subset", "version"}
-"""Settings that a run may be continued with other values of."""
+MAY_CHANGE = frozenset(
+    {"num_workers", "device", "compile", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "tensorboard"}
+    | {"steps", "sets", "weights", "ranks", "valid_every", "valid_subset", "version"}
+)
+"""Settings, of `pretrain` and of `train`, that a run may be continued with other values of."""
 
 
 def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.Module:

@@ -38,12 +38,6 @@ class RunSettings(LoopSettings):
         fit_fields("pretrain", self)
 
 
-MAY_CHANGE = frozenset(
-    {"num_workers", "device", "compile", "checkpoint_every", "keep_checkpoints", "max_bad_steps", "tensorboard"}
-)
-"""Of them, those that a run may be continued with other values of."""
-
-
 @dataclass(frozen=True)
 class ValidSettings:
     """Which clips are held out, and how often the loss on them is asked. They are not trained on."""

@@ -40,6 +40,7 @@ class CtcText(Task):
     """
 
     level = "frame"
+    of_whole_clips = True
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class Diarization(Task):
     """
 
     level = "frame"
+    of_whole_clips = True
     best = Best("diarization_error_rate", "lowest")
     columns = ("segments",)
 

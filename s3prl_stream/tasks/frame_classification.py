@@ -28,6 +28,7 @@ class FrameClassification(Task):
     """
 
     level = "frame"
+    of_whole_clips = True
     best = Best("accuracy", "highest")
 
     def __init__(self, *, categories: Sequence[str], frame_seconds: float) -> None:

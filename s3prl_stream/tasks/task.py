@@ -41,12 +41,14 @@ class Task(nn.Module):
 
     Attributes:
         level: of the head that it needs: "frame", "utterance" or "embedding" (see `build_head`).
+        of_whole_clips: what is true of a clip is not of a part of it, so that one that is too long is left out.
         output_size: C of that head.
         columns: of the index, without which an utterance cannot be trained on.
         optional_columns: of the index, which an utterance may lack.
     """
 
     level: ClassVar[str]
+    of_whole_clips: ClassVar[bool] = False
     output_size: int
     columns: tuple[str, ...]
     optional_columns: tuple[str, ...] = ()

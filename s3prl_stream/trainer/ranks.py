@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.launcher import launched
 
+Value = TypeVar("Value")
 _AS_LONG_AS_IT_TAKES = timedelta(days=30)
 _times_joined = itertools.count()
 
@@ -87,14 +89,18 @@ class Ranks:
 
     def check_same_checkpoint(self, step: int) -> None:
         """StateError if the ranks do not all go on from the same step."""
-        if self.world_size == 1:
-            return
-        steps: list[int | None] = [None] * self.world_size
-        dist.all_gather_object(steps, step)
+        steps = self.gather(step)
         if len(set(steps)) > 1:
             raise StateError(
                 f"the ranks do not agree on the newest checkpoint: {steps}. Is the folder of the run the same on all?"
             )
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each rank has, on all of them."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def wait_for_all(self) -> None:
         if self.world_size > 1:

@@ -21,13 +21,16 @@ import pytest
 import torch
 import torch._dynamo  # before the forks
 import torch.distributed as dist
+from downstream.synthetic import texts
 from torch import nn
 
 import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
 from s3prl_stream import early_probe
+from s3prl_stream.downstream.train import train as train_for_task
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
+from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.probe import ProbeResult, probe
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.pretrain import pretrain
@@ -59,6 +62,15 @@ FEW: dict[str, Any] = {
     "update_batches": UPDATE_BATCHES,
     "max_batch_seconds": 6.0,
     "crop_seconds": 1.5,
+    "device": "cpu",
+    "quiet": True,
+}
+TASK: dict[str, Any] = {
+    "lexicon": Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D"}),  # not of "bad"
+    "upstream": "logmel80",
+    "max_batch_size": 1,
+    "update_batches": UPDATE_BATCHES,
+    "steps": 1,
     "device": "cpu",
     "quiet": True,
 }
@@ -136,6 +148,8 @@ def everything(data: Path, out: Path) -> None:
         "apc", data, steps=1, out=out / f"nothing-{ranks.world_size}", skip_batches=[(0, 3)], **FEW
     ).left_out
     (out / f"left-out-{ranks.world_size}-{ranks.rank}").write_text(str(left_out))
+    unusable = train_for_task("pr", texts(), out=out / f"task-{ranks.world_size}", **TASK).left_out
+    (out / f"unusable-{ranks.world_size}-{ranks.rank}").write_text(str(unusable))
     updates = num_updates(data)
     assert levels(out / f"greedy-{ranks.world_size}", data, num_steps=2, greedy_at=3, rank=ranks.rank) == 1
     with pytest.raises(UsageError, match=f"ended before step {updates + 1}"):

@@ -21,7 +21,11 @@ PROGRAM = Path(__file__).with_name("ranks_program.py")
 def runs(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the runs of all worlds."""
     out = tmp_path_factory.mktemp("worlds")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parents[2])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (PROGRAM.parents[2], PROGRAM.parents[1]))),
+    }
     environment.pop("PYTHONWARNINGS", None)
     command = [sys.executable, PROGRAM, sample_set, out]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, env=environment)
@@ -60,6 +64,7 @@ def assert_another_number_of_ranks_goes_on(runs: Path) -> None:
 def assert_what_was_left_out_is_that_of_all_ranks(runs: Path, world_size: int) -> None:
     told = {(runs / f"left-out-{world_size}-{rank}").read_text() for rank in range(world_size)}
     assert told == {(runs / "left-out-1-0").read_text()} != {"0"}
+    assert {(runs / f"unusable-{world_size}-{rank}").read_text() for rank in range(world_size)} == {"1"}
 
 
 def assert_an_end_that_does_not_come_out_even_is_the_same(runs: Path, world_size: int) -> None:
