@@ -9,7 +9,6 @@ the library, missing frames are an error here: both may return fewer than the he
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,18 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.audio.bounds import refuse_bomb
+from s3prl_stream.audio.glued import end_of_first
 from s3prl_stream.audio.headers import FlacHeader, WavHeader, after_id3, flac_header, wav_header
+from s3prl_stream.audio.seeking import open_sound, seek
 from s3prl_stream.errors import SampleError, UsageError
 
 _BLOCK_VALUES = 1 << 20
 _SMALL_BLOCK_FRAMES = 1 << 16
 _MP3_SYNC_BYTES = 4096
-_OPUS_LEAD_SECONDS = 10
-"""Decoded before a stretch of Opus and left out: its decoder has a state that no seek restores. After 4 s of speech no
-bit differed any more; of steady tones some do after 20 s too, so only in the first 10 s it is always that of the whole.
-"""
-_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
-"""With STREAMINFO, which always has 34 bytes. Of files glued into one the first is the clip, as its header says."""
 _INTEGER_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32"})
 
 
@@ -79,8 +74,6 @@ def decode(
             return _whole_flac(data, flac, out), flac.sample_rate
         if 2 * (stop - first_frame) >= flac.frames:
             return _whole_flac(data, flac, None)[first_frame:stop], flac.sample_rate
-        if another := _FLAC_START.search(data, after_id3(memoryview(data)) + 4):  # where libsndfile may seek to
-            data = data[: another.start()]
     if codec == "mp3" and not mp3_says_its_length(data):
         return _of_unknown_length(data, codec, first_frame, num_frames, clip_frames)
     return _by_libsndfile(data, codec, first_frame, num_frames, clip_frames)
@@ -229,14 +222,16 @@ def _by_libsndfile(
 ) -> tuple[npt.NDArray[np.int16], int]:
     import soundfile
 
+    data = data[: end_of_first(data)] if first_frame else data
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+        with open_sound(io.BytesIO(data)) as sound:
             stop = _stop_frame(sound.frames, first_frame, num_frames, clip_frames)
             refuse_bomb((stop - first_frame) * sound.channels, len(data), codec)
-            lead = min(first_frame, _OPUS_LEAD_SECONDS * sound.samplerate) if sound.subtype == "OPUS" else 0
+            if 0 < first_frame < stop:
+                seek(sound, first_frame, data)
             is_integer = sound.subtype in _INTEGER_SUBTYPES
-            blocks = list(read_blocks(sound, first_frame - lead, stop, "int16" if is_integer else "float32"))
-            wav = np.concatenate(blocks)[lead:] if blocks else np.zeros((0, sound.channels), np.int16)
+            blocks = list(read_blocks(sound, stop - first_frame, "int16" if is_integer else "float32"))
+            wav = np.concatenate(blocks) if blocks else np.zeros((0, sound.channels), np.int16)
             # libsndfile itself would round floats in [-1, 1] to -1, 0 or 1.
             return wav if is_integer else float_to_int16(np.nan_to_num(wav, posinf=1.0, neginf=-1.0)), int(
                 sound.samplerate
@@ -246,22 +241,19 @@ def _by_libsndfile(
         raise SampleError(f"{codec} of {len(data)} bytes cannot be decoded: {reason}", reason="decode") from None
 
 
-def read_blocks(sound: Any, first_frame: int, stop: int, dtype: str) -> Iterator[npt.NDArray[Any]]:
-    """Frames [first_frame, stop) of an open `soundfile.SoundFile` as blocks of [frames, channels] of `dtype`.
+def read_blocks(sound: Any, num_frames: int, dtype: str) -> Iterator[npt.NDArray[Any]]:
+    """The next frames of an open `soundfile.SoundFile` as blocks of [frames, channels] of `dtype`.
 
     In blocks of 2**20 values, so that a header's word alone allocates nothing.
 
     Raises:
-        SampleError(reason="decode"): the file ends before `stop`. libsndfile's own errors pass through.
+        SampleError(reason="decode"): the file ends before. libsndfile's own errors pass through.
     """
-    if first_frame and stop > first_frame:
-        sound.seek(first_frame)
-    position, most = first_frame, max(1, _BLOCK_VALUES // sound.channels)
-    while position < stop:
-        block = sound.read(min(stop - position, most), dtype=dtype, always_2d=True)
+    position, most = 0, max(1, _BLOCK_VALUES // sound.channels)
+    while position < num_frames:
+        block = sound.read(min(num_frames - position, most), dtype=dtype, always_2d=True)
         if not len(block):
-            decoded, wanted = position - first_frame, stop - first_frame
-            raise SampleError(f"decoded {decoded} of {wanted} frames: damaged or cut", reason="decode")
+            raise SampleError(f"decoded {position} of {num_frames} frames: damaged or cut", reason="decode")
         yield block
         position += len(block)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from s3prl_stream.audio.decode import libsndfile_reason
+from s3prl_stream.audio.glued import end_of_first, may_be_glued
 from s3prl_stream.audio.headers import FlacHeader, flac_header, wav_header
+from s3prl_stream.audio.seeking import open_sound, seek
 from s3prl_stream.audio.uncounted_mp3 import UncountedMp3, is_uncounted
 from s3prl_stream.errors import SampleError
 
@@ -25,9 +29,9 @@ _NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 
 @contextmanager
-def opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
+def opened(path: str, first_frame: int = 0) -> Iterator[tuple[Any, FlacHeader | None]]:
     """An open `soundfile.SoundFile` (or what stands for one) whose header we have checked ourselves, and STREAMINFO of
-    a FLAC.
+    a FLAC. The next frame that it reads is `first_frame`, if it has so many.
 
     Raises:
         SampleError: reason "missing", "unreadable", "empty" or "decode"; so do reads inside, where the file fails them.
@@ -37,11 +41,13 @@ def opened(path: str) -> Iterator[tuple[Any, FlacHeader | None]]:
     try:
         with explaining_reads():
             flac = _checked_header(path)
-            with open_file(path) as file, _sound(file, path) as sound:
-                if sound.format == "MP3" and is_uncounted(path):
-                    yield UncountedMp3(path), flac
-                else:
-                    yield sound, flac
+            with open_file(path) as file:
+                content = _first_stream(file, path) if first_frame else None
+                with _sound(file, path, content) as sound:
+                    source = UncountedMp3(path) if sound.format == "MP3" and is_uncounted(path) else sound
+                    if content is not None and first_frame < source.frames:
+                        seek(source, first_frame, content)
+                    yield source, flac
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise SampleError(f"libsndfile refuses the file: {libsndfile_reason(error)}", reason="decode") from None
 
@@ -67,14 +73,33 @@ def _last_words(path: Any) -> str:
     return f": the command that makes it failed: {', '.join(filter(None, map(str.strip, lines[-5:])))[-300:]}"
 
 
-def _sound(file: BinaryIO, path: str) -> Any:
+def _first_stream(file: BinaryIO, path: str) -> memoryview:
+    """Of the streams glued into a file, or all of it."""
+    found = os.fstat(file.fileno())
+    return _mapped(file)[: _end_of_first_in(path, (found.st_ino, found.st_mtime_ns, found.st_size))]
+
+
+@lru_cache(maxsize=1 << 16)
+def _end_of_first_in(path: str, identity: tuple[int, int, int]) -> int | None:  # noqa: ARG001  # bytes may change
+    """Looked for once in a recording, not for each of its hundreds of stretches."""
+    with open_file(path) as file:
+        content = _mapped(file)
+        return end_of_first(content) if may_be_glued(content) else None
+
+
+def _mapped(file: BinaryIO) -> memoryview:
+    """Not closed by hand: an error on its way out still holds views of it."""
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _sound(file: BinaryIO, path: str, content: memoryview | None) -> Any:
     """By its descriptor: beside a name, libsndfile looks for a resource fork (`._NAME`, which macOS leaves in archives)
     and reads that in place of an MP3; and soundfile would refuse a name that is not UTF-8."""
-    import soundfile
-
     if path.endswith(".raw"):
         raise SampleError("raw samples without a header: nothing tells their rate and type", reason="decode")
-    return soundfile.SoundFile(file.fileno(), closefd=False)
+    if content is not None and len(content) < os.fstat(file.fileno()).st_size:
+        return open_sound(io.BytesIO(content))
+    return open_sound(file.fileno())
 
 
 def open_file(path: str) -> BinaryIO:
@@ -93,8 +118,7 @@ def _checked_header(path: str) -> FlacHeader | None:
         num_bytes = found.st_size
         view = memoryview(file.read(HEADER_BYTES))
         if num_bytes > len(view) and bytes(view[:4]) != b"fLaC":
-            # Not closed by hand: an error on its way out still holds views of it.
-            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            view = _mapped(file)
     if not num_bytes:
         raise SampleError("the file has no bytes", reason="empty")
     wav_header(view, num_bytes)

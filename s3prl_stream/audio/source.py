@@ -129,7 +129,7 @@ def read_source(
             (a FLAC read whole differs from its encoder's checksum), "channel" (the file has no such channel) or
             "too_large" (a few bytes that would become days of sound).
     """
-    with opened(path) as (sound, flac):
+    with opened(path, first_frame) as (sound, flac):
         stop = int(sound.frames) if stop_frame is None else stop_frame
         if not 0 <= first_frame < stop <= sound.frames:
             raise SampleError(
@@ -141,7 +141,7 @@ def read_source(
         check_resampling(stop - first_frame, source_rate, sample_rate)
         whole = (first_frame, stop) == (0, sound.frames)
         digest = hashlib.md5(usedforsecurity=False) if flac and whole and any(flac.md5) else None
-        wav = _one_channel(sound, flac, digest, first_frame, stop, channel)
+        wav = _one_channel(sound, flac, digest, stop - first_frame, channel)
         if flac and digest and digest.digest() != flac.md5:
             raise SampleError(OTHER_MD5, reason="md5")
     if wav.dtype == np.int16 and source_rate == sample_rate:
@@ -179,22 +179,23 @@ def levels_of_source(
     Raises:
         SampleError: as `read_source`.
     """
-    with opened(path) as (sound, flac):
+    with opened(path, first_frame) as (sound, flac):
         hop = max(1, round(FRAME_SECONDS * int(sound.samplerate)))
-        wav = _one_channel(sound, flac, None, first_frame, stop_frame, channel)
+        wav = _one_channel(sound, flac, None, stop_frame - first_frame, channel)
     return levels_db(wav if wav.dtype == np.int16 else float_to_int16(wav), hop), hop
 
 
 def _one_channel(
-    sound: Any, flac: FlacHeader | None, digest: Any, first_frame: int, stop: int, channel: Channel
+    sound: Any, flac: FlacHeader | None, digest: Any, num_frames: int, channel: Channel
 ) -> npt.NDArray[Any]:
-    """[T] int16 if the source is that deep and no channels are mixed, else float32. Only one channel is ever held."""
+    """The next frames: [T] int16 if the source is that deep and no channels are mixed, else float32. Only one channel
+    is ever held."""
     number = 0 if channel in ("first", "mean") else int(channel)
     if not 0 <= number < sound.channels:
         raise SampleError(f"the file has {sound.channels} channels, wanted number {number} from 0", reason="channel")
     dtype = "int16" if sound.subtype in _AS_INT16 else "int32" if flac else "float32"
     parts: list[npt.NDArray[Any]] = []
-    for block in read_blocks(sound, first_frame, stop, dtype):
+    for block in read_blocks(sound, num_frames, dtype):
         if digest is not None and flac is not None:
             digest.update(_flac_md5_bytes(block, flac.bits))
         wanted = block if channel == "mean" and sound.channels > 1 else block[:, number]

@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from s3prl_stream.audio.decode import decode
+from s3prl_stream.audio.glued import may_be_glued
+from s3prl_stream.audio.silences import levels_db
 from s3prl_stream.audio.source import levels_of_source, probe, read_flac_unchecked, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
 
@@ -39,6 +41,69 @@ def test_16_bits_at_the_wanted_rate_pass_unchanged(tmp_path: Path, suffix: str) 
         np.testing.assert_array_equal(read_source(path, sample_rate=RATE, channel=channel), wav[:, number])
     np.testing.assert_array_equal(read_source(path, first_frame=1000, stop_frame=1500, sample_rate=RATE),
                                   wav[1000:1500, 0])  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [(16_000, 24_000), (48_000, 24_000), (40_000, 40_000)])
+@pytest.mark.parametrize("suffix", ["flac", "ogg"])
+def test_of_files_glued_into_one_the_first_is_read(tmp_path: Path, suffix: str, lengths: tuple[int, int]) -> None:
+    """Whatever is wanted of it: libsndfile would seek into the second for the first one's last frames, or give up."""
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{number}.{suffix}" for number in range(3)]
+    for file, length in zip(files, lengths, strict=False):
+        soundfile.write(file, rng.integers(-3000, 3000, length, dtype=np.int16), RATE)
+    files[2].write_bytes(files[0].read_bytes() + files[1].read_bytes())
+    first = read_source(str(files[0]), sample_rate=RATE)
+    end, path = lengths[0], str(files[2])
+    for start, stop in ((0, end), (100, 300), (end - 5000, end - 10), (end - 100, end)):
+        found = read_source(path, first_frame=start, stop_frame=stop, sample_rate=RATE)
+        np.testing.assert_array_equal(found, first[start:stop])
+        found = decode(files[2].read_bytes(), suffix, first_frame=start, num_frames=stop - start)[0][:, 0]
+        np.testing.assert_array_equal(found, first[start:stop])
+    levels, hop = levels_of_source(path, end - 5120, end, "first")
+    np.testing.assert_array_equal(levels, levels_db(first[end - 5120 :], hop))
+
+
+def test_a_stretch_of_any_codec_is_that_of_the_whole(tmp_path: Path) -> None:
+    """libsndfile's seeks restore no state of Opus, no reservoir of MP3, and miss the last page of Vorbis by what is cut
+    off at its end."""
+    rng = np.random.default_rng(0)
+    wav = (0.3 * tone(3.0) + 0.1 * rng.normal(size=3 * RATE)).astype(np.float32)
+    wav[RATE : 2 * RATE] *= 1e-3  # of which an MP3 takes few bytes, and keeps the others for what follows
+    vbr = {"bitrate_mode": "VARIABLE", "compression_level": 0.7}
+    for suffix, subtype, given in (
+        ("flac", "PCM_24", {}),
+        ("wav", "FLOAT", {}),
+        ("ogg", "VORBIS", {}),
+        ("opus", "OPUS", {}),
+        ("mp3", "MPEG_LAYER_III", vbr),
+    ):
+        path = tmp_path / f"a.{suffix}"
+        soundfile.write(path, wav, RATE, subtype, format="OGG" if suffix == "opus" else None, **given)
+        whole, data = read_source(str(path), sample_rate=RATE), path.read_bytes()
+        decoded = decode(data, suffix)[0][:, 0]
+        assert len(whole) == len(decoded) == len(wav)
+        for start in (1, 20_001, 36_000, 40_000, 45_000, 47_900, 47_999):
+            stop = min(start + 500, len(whole))
+            found = read_source(str(path), first_frame=start, stop_frame=stop, sample_rate=RATE)
+            np.testing.assert_allclose(found.astype(int), whole[start:stop], rtol=0, atol=suffix == "mp3")
+            part = decode(data, suffix, first_frame=start, num_frames=stop - start)[0][:, 0]
+            np.testing.assert_allclose(part.astype(int), decoded[start:stop], rtol=0, atol=suffix == "mp3")
+
+
+def test_an_opus_of_more_than_a_block_is_whole_to_its_last_samples(tmp_path: Path) -> None:
+    """soundfile seeks behind each block that it has read, which loses the decoder's state near the end."""
+    path = tmp_path / "a.opus"
+    wav = np.random.default_rng(0).normal(scale=0.1, size=(1 << 20) + 10)
+    wav[: 1 << 19] = 0
+    soundfile.write(path, wav, RATE, "OPUS", format="OGG")
+    with soundfile.SoundFile(path) as sound:
+        expected = sound.read(len(wav), dtype="float32")
+    np.testing.assert_array_equal(read_source(str(path), sample_rate=RATE), np.rint(expected * 32768))
+
+
+def test_one_flac_is_known_without_reading_it(real_data: Path) -> None:
+    for path in sorted((real_data / "LibriSpeech").rglob("*.flac"))[:20]:
+        assert not may_be_glued(path.read_bytes())
 
 
 def test_the_mean_of_opposed_channels_is_silence(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""FLACs or Oggs that were glued into one file (`cat a.flac b.flac`): the first is the clip, as its header says.
+
+libsndfile, asked to seek in the first, may seek into the second, and gives its samples without a word. So it is given
+the first alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from s3prl_stream.audio.headers import FlacHeader, after_id3, flac_header
+
+Content: TypeAlias = bytes | memoryview
+
+OGG_PAGE = b"OggS\0"
+"""Of version 0, the only one (RFC 3533, 6)."""
+OGG_PAGE_BYTES = 65_307
+"""At most."""
+
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+"""With STREAMINFO, which always has 34 bytes."""
+_OGG_START = re.compile(rb"OggS\x00\x02\x00{8}")
+"""A page that begins a stream, with which no sample ends."""
+_OGG_LATER_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
+_OGG_SERIAL = slice(14, 18)
+_LARGEST_HEAD = 1 << 24
+_LOOKS = 8
+
+
+def end_of_first(content: Content) -> int | None:
+    """Where the second stream begins; None: there is one alone. All bytes are looked through."""
+    start, kind = _beginning(content)
+    another = None
+    if kind == b"fLaC":
+        another = _FLAC_START.search(content, start + 4)
+    elif kind == b"OggS" and (later := _OGG_LATER_PAGE.search(content, start)):  # those before it are mixed, not glued
+        another = _OGG_START.search(content, later.end())
+    return another.start() if another else None
+
+
+def may_be_glued(content: Content) -> bool:
+    """False: there is one stream alone, as some looks at a file tell, which may be too long to be read for that.
+
+    The last page of an Ogg has the serial number of the first. The frames of a FLAC are numbered: they never begin
+    anew, and the last has the number that the header promises. Not seen is a second FLAC of just as many samples in
+    less than an eighth of the bytes.
+    """
+    start, kind = _beginning(content)
+    if kind == b"OggS":
+        tail = bytes(content[max(start, len(content) - OGG_PAGE_BYTES) :])
+        last = tail[tail.rfind(OGG_PAGE) :]
+        return last[_OGG_SERIAL] != bytes(content[start : start + 18])[_OGG_SERIAL]
+    if kind != b"fLaC":
+        return False
+    flac = flac_header(content[start : start + _LARGEST_HEAD], len(content) - start)
+    return flac is not None and not _numbers_are_of_one(content, start, flac)
+
+
+def _beginning(content: Content) -> tuple[int, bytes]:
+    """(where the sound begins behind an ID3 tag, its first four bytes)."""
+    start = after_id3(memoryview(content[:10]))
+    return start, bytes(content[start : start + 4])
+
+
+def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
+    at, is_last = start + 4, False
+    while not is_last and at + 4 <= len(content):  # over the metadata
+        is_last = bool(content[at] & 0x80)
+        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
+    block_frames = int.from_bytes(content[start + 10 : start + 12], "big")
+    frame_bytes = 64 + block_frames * flac.channels * (flac.bits + 1) // 8  # at most: samples as they are
+    like = bytes(content[at : at + 4])
+    looks = [at + (len(content) - at) * number // _LOOKS for number in range(1, _LOOKS)]
+    numbers = [found[-1] for one in looks if (found := _frame_numbers(content[one : one + 2 * frame_bytes], like)[:1])]
+    last = _frame_numbers(content[max(at, len(content) - 2 * frame_bytes) :], like)[-1:]
+    by_sample = like[1:2] == b"\xf9"
+    is_end = last and 0 < flac.frames - last[0] * (1 if by_sample else block_frames) <= block_frames
+    return bool(is_end) and [*numbers, *last] == sorted([*numbers, *last])
+
+
+def _frame_numbers(window: Content, like: bytes) -> list[int]:
+    """Of the FLAC frames that begin in a window, which have the same rate and depth as one of the clip (RFC 9639,
+    9.1): of the frame, or of its first sample."""
+    numbers = []
+    for found in re.finditer(re.escape(like[:2]), window):
+        head = bytes(window[found.start() : found.start() + 11])
+        if len(head) == 11 and head[2] & 15 == like[2] & 15 and head[3] & 15 == like[3] & 15:
+            more = max(7 - (~head[4] & 0xFF).bit_length(), 0)  # as in UTF-8: as many bytes follow as ones, less one
+            number = head[4] & 0x7F >> (more + 1 if more else 0)
+            for byte in head[5 : 5 + more]:
+                number = number << 6 | byte & 0x3F
+            numbers.append(number)
+    return numbers
