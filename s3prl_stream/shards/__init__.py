@@ -20,6 +20,6 @@ of others         durations -> table_lengths, join_table; index_folder, foreign_
 To check a set    verify -> inventory, examine (-> index_files, content), examine_indexed, duplicates; findings
                   of index rows, for readers too  index_files
 To make another   repair -> repair_shard, subset -> subset_shard (-> writer), into a new_set; feature_set of `extract`
-of one            lhotse_cuts; synthetic (one without audio)
+of one            lhotse_cuts
 What is written   layout (names, columns); manifest, left_out, extra_files; rows, write_index; keys, npy
 """

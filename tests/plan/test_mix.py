@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from streams import RATE, clips, cuts, delivered
+from synthetic_index import make_synthetic_index
 
 from s3prl_stream.cli import build_parser
 from s3prl_stream.cli.stream_options import sets_from
@@ -28,7 +29,6 @@ from s3prl_stream.plan.planner import view
 from s3prl_stream.sample import PlannedBatch
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet, open_shards
-from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.shards.weights import by_temperature, normalised
 from s3prl_stream.stream import ShardStream
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from streams import memory
+from synthetic_index import make_synthetic_index
 
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
@@ -19,7 +20,6 @@ from s3prl_stream.plan import decode_cores, old_loaders
 from s3prl_stream.plan.decode_cores import measure_decode_cores
 from s3prl_stream.plan.old_loaders import Clips, OldSettings, batches_of, gather_clips, parse_old, simulate
 from s3prl_stream.plan.planner import EpochPlanner
-from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.stream import ShardStream
 
 

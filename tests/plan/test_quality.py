@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from streams import clips, memory
+from synthetic_index import make_synthetic_index
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -16,7 +17,6 @@ from s3prl_stream.plan.quality import measure
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.stream import ShardStream
 
 

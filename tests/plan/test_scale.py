@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from s3prl_stream.shards.synthetic import make_synthetic_index
+from synthetic_index import make_synthetic_index
 
 
 def planned(folder: Path, repository: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from apart import in_child
+from synthetic_index import make_synthetic_index
 
 import s3prl_stream as ss
 from s3prl_stream.shards.at_once import MOST_AT_ONCE, at_once
@@ -16,7 +17,6 @@ from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.synthetic import make_synthetic_index
 from s3prl_stream.shards.wanted import reading_while, still_wanted
 
 

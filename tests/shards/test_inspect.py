@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from synthetic_index import make_synthetic_index
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.shards.synthetic import make_synthetic_index
 
 RATE = 16_000
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.compute
 import pytest
 from streams import clips
+from synthetic_index import make_synthetic_index
 
 import s3prl_stream as ss
 from s3prl_stream import sign_of_life
@@ -19,7 +20,6 @@ from s3prl_stream.shards import amounts, whole_index
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.selection import compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.shards.synthetic import make_synthetic_index
 
 
 @pytest.fixture(scope="module")
