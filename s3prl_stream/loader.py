@@ -6,7 +6,6 @@ what the consumer sees: the batches, where the stream stands after each of them,
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import warnings
@@ -192,38 +191,37 @@ class Loader:
 
     def _deliveries(self, first: int) -> Generator[Delivery]:
         """What this rank is due from global batch `first` on."""
-        start = self._anchors.before(first)
-        for position, planned, block in view(
-            self._planner, start, first, self.rank, self.world_size, self._on_block, self.stuck_after_seconds
-        ):
-            in_block = planned.number - position.batch
-            if self.receipt is not None:
+        for position, planned, seconds in view(self._blocks(first), first, self.rank, self.world_size):
+            if self.receipt is not None and position is not None:
+                in_block = planned.number - position.batch
                 self.receipt.on_batch(planned, in_block, epoch=position.epoch, block=position.block)
-            delivered, kept, excluded = self._without_withheld(planned)
-            seconds = [] if block is None else block.seconds_of(in_block, kept)
-            yield Delivery(delivered, seconds, excluded)
+            yield self._without_withheld(planned, seconds)
 
-    def _without_withheld(self, planned: PlannedBatch) -> tuple[PlannedBatch, list[int] | None, list[dict[str, Any]]]:
-        """(what is delivered; its places in the plan, None: all; rows of the rest, with the reason)."""
+    def _blocks(self, first: int) -> Iterator[tuple[Position, Step]]:
+        """The blocks from that on which holds global batch `first`; what each tells is noted."""
+        for position, step in self._planner.walk(self._anchors.before(first), self.stuck_after_seconds):
+            self._anchors.add(position, self._behind)
+            if self.receipt is not None:
+                self.receipt.on_block(step.plan.num_index_rows)
+            if step.following is None:
+                self._end = position.batch + step.plan.num_batches
+            new = dict.fromkeys(clip for clip in step.plan.clips_too_long() if clip not in self._known_too_long)
+            self._known_too_long.update(new)
+            self.too_long.extend(key for _, key in new)
+            yield position, step
+
+    def _without_withheld(self, planned: PlannedBatch, seconds: list[float]) -> Delivery:
+        """What is delivered of a planned batch."""
         if self._withheld == Withheld():
-            return planned, None, []
+            return Delivery(planned, seconds, [])
         members = self._builder.root.shards.members
         reasons = [
             self._withheld.reason(planned.number, members[item.set_index].name, item.key) for item in planned.items
         ]
         kept = [place for place, reason in enumerate(reasons) if reason is None]
         excluded = [{**self._describe(planned, at), "reason": reason} for at, reason in enumerate(reasons) if reason]
-        return PlannedBatch(planned.number, [planned.items[place] for place in kept]), kept, excluded
-
-    def _on_block(self, position: Position, step: Step) -> None:
-        self._anchors.add(position, self._behind)
-        if self.receipt is not None:
-            self.receipt.on_block(step.plan.num_index_rows)
-        if step.following is None:
-            self._end = position.batch + step.plan.num_batches
-        new = dict.fromkeys(clip for clip in step.plan.clips_too_long() if clip not in self._known_too_long)
-        self._known_too_long.update(new)
-        self.too_long.extend(key for _, key in new)
+        delivered = PlannedBatch(planned.number, [planned.items[place] for place in kept])
+        return Delivery(delivered, [seconds[place] for place in kept], excluded)
 
     def _count(self, delivery: Delivery, built: Built) -> None:
         members = self._builder.root.shards.members
@@ -391,23 +389,9 @@ class Loader:
             UsageError: there is no such batch, or in an endless stream it lies more than 100 000 blocks ahead; the
                 page cannot be written.
         """
-        life, start, blocks = SignOfLife(), self._anchors.before(max(batch_index, 0)), itertools.count(1)
-
-        def on_block(position: Position, step: Step) -> None:
-            life.tell("planning: batch %d of %d", position.batch, batch_index)
-            end = position.batch + step.plan.num_batches
-            left = (batch_index - end) * next(blocks) / max(end - start.batch, 1)
-            if left > _MOST_BLOCKS and self._planner.settings.epochs is None:
-                raise UsageError(
-                    f"which: batch {batch_index} lies some {left:.2g} blocks behind batch {end}, and where a block "
-                    f"begins follows from those before it; at most {_MOST_BLOCKS} are planned. Is the number right? "
-                    "Else load the state of a loader that stood nearer."
-                )
-
         if batch_index >= 0:
-            for position, planned, _ in view(self._planner, start, batch_index, 0, 1, on_block):
-                self._anchors.add(position, self._behind)  # so that its neighbours cost less
-                delivered, _, left_out = self._without_withheld(planned)
+            for _, planned, seconds in view(self._blocks_up_to(batch_index), batch_index, 0, 1):
+                delivered, _, left_out = self._without_withheld(planned, seconds)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]
                 if html is not None:
                     from s3prl_stream.batch_page.page import write_batch_page
@@ -416,6 +400,23 @@ class Loader:
                     write_batch_page(html, builder.root, builder.all_stages, delivered, rows, left_out)
                 return rows
         raise UsageError(f"which: there is no batch {batch_index}")
+
+    def _blocks_up_to(self, batch: int) -> Iterator[tuple[Position, Step]]:
+        """Blocks from the nearest that is known on; UsageError where too many lie between it and a global batch."""
+        life, start = SignOfLife(), self._anchors.before(batch)
+        for passed, (position, step) in enumerate(self._planner.walk(start), start=1):
+            life.tell("planning: batch %d of %d", position.batch, batch)
+            end = position.batch + step.plan.num_batches
+            left = (batch - end) * passed / max(end - start.batch, 1)
+            if left > _MOST_BLOCKS and self._planner.settings.epochs is None:
+                raise UsageError(
+                    f"which: batch {batch} lies some {left:.2g} blocks behind batch {end}, and where a block begins "
+                    f"follows from those before it; at most {_MOST_BLOCKS} are planned. Is the number right? Else load "
+                    "the state of a loader that stood nearer."
+                )
+            if batch < end:
+                self._anchors.add(position, self._behind)  # so that its neighbours cost less
+            yield position, step
 
     def _describe(self, planned: PlannedBatch, at: int) -> dict[str, Any]:
         item = planned.items[at]._asdict()

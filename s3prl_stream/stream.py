@@ -276,8 +276,7 @@ class ShardStream(Root):
         """Batches in order from the first; in a DataLoader worker, this worker's share of them."""
         worker = get_worker_info()
         rank, world = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        planner = self.planner(stages)
-        for _, planned, _ in view(planner, planner.start, 0, rank, world):
+        for _, planned, _ in view(self.planner(stages).walk(), 0, rank, world):
             if planned.items:
                 yield planned
 

@@ -167,7 +167,7 @@ def test_the_page_is_bounded_and_says_what_is_missing(tmp_path: Path) -> None:
     loader = ss.Loader(ss.ShardStream(memory([2.0] * 9), epochs=1).load_audio(sample_rate=RATE))
     rows = loader.which(0)
     builder = loader._builder
-    _, planned, _ = next(iter(ss.loader.view(loader._planner, loader._planner.start, 0, 0, 1)))  # type: ignore[attr-defined]
+    _, planned, _ = next(iter(ss.loader.view(loader._planner.walk(), 0, 0, 1)))  # type: ignore[attr-defined]
     path = tmp_path / "batch.html"
 
     def write(**bounds: int) -> Page:

@@ -6,7 +6,7 @@ position of a block depends on the blocks before it: that is what a cursor remem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -109,10 +109,10 @@ class BlockPlan:
         of_stretch = set_of_shard[self.shard_of_row[self.stretches.row]]
         return np.bincount(of_stretch, weights=self.seconds, minlength=num_sets).astype(np.float64)
 
-    def seconds_of(self, batch: int, places: Sequence[int] | None = None) -> list[float]:
-        """Seconds of audio of each item of batch `batch` of this block, or of some of them."""
+    def seconds_of(self, batch: int) -> list[float]:
+        """Seconds of audio of each item of batch `batch` of this block."""
         seconds: list[float] = self.seconds[self.stretches_of(batch)].tolist()
-        return seconds if places is None else [seconds[place] for place in places]
+        return seconds
 
     def clips_too_long(self) -> list[tuple[int, str]]:
         """(set index, key) of the clips left out by `too_long="skip"`."""
@@ -251,39 +251,33 @@ def arrange(gathered: Gathered, settings: PlanSettings, epoch: int, block: int) 
 
 
 def view(
-    planner: Planner,
-    start: Position,
-    next_batch: int,
-    rank: int,
-    world_size: int,
-    on_block: Callable[[Position, Step], None] | None = None,
-    longest_wait_seconds: float | None = None,
-) -> Iterator[tuple[Position, PlannedBatch, BlockPlan | None]]:
+    blocks: Iterable[tuple[Position, Step]], next_batch: int, rank: int, world_size: int
+) -> Iterator[tuple[Position | None, PlannedBatch, list[float]]]:
     """The batches of one rank from global batch `next_batch` on: b belongs to rank b % world_size.
 
     Every rank gets the same number of batches without asking the others: at a finite end, the ranks that the last
-    round does not reach get a batch without items (and no block).
+    round does not reach get a batch without items.
 
     Args:
-        planner: of the whole stream.
-        start: the beginning of a block at or before `next_batch`.
+        blocks: as `Planner.walk` gives them, from one at or before `next_batch`.
         next_batch: the first batch not yet handed out.
         rank, world_size: of data parallelism.
-        on_block: called with every block that is passed, whether or not it holds a batch of this rank.
-        longest_wait_seconds: for a block, see `Planner.walk`.
+
+    Yields:
+        (where its block begins, the batch, seconds of audio of each item). Of a batch without items the block is the
+        last one; None: there was none.
     """
-    position, end = start, next_batch
-    for position, step in planner.walk(start, longest_wait_seconds):
-        if on_block is not None:
-            on_block(position, step)
+    position, end = None, next_batch
+    for position, step in blocks:
         block = step.plan
         end = position.batch + block.num_batches
         first = max(next_batch, position.batch)
         first += (rank - first) % world_size
         for batch in range(first, end, world_size):
-            yield position, PlannedBatch(batch, block.items(batch - position.batch)), block
+            in_block = batch - position.batch
+            yield position, PlannedBatch(batch, block.items(in_block)), block.seconds_of(in_block)
     end = max(end, next_batch)
     missing = -(end - next_batch) % world_size  # batches that the last round lacks
     for batch in range(end, end + missing):
         if batch % world_size == rank:
-            yield position, PlannedBatch(batch, []), None
+            yield position, PlannedBatch(batch, []), []

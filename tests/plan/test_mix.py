@@ -42,7 +42,7 @@ def mixed(lengths: Sequence[Sequence[float]], weights: Sequence[float], **memory
 
 def batches_of(stream: ShardStream, count: int) -> list[PlannedBatch]:
     planner = stream.planner()
-    return [planned for _, planned, _ in itertools.islice(view(planner, planner.start, 0, 0, 1), count)]
+    return [planned for _, planned, _ in itertools.islice(view(planner.walk(), 0, 0, 1), count)]
 
 
 def by_set_and_epoch(batches: Iterator[PlannedBatch] | list[PlannedBatch]) -> dict[tuple[int, int], Counter[str]]:
@@ -480,9 +480,9 @@ def test_weights_that_hold_from_the_end_on_decide_whether_it_is_one() -> None:
     assert isinstance(planner, MixPlanner)
     end = planner.num_batches()
     planner.changes = [*planner.changes, Change(end, (0.0, 1.0))]
-    found = [item.key for _, planned, _ in view(planner, planner.start, end, 0, 1) for item in planned.items]
+    found = [item.key for _, planned, _ in view(planner.walk(), end, 0, 1) for item in planned.items]
     assert found
-    before = [item for _, planned, _ in view(planner, planner.start, 0, 0, 1) for item in planned.items]
+    before = [item for _, planned, _ in view(planner.walk(), 0, 0, 1) for item in planned.items]
     assert Counter(item.set_index for item in before) == {0: 6, 1: 20}
 
 

@@ -195,9 +195,9 @@ def test_ranks_are_views_with_equally_many_batches(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], world_size: int, begin: int
 ) -> None:
     planner = planner_of(seconds, **given_settings, **cut, epochs=2)
-    alone = [planned for _, planned, _ in view(planner, START, 0, 0, 1)]
+    alone = [planned for _, planned, _ in view(planner.walk(), 0, 0, 1)]
     assert [planned.number for planned in alone] == list(range(len(alone)))
-    ranks = [[planned for _, planned, _ in view(planner, START, begin, rank, world_size)] for rank in range(world_size)]
+    ranks = [[planned for _, planned, _ in view(planner.walk(), begin, rank, world_size)] for rank in range(world_size)]
     assert len({len(planned) for planned in ranks}) == 1
     together = sorted((planned for rank in ranks for planned in rank), key=lambda planned: planned.number)
     alone = alone[begin:]
@@ -212,7 +212,7 @@ def test_resume_chains_with_changing_ranks_deliver_the_ledger(
     seconds: list[float], given_settings: dict[str, Any], cut: dict[str, Any], data: st.DataObject
 ) -> None:
     planner = planner_of(seconds, **given_settings, **cut, epochs=2)
-    ledger = [planned for _, planned, _ in view(planner, START, 0, 0, 1)]
+    ledger = [planned for _, planned, _ in view(planner.walk(), 0, 0, 1)]
     anchors = [position for position, _ in planner.walk()]
     got, next_batch = [], 0
     while next_batch < len(ledger):
@@ -220,7 +220,7 @@ def test_resume_chains_with_changing_ranks_deliver_the_ledger(
         rounds = data.draw(st.integers(1, max(len(ledger) // 3, 1)))
         anchor = max(position for position in anchors if position.batch <= next_batch)
         for rank in range(world_size):
-            mine = view(planner, anchor, next_batch, rank, world_size)
+            mine = view(planner.walk(anchor), next_batch, rank, world_size)
             got += [planned for _, (_, planned, _) in zip(range(rounds), mine, strict=False)]
         next_batch += rounds * world_size
     assert sorted((planned for planned in got if planned.items), key=lambda planned: planned.number) == ledger
