@@ -128,6 +128,8 @@ def extract(
     with alone_in(scratch):
         state = _begin(folder, identity)  # as it is now that nobody else changes it
         assert state is not None, "the work folder of a finished set is gone"
+        if not state:
+            LocalStore(folder).write(EXTRACT_STATE, sealed({"identity": identity}))
         new = FeatureSet(
             folder, folder / EXTRACT_FOLDER, identity["name"], shard_set.columns(), state.get("shards", [])
         )
@@ -252,15 +254,16 @@ def _begin(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         _same(folder, {**(manifest.get("packing") or {}), "name": manifest.get("name"), "data": data}, identity)
         shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # of one that was killed after its last file
         return None
+    has_files = folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir())
     if (folder / EXTRACT_STATE).exists():
         advice = f"Remove {folder}, and the same call begins anew."
         state = read_json(folder / EXTRACT_STATE, StateError, advice, unsealed)
-        _same(folder, state["identity"], identity)
-        return state
-    if folder.exists() and any(entry.name != EXTRACT_FOLDER for entry in folder.iterdir()):
+        if has_files or set(state) != {"identity"}:  # else nothing came of it, and it may have been another
+            _same(folder, state["identity"], identity)
+            return state
+    elif has_files:
         raise UsageError(f"{folder} holds other files: choose a new or an empty folder")
     (folder / EXTRACT_FOLDER).mkdir(parents=True, exist_ok=True)
-    LocalStore(folder).write(EXTRACT_STATE, sealed({"identity": identity}))
     return {}
 
 

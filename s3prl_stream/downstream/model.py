@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.downstream.feature_cache import CacheKey, FeatureCache
+from s3prl_stream.errors import UsageError
 from s3prl_stream.heads import WeightedSum
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
@@ -77,7 +78,12 @@ class DownstreamModel(nn.Module):
     def outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What the head gives, and its lengths."""
         hidden_states, len_B = self.hidden_states(batch)
-        outputs: tuple[Tensor, Tensor] = self.head(self.featurizer(hidden_states), len_B)
+        outputs = self.head(self.featurizer(hidden_states), len_B)
+        if not isinstance(outputs, tuple) or len(outputs) != 2:
+            raise UsageError(
+                f"head {type(self.head).__name__} gave a {type(outputs).__name__}, expected two tensors: the outputs, "
+                "[B, F, C] or [B, C], and their lengths [B]"
+            )
         return outputs
 
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:

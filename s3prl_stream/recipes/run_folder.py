@@ -18,7 +18,15 @@ from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
 from s3prl_stream.shards.alone import LOCK, alone_in
 from s3prl_stream.shards.store import paths_in
-from s3prl_stream.trainer.checkpoint import BEST, FOLDER, load_weights_into, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import (
+    BEST,
+    FOLDER,
+    list_checkpoints,
+    load_weights_into,
+    newest_checkpoint,
+    write_json,
+)
+from s3prl_stream.trainer.losslog import read_losses
 from s3prl_stream.trainer.ranks import Ranks
 
 SETTINGS = "run.json"
@@ -105,7 +113,7 @@ def read_pretraining(run: str | Path) -> dict[str, Any]:
 
 
 def check_run(run: Path, settings: dict[str, Any]) -> None:
-    """See that a folder can become, or is, that of a run with these settings.
+    """See that a folder can become, or is, that of a run with these settings; one that came to no step may be any.
 
     Raises:
         StateError: it holds another run; the message names what differs.
@@ -118,7 +126,7 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
             made_by = "pretrain" if "recipe" in before else "train"
             raise StateError(f"{run}: holds a run of `s3prl-stream {made_by}`; give another output folder")
         other = {name: told for name, told in differences(before, settings) if name not in MAY_CHANGE}
-        if other:
+        if other and (list_checkpoints(run) or list(read_losses(run))):  # of a run that came to no step nothing is lost
             weights = f" (and --init {run}: its weights)" if "data" in other and "recipe" in settings else ""
             raise StateError(
                 f"{run}: holds another run: {'; '.join(other.values())}. Give the same settings, or another output "

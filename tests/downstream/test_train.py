@@ -420,6 +420,11 @@ class Maxima(nn.Module):
         return self.output(hidden_BFH.masked_fill(padded[..., None], -torch.inf).amax(dim=1)), len_B
 
 
+class OnlyOutputs(nn.Linear):
+    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(hidden_BFH.mean(dim=1))
+
+
 class Louder(FeatureUpstream):
     """An upstream of one's own."""
 
@@ -435,6 +440,11 @@ def test_an_upstream_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_head_of_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(
+        ss.UsageError, match=r"head OnlyOutputs gave a Tensor, expected two tensors: .*lengths"
+    ):
+        ss.train("ks", classes(), head=OnlyOutputs(80, 4), out=tmp_path / "run", steps=40, **QUIET)
+    # which came to no step, so that there is nothing to be kept: the folder is free for other settings
     ss.train("ks", classes(), head=Maxima(), out=tmp_path / "run", steps=40, lr=1e-2, **QUIET)
     with pytest.raises(ss.UsageError, match="head of your own; pass head="):
         ss.evaluate(tmp_path / "run", classes(), device="cpu")
