@@ -23,8 +23,10 @@ def own_encoder(encoder: nn.Module | str | None, *, seed: int = 0) -> nn.Module 
     Modules are looked for in the working directory as well.
 
     Raises:
-        UsageError: no such module or class, or it cannot be made without arguments.
+        UsageError: no such module or class, it cannot be made without arguments, or no module at all.
     """
+    if encoder is not None and not isinstance(encoder, str | nn.Module):
+        raise UsageError(f"encoder {encoder!r:.200}: give a torch.nn.Module, not its class; or text, my.module:Net")
     if not isinstance(encoder, str):
         return encoder
     module_name, _, name = encoder.partition(":")

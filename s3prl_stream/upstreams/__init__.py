@@ -48,6 +48,11 @@ def upstream(
     Raises:
         UsageError: nothing of that name, or nothing that can be loaded.
     """
+    if isinstance(name, nn.Module):
+        raise UsageError(
+            f"upstream: a {type(name).__name__} is no name; a network of your own derives from "
+            "s3prl_stream.upstreams.Upstream, and is given as it is"
+        )
     used_device = pick_device(device)
     found = _find(str(name), trained=trained, seed=seed, encoder=own_encoder(encoder, seed=seed), legacy=legacy)
     return found.to(used_device).eval()

@@ -46,10 +46,12 @@ class Upstream(nn.Module):
         Returns:
             `num_layers` + 1 tensors [B, F, H]; `num_frames(lengths)` are valid, the rest has no meaning.
         """
+        raise NotImplementedError(f"{type(self).__name__} must implement forward()")
 
     @abstractmethod
     def num_frames(self, lengths: Lengths) -> Tensor:
         """Valid frames int64 [B] of waveforms of these lengths (samples), on the CPU."""
+        raise NotImplementedError(f"{type(self).__name__} must implement num_frames()")
 
 
 class FeatureUpstream(Upstream):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from recipes.my_networks import Net
+from torch import nn
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
@@ -69,3 +70,8 @@ def test_its_weights_follow_from_the_seed() -> None:
 def test_what_is_no_network_is_refused(name: str, said: str) -> None:
     with pytest.raises(ss.UsageError, match=said):
         own_encoder(name)
+
+
+def test_a_class_is_not_taken_for_its_instance() -> None:
+    with pytest.raises(ss.UsageError, match=r"Linear'>: give a torch\.nn\.Module, not its class"):
+        own_encoder(nn.Linear)  # type: ignore[arg-type]
