@@ -126,7 +126,7 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
             made_by = "pretrain" if "recipe" in before else "train"
             raise StateError(f"{run}: holds a run of `s3prl-stream {made_by}`; give another output folder")
         other = {name: told for name, told in differences(before, settings) if name not in MAY_CHANGE}
-        if other and (list_checkpoints(run) or list(read_losses(run))):  # of a run that came to no step nothing is lost
+        if other and (list_checkpoints(run) or read_losses(run)):  # else it came to no step, and nothing is lost
             weights = f" (and --init {run}: its weights)" if "data" in other and "recipe" in settings else ""
             raise StateError(
                 f"{run}: holds another run: {'; '.join(other.values())}. Give the same settings, or another output "
