@@ -13,7 +13,7 @@ from s3prl_stream.heads import WeightedSum
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks import Task
-from s3prl_stream.upstreams import Upstream
+from s3prl_stream.upstreams.upstream import Upstream, checked_states
 
 
 class DownstreamModel(nn.Module):
@@ -89,12 +89,19 @@ class DownstreamModel(nn.Module):
     def hidden_states(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """[B, F, H] of each state, and valid frames [B]."""
         wav_BT, device = batch["wav"], next(self.parameters()).device
-        frames_B = self.upstream.num_frames(batch["wav_len"].cpu()).to(device)
+        frames_B = self.upstream.num_frames(batch["wav_len"].cpu())
+        longest = max(frames_B.tolist(), default=0)
+        frames_B = frames_B.to(device)
+
+        def together() -> list[Tensor]:
+            given = self.upstream(wav_BT, batch["wav_len"])
+            return list(checked_states(self.upstream, given, len(wav_BT), longest))
+
         if self.finetune:
-            return self.upstream(wav_BT, batch["wav_len"]), frames_B
+            return together(), frames_B
         with torch.no_grad():
             if device.type != "cpu" and self._cache is None:
-                return self.upstream(wav_BT, batch["wav_len"]), frames_B
+                return together(), frames_B
             rows = [self._states_of(batch, row) for row in range(len(batch["key"]))]
             padded_BFSH = nn.utils.rnn.pad_sequence([states.transpose(0, 1) for states in rows], batch_first=True)
             return list(padded_BFSH.to(device).unbind(dim=2)), frames_B
@@ -111,8 +118,9 @@ class DownstreamModel(nn.Module):
             found = self._cache.get(key)
             if found is not None:
                 return found
-        states = torch.cat(self.upstream(batch["wav"][row : row + 1, :length])).float().cpu()
-        states = states[:, : int(self.upstream.num_frames([length])[0])]
+        frames = int(self.upstream.num_frames([length])[0])
+        given = checked_states(self.upstream, self.upstream(batch["wav"][row : row + 1, :length]), 1, frames)
+        states = torch.cat(list(given)).float().cpu()[:, :frames]
         if self._cache is not None and key is not None:
             self._cache.put(key, states)
         return states

@@ -49,10 +49,12 @@ def upstream(
         UsageError: nothing of that name, or nothing that can be loaded.
     """
     if isinstance(name, nn.Module):
-        raise UsageError(
-            f"upstream: a {type(name).__name__} is no name; a network of your own derives from "
-            "s3prl_stream.upstreams.Upstream, and is given as it is"
+        more = (
+            "here upstreams are named, by a folder, a file or one of the names"
+            if isinstance(name, Upstream)
+            else "a network of your own derives from s3prl_stream.upstreams.Upstream, and is given as it is"
         )
+        raise UsageError(f"upstream: a {type(name).__name__} is no name; {more}")
     used_device = pick_device(device)
     found = _find(str(name), trained=trained, seed=seed, encoder=own_encoder(encoder, seed=seed), legacy=legacy)
     return found.to(used_device).eval()

@@ -166,6 +166,23 @@ def states_of(encoder: nn.Module, given: Sequence[Tensor] | Tensor) -> list[Tens
     return states
 
 
+def checked_states(upstream: Upstream, given: Any, num_rows: int, num_frames: int) -> Sequence[Tensor]:
+    """What an upstream gave for so many waveforms; UsageError if it is not what `Upstream.forward` promises."""
+    several = given if isinstance(given, list | tuple) else [given]
+    shapes = [list(state.shape) if isinstance(state, Tensor) else type(state).__name__ for state in several]
+    fits = given is several and len(shapes) == upstream.num_layers + 1
+    for shape in shapes:
+        fits = fits and len(shape) == 3 and [shape[0], shape[2]] == [num_rows, upstream.hidden_size]
+        fits = fits and shape[1] >= num_frames  # type: ignore[operator]
+    if not fits:
+        raise UsageError(
+            f"upstream {type(upstream).__name__} gave a {type(given).__name__} of {', '.join(map(str, shapes))}; "
+            f"expected a list of {upstream.num_layers + 1} (num_layers + 1) tensors [{num_rows}, {num_frames} or more "
+            f"(num_frames), {upstream.hidden_size} (hidden_size)]"
+        )
+    return several
+
+
 def whole_number(encoder: nn.Module, name: str) -> int:
     """An attribute of an encoder; UsageError if it is not an integer."""
     value = getattr(encoder, name, None)

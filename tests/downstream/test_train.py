@@ -433,6 +433,16 @@ class Louder(FeatureUpstream):
 
 
 def test_an_upstream_of_ones_own(tmp_path: Path) -> None:
+    for name, value, said in (
+        ("num_layers", 1, r"gave a list of \[1, \d+, 80\]; expected a list of 2 \(num_layers \+ 1\) tensors"),
+        ("hidden_size", 8, r"or more \(num_frames\), 8 \(hidden_size\)"),
+        ("num_frames", lambda lengths: torch.as_tensor(lengths), r"\[1, \d{4} or more"),
+        ("forward", lambda wavs, lengths=None: torch.zeros(1, 9, 80), r"gave a Tensor of \[1, 9, 80\]"),
+    ):
+        wrong = Louder()
+        setattr(wrong, name, value)
+        with pytest.raises(ss.UsageError, match=said):
+            ss.train("ks", classes(), out=tmp_path / "run", steps=1, **{**QUIET, "upstream": wrong})
     ss.train("ks", classes(), out=tmp_path / "run", steps=1, **{**QUIET, "upstream": Louder()})
     with pytest.raises(ss.UsageError, match="upstream of your own; pass upstream="):
         ss.evaluate(tmp_path / "run", classes(), device="cpu")
@@ -440,9 +450,7 @@ def test_an_upstream_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_head_of_ones_own(tmp_path: Path) -> None:
-    with pytest.raises(
-        ss.UsageError, match=r"head OnlyOutputs gave a Tensor, expected two tensors: .*lengths"
-    ):
+    with pytest.raises(ss.UsageError, match=r"head OnlyOutputs gave a Tensor, expected two tensors: .*lengths"):
         ss.train("ks", classes(), head=OnlyOutputs(80, 4), out=tmp_path / "run", steps=40, **QUIET)
     # which came to no step, so that there is nothing to be kept: the folder is free for other settings
     ss.train("ks", classes(), head=Maxima(), out=tmp_path / "run", steps=40, lr=1e-2, **QUIET)

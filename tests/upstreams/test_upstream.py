@@ -158,9 +158,7 @@ def test_what_is_no_upstream_is_refused(tmp_path: Path) -> None:
     for name in (tmp_path, "no/such/run"):
         with pytest.raises(ss.UsageError, match=r"no run\.json"):
             ss.upstream(name)
-    with pytest.raises(
-        ss.UsageError, match=r"Identity is no name; .* derives from s3prl_stream\.upstreams\.Upstream"
-    ):
+    with pytest.raises(ss.UsageError, match=r"Identity is no name; .* derives from s3prl_stream\.upstreams\.Upstream"):
         ss.upstream(nn.Identity())  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError, match=r"Upstream must implement num_frames\(\)"):
         Upstream().num_frames([16_000])
