@@ -42,15 +42,12 @@ class SearchResult:
 
 
 class _Clip(NamedTuple):
-    name: tuple[str, str]
-    """Set and key."""
     words: str
     states: list[npt.NDArray[np.float32]]
     """Of each layer [F, H]."""
 
 
 class _Document(NamedTuple):
-    name: tuple[str, str]
     words: str
     costs: npt.NDArray[np.float64]
     """Of each layer and query, float64 [layers, queries]."""
@@ -95,10 +92,9 @@ def search_queries(
         raise UsageError(f"search: layer {layer}: this upstream has hidden states 0 to {up.num_layers}")
     added = Noise.of(noise, snr)
     spoken = _loader(queries, where, added, label)
-    asked = sorted(_clips(spoken, up, label, layers), key=lambda clip: clip.name)
+    asked = list(_clips(spoken, up, label, layers))
     heard = _loader(documents, document_where, added, document_label or label)
-    of_documents = (_look_in(clip, asked) for clip in _clips(heard, up, document_label or label, layers))
-    given = sorted(of_documents, key=lambda one: one.name)
+    given = [_look_in(clip, asked) for clip in _clips(heard, up, document_label or label, layers)]
     is_in = np.array([[f" {query.words} " in f" {one.words} " for one in given] for query in asked])
     costs_DLQ = np.array([one.costs for one in given]).reshape(len(given), len(layers), len(asked))
     found = {number: max_twv(scores_of(costs_DLQ[:, place].T), is_in) for place, number in enumerate(layers)}
@@ -124,17 +120,17 @@ def _clips(loader: Loader, upstream: Upstream, label: str, layers: Sequence[int]
     """One after the other, in the order of the stream."""
     for batch in loader:
         words = column(batch, label) if batch["key"] else []
-        for row, name in enumerate(zip(batch["set"], batch["key"], strict=True)):
+        for row in range(len(batch["key"])):
             length = int(batch["wav_len"][row])
             with torch.no_grad():
                 states = upstream(batch["wav"][row : row + 1, :length])
             frames = int(upstream.num_frames([length])[0])
             kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
-            yield _Clip(name, " ".join(str(words[row]).split()), kept)
+            yield _Clip(" ".join(str(words[row]).split()), kept)
 
 
 def _look_in(document: _Clip, queries: Sequence[_Clip]) -> _Document:
     costs = [
         costs_in(states, [query.states[place] for query in queries]) for place, states in enumerate(document.states)
     ]
-    return _Document(document.name, document.words, np.stack(costs))
+    return _Document(document.words, np.stack(costs))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import s3prl_stream as ss
 from s3prl_stream.downstream.build import build_task
+from s3prl_stream.downstream.evaluate import load_run
 from s3prl_stream.downstream.judge import answers_to
 from s3prl_stream.downstream.recipe import RECIPES, TaskRecipe, find_task
 from s3prl_stream.downstream.search import search_queries
@@ -127,7 +128,7 @@ class Watched(FeatureUpstream):
         self.lengths.append(wavs.shape[1])
         self.peaks.append(float(wavs.abs().max()))
         (feat,) = super().forward(wavs, lengths)
-        states = [torch.ones_like(feat), feat.clone()]
+        states = [torch.ones_like(feat), nn.functional.pad(feat, (0, 0, 0, 3), value=9.0)]  # beyond its valid frames
         self.alive.update(state.untyped_storage() for state in states)
         self.most_alive = max(self.most_alive, len(self.alive))
         return states
@@ -136,8 +137,9 @@ class Watched(FeatureUpstream):
 def test_a_search_holds_the_hidden_states_of_one_document_at_a_time() -> None:
     """All layers of all documents were held: of an hour of speech and HuBERT's 13 layers 7 GB."""
     documents = texts(tuple(f"{first}{second}" for first in "abcd" for second in "abcd"))
-    up = Watched()
+    up = Watched().train()
     found = search_queries(texts(("ab", "cd")), documents, upstream=up, device="cpu")
+    assert not up.training
     assert (found.documents, list(found.max_twv_of_layers)) == (16, [0, 1])
     assert up.most_alive <= (2 + 2) * 2  # of two queries, the document before and the next
     assert (found.layer, found.max_twv_of_layers[0], found.max_twv) == (1, 0.0, found.max_twv_of_layers[1])
@@ -261,6 +263,7 @@ def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> No
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 30]
     best = next(line["step"] for line in lines if line["valid_accuracy"] == 1.0)
+    shutil.copytree(tmp_path / f"run/best/step-{best:08d}", tmp_path / "run/best/step-00000001")  # as a kill leaves it
     assert ss.evaluate(tmp_path / "run", classes(), device="cpu").checkpoint == f"step-{best:08d}"
     seconds = [json.loads(line)["seconds"] for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
     trained = sum(row["seconds"] for row in rows_of(classes()) if row["part"] == "train")
@@ -389,7 +392,10 @@ def test_upstreams_are_frozen_unless_they_are_to_be_trained(tera: Path, tmp_path
     tuned = load_weights(newest_checkpoint(tmp_path / "tuned"))
     name = "trained_upstream.encoder.layers.0.ffn_in.weight"
     assert not torch.equal(tuned[name], before[name.removeprefix("trained_upstream.")])
-    assert ss.evaluate(tmp_path / "tuned", classes(), device="cpu").utterances == 12
+    found = ss.evaluate(tmp_path / "tuned", classes(), device="cpu")
+    other = ss.upstream(tera, trained=False, seed=5)  # what it has learnt is in the run
+    assert found == ss.evaluate(tmp_path / "tuned", classes(), upstream=other, device="cpu")
+    assert found.utterances == 12
 
 
 def test_another_upstream_is_refused_at_evaluation(tera: Path, tmp_path: Path) -> None:
@@ -471,6 +477,8 @@ def test_predictions_for_files_and_sets_are_the_same(tmp_path: Path) -> None:
     of_set = {one.key: one.answer for one in ss.predict(tmp_path / "run", classes(), device="cpu")}
     assert [one.answer for one in of_file] == [of_set[key]]
     assert of_file[0].key == str(tmp_path / "x.wav")
+    model = load_run(tmp_path / "run", upstream=ss.upstream("logmel80").train(), device="cpu")
+    assert (model.training, model.upstream.training) == (False, False)  # nothing is dropped out
 
 
 # ---- recipes ----------------------------------------------------------------------------------------
