@@ -116,7 +116,7 @@ class UpdateLoss(nn.Module):
     def forward(self, batches: Sequence[Batch]) -> Loss:
         """The loss of the batches of an update that are this rank's."""
         losses = []
-        counted = kept_buffers(self.objective) if self.training else []
+        counted = kept_buffers(self.objective)
         counts_before = [buffer.clone() for buffer in counted]
         for batch in batches:
             step, place = divmod(int(batch["batch_index"]), self.settings.update_batches)

@@ -101,7 +101,7 @@ class Diarization(Task):
         return rttm(answer, "_".join(name.split()))
 
     def _active(self, turns: Sequence[Turn], num_frames: int, key: str) -> Any:
-        speakers = list(dict.fromkeys(turn.speaker for turn in sorted(turns)))
+        speakers = list(dict.fromkeys(turn.speaker for turn in turns))
         if len(speakers) > self.output_size:
             raise UsageError(
                 f"{key}: has {len(speakers)} speakers, and the model is for {self.output_size}; "

@@ -107,6 +107,7 @@ def test_without_faults_everything_passes(upstream: ObjectServer) -> None:
         ("GET", "/", "list-type prefix", None, 200, None),
         ("GET", "/bucket/none", "", None, 404, None),
     ]
+    assert {one.error for one in proxy.requests} == {None}
     assert proxy.num_requests == 5
     assert proxy.bytes_by_path[PATH] == len(CONTENT) + 100
 
@@ -213,14 +214,18 @@ def test_a_cut_chunked_body_lacks_its_end(upstream: ObjectServer) -> None:
 
 
 def test_a_stall_inside_the_body(upstream: ObjectServer) -> None:
-    with ChaosProxy(upstream.url, [Stall(60.0, after_bytes=1000), Stall(0.2, after_bytes=1000)]) as proxy:
+    stalls = [Stall(60.0, after_bytes=1000), Stall(0.2, after_bytes=1000), Stall(60.0, after_bytes=1000)]
+    with ChaosProxy(upstream.url, stalls) as proxy:
         given_up = ask(proxy.url, timeout=0.5)
         waited = ask(proxy.url)
+        listing = ask(proxy.url, "/", timeout=0.5)  # a chunked one, which is shorter
     assert (given_up.body, given_up.error) == (CONTENT[:1000], "timeout")
     assert (waited.body, waited.error) == (CONTENT, None)
+    assert (PATH.encode() in listing.body, listing.error) == (True, "timeout")
     assert [(one.fault, one.at, one.bytes_sent) for one in proxy.requests] == [
         ("stall", 1000, 1000),
         ("stall", 1000, len(CONTENT)),
+        ("stall", 1000, len(listing.body)),
     ]
 
 
@@ -350,12 +355,12 @@ def test_a_spec_with_a_seed_is_repeatable(upstream: ObjectServer) -> None:
 
 def test_the_log_has_one_line_an_exchange_and_no_signatures(upstream: ObjectServer, tmp_path: Path) -> None:
     with ChaosProxy(upstream.url, [Cut(5)], log=tmp_path / "log") as proxy:
-        ask(proxy.url, f"{PATH}?X-Amz-Signature=hush", byte_range="bytes=0-9")
+        ask(proxy.url, f"{PATH}?uploads&X-Amz-Signature=hush", byte_range="bytes=0-9")
         ask(proxy.url, method="HEAD")
     text = (tmp_path / "log").read_text("utf-8")
     assert "hush" not in text
     both = [json.loads(line) for line in text.splitlines()]
-    expected = {"number": 0, "method": "GET", "path": PATH, "query": "X-Amz-Signature", "range": "bytes=0-9"}
+    expected = {"number": 0, "method": "GET", "path": PATH, "query": "uploads X-Amz-Signature", "range": "bytes=0-9"}
     assert both[0] == {**expected, "status": 206, "bytes_sent": 5, "fault": "cut", "at": 5, "error": None}
     assert (both[1]["method"], both[1]["bytes_sent"], both[1]["fault"]) == ("HEAD", 0, None)
 
@@ -390,6 +395,7 @@ def test_a_server_that_dies_inside_its_answer() -> None:
 ANSWERS = {
     b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab": (200, b"ab"),
     b"HTTP/1.1 204 No Content\r\n\r\n": (204, b""),
+    b"HTTP/1.0 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok": (200, b"ok"),
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n": (304, b""),
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\nZ: y\r\n\r\n": (200, b"abc"),
     b"HTTP/1.1 200 OK\r\n\r\nto the end": (200, b"to the end"),
@@ -397,7 +403,7 @@ ANSWERS = {
 
 
 def test_answers_without_a_body_and_with_more_around_it() -> None:
-    """Interim answers, 204 and 304, extensions and trailers of chunks: the client's connection stays in step."""
+    """Interim answers, 204 and 304, an older server, extensions and trailers of chunks: the connection is in step."""
 
     def answer_all(listener: socket.socket) -> None:
         open_ones = []
@@ -425,7 +431,7 @@ def test_answers_without_a_body_and_with_more_around_it() -> None:
                 reply = client.getresponse()
                 got.append((reply.status, reply.read()))
             assert got == list(ANSWERS.values())
-            assert reply.will_close  # its length is not known otherwise
+            assert reply.headers["Connection"] == "close"  # its length is not known otherwise
             client.close()
         done.set()
         thread.join()
@@ -443,6 +449,33 @@ def test_an_upload_with_trailers_leaves_its_connection_in_step(upstream: ObjectS
     assert got.endswith(b"\r\n\r\nabc")
     assert upstream.objects.pop("/bucket/new") == b"abc"
     assert [(one.method, one.status) for one in proxy.requests] == [("PUT", 200), ("GET", 200)]
+
+
+def test_an_answer_before_the_end_of_an_upload_leaves_its_connection_in_step() -> None:
+    """As a store refuses what it need not read."""
+
+    def refuse_and_answer(listener: socket.socket) -> None:
+        for answer in (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 204 No Content\r\n\r\n"):
+            connection, _ = listener.accept()
+            connection.recv(65_536)
+            connection.sendall(answer)
+            while connection.recv(65_536):
+                pass
+            connection.close()
+
+    put = b"PUT /bucket/new HTTP/1.1\r\nHost: here\r\nContent-Length: 6\r\n\r\nabc"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse_and_answer, args=(listener,))
+        thread.start()
+        with (
+            ChaosProxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as proxy,
+            socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as client,
+        ):
+            client.sendall(put)
+            assert client.recv(65_536).startswith(b"HTTP/1.1 403 ")
+            client.sendall(b"def" + b"HEAD /bucket/new HTTP/1.1\r\nHost: here\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 204 ")
+        thread.join()
 
 
 def test_a_taken_port_and_a_wrong_upstream(upstream: ObjectServer, tmp_path: Path) -> None:

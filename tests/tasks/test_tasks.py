@@ -252,6 +252,9 @@ def test_frames_without_a_segment_do_not_count() -> None:
     assert task.show([0, 0, 1], "k") == "k\t0.00 0.20 AH 0.20 0.30 T"
     unheard = [one._replace(reference=[Turn(0.0, 0.2, "K"), *one.reference[1:]]) for one in answers]
     assert task.score(unheard) == {"accuracy": pytest.approx(2 / 6)}  # "K" is no class: four frames are missed
+    assert [task.unknown(one.reference) for one in unheard] == [["K"], ["K"]]
+    with pytest.raises(UsageError, match="score: k and 0 others have no reference"):
+        task.score([answers[0], Answer("s", "k", [0], None)])
     for labels in ("K", "KL"):
         unknown = segments(*((0, 1, label) for label in labels))
         with pytest.raises(UsageError, match="label 'K', none of the 2 classes"):
