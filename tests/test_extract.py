@@ -137,7 +137,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(sample_set: Path, tmp_pa
     assert not (tmp_path / "whole" / EXTRACT_FOLDER).exists()
 
 
-def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path) -> None:
+def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And is told of once, also by a run that goes on behind it."""
     shutil.copytree(sample_set, tmp_path / "broken")
     table = ss.open_shards(sample_set).table().to_pylist()
@@ -157,6 +157,10 @@ def test_a_damaged_clip_costs_itself(sample_set: Path, tmp_path: Path) -> None:
     assert (report.damaged, rows_of(tmp_path / "set").keys()) == (1, expected)
     line = json.loads((tmp_path / "set" / "left_out.jsonl").read_text())
     assert (line["key"], line["reason"], line["kind"]) == (row["key"], "crc", "damaged")
+    words = ["extract", "--data", str(tmp_path / "broken"), "--upstream", "fbank80", "--device", "cpu"]
+    both = [row["key"], next(iter(expected))]
+    assert main([*words, "--where", f"key in {tuple(both)}", "--out", str(tmp_path / "two")]) == 1
+    assert f"1 clips could not be read: {tmp_path}/two/left_out.jsonl\n" in capsys.readouterr().out
 
 
 def test_of_every_kind_of_upstream_and_told_apart_by_settings(sample_set: Path, tmp_path: Path) -> None:

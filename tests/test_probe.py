@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damage import Row, flip_audio
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import s3prl_stream as ss
@@ -273,13 +275,23 @@ def test_threads_are_as_before() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_the_command_prints_a_table_or_json(sample_set: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["probe", "--data", str(sample_set), "--upstream", str(run), "--label", "digit", "--seeds", "1"]
-    words += ["--where", 'speaker in ("bruno", "hugh", "jonah") and digit is not None', "--device", "cpu"]
-    assert main([*words, "--test-where", 'speaker == "hugh"']) == 0
+def test_the_command_prints_a_table_or_json(
+    sample_set: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["probe", "--upstream", str(run), "--label", "digit", "--seeds", "1", "--device", "cpu"]
+    words += ["--where", 'speaker in ("bruno", "hugh", "jonah") and digit is not None', "--data"]
+    damaged = shutil.copytree(sample_set, tmp_path / "damaged")
+    rows = as_shard_set(sample_set).table().to_pylist()
+    used = next(row for row in rows if row["speaker"] == "hugh" and row["digit"] is not None)
+    flip_audio(damaged, Row(*(used[name] for name in Row._fields)))
+    assert main([*words, str(damaged), "--test-where", 'speaker == "hugh"']) == 1
     shown = capsys.readouterr().out
     assert "digit: 10 classes" in shown
+    assert "\n1 utterances could not be read and were left out\n" in shown
     assert shown.count("+-") == 5
+    words.append(str(sample_set))
+    assert main([*words, "--center", "colour"]) == 2
+    assert "no column 'colour'" in capsys.readouterr().err
     assert main([*words, "--upstream", "logmel80", "--holdout", "speaker=hugh", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["features"] == "logmel80"
 

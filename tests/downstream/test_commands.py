@@ -31,18 +31,23 @@ def trained(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_train_and_evaluate(trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_and_evaluate(
+    trained: Path, sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = json.loads((trained / "run.json").read_text())
     assert settings["recipe_head_settings"] == {"hidden_size": 32}
     assert settings["valid_where"] == "speaker == 'hugh'"
     words = ["evaluate", str(trained), "--data", str(sample_set), "--device", "cpu"]
-    assert main([*words, "--where", "speaker == 'hugh' and digit is not None", "--json"]) == 0
+    of_hugh = ["--where", "speaker == 'hugh' and digit is not None"]
+    assert main([*words, *of_hugh, "--cache", str(tmp_path / "kept"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     metrics = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert result["figures"]["accuracy"] == pytest.approx(max(line["valid_accuracy"] for line in metrics))
     assert result["figures"]["accuracy"] > 0.3  # ten digits
-    assert main([*words, "--where", USED, "--noise", "gaussian", "--snr", "-10"]) == 0
+    none = ["--cache", str(tmp_path / "none"), "--cache-gb", "0"]
+    assert main([*words, "--where", USED, "--noise", "gaussian", "--snr", "-10", *none]) == 0
     assert "accuracy" in capsys.readouterr().out
+    assert {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.bin")} == {"kept"}
 
 
 def test_the_report_draws_the_weights_of_layers(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,15 +193,28 @@ def test_speaker_scores_are_of_pairs(sample_set: Path, tmp_path: Path, capsys: p
     assert "1 keys, such as 'nobody', are not among the utterances" in capsys.readouterr().err
 
 
-def test_search(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["search", "--queries", str(sample_set), "--data", str(sample_set), "--upstream", "logmel80"]
-    words += ["--label", "digit", "--queries-where", "speaker == 'bruno'", "--where", "speaker == 'bruno'"]
-    assert main([*words, "--json", "--device", "cpu"]) == 0
+def test_search(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "--queries", str(sample_set), "--upstream", "logmel80", "--device", "cpu", "--label", "digit"]
+    words += ["--queries-where", "speaker == 'bruno' and digit < 3"]
+    documents = ["--data", str(sample_set), "--where", "speaker == 'bruno'"]
+    assert main([*words, *documents, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["max_twv"] > 0.5  # each query is among the documents too
-    assert result["queries"] == result["documents"]
-    assert main([*words, "--device", "cpu"]) == 0
-    assert "(best)" in capsys.readouterr().out
+    spoken = [row["digit"] for row in _rows(sample_set) if row["speaker"] == "bruno" and row["digit"] is not None]
+    assert (result["queries"], result["documents"]) == (sum(digit < 3 for digit in spoken), len(spoken))
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", 0.3 * tone(400 + 900 * number, 0.4), RATE)
+    _set_with_a_damaged_clip(tmp_path)
+    noise = ["--noise", "gaussian", "--snr", "-60", "--layer", "0"]
+    assert main([*words, "--data", str(tmp_path / "set"), "--document-label", "number", *noise]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith(
+        f"{result['queries']} queries in 2 documents, 1 clips could not be read\n  layer  0  max. TWV "
+    )
+    assert main([*words, *documents, *noise, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["max_twv"] < result["max_twv"] / 2
+    assert main([*words, *documents, "--layer", "1"]) == 2
+    assert "layer 1: this upstream has hidden states 0 to 0" in capsys.readouterr().err
 
 
 EVERY_OPTION: dict[str, tuple[str, Any]] = {
@@ -304,7 +322,7 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
 
 def _set_with_a_damaged_clip(folder: Path) -> list[str]:
     """Packs three files there into "set" and returns the keys, the damaged one first."""
-    clips = [ss.Utterance(key=str(number), audio=folder / f"{number}.wav") for number in range(3)]
+    clips = [ss.Utterance(key=str(number), audio=folder / f"{number}.wav", number=number) for number in range(3)]
     ss.pack(clips, folder / "set", num_workers=0)
     with next((folder / "set").glob("*.tar")).open("r+b") as file:
         file.seek(1024)
