@@ -109,23 +109,10 @@ def run(args: argparse.Namespace) -> int:
     from s3prl_stream.recipes import find_recipe
     from s3prl_stream.recipes.pretrain import pretrain
     from s3prl_stream.recipes.run_settings import ValidSettings
-    from s3prl_stream.settings import read_assignments, read_settings_file, resolve
     from s3prl_stream.upstreams import upstream
 
     recipe = find_recipe(args.recipe)
-    sections = _sections(recipe)
-    given = {
-        **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
-        **resolve(read_assignments(args.assignments, "train.lr=1e-3"), sections),
-        **{name: value for name, option in _OPTIONS.items() if (value := getattr(args, option)) is not None},
-    }
-    chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
-    for name, value in given.items():
-        section, _, field = name.partition(".")
-        if field not in vars(sections[section]):  # `resolve` has looked at all others
-            option = _OPTIONS[name].replace("_", "-")
-            raise UsageError(f"--{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
-        chosen[section][field] = value
+    chosen = _chosen(recipe, args)
     asked = ProbeSettings(**chosen["probe"])
     result = pretrain(
         recipe,
@@ -158,6 +145,26 @@ def run(args: argparse.Namespace) -> int:
     print(f", {result.skipped_steps} updates left out (not finite, or without memory)" if result.skipped_steps else "")
     print(Timing(result.timing["stages"], result.timing["waiting"], result.timing["working"]))
     return 0
+
+
+def _chosen(recipe: Recipe, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Section -> the settings of it that the command line and a file give."""
+    from s3prl_stream.settings import read_assignments, read_settings_file, resolve
+
+    sections = _sections(recipe)
+    given = {
+        **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
+        **resolve(read_assignments(args.assignments, "train.lr=1e-3"), sections),
+        **{name: value for name, option in _OPTIONS.items() if (value := getattr(args, option)) is not None},
+    }
+    chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for name, value in given.items():
+        section, _, field = name.partition(".")
+        if field not in vars(sections[section]):  # `resolve` has looked at all others
+            option = _OPTIONS[name].replace("_", "-")
+            raise UsageError(f"--{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
+        chosen[section][field] = value
+    return chosen
 
 
 def _sections(recipe: Recipe) -> dict[str, Any]:
