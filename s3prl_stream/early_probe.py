@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.probe import check_question, probe
+from s3prl_stream.probe import probe
+from s3prl_stream.probe_question import Question
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import fit_fields
 from s3prl_stream.shards.shardset import as_shard_set, open_shards
@@ -61,10 +62,8 @@ def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Mo
     data = as_shard_set(shards) if settings.data is None else open_shards(settings.data)
     if settings.label is None:
         raise UsageError("probe: give a label")
-    question: dict[str, Any] = {
-        name: getattr(settings, name) for name in ("label", "holdout", "test_where", "where", "seeds")
-    }
-    check_question(data, **question)  # now, and not after so many steps
+    asked: dict[str, Any] = {name: getattr(settings, name) for name in ("label", "holdout", "test_where", "seeds")}
+    Question(data, **asked).check(settings.where)  # now, and not after so many steps
 
     def make(recipe: Recipe, objective: nn.Module) -> Hook:
         trained, ranks = upstream_of(recipe, objective), Ranks()
@@ -73,7 +72,7 @@ def early_probe(settings: ProbeSettings, shards: Any) -> Callable[[Recipe, nn.Mo
         def ask(_step: int) -> dict[str, float]:
             figures = {}
             if ranks.is_first:
-                result = probe(data, trained, **question)
+                result = probe(data, trained, where=settings.where, **asked)
                 found = {row.features: row.accuracy for row in result.rows if row.layer != "best"}
                 figures = {"probe_accuracy": found["pretrained"], "probe_logmel80": found["logmel80"]}
             meet()

@@ -10,7 +10,6 @@ N utterances, H hidden, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,22 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import StreamError, UsageError
-from s3prl_stream.hashing import hash64, key_hash, uniform
 from s3prl_stream.loader import Loader
 from s3prl_stream.padding import is_valid
-from s3prl_stream.shards.selection import explaining
+from s3prl_stream.probe_question import Bools, Fold, Key, Question
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
-from s3prl_stream.shards.where import compile_where
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import BASELINE, Upstream, is_run, upstream
 
-Bools: TypeAlias = npt.NDArray[np.bool_]
-Key: TypeAlias = tuple[str, str]
 Extracted: TypeAlias = tuple[list[Key], dict[str, npt.NDArray[np.float32]], int]
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-TEST_SHARE = 0.25
-VALIDATION_SHARE = 0.2
 MAX_ITERATIONS = 200
 
 
@@ -78,14 +71,6 @@ class ProbeResult:
     rows: tuple[ProbeRow, ...]
 
 
-@dataclass(frozen=True)
-class _Fold:
-    name: str
-    test: Bools
-    validation: Bools
-    """Part of the training utterances."""
-
-
 def probe(
     shards: Any,
     run: str | Path | Upstream,
@@ -123,8 +108,8 @@ def probe(
         StreamError: a hidden state is not finite.
     """
     shard_set = as_shard_set(shards)
-    check_question(shard_set, label=label, holdout=holdout, test_where=test_where, where=where, seeds=seeds)
-
+    question = Question(shard_set, label=label, holdout=holdout, test_where=test_where, center=center, seeds=seeds)
+    question.check(where)
     upstreams = {BASELINE: upstream(BASELINE)}
     if isinstance(run, Upstream):
         upstreams["pretrained"] = run
@@ -134,74 +119,43 @@ def probe(
                 run, trained=False, seed=1000 + seed, encoder=encoder, device=device
             )
         upstreams["pretrained"] = upstream(run, encoder=encoder, device=device)
-    extracted = extract_pooled(shard_set, upstreams, where=where, max_batch_seconds=max_batch_seconds)
     return probe_pooled(
-        shard_set, extracted, label=label, holdout=holdout, test_where=test_where, center=center, seeds=seeds
+        question, extract_pooled(shard_set, upstreams, where=where, max_batch_seconds=max_batch_seconds)
     )
 
 
-def check_question(
-    shards: ShardSet, *, label: str, holdout: str | None, test_where: str | None, where: str | None, seeds: int
-) -> None:
-    """See that a question can be asked of the clips of a set, before anything is computed; arguments as of `probe`.
-
-    Raises:
-        UsageError: as of `probe`.
-    """
-    if seeds < 1:
-        raise UsageError(f"probe: seeds is {seeds}; it must be at least 1")
-    if holdout is not None and test_where is not None:
-        raise UsageError("probe: give a holdout or test_where, not both")
-    table = _read_table(shards, label, holdout)
-    used = table.keys() if where is None else _selected(shards, where)
-    keys = sorted(key for key in used if table[key][0] is not None)
-    _split(keys, table, label, holdout, None if test_where is None else _selected(shards, test_where), seeds)
-
-
-def probe_pooled(
-    shards: ShardSet,
-    extracted: Extracted,
-    *,
-    label: str,
-    holdout: str | None = None,
-    test_where: str | None = None,
-    center: str | None = None,
-    seeds: int = 3,
-) -> ProbeResult:
-    """The second half of `probe`, for several questions to features that were extracted once.
+def probe_pooled(asked: Question, extracted: Extracted) -> ProbeResult:
+    """The second half of `probe`, for several questions to features that were extracted once; errors of `probe`.
 
     Args:
-        shards: the set.
+        asked: of the set.
         extracted: by `extract_pooled`. There is a row for each kind of features: "NAME" is used for all seeds,
             "NAME/0", "NAME/1" ... are one kind, of which each seed has its own.
-        label, holdout, test_where, center, seeds: see `probe`, as for errors.
     """
     keys, pooled, damaged = extracted
-    table = _read_table(shards, label, holdout)
-    in_test = None if test_where is None else _selected(shards, test_where)
-    labelled = np.array([table[key][0] is not None for key in keys], dtype=np.bool_)
-    rows = [row for row, kept in enumerate(labelled) if kept]
+    rows = [row for row, key in enumerate(keys) if asked.labels[key] is not None]
+    without_label = len(keys) - len(rows)
     keys = [keys[row] for row in rows]
     pooled = {name: features[:, rows] for name, features in pooled.items()}
-    if center is not None:
-        group_of = _read_table(shards, label, center)
-        pooled = {name: _centered(features, [group_of[key][1] for key in keys]) for name, features in pooled.items()}
-    names, folds = _split(keys, table, label, holdout, in_test, seeds)
-    classes = np.array([names.index(str(table[key][0])) for key in keys])
+    if asked.centers is not None:
+        groups = [asked.centers[key] for key in keys]
+        pooled = {name: _centered(features, groups) for name, features in pooled.items()}
+    names, folds = asked.folds(keys)
+    classes = np.array([names.index(str(asked.labels[key])) for key in keys])
     used = [fold for some in folds.values() for fold in some]
     with _one_thread():
         rows_of_table = _table(pooled, classes, folds)
     return ProbeResult(
-        label=label,
+        label=asked.label,
         classes=len(names),
         utterances=len(keys),
-        without_label=int((~labelled).sum()),
+        without_label=without_label,
         damaged=damaged,
         train=round(float(np.mean([(~fold.test).sum() for fold in used]))),
         test=round(float(np.mean([fold.test.sum() for fold in used]))),
         chance=float(np.mean([_chance(classes, fold) for fold in used])),
-        seeds=seeds,
-        split=_describe_split(holdout, test_where) + (f", each {center} centered" if center else ""),
+        seeds=asked.seeds,
+        split=asked.split,
         rows=tuple(rows_of_table),
     )
 
@@ -313,7 +267,7 @@ def _mean_over_frames(one: Upstream, wav_BT: Tensor, wav_len_B: Tensor) -> npt.N
 
 
 def _table(
-    pooled: dict[str, npt.NDArray[np.float32]], classes: npt.NDArray[np.int64], folds: dict[int, list[_Fold]]
+    pooled: dict[str, npt.NDArray[np.float32]], classes: npt.NDArray[np.int64], folds: dict[int, list[Fold]]
 ) -> list[ProbeRow]:
     rows = []
     for kind in dict.fromkeys(name.partition("/")[0] for name in pooled):
@@ -334,7 +288,7 @@ def _table(
 
 
 def _score_fold(
-    features: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], fold: _Fold, seed: int
+    features: npt.NDArray[np.float32], classes: npt.NDArray[np.int64], fold: Fold, seed: int
 ) -> dict[str, tuple[float, int]]:
     """ "last" and "best" -> (accuracy on the test part, layer)."""
     fitted = ~fold.test & ~fold.validation
@@ -351,112 +305,6 @@ def _score_fold(
     return result
 
 
-def _read_table(shards: ShardSet, label: str, holdout: str | None) -> dict[Key, tuple[str | None, str | None]]:
-    """(set, key) -> (label, value of the holdout's column)."""
-    columns = shards.columns()
-    group = label if holdout is None else holdout.split("=", 1)[0]
-    for name in (label, group):
-        if name not in columns:
-            raise UsageError(f"probe: no column {name!r}; {shards.known_columns(name)}")
-    rows = shards.table().select(["set", "key", label] + ([group] if group != label else [])).to_pylist()
-    numbers = (row[label] for row in rows if isinstance(row[label], float) and math.isfinite(row[label]))
-    measured = next((number for number in numbers if not number.is_integer()), None)
-    if measured is not None:
-        raise UsageError(
-            f"probe: label {label!r} holds measures, such as {measured:g}, and a probe tells classes apart. Take a "
-            "column of texts or of whole numbers"
-        )
-    return {(row["set"], row["key"]): (_text(row[label]), _text(row[group])) for row in rows}
-
-
-def _selected(shards: ShardSet, expression: str) -> set[Key]:
-    condition = compile_where(expression, shards.columns())
-    with explaining(expression):
-        rows = shards.table().filter(condition).select(["set", "key"]).to_pylist()
-    return {(row["set"], row["key"]) for row in rows}
-
-
-def _split(
-    keys: Sequence[Key],
-    table: dict[Key, tuple[str | None, str | None]],
-    label: str,
-    holdout: str | None,
-    in_test: set[Key] | None,
-    seeds: int,
-) -> tuple[list[str], dict[int, list[_Fold]]]:
-    """Names of the classes, and the folds of each seed."""
-    names = sorted({str(table[key][0]) for key in keys})
-    if len(names) < 2:
-        raise UsageError(f"probe: label {label!r} has {len(names)} value(s) in this selection; at least 2 are needed")
-    groups = None if holdout is None else [table[key][1] for key in keys]
-    folds = {seed: _folds(keys, groups, holdout, in_test, seed) for seed in range(seeds)}
-    labels = np.array([str(table[key][0]) for key in keys])
-    if not any(np.isin(labels[one.test], labels[~one.test]).any() for some in folds.values() for one in some):
-        raise UsageError(
-            f"probe: no utterance of a test part has a value of {label!r} that occurs in training, so none can be "
-            f"right ({len(names)} values, {len(keys)} utterances). Hold out another part, or take a label of which "
-            "each value has several utterances"
-        )
-    return names, folds
-
-
-def _folds(
-    keys: Sequence[Key], groups: Sequence[str | None] | None, holdout: str | None, in_test: set[Key] | None, seed: int
-) -> list[_Fold]:
-    if holdout is None or groups is None:
-        if in_test is None:
-            return [_fold("random", _draw(keys, TEST_SHARE, "probe test", seed), keys, None, seed)]
-        test = np.array([key in in_test for key in keys], dtype=np.bool_)
-        return [_fold("test_where", test, keys, None, seed)]
-    column, _, values = holdout.partition("=")
-    there = sorted({group for group in groups if group is not None})
-    wanted = [value.strip() for value in values.split(",") if value.strip()]
-    unknown = sorted(set(wanted) - set(there))
-    if unknown:
-        raise UsageError(f"probe: {column} has no value {', '.join(unknown)}; it has {', '.join(there[:20])}")
-    parts = [set(wanted)] if wanted else [{value} for value in there]
-    return [
-        _fold(",".join(sorted(part)), np.array([group in part for group in groups]), keys, groups, seed)
-        for part in parts
-    ]
-
-
-def _fold(name: str, test: Bools, keys: Sequence[Key], groups: Sequence[str | None] | None, seed: int) -> _Fold:
-    """The fold with a validation part split off as the test part was: by groups if there are enough, else by chance."""
-    if not test.any() or test.all():
-        raise UsageError(f"probe: the split ({name}) leaves {'no' if not test.any() else 'only'} test utterances")
-    rest = sorted({group for group, held in zip(groups or [], test, strict=False) if not held and group is not None})
-    if len(rest) >= 3:
-        order = sorted(rest, key=lambda group: int(hash64("probe validation", seed, group)))
-        chosen = set(order[: max(1, round(VALIDATION_SHARE * len(rest)))])
-        validation = np.array([group in chosen for group in groups or []]) & ~test
-    else:
-        validation = _draw(keys, VALIDATION_SHARE, "probe validation", seed) & ~test
-    if not validation.any() or (validation | test).all():
-        raise UsageError(f"probe: too few training utterances ({int((~test).sum())}) to split off a validation part")
-    return _Fold(name, test, validation)
-
-
-def _draw(keys: Sequence[Key], share: float, purpose: str, seed: int) -> Bools:
-    hashes = hash64(purpose, seed, np.array([key_hash("/".join(key)) for key in keys], dtype=np.uint64))
-    drawn: Bools = uniform(hashes) < share
-    return drawn
-
-
-def _chance(classes: npt.NDArray[np.int64], fold: _Fold) -> float:
+def _chance(classes: npt.NDArray[np.int64], fold: Fold) -> float:
     most_frequent = np.bincount(classes[~fold.test]).argmax()
     return float((classes[fold.test] == most_frequent).mean())
-
-
-def _describe_split(holdout: str | None, test_where: str | None) -> str:
-    if test_where is not None:
-        return f"test where {test_where}"
-    if holdout is None:
-        return f"a random {TEST_SHARE:.0%} for testing, by seed"
-    column, _, values = holdout.partition("=")
-    return f"{column} {values} held out" if values else f"each {column} held out in turn"
-
-
-def _text(value: Any) -> str | None:
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return None if missing else str(value)

@@ -20,6 +20,8 @@ from s3prl_stream import probe as module
 from s3prl_stream.cli import main
 from s3prl_stream.early_probe import ProbeSettings, early_probe
 from s3prl_stream.probe import fit_and_score, probe
+from s3prl_stream.probe_question import Fold, held_out
+from s3prl_stream.probe_question import fold as fold_of
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.shardset import as_shard_set
@@ -105,9 +107,10 @@ def test_held_out_groups_are_the_test_part() -> None:
 def test_the_validation_part_is_of_other_groups_and_of_the_training_part() -> None:
     keys = [("set", str(number)) for number in range(60)]
     groups = [f"g{number % 6}" for number in range(60)]
-    (by_chance,) = module._folds(keys, None, None, None, seed=0)
+    by_chance = fold_of("random", np.arange(60) % 4 == 0, keys, 0)
     assert not (by_chance.test & by_chance.validation).any()
-    for fold in module._folds(keys, groups, "speaker", None, seed=0):
+    for name, test in held_out(groups, "speaker", []):
+        fold = fold_of(name, test, keys, 0, groups)
         assert not (fold.test & fold.validation).any()
         of_test, of_validation = (
             {g for g, on in zip(groups, part, strict=True) if on} for part in (fold.test, fold.validation)
@@ -130,7 +133,7 @@ def test_the_choice_does_not_depend_on_test_labels(monkeypatch: pytest.MonkeyPat
     features = rng.standard_normal((3, 80, 5)).astype(np.float32)
     classes = rng.integers(0, 2, 80)
     features[1, :, 0] += 3 * classes
-    fold = module._fold("x", np.arange(80) % 4 == 0, [("s", str(n)) for n in range(80)], None, 0)
+    fold = fold_of("x", np.arange(80) % 4 == 0, [("s", str(n)) for n in range(80)], 0)
     first = module._score_fold(features, classes, fold, 0)
     calls, asked[:] = list(asked), []
     shuffled = classes.copy()
@@ -167,7 +170,7 @@ def test_the_test_part_has_no_say_in_the_scale() -> None:
 
 
 def test_figures_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    fold = module._Fold("x", np.arange(7) >= 2, np.zeros(7, dtype=np.bool_))
+    fold = Fold(np.arange(7) >= 2, np.zeros(7, dtype=np.bool_))
     assert module._chance(np.array([0, 0, 0, 1, 1, 1, 1]), fold) == 0.2  # the most frequent in training is 0
     scores = {"last": [0.2, 0.6], "best": [0.5, 0.5]}
     monkeypatch.setattr(
