@@ -86,11 +86,8 @@ class HashedTar(FrontToBack):
     """
 
     def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        super().__init__(self._next_range)
-        self._store, self._name, self._end = store, name, num_bytes
-        self._stop = 0
-        self._hash = hashlib.sha256()
-        self._unreadable: list[tuple[int, int]] = []
+        self._ranges = _HashedRanges(store, name, num_bytes)
+        super().__init__(self._ranges.next)
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, fewer where the file ends.
@@ -100,27 +97,38 @@ class HashedTar(FrontToBack):
             ShardError: the store does not answer.
         """
         data = super().read(offset, size)
-        if any(start < offset + size and offset < stop for start, stop in self._unreadable):
+        if any(start < offset + size and offset < stop for start, stop in self._ranges.unreadable):
             try:
-                return self._store.read(self._name, offset, size)
+                return self._ranges.store.read(self._ranges.name, offset, size)
             except DamagedFile as error:
                 raise SampleError(str(error), reason="unreadable") from None
         return data
 
     def finish(self) -> str | None:
         """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
-        while self._next_range():
+        while self._ranges.next():
             pass
-        return None if self._unreadable else self._hash.hexdigest()
+        return None if self._ranges.unreadable else self._ranges.hash.hexdigest()
 
-    def _next_range(self) -> bytes:
+
+class _HashedRanges:
+    """Of a HashedTar, which it does not know: two that know each other keep their file open for long."""
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        self.store, self.name, self._end = store, name, num_bytes
+        self._stop = 0
+        self.hash = hashlib.sha256()
+        self.unreadable: list[tuple[int, int]] = []
+
+    def next(self) -> bytes:
+        """The next range; b"" at the end."""
         size = min(RANGE_BYTES, self._end - self._stop)
         try:
-            new = self._store.read(self._name, self._stop, size) if size else b""
+            new = self.store.read(self.name, self._stop, size) if size else b""
         except DamagedFile:
-            self._unreadable.append((self._stop, self._stop + size))
+            self.unreadable.append((self._stop, self._stop + size))
             new = bytes(size)  # keeps the places of what follows
-        self._hash.update(new)
+        self.hash.update(new)
         self._stop += len(new)
         return new
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import re
@@ -82,6 +83,18 @@ def test_a_sound_set_has_no_findings(whole: Path, many: Path, sample_set: Path, 
         assert (report.shards, report.samples) == (shards.num_shards, len(shards))
         assert report.num_bytes == sum(path.stat().st_size for path in folder.glob("*.tar"))
     assert len(list((many / "index").iterdir())) > 1
+
+
+def test_no_file_stays_open(whole: Path, tmp_path: Path) -> None:
+    """Nor does a shard's last piece stay in memory, until some later collection of cycles."""
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        ss.verify(whole, full=True)
+        ss.repair(whole, tmp_path / "out")
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()
 
 
 def test_an_opened_set_is_checked_as_it_is_now(broken: Path) -> None:
