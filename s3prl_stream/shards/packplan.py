@@ -26,6 +26,8 @@ from s3prl_stream.hashing import key_hash
 from s3prl_stream.json_files import sealed, unsealed
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.clips import Clip, select_clips
+from s3prl_stream.shards.index_files import arrow_errors
+from s3prl_stream.shards.layout import WORK_FOLDER
 from s3prl_stream.shards.listing import (
     ArrowFile,
     Kinds,
@@ -40,6 +42,7 @@ from s3prl_stream.shards.settings import ORIGINAL, PackSettings
 from s3prl_stream.shards.workers import Workers
 
 PLAN, CLIPS, LEFT_OUT_BEFORE = "plan.json", "plan.arrow", "plan.jsonl"
+PLAN_ANEW = f"Remove {WORK_FOLDER}/{PLAN}, and the same command makes the plan anew; finished shards stay."
 
 _PLANNED = {
     "position": "int64", "key": "string", "unsafe_key": "bool", "audio": "binary", "first_frame": "int64",
@@ -96,9 +99,7 @@ class PackPlan(NamedTuple):
         try:
             return cls(**unsealed(content))
         except (ValueError, TypeError):
-            raise ShardError(
-                f"{where}: not a readable plan. Remove it, and the same command makes it anew; finished shards stay."
-            ) from None
+            raise ShardError(f"{where}: not a readable plan. {PLAN_ANEW}") from None
 
 
 def make_plan(
@@ -161,9 +162,14 @@ def make_plan(
 
 
 def clips_of_shard(path: str, number: int) -> list[Clip]:
-    """The clips of one shard, in its order, from `plan.arrow`."""
-    found = Path(path).stat()
-    return _clips(_opened(path, (found.st_ino, found.st_mtime_ns, found.st_size)).get_batch(number))
+    """The clips of one shard, in its order, from `plan.arrow`.
+
+    Raises:
+        ShardError: it is not there, or cannot be read.
+    """
+    with arrow_errors(lambda what: ShardError(f"{path}: not readable ({what}). {PLAN_ANEW}")):
+        found = Path(path).stat()
+        return _clips(_opened(path, (found.st_ino, found.st_mtime_ns, found.st_size)).get_batch(number))
 
 
 def let_go() -> None:

@@ -25,7 +25,7 @@ from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, REPORT,
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
-from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PackPlan
+from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PLAN, PLAN_ANEW, PackPlan
 from s3prl_stream.shards.scratch import SCRATCH, download, publish, remove_scratch_of_the_dead, writing_in
 from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.whole_files import PARTIAL, sync
@@ -96,10 +96,7 @@ def left_out_before(store: Store, plan: PackPlan) -> Iterator[tuple[int, LeftOut
         yield from ((position, LeftOut(*one)) for position, one in lines)
     except (MissingFile, ValueError, TypeError) as error:
         what = "not there" if isinstance(error, MissingFile) else f"damaged ({error})"
-        raise ShardError(
-            f"{store.url}/{name}: {what}. Remove {WORK_FOLDER}/{PLAN}, and the same command makes the plan anew; "
-            "finished shards stay."
-        ) from None
+        raise ShardError(f"{store.url}/{name}: {what}. {PLAN_ANEW}") from None
 
 
 def rows_file(plan: str, number: int, *, nothing: bool = False) -> str:

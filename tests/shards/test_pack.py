@@ -484,6 +484,13 @@ def test_what_is_lost_of_the_work_folder_is_made_anew(recordings: Path, unfinish
     one.unlink()
     for half_written in ("claims/000001.00ff.partial", "alive/owner.partial"):
         (folder / ".packing" / half_written).touch()
+    clips = folder / ".packing/plan.arrow"
+    whole_plan = clips.read_bytes()
+    for left in (whole_plan[: len(whole_plan) // 2], None):
+        clips.unlink() if left is None else clips.write_bytes(left)
+        with pytest.raises(ShardError, match=r"plan\.arrow: .*\. Remove .*the same command makes"):
+            pack_set(listed(recordings), folder, PackSettings(shard_mb=0.2))
+    clips.write_bytes(whole_plan)
     for damaged, removed in (
         (other, other),
         (folder / ".packing/plan.jsonl", None),
@@ -508,7 +515,7 @@ def test_a_plan_that_is_not_as_it_was_written_is_told() -> None:
     values = json.loads(plan.to_json())
     for field in PackPlan._fields:
         for other in (None, 7, "x", [1], {"a": 1}):
-            with pytest.raises(ShardError, match=r"plan\.json: not a readable plan\. Remove it"):
+            with pytest.raises(ShardError, match=r"plan\.json: not a readable plan\. Remove \.packing/plan\.json, and"):
                 PackPlan.from_json(json.dumps({**values, field: other}).encode(), "plan.json")
 
 
