@@ -10,6 +10,7 @@ Where files lie   store: on a disk  local_store -> whole_files
                                   -> object_requests -> object_tries, object_clients -> aws_profile
                   who waits for a store, and whether still  wanted
 To pack           pack -> listing, packplan (-> clips, arrange), engines -> pack_shard (-> quality, writer), finish
+                  between them  arrow_file
                   settings; whose folder it is  outfolder; who does what  claims; what is done  workfolder
                   what is half written  scratch; who is alone in a folder  alone
                   in several processes  workers, progress

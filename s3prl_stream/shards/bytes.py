@@ -5,6 +5,8 @@ No member's path ever touches the file system, and no size is believed before it
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import SampleError
@@ -16,6 +18,11 @@ MAX_NESTING = 100
 """Lists and objects in one another in a sample's metadata. From some 300 on, Python cannot send it from a worker: it
 gives up in a thread of the queue, and who waits for the batch waits for ever."""
 TOO_DEEP = f"lists and objects nested more than {MAX_NESTING} deep"
+
+MAX_METADATA_BYTES = 16 << 20
+"""Of one sample, as JSON: a gzip of a few kilobytes may hold gigabytes of text."""
+
+_COMPACT = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def check_bytes(data: bytes, *, size: int, crc32c: int, where: str) -> None:
@@ -69,6 +76,16 @@ def metadata_of_json(body: bytes, where: str) -> dict[str, Any]:
         return value
     except ValueError as error:
         raise SampleError(f"{where}: damaged JSON ({error})", reason="json") from None
+
+
+def metadata_json(metadata: Mapping[str, Any]) -> bytes:
+    """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON, or a sample, cannot hold."""
+    if is_too_deep(metadata):
+        raise ValueError(TOO_DEEP)
+    text = _COMPACT.encode(metadata).encode()
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(f"{len(text)} bytes of it, a sample may have {MAX_METADATA_BYTES}")
+    return text
 
 
 def is_too_deep(value: Any) -> bool:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from s3prl_stream.audio.silences import FRAME_SECONDS, SHORTEST_SILENCE_SECONDS, cuts_in_silences, find_silences
 from s3prl_stream.audio.source import Channel, SourceInfo, levels_of_source, probe, stretch_frames
 from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.shards.bytes import metadata_json
 from s3prl_stream.shards.left_out import LeftOut
-from s3prl_stream.shards.listing import Listed, metadata_json
+from s3prl_stream.shards.listing import Listed
 from s3prl_stream.shards.settings import PackSettings
 from s3prl_stream.shards.workers import Workers, chunks
 

@@ -5,10 +5,8 @@ A list is a file, so it may be longer than memory; 8 bytes an utterance are held
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
-import json
 import math
 import os
 from array import array
@@ -21,24 +19,20 @@ import numpy as np
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64, key_hash, repeated
 from s3prl_stream.sample import RESERVED_KEYS, Utterance
-from s3prl_stream.shards.bytes import TOO_DEEP, is_too_deep
+from s3prl_stream.shards.arrow_file import ArrowFile, arrow_batches
+from s3prl_stream.shards.bytes import metadata_json
 from s3prl_stream.shards.keys import escape_key
 from s3prl_stream.shards.layout import QUALITY_COLUMNS
 from s3prl_stream.shards.rows import metadata_kinds
-from s3prl_stream.shards.whole_files import explaining_writes
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 ROWS_PER_BATCH = 1 << 15
 
 Kinds = dict[str, set[str]]
 
 _TAKEN = frozenset(RESERVED_KEYS.union(QUALITY_COLUMNS))
-MAX_METADATA_BYTES = 16 << 20
-"""Of one sample, as JSON: a gzip of a few kilobytes may hold gigabytes of text."""
-
-_COMPACT = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 _LISTED = {
     "key": "string", "unsafe": "bool", "audio": "binary", "start": "double", "end": "double", "metadata": "binary",
@@ -108,16 +102,6 @@ def list_utterances(corpus: Iterable[Utterance], path: Path, progress: Callable[
     return listing
 
 
-def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """Sorted, compact UTF-8; ValueError, TypeError or RecursionError for what JSON, or a sample, cannot hold."""
-    if is_too_deep(metadata):
-        raise ValueError(TOO_DEEP)
-    text = _COMPACT.encode(metadata).encode()
-    if len(text) > MAX_METADATA_BYTES:
-        raise ValueError(f"{len(text)} bytes of it, a sample may have {MAX_METADATA_BYTES}")
-    return text
-
-
 def refuse_equal_keys(
     hashes: U64, named: Callable[[], Iterable[tuple[str, str]]], complaint: Callable[[str, str, str], str]
 ) -> None:
@@ -137,55 +121,6 @@ def refuse_equal_keys(
             if key in audio_of:
                 raise UsageError(complaint(key, audio_of[key], audio))
             audio_of[key] = audio
-
-
-class ArrowFile:
-    """Rows written as an Arrow file, one record batch a call of `write`.
-
-    Args:
-        path: of the file.
-        columns: name -> Arrow type.
-    """
-
-    def __init__(self, path: Path, columns: Mapping[str, str]) -> None:
-        import pyarrow
-
-        self.schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
-        self._explained = functools.partial(explaining_writes, str(path))
-        with self._explained():
-            self._sink = pyarrow.OSFile(str(path), "wb")
-            self._writer = pyarrow.ipc.new_file(self._sink, self.schema)
-
-    def __enter__(self) -> ArrowFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._explained():
-            self._writer.close()
-            self._sink.close()
-
-    def write(self, rows: list[Any]) -> None:
-        """Append a batch of tuples."""
-        import pyarrow
-
-        columns = zip(*rows, strict=True) if rows else ([] for _ in self.schema)
-        arrays = [pyarrow.array(values, type=one.type) for values, one in zip(columns, self.schema, strict=True)]
-        self.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=self.schema))
-
-    def write_batch(self, batch: pa.RecordBatch) -> None:
-        """Append a batch."""
-        with self._explained():
-            self._writer.write_batch(batch)
-
-
-def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of an `ArrowFile`, one after the other in memory."""
-    import pyarrow
-
-    # read, not mapped: pages of a mapped file would count as memory of this process until they are wanted elsewhere
-    with pyarrow.OSFile(str(path)) as source, pyarrow.ipc.open_file(source) as file:
-        for number in range(file.num_record_batches):
-            yield file.get_batch(number)
 
 
 def _listed(utterance: Utterance) -> Listed:

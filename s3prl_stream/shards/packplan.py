@@ -25,16 +25,11 @@ from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.json_files import sealed, unsealed
 from s3prl_stream.shards.arrange import arrange
+from s3prl_stream.shards.arrow_file import ArrowFile, arrow_batches
 from s3prl_stream.shards.clips import Clip, select_clips
 from s3prl_stream.shards.index_files import arrow_errors
 from s3prl_stream.shards.layout import WORK_FOLDER
-from s3prl_stream.shards.listing import (
-    ArrowFile,
-    Kinds,
-    Listing,
-    arrow_batches,
-    refuse_equal_keys,
-)
+from s3prl_stream.shards.listing import Kinds, Listing, refuse_equal_keys
 from s3prl_stream.shards.manifest import library_versions
 from s3prl_stream.shards.outfolder import difference
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
