@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from s3prl_stream.errors import DamagedFile, ShardError, StreamError
-from s3prl_stream.shards import object_tries
 from s3prl_stream.shards.object_clients import client_of, status_of, without_secrets
-from s3prl_stream.shards.object_tries import AbandonedError, Tries
+from s3prl_stream.shards.object_tries import AbandonedError, Tries, changed
 from s3prl_stream.shards.wanted import still_wanted
 
 _CHUNK_BYTES = 64 << 10  # what is lost when a body breaks
@@ -53,7 +52,7 @@ class ObjectRequests:
     ) -> list[bytes]:
         """Bytes from `start` to `stop` (None: to the end), fewer where the file ends; resumed where a body broke."""
         chunks: list[bytes] = []
-        at, tries = start, self._tries(name, wanted)
+        at, tries = start, Tries(f"{self.url}/{name}", wanted)
         while True:
             known = self._pinned.get(name)
             end = stop if known is None else known.size if stop is None else min(stop, known.size)
@@ -84,7 +83,8 @@ class ObjectRequests:
                 if known is None and _may_begin_behind_the_end(error):  # and nobody has told us yet where that is
                     self.size(name)
                     continue
-                tries.failed(error, f"read at byte {at}")
+                tries.failed(error, f"read at byte {at}", answered=self.answered)
+                self.count(retries=1)
 
     def _check_size(self, name: str, size: int, at_most: int | None) -> None:
         if at_most is not None and size > at_most:
@@ -141,34 +141,19 @@ class ObjectRequests:
         with self._lock:
             pinned = self._pinned.setdefault(name, found)
         if found != pinned:
-            raise self._changed(name, f"it was {pinned}, is {found}")
+            raise changed(f"{self.url}/{name}", f"it was {pinned}, is {found}")
         return found
-
-    def _changed(self, name: str, how: str) -> ShardError:
-        return ShardError(
-            f"{self.url}/{name}: object changed since it was first read ({how}). A running stream needs the files it "
-            "began with: restore them, or begin anew."
-        )
 
     def count(self, **by: int) -> None:
         with self._lock:
             for name, more in by.items():
                 self.counters[name] += more
 
-    def _tries(self, name: str, wanted: Callable[[], bool]) -> Tries:
-        def max_failures() -> int:
-            return object_tries.MAX_FAILURES if self.answered else object_tries.MAX_FAILURES_AT_FIRST
-
-        return Tries(
-            f"{self.url}/{name}", max_failures, lambda how: self._changed(name, how), lambda: self.count(retries=1),
-            wanted,
-        )  # fmt: skip
-
     def persistently(
         self, name: str, what: str, action: Callable[[Any], Result], *, for_writing: bool = False
     ) -> Result:
         """The answer to a request without a body worth resuming."""
-        tries = self._tries(name, still_wanted)
+        tries = Tries(f"{self.url}/{name}", still_wanted)
         client = client_of(self._url, for_writing=for_writing)
         while True:
             self.count(requests=1)
@@ -177,9 +162,10 @@ class ObjectRequests:
             except Exception as error:
                 self.answered |= status_of(error) is not None
                 try:
-                    tries.failed(error, what)
+                    tries.failed(error, what, answered=self.answered)
                 except AbandonedError:
                     raise StreamError(f"{self.url}: reading was given up, its loader has ended") from None
+                self.count(retries=1)
             else:
                 self.answered = True
                 return answer

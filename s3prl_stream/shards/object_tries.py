@@ -33,32 +33,26 @@ class Tries:
 
     Args:
         where: for messages, without secrets.
-        max_failures: in a row, from then on it is an error.
-        changed: the error for a file that is not what it was.
-        on_retry: called before each new try.
         wanted: False ends a pause.
     """
 
-    def __init__(
-        self,
-        where: str,
-        max_failures: Callable[[], int],
-        changed: Callable[[str], ShardError],
-        on_retry: Callable[[], None],
-        wanted: Callable[[], bool],
-    ) -> None:
-        self._where, self._max_failures, self._changed = where, max_failures, changed
-        self._on_retry, self._wanted = on_retry, wanted
+    def __init__(self, where: str, wanted: Callable[[], bool]) -> None:
+        self._where, self._wanted = where, wanted
         self._in_a_row = self._in_all = self._whole_answers = 0
 
     def progress(self) -> None:
         """Bytes came."""
         self._in_a_row = 0
 
-    def failed(self, error: Exception, what: str) -> None:
+    def failed(self, error: Exception, what: str, *, answered: bool) -> None:
         """Returns after a pause if another try may help.
 
         Errors of obstore are not chained: their text may hold a password or a signed URL.
+
+        Args:
+            error: of the try.
+            what: was to be done: "read at byte 0", for messages.
+            answered: some server has answered there, to whatever request.
 
         Raises:
             MissingFile, ShardError: it will not.
@@ -68,10 +62,9 @@ class Tries:
             raise error
         self._in_a_row += 1
         self._in_all += 1
-        verdict = self._verdict(error, what)
+        verdict = self._verdict(error, what, MAX_FAILURES if answered else MAX_FAILURES_AT_FIRST)
         if verdict is not None:
             raise verdict from None
-        self._on_retry()
         pause = min(FIRST_PAUSE_SECONDS * 2 ** (self._in_a_row - 1), LONGEST_PAUSE_SECONDS) * _jitter.uniform(0.5, 1.0)
         end = time.monotonic() + pause
         while (left := end - time.monotonic()) > 0:
@@ -79,7 +72,7 @@ class Tries:
                 raise AbandonedError
             time.sleep(min(left, _POLL_SECONDS))
 
-    def _verdict(self, error: Exception, what: str) -> Exception | None:
+    def _verdict(self, error: Exception, what: str, max_failures: int) -> Exception | None:
         """Why another try cannot help; None: it may."""
         import obstore.exceptions as obstore_errors
 
@@ -87,7 +80,7 @@ class Tries:
         if isinstance(error, FileNotFoundError):
             return MissingFile(f"{cannot} (not there: {reason}). {RESTORE}")
         if isinstance(error, obstore_errors.PreconditionError):
-            return self._changed("the server says so")
+            return changed(self._where, "the server says so")
         denied = obstore_errors.PermissionDeniedError | obstore_errors.UnauthenticatedError
         if isinstance(error, denied) or status in (401, 403):
             return ShardError(
@@ -115,9 +108,17 @@ class Tries:
             return ShardError(f"{cannot} ({reason}).")
         elif not isinstance(error, obstore_errors.BaseError | OSError | EOFError):
             return error  # a mistake of ours
-        if self._in_a_row >= self._max_failures():
+        if self._in_a_row >= max_failures:
             return ShardError(
                 f"{cannot} after {self._in_all} attempts ({reason}). Check the address, the network and the store; a "
                 "run can go on from its last checkpoint."
             )
         return None
+
+
+def changed(where: str, how: str) -> ShardError:
+    """The error for a file that is not what it was."""
+    return ShardError(
+        f"{where}: object changed since it was first read ({how}). A running stream needs the files it began with: "
+        "restore them, or begin anew."
+    )
