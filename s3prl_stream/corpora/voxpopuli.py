@@ -8,6 +8,7 @@ ROOT/transcribed_data/LANGUAGE/{asr_SPLIT.tsv,YEAR/ID.ogg}.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,9 @@ from s3prl_stream.tables import Row, needed, read_rows, renamed
 _SPLITS = ("train", "dev", "test")
 _SEGMENT_COLUMNS = (("event_id", "segment_no", "start", "end"), ("session_id", "id_", "start_time", "end_time"))
 """Of unlabelled_v2, and of the list of segments by speaker (unlabelled_sd)."""
+
+_LANGUAGE_IN_NAME = re.compile(r"[-_][a-z]{2}(?:_|$)")
+"""SESSION_en, SESSION_en_NUMBER, or SESSION-en_DATE-TIME_NUMBER of what is transcribed."""
 
 _TEXT_COLUMNS = {"normalized_text": "text", "raw_text": "raw_text", "speaker_id": "speaker", "accent": "accent"}
 
@@ -77,7 +81,7 @@ def _files(folder: Path, language: str) -> Iterator[Utterance]:
 def _about(name: str, language: str, where: str) -> dict[str, Any]:
     if not name[:4].isdecimal():
         raise UsageError(f"{where}: {name[:40]!r} does not begin with a year, as the sessions of VoxPopuli do.")
-    return {"language": language, "session": name.partition(f"_{language}")[0], "year": int(name[:4])}
+    return {"language": language, "session": _LANGUAGE_IN_NAME.split(name)[0], "year": int(name[:4])}
 
 
 def _segment_list(root: Path, given: str | Path | None) -> Path:
@@ -111,7 +115,7 @@ def _transcribed(folder: Path, language: str, tables: Sequence[Path]) -> Iterato
         for row in read_rows(table):
             key = needed(row, "id")
             about = {**_about(key, language, row.where), "split": table.stem.removeprefix("asr_"), **_text(row)}
-            yield Utterance(key, folder / key[:4] / f"{key}.ogg", **{**about, "session": key.rpartition("-")[0]})
+            yield Utterance(key, folder / key[:4] / f"{key}.ogg", **about)
 
 
 def _text(row: Row) -> dict[str, Any]:

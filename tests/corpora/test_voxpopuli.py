@@ -57,7 +57,7 @@ def test_transcribed(tmp_path: Path) -> None:
     train, test = corpora.voxpopuli(root, "transcribed")
     assert train.metadata == {
         "text": "he said yes", "raw_text": 'He said "yes', "speaker": "77", "gender": "F",
-        "language": "en", "year": 2009, "session": "20090505-0900-PLENARY-10-en_20090505", "split": "train",
+        "language": "en", "year": 2009, "session": "20090505-0900-PLENARY-10", "split": "train",
     }  # fmt: skip
     assert test.metadata["text"] == "and no"
     assert not {"speaker", "gender", "raw_text"} & test.metadata.keys()  # None, N/A and nothing in the table
