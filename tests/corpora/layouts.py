@@ -69,6 +69,7 @@ def voxpopuli(root: Path) -> Path:
         )
     )
     header = "id\traw_text\tnormalized_text\tspeaker_id\tsplit\tgender\tis_gold_transcript\taccent\n"
+    spoken = "20090505-0900-PLENARY-10-en_20090505-09:06:43"
     return tree(
         root,
         {
@@ -77,12 +78,11 @@ def voxpopuli(root: Path) -> Path:
             "raw_audios/en/2009/20090505-0900-PLENARY-10_en.ogg": 4,
             "raw_audios/de/2010/20100101-0900-PLENARY_de.ogg": 3,
             "raw_audios/original/2010/20100101-0900-PLENARY_original.ogg": "",
-            "transcribed_data/en/2009/20090505-0900-PLENARY-10-en_20090505-09:06:4_1.ogg": "",
-            "transcribed_data/en/2009/20090505-0900-PLENARY-10-en_20090505-09:06:4_2.ogg": "",
+            f"transcribed_data/en/2009/{spoken}_1.ogg": "",
+            f"transcribed_data/en/2009/{spoken}_2.ogg": "",
             "transcribed_data/en/asr_train.tsv": header
-            + '20090505-0900-PLENARY-10-en_20090505-09:06:4_1\tHe said "yes\the said yes\t77\ttrain\tfemale\tFalse\tNone\n',
-            "transcribed_data/en/asr_test.tsv": header
-            + "20090505-0900-PLENARY-10-en_20090505-09:06:4_2\t\tand no\tNone\ttest\tN/A\tFalse\tNone\n",
+            + f'{spoken}_1\tHe said "yes\the said yes\t77\ttrain\tfemale\tFalse\tNone\n',
+            "transcribed_data/en/asr_test.tsv": header + f"{spoken}_2\t\tand no\tNone\ttest\tN/A\tFalse\tNone\n",
         },
     )
 
