@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.task import column
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
+
+_LEAST_DEVIATION = 1e-9
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,18 @@ class _Clip(NamedTuple):
     words: str
     states: list[npt.NDArray[np.float32]]
     """Of each layer [F, H]."""
+
+    def scaled(self, scale: _Scale) -> _Clip:
+        """At mean 0 and deviation 1 of all."""
+        layers = zip(self.states, scale.mean, scale.deviation, strict=True)
+        return self._replace(states=[((one - mean) / deviation).astype(np.float32) for one, mean, deviation in layers])
+
+
+class _Scale(NamedTuple):
+    """Of all frames: float64 [layers, H] each."""
+
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
 
 
 class _Document(NamedTuple):
@@ -69,7 +84,9 @@ def search_queries(
 ) -> SearchResult:
     """Look for each query in each document and measure it by the maximum term-weighted value.
 
-    The hidden states of all queries are held, and those of one document after the other.
+    Hidden states are compared at mean 0 and deviation 1 in each dimension, over all frames of queries and documents.
+    Those of all queries are held, and those of one document after the other, which are computed twice: for this scale
+    first.
 
     Args:
         queries, documents: `open_shards(...)`, or what a `ShardStream` accepts.
@@ -93,8 +110,11 @@ def search_queries(
     added = Noise.of(noise, snr)
     spoken = _loader(queries, where, added, label)
     asked = list(_clips(spoken, up, label, layers))
-    heard = _loader(documents, document_where, added, document_label or label)
-    given = [_look_in(clip, asked) for clip in _clips(heard, up, document_label or label, layers)]
+    said = document_label or label
+    scale = _scale_of(itertools.chain(asked, _clips(_loader(documents, document_where, added, said), up, said, layers)))
+    asked = [clip.scaled(scale) for clip in asked]
+    heard = _loader(documents, document_where, added, said)
+    given = [_look_in(clip.scaled(scale), asked) for clip in _clips(heard, up, said, layers)]
     is_in = np.array([[f" {query.words} " in f" {one.words} " for one in given] for query in asked])
     costs_DLQ = np.array([one.costs for one in given]).reshape(len(given), len(layers), len(asked))
     found = {number: max_twv(scores_of(costs_DLQ[:, place].T), is_in) for place, number in enumerate(layers)}
@@ -127,6 +147,19 @@ def _clips(loader: Loader, upstream: Upstream, label: str, layers: Sequence[int]
             frames = int(upstream.num_frames([length])[0])
             kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
             yield _Clip(" ".join(str(words[row]).split()), kept)
+
+
+def _scale_of(clips: Iterable[_Clip]) -> _Scale:
+    """Mean and deviation of each dimension of each layer; of one that is constant, a deviation just above 0."""
+    frames, total, squares = 0, np.float64(0), np.float64(0)
+    for clip in clips:
+        states = np.asarray(clip.states, dtype=np.float64)
+        frames += states.shape[1]
+        total = total + states.sum(axis=1)
+        squares = squares + np.square(states).sum(axis=1)
+    mean = total / max(frames, 1)
+    variance = (squares - frames * np.square(mean)) / max(frames - 1, 1)
+    return _Scale(mean, np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST_DEVIATION))
 
 
 def _look_in(document: _Clip, queries: Sequence[_Clip]) -> _Document:

@@ -1,7 +1,9 @@
 """Query by example: how well a spoken query fits anywhere in a document, by dynamic time warping. Nothing is trained.
 
 As in SUPERB's QbE: Rodriguez-Fuentes et al., "High-performance query-by-example spoken term detection on the SWS 2013
-evaluation", ICASSP 2014. Q frames of a query, D frames of a document, H hidden.
+evaluation", ICASSP 2014. Hidden states are to come on one scale (`downstream.search`).
+
+Q frames of a query, D frames of a document, H hidden.
 """
 
 from __future__ import annotations

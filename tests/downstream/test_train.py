@@ -24,11 +24,14 @@ from s3prl_stream.downstream.search import search_queries
 from s3prl_stream.downstream.streams import judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource, marked
 from s3prl_stream.downstream.train import LAYER_WEIGHTS
+from s3prl_stream.metrics import max_twv
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.word_tokenizer import PHONEMES
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.shardset import as_shard_set
+from s3prl_stream.tasks import SpeakerVerification
+from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.segments import active_frames, turns_of
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 from s3prl_stream.upstreams import FeatureUpstream
@@ -134,6 +137,37 @@ class Watched(FeatureUpstream):
         return states
 
 
+class Skewed(FeatureUpstream):
+    """Log-mel whose bins are loud in different ways, and of which one never says anything."""
+
+    def __init__(self) -> None:
+        super().__init__(None, FrontEnd("logmel80"))
+
+    def forward(self, wavs: Any, lengths: Any = None) -> list[Tensor]:
+        (feat,) = super().forward(wavs, lengths)
+        bins = torch.arange(80.0)
+        return [torch.where(bins == 7, 3.0, feat * (1 + bins) + 100 * bins)]
+
+
+def test_each_dimension_counts_by_its_deviation_over_queries_and_documents() -> None:
+    """As in SUPERB: what all frames have in common, and how loud a dimension is, says nothing."""
+    asked, documents = texts(("abc", "dab")), texts(("dd abc dd", "cc dab cc", "dd cc", "bb aa", "cb ad"))
+    up = Skewed()
+    found = search_queries(asked, documents, upstream=up, device="cpu")
+    states = [
+        [up(torch.from_numpy(sample["wav"])[None] / 32768)[0][0] for sample in samples._samples]
+        for samples in (asked, documents)
+    ]
+    frames = torch.cat([*states[0], *states[1]])
+    mean, deviation = frames.mean(dim=0), frames.std(dim=0).clamp(min=1e-9)
+    spoken, heard = ([((one - mean) / deviation).numpy() for one in some] for some in states)
+    costs = np.array([costs_in(document, spoken) for document in heard])
+    is_in = np.array([[said["text"] in there["text"] for there in documents._samples] for said in asked._samples])
+    expected = max_twv(scores_of(costs.T), is_in)
+    assert (found.max_twv, found.threshold) == (expected.value, pytest.approx(expected.threshold, abs=1e-4))
+    assert found.max_twv == 1.0
+
+
 def test_a_search_holds_the_hidden_states_of_one_document_at_a_time() -> None:
     """All layers of all documents were held: of an hour of speech and HuBERT's 13 layers 7 GB."""
     documents = texts(tuple(f"{first}{second}" for first in "abcd" for second in "abcd"))
@@ -154,10 +188,10 @@ def test_each_clip_of_a_search_is_taken_alone(tmp_path: Path) -> None:
     broken = {"key": "broken", "wav_path": str(tmp_path / "no.wav"), "text": "abc"}
     clips = [ss.MemoryShards([*texts(words)._samples, broken]) for words in (("abc", "d"), ("abc", "d dabcad", "bb"))]
     up = Watched()
-    lengths = sorted(len(sample["wav"]) for some in clips for sample in some._samples if "wav" in sample)
+    of_queries, of_documents = ([len(one["wav"]) for one in some._samples if "wav" in one] for some in clips)
     found = search_queries(*clips, upstream=up, device="cpu")
     assert (found.queries, found.documents, found.damaged) == (2, 3, 2)
-    assert sorted(up.lengths) == lengths
+    assert sorted(up.lengths) == sorted(of_queries + 2 * of_documents)  # documents are heard twice
     assert max(up.peaks) < 0.2
     up.peaks.clear()
     search_queries(*clips, upstream=up, device="cpu", noise="gaussian", snr=(-60.0, -60.0))
@@ -498,7 +532,19 @@ def test_recipes_are_superbs() -> None:
     assert table["asv"] == (10, 5, 1e-4, 200_000, 10_000)
     assert table["sd"] == (8, 4, 1e-4, 30_000, 500)
     assert [one.name for one in RECIPES.values() if one.balance] == ["ks"]
-    assert (RECIPES["asv"].clip_norm, RECIPES["asv"].optimizer, RECIPES["asv"].min_seconds) == (1e3, "adamw", 2.0)
+    assert (RECIPES["asv"].optimizer, RECIPES["asv"].min_seconds) == ("adamw", 2.0)
+    assert {one.optimizer for one in RECIPES.values() if one.name != "asv"} == {"adam"}
+    assert {name: one.clip_norm for name, one in RECIPES.items() if one.clip_norm != 1.0} == {"asv": 1e3}
+    crops = {name: one.crop_seconds for name, one in RECIPES.items() if one.crop_seconds is not None}
+    assert crops == {"sid": 8.0, "asv": 8.0}
+    assert [(name, one.chunk_frames) for name, one in RECIPES.items() if one.chunk_frames] == [("sd", 2_000)]
+    heads = {name: one.head for name, one in RECIPES.items() if one.head != "linear"}
+    assert heads == {"asr": "rnn", "sf": "rnn", "asv": "xvector", "sd": "rnn"}
+    assert [name for name, one in RECIPES.items() if one.head_settings.get("spec_augment")] == ["asr", "sf"]
+    metrics = {name: one.task_settings["metrics"] for name, one in RECIPES.items() if one.kind == "ctc"}
+    assert metrics == {"pr": ("per",), "asr": ("wer", "cer"), "sf": ("slot_type_f1", "slot_value_cer")}
+    verification = SpeakerVerification(label="speaker", categories=["a", "b"])
+    assert (verification.margin, verification.scale, verification.output_size) == (0.4, 30.0, 512)
 
 
 def test_slots_may_be_columns_and_phonemes_the_text(tmp_path: Path) -> None:

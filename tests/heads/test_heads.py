@@ -149,7 +149,10 @@ def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
 def test_layers_are_those_of_the_papers() -> None:
     ecapa = small("ecapa").layers
     assert [{conv.dilation for conv in block.convs} for block in ecapa.blocks] == [{(2,)}, {(3,)}, {(4,)}]  # type: ignore[union-attr]
-    augment, published = vars(SpecAugment()), {"warp_frames": 5, "max_dims": 50, "num_bands": 4, "max_frames": 40}
+    augment, published = (
+        vars(SpecAugment()),
+        {"warp_frames": 5, "max_dims": 50, "num_bands": 4, "max_frames": 40, "num_stretches": 2},
+    )
     assert {name: augment[name] for name in published} == published
     acted: list[float] = []
     rnn = RNNs(4, project_size=4, hidden_size=4).train()
