@@ -203,6 +203,9 @@ def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [clip["title"].partition(" ")[2] for clip in page.clips] == [row["key"] for row in rows]
     lengths = [len(clip["steps"]["load_audio"]["sounds"][0][0]) for clip in page.clips]
     assert lengths == [row["num_frames"] for row in rows]
+    assert main(["view", str(sample_set), "--batch", "1", "--batch-seconds", "6", "--html", f"{path}2"]) == 0
+    assert capsys.readouterr() == ("", shown.err.replace("batch.html", "batch.html2"))
+    assert Path(f"{path}2").read_bytes() == path.read_bytes()
 
 
 def test_pictures() -> None:

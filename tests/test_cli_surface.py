@@ -58,6 +58,7 @@ SURFACE = {
     "subset": "SET OUT --json --name --shard-mb --subset --where --workers",
     "plan": f"{PLANNED} --blocks --old --whole-epoch",
     "which": f"{PLANNED} --batch --html",
+    "view": f"{PLANNED.replace(' --json', '')} --batch --html",
     "pretrain": (
         "RECIPE --attention-dropout --batch-seconds --checkpoint-every --config --crop-seconds --data --device "
         "--dropout --encoder --exclude --ffn-size --heads --hidden-size --init --json --layers --lr --norm --out "
@@ -184,7 +185,7 @@ def recordings(tmp_path: Path) -> Path:
     "command",
     [
         *("pack folder no/such/place OUT", "inspect no/such/place", "plan no/such/place", "verify no/such/place"),
-        *("which no/such/place --batch 0", "quickstart --data no/such/place --out OUT"),
+        *("which no/such/place --batch 0", "view no/such/place", "quickstart --data no/such/place --out OUT"),
         *("report no/such/place", "evaluate no/such/place --data OUT", "predict no/such/place --data OUT"),
         "export no/such/place OUT",
     ],
@@ -192,7 +193,7 @@ def recordings(tmp_path: Path) -> Path:
 def test_a_missing_folder(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = complaint([tmp_path / "out" if word == "OUT" else word for word in command.split()], capsys)
     assert re.search("no/such/place: .*no such folder", line)
-    assert ("or the output folder of `s3prl-stream pretrain`" in line) is command.startswith("which")
+    assert ("or the output folder of `s3prl-stream pretrain`" in line) is command.startswith(("which", "view"))
 
 
 def test_no_audio_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

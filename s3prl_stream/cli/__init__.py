@@ -30,6 +30,7 @@ COMMANDS = {
     "subset": "write a part of a set as a set: hours, a share, a condition",
     "plan": "plan an epoch and show padding, fill, repeats and speakers per batch",
     "which": "list the clips of one global batch",
+    "view": "write a page that plays one global batch",
     "pretrain": "pretrain an encoder on a set",
     "report": "draw loss, rate, throughput and reconstructions of a run",
     "train": "train for a task on an upstream",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line for each stretch of the batch."""
-    rows = _loader(args).which(args.batch, html=args.html)
+    rows = loader_of(args).which(args.batch, html=args.html)
     for one in rows:
         if args.json:
             print(json.dumps(one))
@@ -44,12 +45,22 @@ def run(args: argparse.Namespace) -> int:
     if not rows:
         print(f"batch {args.batch}: empty; all of it is left out, which a page (--html) lists", file=sys.stderr)
     if args.html is not None:
-        size = Path(args.html).stat().st_size / 1e6
-        print(f"{args.html}: {len(rows)} clips, {size:.1f} MB; open it in a browser", file=sys.stderr)
+        tell_of_page(args.html, rows)
     return 0
 
 
-def _loader(args: argparse.Namespace) -> Loader:
+def tell_of_page(page: str, rows: Sequence[object]) -> None:
+    """One line on stderr."""
+    size = Path(page).stat().st_size / 1e6
+    print(f"{page}: {len(rows)} clips, {size:.1f} MB; open it in a browser", file=sys.stderr)
+
+
+def loader_of(args: argparse.Namespace) -> Loader:
+    """Of the run, or of the stream that the options describe.
+
+    Raises:
+        UsageError: no such folder, or options that a run has in its settings.
+    """
     from s3prl_stream.shards.store import is_remote, local_path
 
     first = args.set[0]
