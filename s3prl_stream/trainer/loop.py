@@ -190,6 +190,8 @@ def _resume(
     if not folders:
         return {}
     checkpoint = load_checkpoint(folders[-1], device=device)
+    if ranks.is_first:
+        keep_newest(run, settings.keep_checkpoints, folder=FOLDER)
     if int(checkpoint.state["step"]) < settings.num_steps:
         objective.load_state_dict(checkpoint.weights)
         optimizer.load_state_dict(checkpoint.optimizer or {})

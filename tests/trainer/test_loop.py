@@ -474,6 +474,7 @@ def test_what_a_kill_after_the_last_checkpoint_has_left_is_cleared_away(tmp_path
     with_hook(tmp_path)  # best at 10
     before = sorted(tmp_path.rglob("*"))
     shutil.copytree(tmp_path / BEST / "step-00000010", tmp_path / BEST / "step-00000005")
+    shutil.copytree(tmp_path / "checkpoints/step-00000016", tmp_path / "checkpoints/step-00000012")
     for folder in (BEST, "checkpoints"):
         (tmp_path / folder / ".unfinished-step-00000005").mkdir()
     with_hook(tmp_path)
