@@ -35,7 +35,7 @@ from s3prl_stream.recipes.run_folder import (
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.alone import output_folder
 from s3prl_stream.shards.shardset import name_and_fingerprint
-from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint, write_json
+from s3prl_stream.trainer.checkpoint import load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop
 from s3prl_stream.trainer.ranks import Ranks, device_of_rank, joined_ranks
@@ -127,7 +127,6 @@ def _train(
     with cache, joined_ranks(device), alone_in_run(run, written, ranks):
         if ranks.is_first and parts.texts is not None:
             parts.texts.save(run)
-        before = list_checkpoints(run)
         result = train_loop(
             model,
             batches,
@@ -140,7 +139,7 @@ def _train(
             quiet=quiet,
         )
         if ranks.is_first:
-            if list_checkpoints(run) == before:  # it was complete, so it was not loaded; this file may lack for a kill
+            if result.first_step == result.last_step:  # so it was not loaded; this file may lack for a kill
                 load_weights_into(model, newest_checkpoint(run))
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
         unusable = {clip: told for some in ranks.gather(batches.unusable) for clip, told in some.items()}
