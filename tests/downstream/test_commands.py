@@ -138,6 +138,25 @@ def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
     assert "1 of 3 clips could not be read" in shown.err
+    train = [
+        "train",
+        "ks",
+        "--data",
+        str(tmp_path / "set"),
+        "--upstream",
+        "logmel80",
+        "--label",
+        "number",
+        "--seed",
+        "3",
+    ]
+    train += ["--set", "balance=False", "--device", "cpu", "--out", str(tmp_path / "run")]
+    for steps, told in ((1, "1 steps, "), (2, "steps 2 to 2, ")):
+        assert main([*train, "--steps", str(steps)]) == 0
+        shown = capsys.readouterr()
+        assert shown.out.startswith(f"{tmp_path}/run: {told}")
+        assert "\n1 clips were left out: longer than a batch may be (--batch-seconds), or not usable\n" in shown.out
+    assert json.loads((tmp_path / "run/run.json").read_text())["seed"] == 3
     (tmp_path / "notes.wav").write_text("no sound")
     files = [str(tmp_path / name) for name in ("0.wav", "notes.wav", "1.wav")]
     assert main(["predict", str(trained), *files, "--device", "cpu"]) == 1

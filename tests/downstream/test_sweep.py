@@ -420,7 +420,7 @@ def test_what_is_missing_from_a_sweep_is_told(
     assert (tmp_path / "out/sweep.md").is_file()
 
 
-def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(sample_set: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sweep", "ks", "--data", str(sample_set), "--label", "digit", "--where", "speaker == 'bruno'"]
     words += ["--test-where", "speaker == 'hugh'", "--upstream", "fbank80", "--steps", "1", "--seeds", "1", "--device"]
     words += ["cpu", "--set", "balance=False", "--out", str(tmp_path)]
@@ -431,9 +431,15 @@ def test_the_command(sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*words, "--json"]) == 0
     settings = json.loads(capsys.readouterr().out)["cells"][0]["settings"]
     assert (settings["noise"], settings["data"]) == ("none", str(sample_set))
+    assert main([*words, "--noise", "gaussian", "--snr", "5", "--noisy-training", "--json"]) == 0
+    noisy = json.loads(capsys.readouterr().out)["cells"][0]["run"]
+    assert json.loads(Path(noisy, "run.json").read_text())["noise"] == "gaussian at 5.0 to 5.0 dB"
+    (tmp_path / "trials").write_text("1 a b\n")
     for wrong, said in (
         (["--snr", "5"], "--snr: without --noise"),
         (["--noise", "gaussian", "--snr", "x"], "--snr x:"),
+        (["--test", str(whole)], "set has no column 'digit'"),
+        (["--trials", str(tmp_path / "trials")], "task ks: trials are for speaker verification"),
     ):
         assert main([*words, *wrong]) == 2
         assert said in capsys.readouterr().err

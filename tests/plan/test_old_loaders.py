@@ -194,11 +194,16 @@ def test_the_command(sample_set: Path, capsys: pytest.CaptureFixture[str]) -> No
         "decode cores",
     ):
         assert len([line for line in shown.splitlines() if line.startswith(name) and len(line.split()) < 9]) >= 2, name
-    assert main([*words, *both, "--json"]) == 0
+    assert main([*words, *both, "--whole-epoch", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["batches_in_epoch"] == planner_of(ShardStream(sample_set, max_batch_seconds=60.0)).batches_in_epoch(0)
+    largest = found["old"][0]["largest_batch_seconds"]
+    assert re.findall("for batches as large as .*", shown) == [
+        f"for batches as large as the old loader's: --batch-seconds {largest:.0f}"  # those of the other are
+    ]
     assert [one["rule"] for one in found["old"]] == ["fixed", "buckets"]
     assert found["old"][0]["padding"] > 0.5 > found["padding"]
     assert main([*words, "--old", "batch_size=none"]) == 2
-    weighted = ["plan", str(sample_set), "--weights", "1.0", "--old", "batch_size=3"]
-    assert main(weighted) == 2
-    assert "has no epoch" in capsys.readouterr().err
+    for option in (["--old", "batch_size=3"], ["--whole-epoch"]):
+        assert main(["plan", str(sample_set), "--weights", "1.0", *option]) == 2
+        assert f"{option[0]}: a mix by weights has no epoch" in capsys.readouterr().err

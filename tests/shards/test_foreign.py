@@ -635,8 +635,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         3,
         ["several_audio"],
     )
+    (folder / "bad.tar").write_bytes(tar([*clip("x.1"), *clip("x.2"), *clip("y"), ("z.txt", b"no audio")]))
     assert main(["index", str(folder / "bad.tar"), "--out", str(tmp_path / "bad"), "--workers", "0"]) == 1
-    assert "several_audio" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "\nskipped for holding no audio: 1\ndamaged or refused: 1\n" in shown
+    assert "several_audio" in shown
     for wrong in (["index", str(tmp_path / "none.tar")], ["index", "pipe:cat x.tar"], ["index", str(tmp_path)]):
         assert main(wrong) == 2
         shown = capsys.readouterr()

@@ -30,7 +30,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             wav[:] = 0
         name = f"{number}.{'flac' if number % 2 else 'ogg'}"
         soundfile.write(folder / name, wav, RATE)
-        rows.append({"audio": name, "language": "de" if number < 2 else "en", "split": "train"})
+        rows.append({"audio": name, "language": "de" if number < 2 else "en", "split": "train" if number else None})
     (folder / "bad.flac").write_text("no sound")
     rows.append({"audio": "bad.flac", "language": "en", "split": "train"})
     (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -44,6 +44,7 @@ def test_everything_as_json(mixed: Path, capsys: pytest.CaptureFixture[str]) -> 
     facts = json.loads(capsys.readouterr().out)
     assert facts["samples"] == 6
     assert facts["hours_by"]["language"] == pytest.approx({"en": 18 / 3600, "de": 3 / 3600})
+    assert facts["hours_by"]["split"] == pytest.approx({"train": 20 / 3600, "(none)": 1 / 3600})
     assert facts["hours_by"]["codec"] == pytest.approx({"flac": 12 / 3600, "ogg": 9 / 3600})
     assert facts["codecs"] == {"flac": 3, "ogg": 3}
     assert facts["findings"]["clipped"]["samples"] == 2
@@ -62,6 +63,17 @@ def test_what_a_person_sees(mixed: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "left out: 1 damaged" in lines
     assert "files: files/trials.txt" in lines
     assert any(line.split() == ["clipped", "0.05", "min", "2"] for line in lines)
+    durations = [
+        line.split()[:5]
+        for line in lines[lines.index("durations") + 1 : lines.index("findings (words in the column findings)") - 1]
+    ]
+    assert durations == [
+        ["1", "-", "2", "s", "1"],
+        ["2", "-", "3", "s", "1"],
+        ["3", "-", "4", "s", "1"],
+        ["4", "-", "6", "s", "2"],
+        ["6", "-", "8", "s", "1"],
+    ]
     assert any(line.split() == ["flac", "0.20", "min"] for line in lines)  # by codec, because there are two
     ss.subset(mixed, tmp_path / "part", "50%", where="language == 'en'")
     assert main(["inspect", str(tmp_path / "part")]) == 0

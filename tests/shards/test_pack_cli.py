@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from s3prl_stream.cli import main
+from s3prl_stream.cli.summary import duration
+from s3prl_stream.errors import ShardError
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(audio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "set"
     arguments = ["--pattern", "{take}_{speaker}", "--workers", "0", "--min-seconds", "0.6", "--licence", "CC0"]
+    arguments += ["--channel", "0", "--seed", "3", "--split-seconds", "9", "--cut-at", "silence"]
     assert main(["pack", "folder", str(audio), str(out), *arguments]) == 0
     return out
 
@@ -42,6 +45,25 @@ def test_pack_ends_with_a_summary_and_reports_steps_in_plain_lines(
     assert "12 samples, 0.2 min in 1 shard, " in captured.out
     assert "(wav, 8000 Hz)" in captured.out
     assert captured.err.splitlines() == ["packing: 12 of 12"]
+
+
+def test_an_unfinished_pack_is_begun_anew_when_asked(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*_: object) -> None:
+        raise ShardError("the end")
+
+    words = ["pack", "folder", str(audio), str(tmp_path / "set"), "--workers", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("s3prl_stream.shards.pack.finish", killed)
+        assert main(words) == 1
+    assert main([*words, "--seed", "1"]) == 2
+    assert "--restart" in capsys.readouterr().err
+    assert main([*words, "--seed", "1", "--restart"]) == 0
+
+
+def test_hours_are_told_as_minutes_where_they_are_few() -> None:
+    assert [duration(hours) for hours in (0.05, 0.1, 12.3456)] == ["3.0 min", "0.10 h", "12.35 h"]
 
 
 def test_pack_lists_the_first_twenty_damaged_files_and_says_where_all_are(
@@ -76,6 +98,8 @@ def test_inspect_shows_what_the_set_holds(packed: Path, capsys: pytest.CaptureFi
     assert facts["hours_by"]["speaker"] == pytest.approx({"anna": 6.0 / 3600, "ben": 4.0 / 3600})
     assert facts["codecs"] == {"flac": 5}
     assert facts["skipped"] == {"too_short": 1}
+    told = {"channel": 0, "seed": 3, "min_seconds": 0.6, "split_seconds": 9.0, "split": "silence"}
+    assert facts["packing"] == facts["packing"] | told
     assert facts["bytes"] == sum(path.stat().st_size for path in packed.glob("*.tar"))
 
 
