@@ -219,8 +219,8 @@ def load_run(
         raise UsageError(f"upstream: {up!r:.200} is none; give ss.upstream(...)")
     if not settings["finetune"] and fingerprint_of(up) != settings["upstream_fingerprint"]:
         raise StateError(
-            f"{run}: was trained on another upstream than {settings['upstream']} is now. Give the old one, which may be "
-            "one of its checkpoints, by upstream=, or by the same `train` command with --upstream"
+            f"{run}: was trained on another upstream than {settings['upstream']} is now. Give the old one, perhaps one "
+            "of its checkpoints, by upstream=, or by the same `train` command with --upstream"
         )
     if head is None and settings["head"].count(" "):
         raise UsageError(f"{run}: was trained with a head of your own; pass head= ({settings['head']})")
