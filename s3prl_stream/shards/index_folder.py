@@ -9,7 +9,7 @@ from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, UsageError
 from s3prl_stream.json_files import json_object
-from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, rows_name
+from s3prl_stream.shards.layout import INDEXING, LEFT_OUT, MANIFEST, rows_name
 from s3prl_stream.shards.manifest import MAX_MANIFEST_BYTES
 from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.scan import Scan
@@ -17,7 +17,6 @@ from s3prl_stream.shards.scratch import scratch_of_one
 from s3prl_stream.shards.store import is_remote, local_path, open_store
 from s3prl_stream.shards.whole_files import explaining_writes
 
-_MARKER = ".indexing.json"
 _SCRATCH = ".indexing"
 
 
@@ -56,10 +55,10 @@ class IndexFolder:
     def being_written(self, scans: Sequence[Scan]) -> Iterator[None]:
         """From here on an earlier index is gone; a marker says so, and what is ours, until the new one is complete."""
         ours = [{"name": scan.name, "offsets": "written"} for scan in scans if self.writes_offsets(scan)]
-        self.out.write(_MARKER, json.dumps({"indexed": True, "shards": ours}).encode())
+        self.out.write(INDEXING, json.dumps({"indexed": True, "shards": ours}).encode())
         self.out.delete(MANIFEST)
         yield
-        self.out.delete(_MARKER)
+        self.out.delete(INDEXING)
 
     def writes_offsets(self, scan: Scan) -> bool:
         """False where offsets lie beside the tar that are not ours to replace."""
@@ -67,7 +66,7 @@ class IndexFolder:
 
     def _previous(self) -> set[str] | None:
         """Shards whose offsets an earlier index has written here, be it complete or killed; None: there is none."""
-        for name in (MANIFEST, _MARKER):
+        for name in (MANIFEST, INDEXING):
             with contextlib.suppress(MissingFile):
                 try:
                     earlier = json_object(self.out.read_whole(name, at_most=MAX_MANIFEST_BYTES))

@@ -12,6 +12,7 @@ A set is a folder::
     report.json                 what was found about the quality of what is in it
     .packing/                   while it is packed: the plan, claims, and what is known of finished shards
     .packing.json               while it is written from another set
+    .indexing.json              while tars made elsewhere are indexed in it
     .extracting/                while features are extracted into it
 
 The page for users, with examples, is shards/README.md.
@@ -38,6 +39,9 @@ WORK_FOLDER = ".packing"
 
 UNFINISHED = ".packing.json"
 """The same of a set that is written from another one by `repair` or `subset`."""
+
+INDEXING = ".indexing.json"
+"""The same while tars made elsewhere are indexed; it says which files beside them are ours."""
 
 EXTRACT_FOLDER = ".extracting"
 EXTRACT_STATE = f"{EXTRACT_FOLDER}/state.json"

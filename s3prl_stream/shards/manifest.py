@@ -13,7 +13,15 @@ from typing import Any
 from s3prl_stream import __version__
 from s3prl_stream.errors import DamagedFile, MissingFile, ShardError, UsageError
 from s3prl_stream.json_files import json_object
-from s3prl_stream.shards.layout import EXTRACT_STATE, FORMAT_VERSION, MANIFEST, UNFINISHED, WORK_FOLDER, part_name
+from s3prl_stream.shards.layout import (
+    EXTRACT_STATE,
+    FORMAT_VERSION,
+    INDEXING,
+    MANIFEST,
+    UNFINISHED,
+    WORK_FOLDER,
+    part_name,
+)
 from s3prl_stream.shards.store import RESTORE, Store
 
 MAX_MANIFEST_BYTES = 1 << 30
@@ -69,8 +77,9 @@ def write_manifest(
 
 
 def is_unfinished(store: Store) -> bool:
-    """A pack, a repair, a subset or an extraction has begun here; of one without a manifest: and not ended."""
-    return any(store.size(name) is not None for name in (UNFINISHED, f"{WORK_FOLDER}/plan.json", EXTRACT_STATE))
+    """Something that ends with a manifest has begun here; where there is none: and not ended."""
+    signs = (UNFINISHED, INDEXING, f"{WORK_FOLDER}/plan.json", EXTRACT_STATE)
+    return any(store.size(name) is not None for name in signs)
 
 
 def read_manifest(store: Store) -> dict[str, Any]:

@@ -308,8 +308,10 @@ def test_an_index_that_was_killed_is_made_again(tmp_path: Path, monkeypatch: pyt
         patch.setattr("s3prl_stream.shards.write_index._parquet_bytes", killed)
         with pytest.raises(KeyboardInterrupt):
             ss.index_shards(folder)
-    with pytest.raises(UsageError, match="no shard set here"):
+    with pytest.raises(UsageError, match=r"no shard set here .*begun and never finished"):
         ss.open_shards(folder)
+    with pytest.raises(UsageError, match="never finished"):  # no set without a manifest, which repair would make up
+        ss.verify(folder)
 
     def again(*_: object) -> None:
         with pytest.raises(ss.StateError, match=f"^{folder}: process {os.getpid()} of .* works in this folder"):
