@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -104,6 +105,21 @@ def whole_number(row: Row, column: str) -> int:
         return int(cell)
     except ValueError:
         raise UsageError(f"{row.where}: {column} is {cell[:40]!r}, expected a whole number.") from None
+
+
+def seconds(value: Any, where: str, name: str) -> float:
+    """A duration or a point in time that somebody wrote down, as a number of seconds.
+
+    Raises:
+        UsageError: it is no number from 0 on.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):  # no float is as large as a whole number may be
+        found = math.nan
+    if not 0.0 <= found < math.inf:
+        raise UsageError(f"{where}: {name} is {value!r:.60}, expected 0 or more seconds.")
+    return found
 
 
 def without_file(row: Row, what: str) -> UsageError:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import by_name, read_lines, seconds
+from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.turns import Segments, about_turns, in_time, read_rttm, segment
 from s3prl_stream.corpora.unpacked import run_pipe
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
+from s3prl_stream.tables import seconds
 
 
 class _Part(NamedTuple):
@@ -128,7 +129,9 @@ def _parts(segments: Path, audio: Collection[str]) -> dict[str, _Part]:
             raise UsageError(f"{where}: recording {recording!r} is not in wav.scp.")
         if name in parts:
             raise UsageError(f"{where}: utterance {name!r} stands in segments twice.")
-        parts[name] = _Part(recording, seconds(start, where), None if end == "-1" else seconds(end, where))
+        parts[name] = _Part(
+            recording, seconds(start, where, "START"), None if end == "-1" else seconds(end, where, "END")
+        )
     return parts
 
 

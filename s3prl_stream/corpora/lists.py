@@ -58,18 +58,3 @@ def by_name(entries: Iterable[tuple[str, str, Value]]) -> dict[str, Value]:
 def said_twice(name: str, where: str) -> UsageError:
     """The error for a name that comes with two values, the second one at `where`."""
     return UsageError(f"{where}: {name!r} stands here for the second time, with another value. Keep the right one.")
-
-
-def seconds(text: str, where: str) -> float:
-    """A field that holds seconds.
-
-    Raises:
-        UsageError: not a number, or less than 0.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float("inf"):
-        raise UsageError(f"{where}: {text[:40]!r} where seconds (0 or more) should stand.")
-    return value

@@ -16,6 +16,7 @@ from s3prl_stream.tables import (
     check_metadata_names,
     find_column,
     read_rows,
+    seconds,
     text_named,
     unfolded,
     without_file,
@@ -93,14 +94,7 @@ def _taken_seconds(values: dict[str, Any], columns: tuple[str, ...], where: str)
     column = find_column(values, columns)
     if column is None:
         return None
-    value = values.pop(column)
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError, OverflowError):  # no float is as large as a whole number may be
-        raise UsageError(f"{where}: {column} is {value!r:.60}, expected seconds.") from None
-    if not 0.0 <= seconds < float("inf"):
-        raise UsageError(f"{where}: {column} is {value!r}, expected 0 or more seconds.")
-    return seconds
+    return seconds(values.pop(column), where, column)
 
 
 MANIFEST = Corpus(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from s3prl_stream.corpora.lists import read_lines, seconds
+from s3prl_stream.corpora.lists import read_lines
 from s3prl_stream.errors import UsageError
+from s3prl_stream.tables import seconds
 
 Segments: TypeAlias = list[dict[str, Any]]
 """{"start", "end" (s), "label"}, sorted by time."""
@@ -26,7 +27,7 @@ def read_rttm(path: Path) -> dict[str, Segments]:
             continue
         if len(fields) < 8:
             raise UsageError(f"{where}: {' '.join(fields)[:80]!r} is not {expected}.")
-        start, duration = seconds(fields[3], where), seconds(fields[4], where)
+        start, duration = seconds(fields[3], where, "START"), seconds(fields[4], where, "DURATION")
         turns.setdefault(fields[1], []).append(segment(start, start + duration, fields[7]))
     return {recording: in_time(found) for recording, found in turns.items()}
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, Option
-from s3prl_stream.corpora.lists import seconds
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
-from s3prl_stream.tables import Row, needed, read_rows, renamed
+from s3prl_stream.tables import Row, needed, read_rows, renamed, seconds
 
 _SPLITS = ("train", "dev", "test")
 _SEGMENT_COLUMNS = (("event_id", "segment_no", "start", "end"), ("session_id", "id_", "start_time", "end_time"))
@@ -100,7 +99,7 @@ def _segments(base: Path, table: Path, languages: Sequence[str]) -> Iterator[Utt
         language = event.rpartition("_")[2]
         if language in languages:
             audio = base / language / event[:4] / f"{event}.ogg"
-            stretch = seconds(start, row.where), seconds(end, row.where)
+            stretch = seconds(start, row.where, names[2]), seconds(end, row.where, names[3])
             yield Utterance(f"{event}_{number}", audio, *stretch, **_about(event, language, row.where))
 
 

@@ -22,7 +22,7 @@ from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.foreign_sample import key_and_suffix
 from s3prl_stream.shards.rows import storable
 from s3prl_stream.shards.store import is_remote, open_store
-from s3prl_stream.tables import Row, find_column, rows_of
+from s3prl_stream.tables import Row, find_column, rows_of, seconds
 
 _PIECE_BYTES = 1 << 20
 
@@ -177,18 +177,16 @@ def _scalars(values: Any) -> dict[str, Any]:
 
 def _seconds(values: Mapping[str, Any], where: str) -> float | None:
     column = _first_given(values, _SECONDS_COLUMNS)
-    rate: Any = 1
-    if column is None and (rate_column := _first_given(values, _RATE_COLUMNS)) is not None:
-        column, rate = _first_given(values, ["num_samples"]), values[rate_column]
-    if column is None:
+    if column is not None:
+        return seconds(values[column], where, column)
+    number, rate = _first_given(values, ["num_samples"]), _first_given(values, _RATE_COLUMNS)
+    if number is None or rate is None:
         return None
     try:
-        seconds = float(values[column]) / float(rate)
+        length = float(values[number]) / float(values[rate])
     except (TypeError, ValueError, OverflowError, ZeroDivisionError):
-        raise UsageError(f"{where}: {column} is {values[column]!r:.40}, expected seconds.") from None
-    if not 0.0 <= seconds < math.inf:
-        raise UsageError(f"{where}: {column} is {seconds}, expected 0 or more seconds.")
-    return seconds
+        length = math.nan
+    return seconds(length, where, f"{number} / {rate}")
 
 
 def _first_given(values: Mapping[str, Any], names: Sequence[str]) -> str | None:

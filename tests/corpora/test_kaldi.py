@@ -100,7 +100,7 @@ def test_without_wav_scp_the_folder_wav_is_taken(tmp_path: Path) -> None:
         ({"segments": "anna-1 rec9 0 1\n"}, "segments, line 1: recording 'rec9' is not in wav.scp"),
         ({"segments": "anna-1 rec1 0\n"}, "segments, line 1: 'anna-1 rec1 0' is not UTTERANCE"),
         ({"segments": "anna-1 rec1 0 1\nanna-1 rec1 1 2\n"}, "line 2: utterance 'anna-1' stands in segments twice"),
-        ({"segments": "anna-1 rec1 zero 1\n"}, "line 1: 'zero' where seconds"),
+        ({"segments": "anna-1 rec1 zero 1\n"}, "line 1: START is 'zero', expected 0 or more seconds"),
         ({"wav.scp": "rec1 a.wav\nrec1 b.wav\n"}, "line 2: recording 'rec1' stands in wav.scp twice"),
         ({"wav.scp": "rec1 raw.ark:1234\n"}, "line 1: 'raw.ark:1234' is a place in an archive"),
         ({"wav.scp": "rec1 C:/raw.ark:1234\n"}, "line 1: 'C:/raw.ark:1234' is a place in an archive"),

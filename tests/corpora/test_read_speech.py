@@ -181,10 +181,10 @@ def test_rttm_takes_splits_from_several_files_and_refuses_one_recording_twice(tm
     ("turns", "complaint"),
     [
         ("SPEAKER a 1 1.0 0.5\n", r"line 1: 'SPEAKER a 1 1\.0 0\.5' is not TYPE RECORDING"),
-        ("SPEAKER a 1 x 0.5 <NA> <NA> s\n", "line 1: 'x' where seconds"),
-        ("SPEAKER a 1 1 -2 <NA> <NA> s\n", "line 1: '-2' where seconds"),
-        ("SPEAKER a 1 1 inf <NA> <NA> s\n", "line 1: 'inf' where seconds"),
-        ("SPEAKER a 1 nan 2 <NA> <NA> s\n", "line 1: 'nan' where seconds"),
+        ("SPEAKER a 1 x 0.5 <NA> <NA> s\n", "line 1: START is 'x', expected 0 or more seconds"),
+        ("SPEAKER a 1 1 -2 <NA> <NA> s\n", "line 1: DURATION is '-2', expected 0 or more"),
+        ("SPEAKER a 1 1 inf <NA> <NA> s\n", "line 1: DURATION is 'inf', expected 0 or more"),
+        ("SPEAKER a 1 nan 2 <NA> <NA> s\n", "line 1: START is 'nan', expected 0 or more"),
         (b"\xff\xfe", "line 1: not UTF-8"),
     ],
 )
