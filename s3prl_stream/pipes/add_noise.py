@@ -72,19 +72,22 @@ class NoiseAugmentation(OnBatch):
         super().__init__(source)
 
     def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """The coin, the ratio, and the noise itself where it comes from a bank; else a seed for it."""
+        """The coin, the ratio, and the noise itself where it comes from a bank, with the number of voices and where on
+        its timeline the first begins; else a seed for it."""
         applied = bool(rng.random() < self.prob)
         drawn: dict[str, Any] = {"applied": applied, "snr_db": float(rng.uniform(*self.snr)) if applied else 0.0}
         if not isinstance(self.noise, NoiseBank):
             return {**drawn, "seed": key_hash(f"{self.stage_id}/{sample['identity']}") >> 1}
         if not applied:
-            return {**drawn, "noise": np.zeros(0, dtype=np.int16)}
+            return {**drawn, "voices": 0, "place": -1, "noise": np.zeros(0, dtype=np.int16)}
         rate = sample.get("sample_rate", self.noise.sample_rate)
         if rate != self.noise.sample_rate:
             raise UsageError(f"add_noise: the bank is at {self.noise.sample_rate} Hz, the audio at {rate} Hz")
         fewest, most = self.voices
         voices = fewest if fewest == most else int(rng.integers(fewest, most + 1))
-        return {**drawn, "noise": self.noise.draw(rng, len(sample["wav"]), voices=voices)}
+        places = self.noise.places(rng, voices)
+        noise = self.noise.noise(places, len(sample["wav"]))
+        return {**drawn, "voices": voices, "place": places[0], "noise": noise}
 
     def emit(self, sample: Sample) -> Iterator[Sample]:
         rng = self.rng(sample)

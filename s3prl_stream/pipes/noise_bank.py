@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from s3prl_stream.pipes.audio_bank import I16, AudioBank
@@ -19,8 +21,16 @@ class NoiseBank(AudioBank):
 
         With several voices, stretches of equal RMS are added up and brought to full scale: babble, of a bank of speech.
         """
-        stretches = [self._stretch(rng, num_samples) for _ in range(voices)]
-        if voices == 1 or not num_samples:
+        return self.noise(self.places(rng, voices), num_samples)
+
+    def places(self, rng: np.random.Generator, voices: int) -> list[int]:
+        """Where on the timeline each of the voices begins (sample)."""
+        return [int(rng.integers(len(self.timeline))) for _ in range(voices)]
+
+    def noise(self, places: Sequence[int], num_samples: int) -> I16:
+        """What `draw` gives of these places."""
+        stretches = [self._stretch(first, num_samples) for first in places]
+        if len(stretches) == 1 or not num_samples:
             return stretches[0]
         mixed = np.zeros(num_samples)
         for stretch in stretches:
@@ -28,8 +38,7 @@ class NoiseBank(AudioBank):
         scaled: I16 = np.rint(mixed * (32767.0 / (np.abs(mixed).max() or 1.0))).astype(np.int16)
         return scaled
 
-    def _stretch(self, rng: np.random.Generator, num_samples: int) -> I16:
-        first = int(rng.integers(len(self.timeline)))
+    def _stretch(self, first: int, num_samples: int) -> I16:
         if first + num_samples <= len(self.timeline):
             return np.array(self.timeline[first : first + num_samples])
         return np.take(self.timeline, np.arange(first, first + num_samples), mode="wrap")

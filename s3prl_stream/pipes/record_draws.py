@@ -11,13 +11,14 @@ from s3prl_stream.sample import Sample
 
 @chained("record_draws")
 class RecordDraws(Stage):
-    """Have every random stage after this one write down what it draws; no other value changes.
+    """Have the random stages after this one write down the numbers that they draw; no other value changes.
 
     In:     anything.
     Out:    draws, {stage: {name: number}}; in a batch a list of them. 1 -> 1.
     Random: none.
 
-    It does not belong to what a batch is: a state of the same chain without it may be loaded.
+    What is an array, or is in the sample anyhow (masks, where a crop or a chunk begins), is not written down again. It
+    does not belong to what a batch is: a state of the same chain without it may be loaded.
     """
 
     provides: Mapping[str, str] = {"draws": "any"}

@@ -66,8 +66,9 @@ class Reverberation(OnBatch):
         super().__init__(source)
 
     def draw(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """The response and what it is made of."""
-        drawn: dict[str, Any] = {"applied": bool(rng.random() < self.prob), "rt60": 0.0, "drr_db": 0.0}
+        """The response and what it is made of: which of the bank (from 0), or the room's decay and ratio."""
+        drawn: dict[str, Any] = {"applied": bool(rng.random() < self.prob)}
+        drawn |= {"rir": -1} if isinstance(self.rooms, RirBank) else {"rt60": 0.0, "drr_db": 0.0}
         if not drawn["applied"]:
             response = np.zeros(DIRECT_AT + 1, dtype=np.float32)
             response[DIRECT_AT] = 1.0
@@ -81,7 +82,8 @@ class Reverberation(OnBatch):
                 raise UsageError(
                     f"reverberate: the responses are at {self.rooms.sample_rate} Hz, the audio at {rate} Hz"
                 )
-            return {"response": self.rooms.draw(rng, max_seconds=self.max_seconds)}
+            number = int(rng.integers(len(self.rooms)))
+            return {"rir": number, "response": self.rooms.response(number, max_seconds=self.max_seconds)}
         rt60, drr_db, delay_ms = rng.uniform(*self.rt60), rng.uniform(*self.drr_db), rng.uniform(2.0, 20.0)
         response = simulated(rng, rate, rt60_seconds=rt60, drr_db=drr_db, delay_ms=delay_ms)
         return {"rt60": rt60, "drr_db": drr_db, "response": response}

@@ -32,7 +32,11 @@ class RirBank(AudioBank):
 
     def draw(self, rng: np.random.Generator, *, max_seconds: float) -> F32:
         """One of the responses, at most so long behind its direct path."""
-        return aligned(self.clip(int(rng.integers(len(self)))), round(max_seconds * self.sample_rate))
+        return self.response(int(rng.integers(len(self))), max_seconds=max_seconds)
+
+    def response(self, number: int, *, max_seconds: float) -> F32:
+        """The one of this number, from 0."""
+        return aligned(self.clip(number), round(max_seconds * self.sample_rate))
 
     def _prepared(self, wav: I16) -> I16:
         return wav if wav.any() else wav[:0]

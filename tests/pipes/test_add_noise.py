@@ -108,16 +108,6 @@ def test_a_stream_has_other_noise_in_each_chunk_set_and_draw() -> None:
         assert (torch.corrcoef(noise) - torch.eye(len(noise))).abs().max() < 0.1, settings
 
 
-class CountingBank(NoiseBank):
-    """Remembers how many voices it was asked for."""
-
-    voices: tuple[int, ...] = ()
-
-    def draw(self, rng: np.random.Generator, num_samples: int, *, voices: int = 1) -> Any:
-        self.voices = (*self.voices, voices)
-        return super().draw(rng, num_samples, voices=voices)
-
-
 @pytest.mark.parametrize("voices", [1, 4, (2, 5)])
 def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -125,21 +115,27 @@ def test_noise_of_a_bank_is_at_the_ratio(voices: Any, tmp_path: Path) -> None:
     for number, level in enumerate((0.003, 0.3)):
         wav = level * np.cumsum(rng.standard_normal(30_000)) / 100
         soundfile.write(tmp_path / "noise" / f"{number}.wav", wav, 16_000)
-    bank = CountingBank(tmp_path / "noise", cache=tmp_path / "cache")
+    bank = NoiseBank(tmp_path / "noise", cache=tmp_path / "cache")
     samples = [{"wav": wav["wav"], "sample_rate": 16_000} for wav in tones(30)]
     stage = NoiseAugmentation(noise=bank, snr=(0, 10), voices=voices, prob=0.8)
-    num_noisy = 0
+    num_noisy, counted = 0, set()
     for before, after in zip(samples, stage(RecordDraws()(samples)), strict=True):
         drawn = after["draws"]["add_noise"]
+        assert drawn.keys() == {"applied", "snr_db", "voices", "place"}
         if not drawn["applied"]:
             assert np.array_equal(after["wav"].numpy(), before["wav"])
             continue
         num_noisy += 1
+        counted.add(drawn["voices"])
+        if voices == 1:
+            added = after["wav"].numpy() - before["wav"]
+            heard = np.take(bank.timeline, np.arange(len(added)) + drawn["place"], mode="wrap")
+            assert np.corrcoef(added, heard)[0, 1] > 0.999
         assert 0 <= drawn["snr_db"] <= 10
         assert measured_snr_db(before["wav"], after["wav"].numpy()) == pytest.approx(drawn["snr_db"], abs=0.01)
     assert 10 < num_noisy < 30
     fewest, most = voices if isinstance(voices, tuple) else (voices, voices)
-    assert set(bank.voices) == set(range(fewest, most + 1))
+    assert counted == set(range(fewest, most + 1))
     assert bank.fingerprint in stage.describe()
     with pytest.raises(UsageError, match="the bank is at 16000 Hz, the audio at 8000 Hz"):
         list(stage([{**sample, "sample_rate": 8_000} for sample in samples]))

@@ -15,7 +15,9 @@ from full_disk import files_of_at_most
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.pipes.noise_bank import NoiseBank
-from s3prl_stream.pipes.rooms import DIRECT_AT, RirBank
+from s3prl_stream.pipes.record_draws import RecordDraws
+from s3prl_stream.pipes.reverberate import Reverberation
+from s3prl_stream.pipes.rooms import DIRECT_AT, RirBank, reverberated
 from s3prl_stream.shards.claims import new_owner
 
 RATE = 16_000
@@ -224,3 +226,12 @@ def test_measured_responses_are_aligned(tmp_path: Path) -> None:
         assert int(np.abs(one).argmax()) == DIRECT_AT
         assert one[DIRECT_AT] == 1.0
     assert drawn[DIRECT_AT + 4_000][DIRECT_AT + 1] == pytest.approx(response[301] / -0.5, abs=1e-3)
+    samples = [{"wav": np.ones(5_000, np.float32), "sample_rate": RATE} for _ in range(12)]
+    stage = Reverberation(rooms=bank, prob=0.8)
+    for sample in stage(RecordDraws()(samples)):
+        noted = sample["draws"]["reverberate"]
+        assert noted.keys() == {"applied", "rir"}
+        assert (noted["rir"] in (0, 1)) is noted["applied"]
+        if noted["applied"]:
+            response = bank.response(noted["rir"], max_seconds=stage.max_seconds)
+            assert np.array_equal(sample["wav"], reverberated(samples[0]["wav"], response))
