@@ -42,7 +42,7 @@ def test_every_rank_has_the_same_state_after_every_round() -> None:
     world_size = 5
     loaders = [ss.Loader(stream(data, **settings), rank=rank, world_size=world_size) for rank in range(world_size)]
     for loader, prefetch in zip(loaders, (1, 2, 8, 30, 3), strict=True):  # plan ahead unequally far
-        loader.prefetch = prefetch
+        loader._build_ahead.prefetch = prefetch
     for _ in zip(*loaders, strict=True):
         states = [loader.state_dict() for loader in loaders]
         assert all(state == states[0] for state in states)
