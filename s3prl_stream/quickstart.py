@@ -170,9 +170,9 @@ def _kill_in_the_middle(words: Sequence[str], run: Path, *, after: int) -> None:
 
 def _losses(run: Path) -> list[tuple[int, float]]:
     """(step, loss) of each step that a run has recorded so far."""
-    from s3prl_stream.trainer.losslog import NAME, read_losses
+    from s3prl_stream.trainer.losslog import read_losses
 
-    return [(line["step"], line["loss"]) for line in read_losses(run)] if (run / NAME).exists() else []
+    return [(line["step"], line["loss"]) for line in read_losses(run)]
 
 
 def _compare(whole: list[tuple[int, float]], killed: list[tuple[int, float]], steps: int) -> bool:

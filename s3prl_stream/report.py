@@ -24,7 +24,7 @@ from s3prl_stream.recipes.pretrain import RESUMES
 from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, read_settings, recipe_of
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_state
-from s3prl_stream.trainer.losslog import METRICS, NAME, each_line, read_lines
+from s3prl_stream.trainer.losslog import LOSSES, METRICS, each_line, read_lines
 from s3prl_stream.trainer.record import WAITS
 
 FOLDER = "report"
@@ -57,7 +57,7 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     """
     folder = Path(run)
     settings = read_settings(folder) if (folder / SETTINGS).is_file() else {}
-    losses = _columns(folder / NAME, "step", "loss", "lr", "grad_norm", "applied", "seconds", "hours_seen")
+    losses = _columns(folder / LOSSES, "step", "loss", "lr", "grad_norm", "applied", "seconds", "hours_seen")
     if not len(losses["step"]):
         raise UsageError(f"{run}: no steps in losses.jsonl; give the output folder of a run that has begun")
     given = None if data is None else as_shard_set(data)

@@ -34,7 +34,7 @@ from s3prl_stream.recipes.run_folder import pick_device
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import without
 from s3prl_stream.tasks import SpeakerVerification, Task
-from s3prl_stream.tasks.verification import check_pairs
+from s3prl_stream.tasks.verification import need_few_pairs
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
@@ -171,7 +171,7 @@ def _judged(
         judged = judged_stream(shards, where=where, columns=task.columns, texts=texts)
     if isinstance(task, SpeakerVerification):
         num_judged = len(root_of(judged).selection)
-        check_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")
+        need_few_pairs(num_judged, "valid", "Take fewer by valid_where= (--valid-where), such as some of the speakers")
     return judged
 
 

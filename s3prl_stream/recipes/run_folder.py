@@ -20,7 +20,7 @@ from s3prl_stream.shards.alone import LOCK, alone_in
 from s3prl_stream.shards.store import paths_in
 from s3prl_stream.trainer.checkpoint import (
     BEST,
-    FOLDER,
+    CHECKPOINTS,
     list_checkpoints,
     load_weights_into,
     newest_checkpoint,
@@ -82,7 +82,7 @@ def run_of(path: str | Path) -> Path:
     """
     paths_in([path])
     folder = Path(path)
-    inside = folder.name.startswith("step-") and folder.parent.name in (FOLDER, BEST)
+    inside = folder.name.startswith("step-") and folder.parent.name in (CHECKPOINTS, BEST)
     return folder.parent.parent if inside else folder
 
 

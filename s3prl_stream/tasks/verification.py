@@ -139,7 +139,7 @@ def read_trials(path: str | Path) -> list[Trial]:
     return trials
 
 
-def check_pairs(num_utterances: int, what: str, advice: str) -> None:
+def need_few_pairs(num_utterances: int, what: str, advice: str) -> None:
     """A UsageError, which begins with `what`, if so many utterances are too many to compare each with each."""
     num_pairs = num_utterances * (num_utterances - 1) // 2
     if num_pairs > MOST_PAIRS:
@@ -150,7 +150,7 @@ def check_pairs(num_utterances: int, what: str, advice: str) -> None:
 
 def _all_pairs(answers: Sequence[Answer]) -> tuple[Sequence[bool], Sequence[float]]:
     embeddings, speakers = known(answers)
-    check_pairs(len(answers), "score", "Give a list of trials (--trials FILE)")
+    need_few_pairs(len(answers), "score", "Give a list of trials (--trials FILE)")
     stacked_NC = np.stack(embeddings)
     scores_NN = stacked_NC @ stacked_NC.T
     rows, columns = np.triu_indices(len(answers), k=1)

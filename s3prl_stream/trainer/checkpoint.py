@@ -28,7 +28,7 @@ from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.json_files import read_json
 from s3prl_stream.shards.whole_files import replacing, sync
 
-FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 BEST = "best"
 _UNFINISHED = ".unfinished-"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
     """None where nothing is to go on from here."""
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, folder: str = FOLDER) -> Path:
+def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int | None, folder: str = CHECKPOINTS) -> Path:
     """Write one checkpoint durably, then delete all but the newest `keep` (None: none); returns its folder.
 
     Raises:
@@ -79,7 +79,7 @@ def keep_newest(run: Path, keep: int, *, folder: str) -> None:
         _remove(old)
 
 
-def list_checkpoints(run: Path, *, folder: str = FOLDER) -> list[Path]:
+def list_checkpoints(run: Path, *, folder: str = CHECKPOINTS) -> list[Path]:
     """Folders of a run's complete checkpoints, oldest first."""
     folders = [path for path in (run / folder).glob("step-*") if _NAME.fullmatch(path.name)]
     return sorted(folders, key=step_of)
@@ -145,7 +145,7 @@ def newest_checkpoint(run: Path) -> Path:
     folders = list_checkpoints(run)
     if not folders:
         raise UsageError(
-            f"{run}: no checkpoint under {FOLDER}/; is this the output folder of a run that came as far as one?"
+            f"{run}: no checkpoint under {CHECKPOINTS}/; is this the output folder of a run that came as far as one?"
         )
     return folders[-1]
 

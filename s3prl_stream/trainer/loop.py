@@ -24,7 +24,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import (
     BEST,
-    FOLDER,
+    CHECKPOINTS,
     Checkpoint,
     forget_after,
     keep_newest,
@@ -185,13 +185,13 @@ def _resume(
     if ranks.is_first:  # a kill may have come before what goes with a checkpoint was gone
         forget_after(run, done, folder=BEST)
         keep_newest(run, 1, folder=BEST)
-        for folder in (FOLDER, BEST):
+        for folder in (CHECKPOINTS, BEST):
             remove_unfinished(run / folder)
     if not folders:
         return {}
     checkpoint = load_checkpoint(folders[-1], device=device)
     if ranks.is_first:
-        keep_newest(run, settings.keep_checkpoints, folder=FOLDER)
+        keep_newest(run, settings.keep_checkpoints, folder=CHECKPOINTS)
     if int(checkpoint.state["step"]) < settings.num_steps:
         objective.load_state_dict(checkpoint.weights)
         optimizer.load_state_dict(checkpoint.optimizer or {})

@@ -13,7 +13,7 @@ from s3prl_stream.errors import StateError
 from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.whole_files import sync
 
-NAME = "losses.jsonl"
+LOSSES = "losses.jsonl"
 METRICS = "metrics.jsonl"
 
 
@@ -76,7 +76,7 @@ def open_lines(path: Path) -> TextIO:
 
 def read_losses(run: Path) -> list[dict[str, Any]]:
     """All lines of a run's log of steps."""
-    return read_lines(run / NAME)
+    return read_lines(run / LOSSES)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

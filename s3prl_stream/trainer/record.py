@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.errors import StreamError, UsageError
-from s3prl_stream.trainer.losslog import METRICS, NAME, StepLog, open_lines
+from s3prl_stream.trainer.losslog import LOSSES, METRICS, StepLog, open_lines
 from s3prl_stream.trainer.progress import Progress
 from s3prl_stream.trainer.settings import TrainSettings
 
@@ -89,7 +89,7 @@ class Record:
     def __enter__(self) -> Record:
         self.progress = Progress(self.step, self.settings.num_steps, hours=self.seconds / 3600, quiet=self._quiet)
         if self._writes:
-            self._losses = StepLog(self.run, NAME, last_step=self.step, every_step=True)
+            self._losses = StepLog(self.run, LOSSES, last_step=self.step, every_step=True)
             self._metrics = StepLog(self.run, METRICS, last_step=self.step)
             self._waits = open_lines(self.run / WAITS)
             self._events = _open_events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
