@@ -51,7 +51,7 @@ def draw_curves(
         others: on an axis at the right.
         other_label: of that axis.
     """
-    with _picture(file, 8, 4) as figure:
+    with picture(file, 8, 4) as figure:
         axes = figure.subplots()
         for curve in curves:
             axes.plot(curve.steps, curve.values, label=curve.label, marker="." if len(curve.steps) < 20 else None)
@@ -66,7 +66,7 @@ def draw_curves(
 
 def draw_layer_weights(weights: Sequence[float], file: str | Path) -> None:
     """Draw how much a head takes of each hidden state (they add up to 1) as bars into a PNG."""
-    with _picture(file, 8, 3) as figure:
+    with picture(file, 8, 3) as figure:
         axes = figure.subplots()
         axes.bar(range(len(weights)), weights)
         axes.axhline(1 / len(weights), color="tab:gray", linewidth=1, linestyle="--")  # where they began
@@ -83,7 +83,7 @@ def draw_losses(
         killed_after: step at which the second run was killed.
         file: where the picture goes.
     """
-    with _picture(file, 8, 4) as figure:
+    with picture(file, 8, 4) as figure:
         axes = figure.subplots()
         axes.plot([step for step, _ in whole], [loss for _, loss in whole], color="tab:blue", label="undisturbed")
         axes.plot(
@@ -95,28 +95,6 @@ def draw_losses(
         )
         axes.axvline(killed_after, color="gray", linewidth=1, label="SIGKILL")
         axes.set(xlabel="step", ylabel="mean L1 over the masked part")
-        axes.legend()
-
-
-def draw_attempts(
-    whole: Sequence[tuple[int, float]], attempts: Sequence[tuple[str, Sequence[tuple[int, float]]]], file: str | Path
-) -> None:
-    """Draw a run's losses, and on top of them those of each attempt that another run took, into a PNG.
-
-    Args:
-        whole: (step, loss) of the undisturbed run.
-        attempts: of the other run, name and (step, loss) of each; what one did after the checkpoint that the next
-            began at is drawn too, and all but the last end at a SIGKILL.
-        file: where the picture goes.
-    """
-    with _picture(file, 8, 4) as figure:
-        axes = figure.subplots()
-        axes.plot(*zip(*whole, strict=True), color="0.75", linewidth=6, label="undisturbed")
-        for number, (name, losses) in enumerate(attempts):
-            (line,) = axes.plot(*zip(*losses, strict=True), marker=".", linewidth=1.5, label=name)
-            if number < len(attempts) - 1:
-                axes.plot(*losses[-1], "x", color=line.get_color(), markersize=12, label="SIGKILL")
-        axes.set(xlabel="step", ylabel="loss")
         axes.legend()
 
 
@@ -138,7 +116,7 @@ def draw_reconstruction(
         names: of the three.
     """
     rows = tuple(zip(names, (feat_FD, masked_FD, reconstructed_FD), strict=True))
-    with _picture(file, 8, 7) as figure:
+    with picture(file, 8, 7) as figure:
         lowest, highest = float(feat_FD.min()), float(feat_FD.max())
         for axes, (name, picture_FD) in zip(figure.subplots(len(rows), sharex=True), rows, strict=True):
             extent = (0, len(picture_FD) / 100, 0, picture_FD.shape[1])
@@ -157,7 +135,7 @@ def draw_scores(panels: Sequence[Panel], label: str, file: str | Path, *, ticks:
         file: where the picture goes.
         ticks: names of the places 0, 1 ...; None: places are numbers above 0, on a logarithmic axis.
     """
-    with _picture(file, max(6, 4 * len(panels)), 4) as figure:
+    with picture(file, max(6, 4 * len(panels)), 4) as figure:
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             for name, points in panel.curves.items():
                 places, means, spreads = zip(*points, strict=True)
@@ -172,7 +150,7 @@ def draw_scores(panels: Sequence[Panel], label: str, file: str | Path, *, ticks:
 
 
 @contextlib.contextmanager
-def _picture(file: str | Path, width_inches: float, height_inches: float) -> Iterator[Any]:
+def picture(file: str | Path, width_inches: float, height_inches: float) -> Iterator[Any]:
     """A figure to draw into, which is then written; its folder is made, once there is something to write there."""
     try:
         from matplotlib.figure import Figure

@@ -261,7 +261,7 @@ def test_classes_of_the_validation_part_that_are_not_trained_on_are_told(
     result = ss.train("ks", classes(), valid_where="key in ('clip00', 'clip01', 'clip04')", out=tmp_path, steps=2,
                       **settings)  # fmt: skip
     assert result.unknown == {"a": 2}
-    said = "valid: clips of classes that are not trained on, so that they count as missed: 2 a\n"
+    said = "valid: 2 clips count as missed, of classes not trained on (a ...)\n"
     assert capsys.readouterr().err.count(said) == 1
 
 

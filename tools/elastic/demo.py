@@ -23,7 +23,7 @@ from elastic.ledger import Attempt, Run, judge, read_run  # noqa: E402
 from elastic.rank import Settings  # noqa: E402
 from elastic.store import STORES, Store, choose, store_with  # noqa: E402
 from s3prl_stream.chaos import ChaosProxy  # noqa: E402
-from s3prl_stream.pictures import draw_attempts  # noqa: E402
+from s3prl_stream.pictures import picture  # noqa: E402
 from s3prl_stream.shards.shardset import open_shards  # noqa: E402
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_state  # noqa: E402
 from s3prl_stream.trainer.losslog import read_lines, read_losses  # noqa: E402
@@ -172,13 +172,19 @@ def make_receipt(packed: Path, out: Path) -> dict[str, Any]:
 
 
 def draw(whole: Run, elastic: Run, file: Path) -> None:
-    """The losses of both runs, those of each attempt by itself."""
-    attempts = []
-    for one in elastic.attempts:
-        first_step = one.begins_at // UPDATE_BATCHES + 1
-        name = f"{one.ranks} rank{'s' * (one.ranks > 1)}"
-        attempts.append((name, [pair for pair in one.losses if pair[0] >= first_step]))
-    draw_attempts(whole.attempts[-1].losses, attempts, file)
+    """The losses of both runs, those of each attempt by itself: what one did after the checkpoint that the next began
+    at is drawn too, and all but the last end at a SIGKILL."""
+    with picture(file, 8, 4) as figure:
+        axes = figure.subplots()
+        axes.plot(*zip(*whole.attempts[-1].losses, strict=True), color="0.75", linewidth=6, label="undisturbed")
+        for one in elastic.attempts:
+            losses = [pair for pair in one.losses if pair[0] > one.begins_at // UPDATE_BATCHES]
+            name = f"{one.ranks} rank{'s' * (one.ranks > 1)}"
+            (line,) = axes.plot(*zip(*losses, strict=True), marker=".", linewidth=1.5, label=name)
+            if one is not elastic.attempts[-1]:
+                axes.plot(*losses[-1], "x", color=line.get_color(), markersize=12, label="SIGKILL")
+        axes.set(xlabel="step", ylabel="loss")
+        axes.legend()
 
 
 def text_of(receipt: dict[str, Any]) -> str:
