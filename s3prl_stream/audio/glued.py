@@ -24,7 +24,6 @@ _OGG_START = re.compile(rb"OggS\x00\x02\x00{8}")
 """A page that begins a stream, with which no sample ends."""
 _OGG_LATER_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 _OGG_SERIAL = slice(14, 18)
-_LARGEST_HEAD = 1 << 24
 _LOOKS = 8
 
 
@@ -53,7 +52,7 @@ def may_be_glued(content: Content) -> bool:
         return last[_OGG_SERIAL] != bytes(content[start : start + 18])[_OGG_SERIAL]
     if kind != b"fLaC":
         return False
-    flac = flac_header(content[start : start + _LARGEST_HEAD], len(content) - start)
+    flac = flac_header(content[start:])
     return flac is not None and not _numbers_are_of_one(content, start, flac)
 
 
@@ -71,12 +70,13 @@ def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
     block_frames = int.from_bytes(content[start + 10 : start + 12], "big")
     frame_bytes = 64 + block_frames * flac.channels * (flac.bits + 1) // 8  # at most: samples as they are
     like = bytes(content[at : at + 4])
-    looks = [at + (len(content) - at) * number // _LOOKS for number in range(1, _LOOKS)]
-    numbers = [found[-1] for one in looks if (found := _frame_numbers(content[one : one + 2 * frame_bytes], like)[:1])]
-    last = _frame_numbers(content[max(at, len(content) - 2 * frame_bytes) :], like)[-1:]
-    by_sample = like[1:2] == b"\xf9"
-    is_end = last and 0 < flac.frames - last[0] * (1 if by_sample else block_frames) <= block_frames
-    return bool(is_end) and [*numbers, *last] == sorted([*numbers, *last])
+    tail = _frame_numbers(content[max(at, len(content) - 2 * frame_bytes) :], like)
+    looks = [at + (len(content) - at) * number // _LOOKS for number in range(_LOOKS)]
+    numbers = [one for look in looks for one in _frame_numbers(content[look : look + 2 * frame_bytes], like)[:1]]
+    numbers += tail[-1:]
+    counts_samples = like[1:2] == b"\xf9"
+    behind = flac.frames - numbers[-1] * (1 if counts_samples else block_frames) if tail else 0
+    return 0 < behind <= block_frames and numbers == sorted(numbers)
 
 
 def _frame_numbers(window: Content, like: bytes) -> list[int]:
