@@ -26,6 +26,7 @@ from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.known_layouts import Layout, find_layout
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.left_out import LeftOut
+from s3prl_stream.shards.manifest import origin_of
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.scan import NotATar, Scan, ScanTask, scan_tar, scanned_rows
 from s3prl_stream.shards.store import is_remote, local_path, paths_in
@@ -140,6 +141,7 @@ def index_tars(
     target = IndexFolder(url, base, names)
     table = None if durations is None else read_table(durations, whole_names=last_dot)
     name = set_name((Path(urlsplit(url).path) if is_remote(url) else local_path(url).resolve()).name, name)
+    origin = origin_of(name, corpus_name, licence)
     with target.scratch() as scratch:
         lengths = None
         if table is not None and not full:  # which reads everything anyway
@@ -159,8 +161,7 @@ def index_tars(
             raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
         facts = {
             "name": name,
-            "corpus": corpus_name or name,
-            "licence": licence,
+            **origin,
             "indexed": {
                 "tars": "." if target.is_beside else base,
                 "layout": None if layout is None else layout.maker,

@@ -36,6 +36,14 @@ def library_versions() -> dict[str, str]:
     return {**versions, "libsndfile": soundfile.__libsndfile_version__, "s3prl_stream": __version__}
 
 
+def origin_of(name: str, corpus_name: str | None, licence: str | None) -> dict[str, Any]:
+    """What a manifest says of where a set is from, as its maker calls it; UsageError for what is no text."""
+    for what, text in (("corpus_name", corpus_name), ("licence", licence)):
+        if not isinstance(text, str | None):
+            raise UsageError(f"{what} is {text!r:.200}, expected text.")
+    return {"corpus": corpus_name or name, "licence": licence}
+
+
 def counts_of(shards: Sequence[Mapping[str, Any]], damaged: int, skipped: Mapping[str, int]) -> dict[str, Any]:
     """What a manifest counts: samples and seconds of its shards, and the utterances that are in none of them."""
     return {

@@ -24,7 +24,7 @@ from s3prl_stream.shards.finish import NothingPacked, finish, nothing_packed
 from s3prl_stream.shards.layout import MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.listing import Listing, list_utterances
-from s3prl_stream.shards.manifest import library_versions
+from s3prl_stream.shards.manifest import library_versions, origin_of
 from s3prl_stream.shards.outfolder import find_finished, name_of_folder, refuse_strangers, whole_left_out
 from s3prl_stream.shards.pack_shard import ShardTask
 from s3prl_stream.shards.packplan import PackPlan, make_plan, refuse_other_plan
@@ -161,10 +161,7 @@ def pack_set(
     if engine not in ENGINES:
         raise UsageError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
     refuse_strangers(store)
-    about = {"corpus": corpus_name or name, "licence": licence}
-    for what, text in (("corpus_name", corpus_name), ("licence", licence)):
-        if not isinstance(text, str | None):
-            raise UsageError(f"{what} is {text!r:.200}, expected text.")
+    about = origin_of(name, corpus_name, licence)
     extra = ExtraFiles(corpus)
     job = _Pack(out, name, settings, about, extra, progress or tell_nobody, restart)
     try:
