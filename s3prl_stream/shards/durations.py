@@ -21,7 +21,7 @@ from s3prl_stream.sample import with_free_names
 from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.foreign_sample import key_and_suffix
 from s3prl_stream.shards.rows import storable
-from s3prl_stream.shards.store import is_remote, open_store
+from s3prl_stream.shards.store import is_remote, open_store, paths_in
 from s3prl_stream.tables import Row, find_column, rows_of, seconds
 
 _PIECE_BYTES = 1 << 20
@@ -114,8 +114,7 @@ def read_table(sources: str | Path | Sequence[str | Path], whole_names: bool = F
             in it.
     """
     table = Table(whole_names)
-    given = [sources] if isinstance(sources, str | Path) else list(sources)
-    names = [name for source in given for name in existing_or_expanded(str(source))]
+    names = [name for source in paths_in(sources) for name in existing_or_expanded(str(source))]
     for name in names:
         for row in rows_of(name, functools.partial(_opened, name), header=True):
             _add(table, row)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.settings import fitted
 from s3prl_stream.shards.braces import find_tars
 from s3prl_stream.shards.durations import read_table
 from s3prl_stream.shards.foreign_index import index_rows, metadata_schema, write_foreign_index
@@ -124,6 +125,7 @@ def index_tars(
 ) -> IndexReport:
     """`index_shards`, with a report in place of the opened set, and with progress; all else is the same."""
     check_num_workers(num_workers)
+    full, prefix_keys = fitted("index: full", full, bool), fitted("index: prefix_keys", prefix_keys, bool)
     given = paths_in(tars)
     paths_in([] if out is None else [out])
     layout = find_layout(given[0]) if len(given) == 1 else None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.settings import fitted
 from s3prl_stream.shards.arrange import arrange
 from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
@@ -73,7 +74,9 @@ def subset(
     whole = as_shard_set(shards)
     folder = _packed(whole)
     packing = {name: value for name, value in (folder.manifest.get("packing") or {}).items() if _is_number(value)}
-    shard_bytes = float(packing.get("shard_mb") or 512 if shard_mb is None else shard_mb) * _BYTES_PER_MB
+    if shard_mb is None:
+        shard_mb = packing.get("shard_mb") or 512
+    shard_bytes = fitted("subset: shard_mb", shard_mb, float) * _BYTES_PER_MB
     if not shard_bytes > 0:
         raise UsageError(f"shard_mb is {shard_mb}, expected more than 0.")
     name = folder.name if name is None else set_name(name, name)

@@ -133,8 +133,11 @@ def test_which_files_make_a_sample(tmp_path: Path) -> None:
         ("i.wav", wav), ("i.json", b'{"text": "of the JSON", "label": 7}'), ("i.txt", b"of the file"), ("i.cls", b"8"),
     ]  # fmt: skip
     (tmp_path / "x.tar").write_bytes(tar(members))
-    for wrong in ({"corpus_name": Path("a")}, {"licence": 4}):
-        with pytest.raises(UsageError, match="expected text"):
+    for wrong, said in (
+        ({"corpus_name": Path("a")}, "expected text"), ({"licence": 4}, "expected text"),
+        ({"durations": 3}, "3 is no path"), ({"full": b"x"}, "full: b'x' is not"), ({"prefix_keys": 2}, "keys: 2 is"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
             ss.index_shards(tmp_path / "x.tar", name="mine", **wrong)  # type: ignore[arg-type]
     shards = ss.index_shards(tmp_path / "x.tar", name="mine", corpus_name="theirs", licence="CC0")
     assert [manifest_of(tmp_path)[name] for name in ("name", "corpus", "licence")] == ["mine", "theirs", "CC0"]

@@ -144,6 +144,7 @@ def test_the_command_says_what_it_wrote(whole: Path, tmp_path: Path, capsys: pyt
         ({"where": "nothing == 1"}, "nothing"),
         ({"subset": "1min", "name": "a b"}, "name is 'a b'"),
         ({"subset": "1min", "shard_mb": 0}, "shard_mb is 0"),
+        ({"subset": "1min", "shard_mb": "x"}, "shard_mb: 'x' is not"),
         ({"subset": "1min", "num_workers": -1}, "num_workers is -1"),
         ({"subset": "1min", "out": "SET"}, "holds a set"),
         ({"subset": "1min", "out": "OTHER"}, "holds other files"),
