@@ -20,9 +20,9 @@ from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.optimizer import learning_rate
-from s3prl_stream.trainer.ranks import Ranks, kept_buffers
+from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.settings import TrainSettings
-from s3prl_stream.trainer.update import restore_unless, seed_draws
+from s3prl_stream.trainer.update import BatchCounts, seed_draws
 
 
 class Updates:
@@ -116,18 +116,18 @@ class UpdateLoss(nn.Module):
     def forward(self, batches: Sequence[Batch]) -> Loss:
         """The loss of the batches of an update that are this rank's."""
         losses = []
-        counted = kept_buffers(self.objective)
-        counts_before = [buffer.clone() for buffer in counted]
+        ranks = Ranks()
+        counts = BatchCounts(self.objective, self.settings.update_batches // ranks.world_size)
         for batch in batches:
             step, place = divmod(int(batch["batch_index"]), self.settings.update_batches)
             seed_draws(self.settings, step + 1, place)
             losses.append(self.objective(batch))
+            counts.take()
         total = torch.stack([loss.mean * loss.num_elements for loss in losses]).sum()
         num_elements = torch.stack([loss.num_elements.to(total.device) for loss in losses]).sum()
-        ranks = Ranks()
         ranks.sum(num_elements)
         mean = total * ranks.world_size / num_elements.clamp(min=1)
-        restore_unless(mean.detach().isfinite(), counted, counts_before)
+        counts.settle(mean.detach().isfinite())
         # the gradient of a loss that is not finite may be finite (of |x| at NaN it is 0): not so of this
         return Loss(mean * (mean.detach() * 0 + 1), num_elements)
 

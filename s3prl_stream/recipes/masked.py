@@ -1,7 +1,8 @@
 """What Mockingjay, TERA and Audio ALBERT share: masked features go in, the features come out.
 
 A head on the last hidden state predicts the features; mean absolute error on what was masked; AdamW, 7 % warm-up, then
-linear decay: the settings of S3PRL's runner.
+linear decay: the settings of S3PRL's runner. Of log-mel it also leaves out clips of up to 2 s, which is
+`where="seconds > 2"` here.
 """
 
 from __future__ import annotations

@@ -38,7 +38,6 @@ class Updater:
         self._settings = settings
         self._ranks = ranks
         self._to_device = ToDevice(device)
-        self._counted = kept_buffers(objective)
 
     def update(self, step: int, batches: Sequence[Batch], seconds: Sequence[float]) -> Tensor:
         """One update, or none where it had better be left out.
@@ -53,13 +52,13 @@ class Updater:
             each set.
         """
         sums = self._to_device({"sums": torch.tensor([0.0, 0.0, 0.0, *seconds], dtype=torch.float64)})["sums"]
-        counts_before = [buffer.clone() for buffer in self._counted]
-        self._add_gradients(step, [self._to_device(batch) for batch in batches], sums)
+        counts = BatchCounts(self._objective, self._settings.update_batches // self._ranks.world_size)
+        self._add_gradients(step, [self._to_device(batch) for batch in batches], sums, counts)
         figures = self._update_weights(step, sums)
-        restore_unless(_is_update(figures), self._counted, counts_before)
+        counts.settle(_is_update(figures))
         return figures
 
-    def _add_gradients(self, step: int, batches: Sequence[Batch], sums: Tensor) -> None:
+    def _add_gradients(self, step: int, batches: Sequence[Batch], sums: Tensor, counts: BatchCounts) -> None:
         """Gradients of the sum of the loss over all elements of this rank's batches.
 
         A batch that exhausts the memory is counted and ends the rank's part; the update will be left out.
@@ -68,6 +67,7 @@ class Updater:
             step: of the update.
             batches: on the device.
             sums: float64; gets the loss at 0, the number of elements at 1, the batches without memory at 2.
+            counts: of the update.
         """
         self._objective.zero_grad(set_to_none=True)
         is_bf16 = self._settings.precision == "bf16"
@@ -84,6 +84,7 @@ class Updater:
                     raise
                 sums[2] += 1
                 break
+            counts.take()
             sums[0] += total.detach()
             sums[1] += loss.num_elements
 
@@ -112,12 +113,36 @@ def seed_draws(settings: TrainSettings, step: int, place: int) -> None:
     torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
 
 
-def restore_unless(good: Tensor, buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    """Buffers as they were before, unless the update was good: a value that is not finite would stay in the statistics
-    of a batch norm for good."""
-    for buffer, old in zip(buffers, before, strict=True):
-        # .data: a batch norm's backward, if it is to come, holds its buffers, though in training it does not use them
-        buffer.data.copy_(torch.where(good, buffer, old))
+class BatchCounts:
+    """What batch norms count in one update: of each batch from where the update began, then the mean of that.
+
+    So it is the same on any number of ranks, of which one sees several batches one after another and of which many see
+    one each. Made before the update.
+
+    Args:
+        objective: with the batch norms, or without any.
+        num_batches: of this rank in a whole update. Fewer, at the end of a finite stream, count as nothing new.
+    """
+
+    def __init__(self, objective: nn.Module, num_batches: int) -> None:
+        self._num_batches = num_batches
+        self._buffers = kept_buffers(objective)
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._changes = [torch.zeros_like(buffer) for buffer in self._buffers]
+
+    # .data: a batch norm's backward, if it is to come, holds its buffers, though in training it does not use them
+
+    def take(self) -> None:
+        """After each batch: note what it has counted, and take it back."""
+        for buffer, before, change in zip(self._buffers, self._before, self._changes, strict=True):
+            change += buffer - before
+            buffer.data.copy_(before)
+
+    def settle(self, good: Tensor) -> None:
+        """In the end; nothing is counted unless the update was good: a value that is not finite would stay for good."""
+        for buffer, before, change in zip(self._buffers, self._before, self._changes, strict=True):
+            mean = change / self._num_batches if buffer.is_floating_point() else change
+            buffer.data.copy_(torch.where(good, before + mean, before))
 
 
 def _is_update(figures: Tensor) -> Tensor:

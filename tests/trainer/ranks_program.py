@@ -114,7 +114,7 @@ def levels(out: Path, data: Path, *, num_steps: int, greedy_at: int = -1, rank: 
         mean = counted.clone()
         ranks.sum(mean)
         torch.testing.assert_close(mean / ranks.world_size, counted)  # of all ranks: it is evaluated by the same
-        return {"rank_sum": float(ranks.rank)}
+        return {"rank_sum": float(ranks.rank), "counted": float(counted.sum())}
 
     result = train(
         level,

@@ -68,12 +68,16 @@ def assert_what_was_left_out_is_that_of_all_ranks(runs: Path, world_size: int) -
 
 
 def assert_an_end_that_does_not_come_out_even_is_the_same(runs: Path, world_size: int) -> None:
-    """The last update has fewer batches; ranks that have none take part. Batch norms do not see each other, but their
-    running means, which only evaluation uses, are averaged."""
+    """The last update has fewer batches; ranks that have none take part. What batch norms count for evaluation is the
+    mean over the batches of an update."""
     one, other = (read_losses(runs / f"levels-{size}") for size in (1, world_size))
     assert [line["loss"] for line in other] == pytest.approx([line["loss"] for line in one], rel=2e-5)
     assert sum(line["seconds"] for line in one) == pytest.approx(sum(line["seconds"] for line in other))
     assert len(one) > 2
+    counted = [
+        [line["counted"] for line in read_lines(runs / f"levels-{size}" / "metrics.jsonl")] for size in (1, world_size)
+    ]
+    assert counted[1] == pytest.approx(counted[0], rel=2e-5)
 
 
 def assert_a_rank_without_memory_costs_the_update_of_all(runs: Path, world_size: int) -> None:
