@@ -41,7 +41,7 @@ class StudentModel:
     """Size of the teacher's hidden states."""
     cosine_weight: float = 1.0
     init_from_teacher: bool = True
-    """Convolutions, projection, positions and first layers are copied from the teacher."""
+    """Convolutions, projection, positions, the norm and the first layers are copied from the teacher."""
     teacher_bf16: bool = False
     """The teacher computes in bfloat16."""
 
@@ -58,7 +58,7 @@ def _objective(recipe: Recipe, encoder: nn.Module, teacher: nn.Module | None = N
     if teacher is not None:
         _check(model, teacher)
         if model.init_from_teacher and isinstance(encoder, WaveEncoder):
-            begin_with_teacher(encoder, teacher)
+            begin_with_teacher(encoder, teacher, legacy=recipe.legacy)
     head = DistillationHead(int(encoder.hidden_size), len(model.target_layers), model.target_size)  # type: ignore[arg-type]
     return DistillationObjective(
         encoder,
@@ -72,8 +72,10 @@ def _objective(recipe: Recipe, encoder: nn.Module, teacher: nn.Module | None = N
     )
 
 
-def begin_with_teacher(student: WaveEncoder, teacher: nn.Module) -> None:
+def begin_with_teacher(student: WaveEncoder, teacher: nn.Module, *, legacy: bool = False) -> None:
     """Copy what the student has of the teacher's weights.
+
+    With `legacy` the norm before the first layer stays fresh, as in S3PRL, though the layers were trained behind it.
 
     Raises:
         UsageError: the teacher is no HuBERT, or of other sizes.
@@ -92,7 +94,8 @@ def begin_with_teacher(student: WaveEncoder, teacher: nn.Module) -> None:
             f"{tuple(theirs[wrong[0]].shape) if wrong[0] in theirs else 'missing'}; give the student the teacher's "
             f"sizes, or {advice}"
         )
-    student.load_state_dict({name: theirs[name] for name in ours})
+    fresh = {name for name in ours if legacy and name.startswith("norm.")}
+    student.load_state_dict({name: ours[name] if name in fresh else theirs[name] for name in ours})
 
 
 def _check(model: StudentModel, teacher: nn.Module) -> None:
