@@ -90,7 +90,7 @@ def test_mistakes_in_the_settings_are_told_before_the_ranks_join(
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once_under_torchrun(sample_set: Path, tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "s3prl_stream"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "s3prl_stream"]
     words = [
         "train",
         "ks",

@@ -185,7 +185,11 @@ def test_speechbrain_has_epochs_and_judges(tmp_path: Path, monkeypatch: pytest.M
     assert judged == [[3, 3]]  # each clip once in each epoch
     fitted(4)
     assert [line["step"] for line in seen(tmp_path)] == list(range(1, 13))
-    max(tmp_path.glob("CKPT*"), key=lambda folder: folder.stat().st_mtime_ns).joinpath("cursor.ckpt").unlink()
+    cursor = max(tmp_path.glob("CKPT*"), key=lambda folder: folder.stat().st_mtime_ns) / "cursor.ckpt"
+    cursor.write_text(cursor.read_text()[:40])
+    with pytest.raises(ss.StateError, match=r"cursor\.ckpt: cannot be read .* Delete this checkpoint to use an older"):
+        fitted(5)
+    cursor.unlink()
     with pytest.raises(RuntimeError, match="missing a load path for cursor"):
         fitted(5)  # what a kill has left is refused
 
