@@ -105,12 +105,12 @@ def _names(store: Store) -> Iterator[str]:
 def difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:
     """Why a manifest or a plan is of another set than the one with this identity; None: it is of this one."""
     if manifest.get("name") != identity["name"]:
-        return f"its name is {manifest.get('name')!r}, not {identity['name']!r}"
+        return f"its name is {manifest.get('name')!r}, not {identity['name']!r} (name=, --name)"
     packing = manifest.get("packing") or {}
     for setting, value in identity["packing"].items():
         found = packing.get(setting, default_of(setting))
         if found != value:
             return f"it was packed with {setting}={found!r}, not {value!r}"
     if manifest.get("corpus_hash") != identity["corpus_hash"]:
-        return f"its corpus, {manifest.get('corpus')!r}, has other utterances"
+        return f"its corpus, {manifest.get('corpus')!r}, has other utterances, or files of another size"
     return None
