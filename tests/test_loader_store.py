@@ -160,17 +160,34 @@ def test_workers_do_not_fork_where_a_store_is_used(whole: Path) -> None:
             ss.Loader(unsendable, num_workers=1)
 
 
+WITHOUT_GUARD = """
+    import s3prl_stream as ss
+    print("begun")
+    stream = ss.ShardStream("URL", epochs=1, max_batch_seconds=3.0).load_audio(sample_rate=16_000)
+    print(sum(len(batch["key"]) for batch in ss.Loader(stream, num_workers=2)))
+"""
+WITH_A_STAGE = """
+    import s3prl_stream as ss
+    from s3prl_stream.pipes.stage import Stage
+
+    class Counted(Stage):
+        def emit(self, sample):
+            yield {**sample, "clips": 1}
+
+    if __name__ == "__main__":
+        print("begun")
+        stream = ss.ShardStream("URL", epochs=1, max_batch_seconds=3.0).load_audio(sample_rate=16_000)
+        print(sum(int(batch["clips"].sum()) for batch in ss.Loader(Counted()(stream), num_workers=2)))
+"""
+
+
 @pytest.mark.slow
-def test_a_script_needs_no_main_guard(whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [WITHOUT_GUARD, WITH_A_STAGE])
+def test_a_script_needs_no_main_guard_unless_workers_need_what_is_in_it(
+    program: str, whole: Path, tmp_path: Path
+) -> None:
     with served(whole) as (url, _, _):
         script = tmp_path / "script.py"
-        script.write_text(
-            textwrap.dedent(f"""
-            import s3prl_stream as ss
-            print("begun")
-            stream = ss.ShardStream("{url}", epochs=1, max_batch_seconds=3.0).load_audio(sample_rate=16_000)
-            print(sum(len(batch["key"]) for batch in ss.Loader(stream, num_workers=2)))
-            """)
-        )
+        script.write_text(textwrap.dedent(program.replace("URL", url)))
         done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("begun\n24\n", "")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from streams import memory
 from synthetic_index import make_synthetic_index
 
+import s3prl_stream as ss
 from s3prl_stream.cli import main
 from s3prl_stream.errors import UsageError
 from s3prl_stream.plan import decode_cores, old_loaders
@@ -123,7 +124,7 @@ def test_of_a_large_set_whole_blocks_are_simulated(monkeypatch: pytest.MonkeyPat
     assert (len(part.seconds), len(np.unique(part.shard)), part.is_whole_set) == (32, 2, False)
 
 
-def test_clips_are_those_of_the_stream(sample_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_are_those_of_the_stream(sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = ShardStream(sample_set, where="speaker != 'ada'", crop_seconds=0.4)
     clips = gather_clips(planner_of(chosen))
     rows = [row for row in chosen.shards.table().to_pylist() if row["speaker"] != "ada"]
@@ -137,6 +138,9 @@ def test_clips_are_those_of_the_stream(sample_set: Path, monkeypatch: pytest.Mon
     assert cores is not None
     assert cores.clips == 16
     assert min(cores.here, cores.whole_by_libsndfile) > 0
+    assert decode_cores._cpu_seconds(lambda: None) < 0.01  # of the work alone, and of this thread
+    ss.extract(sample_set, "fbank80", tmp_path, where="seconds < 0.4", device="cpu")
+    assert measure_decode_cores(planner_of(ShardStream(tmp_path))) is None
     monkeypatch.setattr(decode_cores, "_cpu_seconds", lambda work: {"here": 2.0, "whole": 3.0}[work.__name__])
     known = measure_decode_cores(planner_of(chosen))
     assert known is not None
