@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -146,17 +147,19 @@ def test_the_limit_holds_and_other_upstreams_make_room(tmp_path: Path) -> None:
 
 
 def test_as_many_others_make_room_as_it_takes_and_nothing_is_kept_twice(tmp_path: Path) -> None:
-    for name in ("oldest", "older", "old"):
+    for seconds, name in enumerate(("used", "oldest", "older")):
         FeatureCache(tmp_path, name, max_gigabytes=35e-6).put(key(0), torch.zeros(1, 100, 25))
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert FeatureCache(tmp_path, "used", max_gigabytes=35e-6).get(key(0)) is not None  # so it is not the oldest
     new = FeatureCache(tmp_path, "new", max_gigabytes=35e-6)
     for _ in range(2):
         new.put(key(0), torch.zeros(1, 200, 25))  # 20 kB, of which 5 kB are free
         assert len(new) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "used"]
     assert next((tmp_path / "new").glob("*.bin")).stat().st_size == 20_000
     again = FeatureCache(tmp_path, "new", max_gigabytes=35e-6)
     for number in (1, 2):
-        again.put(key(number), torch.zeros(1, 100, 25))  # with "old" gone there is room for one
+        again.put(key(number), torch.zeros(1, 100, 25))  # with "used" gone there is room for one
     assert len(again) == 2
     assert len(FeatureCache(tmp_path, "new")) == 2  # its own made no room
 
