@@ -155,11 +155,12 @@ def _checked_metadata(utterance: Utterance) -> bytes:
             f"utterance {utterance.key!r}: the stream uses the name {taken[0]!r} itself; call that field another name."
         )
     stretch = (utterance.start_seconds, utterance.end_seconds)
-    if stretch == (None, None) and {"start", "end"} <= utterance.metadata.keys():
+    end = next((name for name in ("end", "duration") if name in utterance.metadata), None)
+    if stretch == (None, None) and "start" in utterance.metadata and end is not None:
         raise UsageError(
-            f"utterance {utterance.key!r}: 'start' and 'end' would be metadata of the whole file. The stretch of an "
-            "utterance is start_seconds and end_seconds (of a table, `pack manifest` reads it from such columns); what "
-            "is something else needs other names."
+            f"utterance {utterance.key!r}: 'start' and {end!r} would be metadata of the whole file. The "
+            "stretch of an utterance is start_seconds and end_seconds (of a table, `pack manifest` reads it from such "
+            "columns); what is something else needs other names."
         )
     try:
         return metadata_json(utterance.metadata)

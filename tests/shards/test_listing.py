@@ -50,10 +50,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an array": ({"vector": np.zeros(2)}, r"'a': its field 'vector' does not fit into JSON"),
     "too deep": ({"tree": nested(100_000)}, r"'a': its field 'tree' does not fit into JSON"),
     "a bomb": ({"text": "x" * (17 << 20)}, r"'a': its field 'text' does not fit into JSON: 17825803 bytes of it"),
-    "no stretch": (
-        {"start": 0.5, "end": 1.0},
-        r"'a': 'start' and 'end' would be metadata .* is start_seconds and end_se",
+    "start, end": (
+        {"start": 0.5, "end": 1},
+        r"'start' and 'end' would be metadata .* is start_seconds and end_seconds",
     ),
+    "start, duration": ({"start": 0.5, "duration": 1}, r"'start' and 'duration' would be metadata"),
     "start": ({"start_seconds": float("nan")}, r"'a': nan is no time in seconds"),
     "end": ({"end_seconds": float("inf")}, r"'a': inf is no time in seconds"),
     "key": ({"key": 5}, r"lists Utterance\(key=5, .*expected an Utterance whose key is a str"),
