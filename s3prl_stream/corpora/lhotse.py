@@ -12,6 +12,7 @@ from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.lists import said_twice
+from s3prl_stream.corpora.splits import as_path
 from s3prl_stream.corpora.turns import in_time, segment
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance, with_free_names
@@ -40,7 +41,7 @@ def lhotse(
             other channels than the first, a supervision of a recording that is not there, two supervisions of one id,
             or two different recordings.
     """
-    root = Path(root)
+    root = as_path(root, "ROOT is a manifest, or the folder that holds some")
     kinds = ("cuts", "recordings", "supervisions")
     files = {kind: _found(root, kind) for kind in kinds} if root.is_dir() else {}
     if not root.is_dir():

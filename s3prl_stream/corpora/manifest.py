@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.splits import root_folder
+from s3prl_stream.corpora.splits import as_path, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import (
@@ -46,7 +46,7 @@ def manifest(
         UsageError: no such file, a row without audio, a stretch that is no number, a column with a reserved name, or
             one of `columns_from` that no row has.
     """
-    path = Path(path)
+    path = as_path(path, "FILE is the manifest")
     rows = read_rows(path)
     nested = [columns_from] if isinstance(columns_from, str) else list(columns_from)
     folder = path.parent if audio_root is None else root_folder(audio_root, "the manifest's audio")

@@ -12,14 +12,21 @@ def root_folder(root: str | Path, holds: str) -> Path:
     """The root as a path; `holds` says what should be in it.
 
     Raises:
-        UsageError: no such folder.
+        UsageError: no path, or no such folder.
     """
-    folder = Path(root)
+    folder = as_path(root, f"ROOT is the folder that holds {holds}")
     if not folder.is_dir():
         if folder.is_file():
             raise UsageError(f"{folder}: is a file; unpack it, or give the folder that holds {holds}.")
         raise UsageError(f"{folder}: no such folder. ROOT is the folder that holds {holds}.")
     return folder
+
+
+def as_path(given: str | Path, wanted: str) -> Path:
+    """What was given as a path; UsageError for what is none, with what is wanted."""
+    if not isinstance(given, str | Path):
+        raise UsageError(f"{given!r:.200} is no path. {wanted}.")
+    return Path(given)
 
 
 def chosen(

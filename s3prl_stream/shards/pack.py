@@ -128,9 +128,10 @@ def pack(
         UsageError: nothing to pack, a wrong setting, two utterances of one key, or a folder that holds something else.
         ShardError: not one file could be packed, or the set cannot be written.
     """
+    refused: Any = (refuse,) if isinstance(refuse, str) else refuse
     settings = PackSettings(
         codec, sample_rate, channel, shard_mb, seed, min_seconds, max_seconds, split_seconds, split, decode,
-        thresholds or {}, tuple([refuse] if isinstance(refuse, str) else refuse),
+        thresholds or {}, tuple(refused) if isinstance(refused, Iterable) else refused,
     )  # fmt: skip
     pack_set(
         corpus, out, settings, num_workers=num_workers, name=name, corpus_name=corpus_name, licence=licence,

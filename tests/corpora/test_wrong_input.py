@@ -44,6 +44,8 @@ def test_a_root_that_is_not_there(corpus: Corpus, tmp_path: Path, capsys: pytest
     line = complaint(capsys, "pack", corpus.name, tmp_path / "absent", tmp_path / "set")
     assert str(tmp_path / "absent") in line
     assert "no such" in line or "no manifest" in line
+    with pytest.raises(UsageError, match=r"^None is no path\. (ROOT|FILE) is "):
+        list(corpus.utterances(None))
 
 
 @pytest.mark.parametrize(

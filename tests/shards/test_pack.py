@@ -641,7 +641,8 @@ def test_corpora_that_cannot_be_packed(tmp_path: Path, listed: Any, complaint: s
     [{"codec": "mp3"}, {"sample_rate": 0}, {"sample_rate": 16e3}, {"channel": "left"}, {"channel": -1}, {"shard_mb": 0},
      {"min_seconds": 3, "max_seconds": 2}, {"split_seconds": 0}, {"num_workers": -1}, {"name": "a/b"}, {"name": ""},
      {"shard_mb": "512"}, {"min_seconds": "1"}, {"seed": None}, {"seed": "a"}, {"thresholds": ["clipped"]},
-     {"num_workers": "2"}, {"num_workers": 1.5}, {"name": 3}, {"corpus_name": Path("a")}, {"licence": 4}],
+     {"num_workers": "2"}, {"num_workers": 1.5}, {"name": 3}, {"corpus_name": Path("a")}, {"licence": 4},
+     {"refuse": 3}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
