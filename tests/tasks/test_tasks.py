@@ -158,6 +158,9 @@ def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
     assert task.score(answers)["trials"] == 2.0
     with pytest.raises(UsageError, match="'clip2', are not among"):
         task.score(answers[:2])
+    with pytest.raises(UsageError, match="2 keys, such as 'clip0', are not among"):
+        task.score(answers[1:])
+    assert task.show(np.array([0.5, -1 / 3]), "k") == "k\t0.5 -0.333333"
     with pytest.raises(UsageError, match="'clip0' stands in several sets"):
         task.score([*answers, answers[0]._replace(set="other", answer=-answers[0].answer)])
     assert task.references(batch_of(text=["no speakers"])) == [None]  # the trials say what is true
@@ -167,6 +170,8 @@ def test_verification_scores_trials_or_all_pairs(tmp_path: Path) -> None:
     (tmp_path / "trials").write_bytes(b"1 a b\n0 a caf\xe9\n")
     with pytest.raises(UsageError, match="trials, line 2: not UTF-8"):
         read_trials(tmp_path / "trials")
+    with pytest.raises(UsageError, match="absent: cannot be read"):
+        read_trials(tmp_path / "absent")
 
 
 def segments(*spoken: tuple[float, float, str]) -> list[dict[str, Any]]:
@@ -282,6 +287,8 @@ def test_a_query_is_found_where_it_is() -> None:
     assert search([words[0][:5]], documents).any()
     distance = distances(words[0], documents[0])
     assert (distance.min(axis=1).max(), distance.max(axis=1).min()) == (0.0, 1.0)
+    louder = distances(words[0] * rng.uniform(0.1, 10.0, (12, 1)), documents[0] * rng.uniform(0.1, 10.0, (28, 1)))
+    np.testing.assert_allclose(louder, distance, atol=1e-9)  # of directions alone
     with pytest.raises(UsageError, match="0 queries"):
         search([], documents)
 
