@@ -97,6 +97,9 @@ def test_damage_in_an_original_is_noticed_when_it_is_decoded(tmp_path: Path) -> 
     (tmp_path / "a.flac").write_bytes(data)
     shards = ss.pack(ss.corpora.folder(tmp_path), tmp_path / "out", codec="original")
     assert shards.table().column("key").to_pylist() == ["b"]
+    words = ["pack", "folder", str(tmp_path), str(tmp_path / "trusted"), "--codec", "original", "--workers", "0"]
+    assert main([*words, "--trust-headers"]) == 0
+    assert sorted(ss.open_shards(tmp_path / "trusted").table().column("key").to_pylist()) == ["a", "b"]
 
 
 @pytest.mark.parametrize("codec", ["flac", "wav", "opus"])
