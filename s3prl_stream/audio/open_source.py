@@ -73,10 +73,24 @@ def _last_words(path: Any) -> str:
     return f": the command that makes it failed: {', '.join(filter(None, map(str.strip, lines[-5:])))[-300:]}"
 
 
+def is_glued(path: str) -> bool:
+    """True: another FLAC or Ogg follows the one that is read of this file.
+
+    Raises:
+        SampleError: reason "missing" or "unreadable".
+    """
+    with explaining_reads():
+        found = os.stat(path)
+        return found.st_size > 0 and _end_of_first_in(path, _identity(found)) is not None
+
+
 def _first_stream(file: BinaryIO, path: str) -> memoryview:
     """Of the streams glued into a file, or all of it."""
-    found = os.fstat(file.fileno())
-    return _mapped(file)[: _end_of_first_in(path, (found.st_ino, found.st_mtime_ns, found.st_size))]
+    return _mapped(file)[: _end_of_first_in(path, _identity(os.fstat(file.fileno())))]
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=1 << 16)

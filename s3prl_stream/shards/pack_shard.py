@@ -20,7 +20,7 @@ from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.encode import encode
 from s3prl_stream.audio.headers import flac_header
 from s3prl_stream.audio.measures import Measures, measure
-from s3prl_stream.audio.open_source import explaining_reads
+from s3prl_stream.audio.open_source import explaining_reads, is_glued
 from s3prl_stream.audio.source import OTHER_MD5, read_flac_unchecked, read_source
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.clips import Clip
@@ -129,6 +129,7 @@ def _add(writer: ShardWriter, clip: Clip, settings: PackSettings) -> bool:
         sample_rate=settings.sample_rate,
         source_sample_rate=clip.source.sample_rate,
         source_channels=clip.source.channels,
+        is_glued=packed.wav is not None and clip.source.kind.startswith(("FLAC", "OGG")) and is_glued(clip.audio),
         text=text_of(metadata),
         key_is_unsafe=clip.unsafe_key,
         thresholds=settings.thresholds,

@@ -19,6 +19,7 @@ FINDINGS: dict[str, str] = {
     "dc_offset": "the mean of the samples is further from 0, of full scale, than",
     "upsampled": "the source has a lower rate than the set",
     "multichannel": "the source has several channels",
+    "glued": "the source is several FLACs or Oggs in one file, of which the first is read",
     "duplicate": "another clip has the same samples",
     "empty_text": "there is a text, and nothing in it",
     "long_text": "more characters a second than",
@@ -72,6 +73,7 @@ def findings_of(
     sample_rate: int,
     source_sample_rate: int,
     source_channels: int,
+    is_glued: bool,
     text: str | None,
     key_is_unsafe: bool,
     thresholds: Mapping[str, float],
@@ -83,6 +85,7 @@ def findings_of(
         seconds: of the clip.
         sample_rate: of the set (Hz).
         source_sample_rate, source_channels: of its file.
+        is_glued: others follow in the file (`audio.open_source.is_glued`); False where the sound was not decoded.
         text: None where it has none.
         key_is_unsafe: it was escaped or shortened.
         thresholds: from `checked_thresholds`.
@@ -93,6 +96,7 @@ def findings_of(
         "dc_offset": measures is not None and abs(measures.dc_offset) > thresholds["dc_offset"],
         "upsampled": source_sample_rate < sample_rate,
         "multichannel": source_channels > 1,
+        "glued": is_glued,
         "empty_text": text is not None and not text.strip(),
         "long_text": text is not None and len(text) / seconds > thresholds["long_text"],
         "unsafe_key": key_is_unsafe,

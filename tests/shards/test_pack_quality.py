@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One clip of a second for every finding, and two that are fine."""
+    """One clip of a second for every finding, two of those of glued files, and two that are fine."""
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
 
@@ -35,7 +35,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet[:15_000] //= 200
     fine = noise()
     for name, wav, rate in (
-        ("fine", fine, RATE), ("twin", fine, RATE), ("another", noise(), RATE), ("loud", loud, RATE),
+        ("fine", fine, RATE), ("twin", fine, RATE), ("loud", loud, RATE),
         ("quiet", quiet, RATE), ("offset", noise() + np.int16(1000), RATE), ("narrow", noise(1.0, 8000), 8000),
         ("two", np.stack([noise(1.5), noise(1.5)], 1), RATE), ("odd key ", noise(), RATE), ("no-text", noise(), RATE),
         ("much-text", noise(), RATE),
@@ -45,6 +45,14 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     float_wav[::2] *= -1
     float_wav[100:200] = 1.5
     soundfile.write(folder / "beyond.wav", float_wav, RATE, subtype="FLOAT")
+    soundfile.write(folder / "another.flac", noise(), RATE)
+    for name, suffix in (("glued", "flac"), ("chained", "ogg")):
+        soundfile.write(folder / "part", noise(), RATE, format=suffix)
+        soundfile.write(folder / "rest", noise(2.0), RATE, format=suffix)
+        parts = [folder / "part", folder / "rest"]
+        (folder / f"{name}.{suffix}").write_bytes(b"".join(part.read_bytes() for part in parts))
+        for part in parts:
+            part.unlink()
     return folder
 
 
@@ -52,6 +60,7 @@ TEXTS = {"no-text": " ", "much-text": "x" * 41, "fine": "x" * 40}
 WANTED = {
     "fine": "", "twin": "duplicate", "another": "", "loud": "clipped duplicate", "another+folder": "clipped",
     "quiet": "silent", "offset": "dc_offset", "narrow": "upsampled", "two": "multichannel",
+    "glued": "glued", "chained": "glued",
     "odd%20key%20": "unsafe_key", "no-text": "empty_text", "much-text": "long_text", "beyond": "clipped",
 }  # fmt: skip
 
@@ -79,11 +88,12 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     samples = soundfile.read(recordings / "fine.wav", dtype="<i2")[0].tobytes()
     assert rows["fine"]["pcm_hash"] == hashlib.md5(samples).hexdigest()[:16]
     report = json.loads((tmp_path / "set/report.json").read_bytes())
-    assert report["samples"] == 13
+    assert report["samples"] == 15
     found = {name: one["samples"] for name, one in report["findings"].items()}
     assert found == {name: sum(name in text.split() for text in WANTED.values()) for name in found}
     assert sorted(report["findings"]["clipped"]["first_keys"]) == ["another+folder", "beyond", "loud"]
     assert report["findings"]["multichannel"]["seconds"] == rows["two"]["seconds"] == 1.5
+    assert report["findings"]["glued"]["seconds"] == rows["glued"]["seconds"] + rows["chained"]["seconds"] == 2.0
     counts = json.loads((tmp_path / "set/manifest.json").read_bytes())["counts"]
     assert counts["findings"] == {name: count for name, count in found.items() if count}
     stream = ss.ShardStream(shards, epochs=1, shuffle=False, where="findings == '' and duplicate_of is None")
@@ -97,8 +107,8 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
 def test_a_threshold_may_be_reached_and_not_passed() -> None:
     def found(measures: Measures, rate: int = RATE, text: str = "x" * 40, **thresholds: float) -> list[str]:
         return findings_of(
-            measures, seconds=1.0, sample_rate=RATE, source_sample_rate=rate, source_channels=1, text=text,
-            key_is_unsafe=False, thresholds=checked_thresholds(thresholds),
+            measures, seconds=1.0, sample_rate=RATE, source_sample_rate=rate, source_channels=1, is_glued=False,
+            text=text, key_is_unsafe=False, thresholds=checked_thresholds(thresholds),
         )  # fmt: skip
 
     at = Measures(THRESHOLDS["clipped"], THRESHOLDS["silent"], -THRESHOLDS["dc_offset"])
@@ -117,8 +127,8 @@ def test_thresholds_are_set_and_findings_refused_on_the_command_line(
     options = ["--threshold", "clipped=0.007", "--threshold", "dc_offset=0.5", "--refuse", "silent,upsampled"]
     assert main([*words, *options]) == 0
     out = capsys.readouterr().out
-    assert "10 samples" in out
-    assert "findings: 1 clipped, 1 multichannel, 1 duplicate, 1 unsafe_key" in out
+    assert "12 samples" in out
+    assert "findings: 1 clipped, 1 multichannel, 2 glued, 1 duplicate, 1 unsafe_key" in out
     assert "skipped: 1 silent" in out
     lines = [json.loads(line) for line in (tmp_path / "set/left_out.jsonl").read_bytes().splitlines()]
     assert [(line["key"], line["kind"], line["reason"]) for line in lines] == [
@@ -127,6 +137,15 @@ def test_thresholds_are_set_and_findings_refused_on_the_command_line(
     ]
     assert "0.9" in lines[1]["message"]
     assert ss.verify(tmp_path / "set").is_sound
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_glued_file_is_known_where_it_is_decoded(recordings: Path, tmp_path: Path, decode: bool) -> None:
+    glued = recordings / "glued.flac"
+    listed = [ss.Utterance("whole", glued), ss.Utterance("part", glued, 0.25, 0.5)]
+    shards = ss.pack(listed, tmp_path / "set", codec="original", decode=decode)
+    found = {row["key"]: row["findings"] for row in shards.table().to_pylist()}
+    assert found == {"part": "glued", "whole": "glued" if decode else ""}
 
 
 @pytest.mark.parametrize(
