@@ -20,7 +20,7 @@ from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.optimizer import learning_rate
-from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.ranks import Ranks, kept_buffers
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.update import BatchCounts, seed_draws
 
@@ -117,7 +117,7 @@ class UpdateLoss(nn.Module):
         """The loss of the batches of an update that are this rank's."""
         losses = []
         ranks = Ranks()
-        counts = BatchCounts(self.objective, self.settings.update_batches // ranks.world_size)
+        counts = BatchCounts(kept_buffers(self.objective), self.settings.update_batches // ranks.world_size)
         for batch in batches:
             step, place = divmod(int(batch["batch_index"]), self.settings.update_batches)
             seed_draws(self.settings, step + 1, place)

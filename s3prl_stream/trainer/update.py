@@ -35,6 +35,7 @@ class Updater:
     def __init__(self, objective: nn.Module, settings: TrainSettings, ranks: Ranks, device: torch.device) -> None:
         self.optimizer = build_optimizer(objective, settings)
         self._objective = objective
+        self._buffers = kept_buffers(objective)
         self._settings = settings
         self._ranks = ranks
         self._to_device = ToDevice(device)
@@ -52,7 +53,7 @@ class Updater:
             each set.
         """
         sums = self._to_device({"sums": torch.tensor([0.0, 0.0, 0.0, *seconds], dtype=torch.float64)})["sums"]
-        counts = BatchCounts(self._objective, self._settings.update_batches // self._ranks.world_size)
+        counts = BatchCounts(self._buffers, self._settings.update_batches // self._ranks.world_size)
         self._add_gradients(step, [self._to_device(batch) for batch in batches], sums, counts)
         figures = self._update_weights(step, sums)
         counts.settle(_is_update(figures))
@@ -117,32 +118,35 @@ class BatchCounts:
     """What batch norms count in one update: of each batch from where the update began, then the mean of that.
 
     So it is the same on any number of ranks, of which one sees several batches one after another and of which many see
-    one each. Made before the update.
+    one each. Numbers of batches, and flags, are those after one batch: an update counts as one. Made before the update.
 
     Args:
-        objective: with the batch norms, or without any.
+        buffers: `kept_buffers`; what does not change in a batch stays as it is.
         num_batches: of this rank in a whole update. Fewer, at the end of a finite stream, count as nothing new.
     """
 
-    def __init__(self, objective: nn.Module, num_batches: int) -> None:
+    def __init__(self, buffers: Sequence[Tensor], num_batches: int) -> None:
         self._num_batches = num_batches
-        self._buffers = kept_buffers(objective)
-        self._before = [buffer.clone() for buffer in self._buffers]
-        self._changes = [torch.zeros_like(buffer) for buffer in self._buffers]
+        self._buffers = buffers
+        self._before = [buffer.clone() for buffer in buffers]
+        self._after = [buffer.clone() for buffer in buffers]
 
     # .data: a batch norm's backward, if it is to come, holds its buffers, though in training it does not use them
 
     def take(self) -> None:
         """After each batch: note what it has counted, and take it back."""
-        for buffer, before, change in zip(self._buffers, self._before, self._changes, strict=True):
-            change += buffer - before
+        for buffer, before, after in zip(self._buffers, self._before, self._after, strict=True):
+            is_new = buffer != before  # else no difference: of what is infinite, as in a mask, it would be no number
+            if buffer.is_floating_point():
+                after += torch.where(is_new, buffer - before, 0.0) / self._num_batches
+            else:
+                after.copy_(torch.where(is_new, buffer, after))
             buffer.data.copy_(before)
 
     def settle(self, good: Tensor) -> None:
         """In the end; nothing is counted unless the update was good: a value that is not finite would stay for good."""
-        for buffer, before, change in zip(self._buffers, self._before, self._changes, strict=True):
-            mean = change / self._num_batches if buffer.is_floating_point() else change
-            buffer.data.copy_(torch.where(good, before + mean, before))
+        for buffer, before, after in zip(self._buffers, self._before, self._after, strict=True):
+            buffer.data.copy_(torch.where(good, after, before))
 
 
 def _is_update(figures: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.checkpoint import BEST, list_checkpoints, load_checkpoint, load_state
 from s3prl_stream.trainer.loop import Hook, TrainResult, train
 from s3prl_stream.trainer.losslog import StepLog, open_lines, read_lines, read_losses
-from s3prl_stream.trainer.ranks import Ranks
+from s3prl_stream.trainer.ranks import Ranks, kept_buffers
 from s3prl_stream.trainer.record import DivergedError
 from s3prl_stream.trainer.settings import TrainSettings
-from s3prl_stream.trainer.update import Updater
+from s3prl_stream.trainer.update import BatchCounts, Updater
 
 
 class Regression(nn.Module):
@@ -511,7 +511,24 @@ def test_what_batch_norms_count_is_left_out_with_the_update(tmp_path: Path) -> N
     assert {name: one.tolist() for name, one in good.named_buffers()} == {
         name: one.tolist() for name, one in kept.items()
     }
-    assert int(kept["net.0.num_batches_tracked"]) == 2
+    assert int(kept["net.0.num_batches_tracked"]) == 1  # update
+
+
+def test_an_update_leaves_masks_and_flags_as_they_are_and_counts_as_one_batch() -> None:
+    """Minus infinity less itself is no number, and flags have no difference; both are in networks that users bring."""
+    norm = nn.BatchNorm1d(1, momentum=None)
+    norm.register_buffer("mask", torch.full((2, 2), -math.inf).triu(1))
+    norm.register_buffer("is_causal", torch.tensor(True))
+    for update in ([[1.0, 3.0], [5.0, 7.0]], [[2.0, 2.0], [8.0, 8.0]]):
+        counts = BatchCounts(kept_buffers(norm), num_batches=2)
+        for batch in update:
+            norm(torch.tensor(batch)[:, None])
+            counts.take()
+        counts.settle(torch.tensor(True))
+    kept = {name: one.tolist() for name, one in norm.named_buffers()}
+    assert kept.pop("running_mean") == [4.5]  # of the means 4 and 5, one of each update
+    assert kept.pop("running_var") == [1.0]  # of 2, 2 and 0, 0
+    assert kept == {"num_batches_tracked": 2, "mask": [[0.0, -math.inf], [0.0, 0.0]], "is_causal": True}
 
 
 def test_bad_steps_in_a_row_are_counted_across_a_resume(tmp_path: Path) -> None:
