@@ -83,19 +83,18 @@ class Claims:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        store = open_store(self._url)
         with contextlib.suppress(StreamError, OSError):  # it may be what has failed
-            for what in self._mine:
-                store.delete(f"{self._claims}/{what}")
-            store.delete(f"{self._alive}/{self._owner}")
+            for what in list(self._mine):
+                self.give_back(what)
+            open_store(self._url).delete(f"{self._alive}/{self._owner}")
 
     def take(self, what: str) -> bool:
         """Claim it, if nobody has; True if it is ours."""
         store = open_store(self._url)  # a new one: stores hold files to what they were
-        if store.create(f"{self._claims}/{what}", self._owner.encode()):
+        is_ours = store.create(f"{self._claims}/{what}", self._owner.encode()) or self._owner_of(what) == self._owner
+        if is_ours:
             self._mine.add(what)
-            return True
-        return what in self._mine or self._owner_of(what) == self._owner
+        return is_ours
 
     def take_from_the_dead(self, what: str) -> str | None:
         """Claim it, if need be when its owner is known to be dead, or has shown no life for as long as a lease.
@@ -114,25 +113,27 @@ class Claims:
             time.sleep(POLL_SECONDS)
 
     def give_back(self, what: str) -> None:
-        """It is done, or somebody else may do it."""
-        open_store(self._url).delete(f"{self._claims}/{what}")
+        """It is done, or somebody else may do it; that of one who slept may be another's by now."""
         self._mine.discard(what)
+        self._delete_if_of(self._owner, what)
 
     def of_others(self) -> set[str]:
         """What other packs that are alive have claimed; the claims of dead ones are removed."""
-        store = open_store(self._url)
-        alive = self._living()
-        claimed = set()
-        for name, _ in store.list(f"{self._claims}/"):
+        owner_of = {}
+        for name, _ in open_store(self._url).list(f"{self._claims}/"):
             what = name.rpartition("/")[2]
             owner = self._owner_of(what)
-            if owner is None or owner == self._owner:
-                continue
-            if owner in alive:
-                claimed.add(what)
-            else:
-                store.delete(name)
-        return claimed
+            if owner is not None and owner != self._owner:
+                owner_of[what] = owner
+        alive = self._living()  # after the claims: who has one has shown life before
+        for what, owner in owner_of.items():
+            if owner not in alive:
+                self._delete_if_of(owner, what)
+        return {what for what, owner in owner_of.items() if owner in alive}
+
+    def _delete_if_of(self, owner: str, what: str) -> None:
+        if self._owner_of(what) == owner:
+            open_store(self._url).delete(f"{self._claims}/{what}")
 
     def is_alone(self) -> bool:
         """No other pack is alive."""

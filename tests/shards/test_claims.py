@@ -168,6 +168,48 @@ def test_a_claim_that_is_just_being_made_is_not_taken_for_that_of_a_dead_one(
         assert one.take("000004")  # whose owner died while he made it
 
 
+def test_the_claim_of_one_who_has_just_begun_is_not_taken_for_that_of_a_dead_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He shows life when the living have been counted: one claim was free, one was that of somebody dead."""
+    store, two, living = open_store(tmp_path), Claims(tmp_path, others_machine("two")), Claims._living
+
+    def begin_then(claims: Claims) -> set[str]:
+        alive = living(claims)
+        with monkeypatch.context() as once:
+            once.setattr(Claims, "_living", living)
+            two.__enter__()
+            two.of_others()
+        assert [two.take("000003"), two.take("000004")] == [True, True]
+        return alive
+
+    store.write(".packing/claims/000004", b"who has no sign of life")
+    with Claims(tmp_path, others_machine("one")) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(Claims, "_living", begin_then)
+            one.of_others()
+        assert one.of_others() == {"000003", "000004"}
+        two.__exit__()
+
+
+def test_a_claim_is_given_back_by_whoever_has_it_alone(tmp_path: Path) -> None:
+    """One slept so long that his claims were given away; and the answer to how he took a third was lost."""
+    store = open_store(tmp_path)
+    with Claims(tmp_path, others_machine("two")) as two:
+        with Claims(tmp_path, others_machine("one")) as one:
+            for what in ("000001", "000002"):
+                assert one.take(what)
+                store.delete(f".packing/claims/{what}")
+                assert two.take(what)
+                assert not one.take(what)
+            store.write(".packing/claims/000003", others_machine("one").encode())
+            assert one.take("000003")
+            one.give_back("000001")
+        assert [name for name, _ in store.list(".packing/claims/")] == [
+            ".packing/claims/000001", ".packing/claims/000002",
+        ]  # fmt: skip
+
+
 def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
     got: list[int] = []
 
