@@ -146,13 +146,15 @@ def _finished(
 
 
 def _duplicates(store: Store, plan: PackPlan, progress: Progress) -> dict[str, str]:
-    """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip, while it sorts 24."""
+    """Hash of samples that several clips have -> the first of their keys. Holds 8 bytes a clip, while it sorts 16."""
     of_shards = []
     for done, (table, _) in enumerate(_finished(store, plan), start=1):
         of_shards.append(_hashes(table))
         progress("comparing", done, len(plan.clips))
-    several = repeated(np.concatenate([np.zeros(0, np.uint64), *of_shards]))
+    hashes = np.concatenate([np.zeros(0, np.uint64), *of_shards])
     del of_shards
+    several = repeated(hashes)
+    del hashes
     several = several[several != 0]
     first_of: dict[str, str] = {}
     if not len(several):

@@ -222,11 +222,13 @@ def _not_parquet(what: str) -> StreamError:
 
 @contextlib.contextmanager
 def arrow_errors(told: Callable[[str], StreamError], *, but: tuple[str, ...] = ()) -> Iterator[None]:
-    """The dozen kinds of exceptions that Arrow raises on a damaged file, as one; kinds named in `but` pass."""
+    """The dozen kinds of exceptions that Arrow raises on a damaged file, as one; ours pass, and kinds in `but`."""
     import pyarrow
 
     try:
         yield
+    except StreamError:  # some are ValueErrors
+        raise
     except (
         pyarrow.ArrowException, OSError, ValueError, LookupError, TypeError, NotImplementedError, ArithmeticError,
         MemoryError,

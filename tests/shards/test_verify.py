@@ -57,10 +57,10 @@ from hypothesis import strategies as st
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.errors import SampleError, ShardError, UsageError
+from s3prl_stream.errors import DamagedFile, SampleError, ShardError, UsageError
 from s3prl_stream.shards.content import row_of
 from s3prl_stream.shards.duplicates import _repeated
-from s3prl_stream.shards.index_files import first_difference, problem_with_packed, read_rows_sidecar
+from s3prl_stream.shards.index_files import arrow_errors, first_difference, problem_with_packed, read_rows_sidecar
 from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART
 from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.tar import member
@@ -451,6 +451,12 @@ def test_a_hash_that_comes_twice_is_found_whatever_it_begins_with() -> None:
     hashes = np.arange(16, dtype=np.uint64) << np.uint64(60)
     once = hashes + np.uint64(1)
     assert _repeated([hashes, np.concatenate([once, hashes[::-1]])]).tolist() == hashes.tolist()
+
+
+def test_a_store_that_cannot_be_reached_is_no_damaged_file() -> None:
+    """Though the error for it is a ValueError, as many are that Arrow raises."""
+    with pytest.raises(UsageError, match=r"^no store can be reached$"), arrow_errors(DamagedFile):
+        raise UsageError("no store can be reached")
 
 
 def test_members_are_where_the_helpers_say(whole: Path) -> None:
