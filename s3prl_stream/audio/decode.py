@@ -222,7 +222,7 @@ def _by_libsndfile(
 ) -> tuple[npt.NDArray[np.int16], int]:
     import soundfile
 
-    data = data[: end_of_first(data)] if first_frame else data
+    data = data[: end_of_first(data)]
     try:
         with open_sound(io.BytesIO(data)) as sound:
             stop = _stop_frame(sound.frames, first_frame, num_frames, clip_frames)

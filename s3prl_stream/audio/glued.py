@@ -1,7 +1,7 @@
 """FLACs or Oggs that were glued into one file (`cat a.flac b.flac`): the first is the clip, as its header says.
 
-libsndfile, asked to seek in the first, may seek into the second, and gives its samples without a word. So it is given
-the first alone.
+libsndfile, asked to seek in the first, may seek into the second, and gives its samples without a word. Of an Ogg it
+looks for the end in the last 64 kB, and gives 2**63 - 1 frames where others fill those. So it is given the first alone.
 """
 
 from __future__ import annotations

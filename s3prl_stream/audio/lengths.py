@@ -18,6 +18,7 @@ from s3prl_stream.audio.decode import (
     libsndfile_reason,
     mp3_says_its_length,
 )
+from s3prl_stream.audio.glued import end_of_first
 from s3prl_stream.audio.headers import after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError
 
@@ -34,6 +35,9 @@ MAX_DECODED_BYTES = 256 << 20
 """Of a clip whose length no header tells: more is refused."""
 MAX_DECODED_FRAMES = 1 << 31
 """37 hours at 16 kHz."""
+
+_END_NOT_FOUND = (1 << 63) - 1
+"""Says libsndfile of an Ogg behind which another lies in the same file."""
 
 _HEAD_BYTES = 4096
 _LARGE_HEAD_BYTES = 1 << 20
@@ -188,10 +192,14 @@ def _by_libsndfile(read: ReadAt, size: int, codec: str) -> ClipLength:
 
     try:
         with soundfile.SoundFile(io.BufferedReader(ReadAtFile(read, size), 1 << 16)) as sound:
-            return ClipLength(int(sound.frames), int(sound.samplerate), False)
+            length = ClipLength(int(sound.frames), int(sound.samplerate), False)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         reason = libsndfile_reason(error)
         raise SampleError(f"{codec} of {size} bytes cannot be decoded: {reason}", reason="decode") from None
+    if length.frames == _END_NOT_FOUND and size <= MAX_DECODED_BYTES:
+        first = (data := read(0, size))[: end_of_first(data)]
+        return length if len(first) == len(data) else length_in(first, codec)
+    return length
 
 
 class ReadAtFile(io.RawIOBase):

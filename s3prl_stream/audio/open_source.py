@@ -42,10 +42,11 @@ def opened(path: str, first_frame: int = 0) -> Iterator[tuple[Any, FlacHeader | 
         with explaining_reads():
             flac = _checked_header(path)
             with open_file(path) as file:
-                content = _first_stream(file, path) if first_frame else None
+                is_ogg = os.pread(file.fileno(), 4, 0) == b"OggS"  # whose end libsndfile may not find before another
+                content = _first_stream(file, path) if first_frame or is_ogg else None
                 with _sound(file, path, content) as sound:
                     source = UncountedMp3(path) if sound.format == "MP3" and is_uncounted(path) else sound
-                    if content is not None and first_frame < source.frames:
+                    if content is not None and 0 < first_frame < source.frames:
                         seek(source, first_frame, content)
                     yield source, flac
     except (soundfile.SoundFileError, RuntimeError) as error:

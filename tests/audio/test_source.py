@@ -11,6 +11,7 @@ import soundfile
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.glued import may_be_glued
+from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.audio.silences import levels_db
 from s3prl_stream.audio.source import levels_of_source, probe, read_flac_unchecked, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
@@ -43,10 +44,11 @@ def test_16_bits_at_the_wanted_rate_pass_unchanged(tmp_path: Path, suffix: str) 
                                   wav[1000:1500, 0])  # fmt: skip
 
 
-@pytest.mark.parametrize("lengths", [(16_000, 24_000), (48_000, 24_000), (40_000, 40_000)])
+@pytest.mark.parametrize("lengths", [(16_000, 24_000), (48_000, 24_000), (40_000, 40_000), (8_000, 300_000)])
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_of_files_glued_into_one_the_first_is_read(tmp_path: Path, suffix: str, lengths: tuple[int, int]) -> None:
-    """Whatever is wanted of it: libsndfile would seek into the second for the first one's last frames, or give up."""
+    """Whatever is wanted of it: libsndfile would seek into the second for the first one's last frames, or give up; and
+    does not find the end of an Ogg behind which there are more than 64 kB."""
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{number}.{suffix}" for number in range(3)]
     for file, length in zip(files, lengths, strict=False):
@@ -54,6 +56,7 @@ def test_of_files_glued_into_one_the_first_is_read(tmp_path: Path, suffix: str, 
     files[2].write_bytes(files[0].read_bytes() + files[1].read_bytes())
     first = read_source(str(files[0]), sample_rate=RATE)
     end, path = lengths[0], str(files[2])
+    assert probe(path).frames == length_in(files[2].read_bytes(), suffix).frames == end
     for start, stop in ((0, end), (100, 300), (end - 5000, end - 10), (end - 100, end)):
         found = read_source(path, first_frame=start, stop_frame=stop, sample_rate=RATE)
         np.testing.assert_array_equal(found, first[start:stop])
