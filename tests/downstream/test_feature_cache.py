@@ -11,6 +11,7 @@ import pytest
 import torch
 from downstream.synthetic import classes
 from full_disk import files_of_at_most
+from open_files import open_below
 from torch import Tensor
 
 import s3prl_stream as ss
@@ -196,19 +197,19 @@ def test_a_folder_that_another_process_deletes_is_made_again(tmp_path: Path) -> 
 
 def test_runs_close_their_caches_and_keep_no_random_stretches(tmp_path: Path) -> None:
     """Files that stay open would end a long sweep; a stretch that is cut at random never comes again."""
-    open_before = len(list(Path("/proc/self/fd").iterdir()))
     for longest in ("crop_seconds", "max_batch_seconds"):
         cut: dict[str, Any] = {longest: 0.22, "max_batch_size": 5, "balance": False}
         run(tmp_path / longest, Counting(), cache=tmp_path / "of" / longest, **cut)
-        assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+        assert open_below(tmp_path / "of") == []
     for longest in ("crop_seconds", "max_batch_seconds"):
         kept = FeatureCache(tmp_path / "of" / longest, fingerprint_of(Counting()))
         assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
+    assert len(open_below(tmp_path / "of")) == 2
 
 
 def test_a_set_is_judged_from_the_cache_and_each_noise_has_features_of_its_own(tmp_path: Path) -> None:
     run(tmp_path / "run", Counting(), balance=False)
-    open_before, computed = len(list(Path("/proc/self/fd").iterdir())), []
+    computed = []
     quiet, loud = ({"noise": "gaussian", "snr": (ratio, ratio)} for ratio in (20.0, 0.0))
     for noise in ({}, {}, quiet, quiet, loud):
         upstream, settings = Counting(), {"device": "cpu", **noise}
@@ -216,7 +217,7 @@ def test_a_set_is_judged_from_the_cache_and_each_noise_has_features_of_its_own(t
         computed.append(upstream.utterances)
         assert found == ss.evaluate(tmp_path / "run", classes(), upstream=Counting(), **settings)
     assert computed == [12, 0, 12, 0, 12]
-    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert open_below(tmp_path / "cache") == []
     full: dict[str, Any] = {"device": "cpu", "cache": tmp_path / "full", "cache_gigabytes": 0.0}
     ss.evaluate(tmp_path / "run", classes(), upstream=Counting(), **full)
     assert not list((tmp_path / "full").rglob("*.bin"))

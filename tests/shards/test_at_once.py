@@ -22,7 +22,7 @@ from s3prl_stream.shards.wanted import reading_while, still_wanted
 
 def together(number: int) -> Callable[[], None]:
     """A call that returns only while `number` calls are under way at once; else it is an error."""
-    barrier = threading.Barrier(number, timeout=10)
+    barrier = threading.Barrier(number, timeout=60)
 
     def meet() -> None:
         barrier.wait()
@@ -75,7 +75,7 @@ def test_what_nobody_waits_for_is_given_up(ended_by: str) -> None:
     with reading_while(lambda: still):
         results = at_once(endless, range(MOST_AT_ONCE), is_remote=True)
         assert next(results) == 0
-        assert begun.wait(10)
+        assert begun.wait(60)
         if ended_by == "whoever reads":
             results.close()
         else:

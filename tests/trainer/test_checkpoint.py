@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from full_disk import files_of_at_most
+from open_files import open_below
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.trainer.checkpoint import (
@@ -36,7 +36,6 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-00000007-mine").mkdir(parents=True)  # somebody's copy
-    before = len(os.listdir("/proc/self/fd"))
     for step in (5, 10, 100_000_000, 200_000_000):
         save_checkpoint(tmp_path, checkpoint(step), keep=2)
     assert [load_checkpoint(folder).state["step"] for folder in list_checkpoints(tmp_path)] == [
@@ -44,7 +43,7 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
         200_000_000,
     ]
     assert newest_checkpoint(tmp_path).name == "step-200000000"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == []
 
 
 def test_an_unfinished_one_is_not_seen_and_not_in_the_way(tmp_path: Path) -> None:
