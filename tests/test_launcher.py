@@ -17,6 +17,7 @@ from downstream.synthetic import classes
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import launched, speaks
+from s3prl_stream.shards.alone import alone_in
 from s3prl_stream.trainer.ranks import joined_ranks
 
 ALL = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -90,20 +91,13 @@ def test_mistakes_in_the_settings_are_told_before_the_ranks_join(
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once_under_torchrun(sample_set: Path, tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "s3prl_stream"]
-    words = [
-        "train",
-        "ks",
-        "--data",
-        sample_set,
-        "--upstream",
-        "fbank",
-        "--label",
-        "nothing",
-        "--out",
-        tmp_path / "out",
-    ]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "s3prl_stream"]
+    words = ["train", "ks", "--data", sample_set, "--upstream", "fbank", "--out", tmp_path / "out", "--label"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(ss.__file__).parents[1])}
-    done = subprocess.run([sys.executable, *torchrun, *words], capture_output=True, text=True, env=environment)
-    assert done.returncode
-    assert done.stderr.count("has no column 'nothing'") == 1, done.stderr
+    with alone_in(tmp_path / "out"):  # which the first rank alone finds out, when all have joined
+        for label, said in (("nothing", "has no column 'nothing'"), ("speaker", "works in this folder")):
+            command = [sys.executable, *torchrun, *words, label, "--set", "update_batches=2"]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            assert done.returncode
+            assert done.stderr.count(said) == 1, done.stderr
+            assert "[rank1]" not in done.stderr

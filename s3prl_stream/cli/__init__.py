@@ -119,6 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _READER_GONE
     except OSError as error:
         if error.errno not in _EXPLAINED_BY_THE_SYSTEM:
+            _let_the_first_speak()
             raise
         if error.errno in _FULL:
             where = error.filename or "a file"
@@ -126,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{where}: {error.strerror}. Make room, and give the same command again.", _FOUND_A_PROBLEM
             )
         return _complain(error, _FOUND_A_PROBLEM)
+    except Exception:
+        _let_the_first_speak()  # where it has failed, the others lose their connection to it
+        raise
     return status
 
 
@@ -146,11 +150,16 @@ def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.N
     return args
 
 
-def _complain(error: Exception | str, status: int) -> int:
+def _let_the_first_speak() -> None:
+    """The first rank says what is wrong with all; torchrun then ends the others."""
     from s3prl_stream.launcher import speaks
 
-    if not speaks():  # the first rank says what is wrong with all; torchrun then ends the others
+    if not speaks():
         time.sleep(_FIRST_SPEAKS_FOR_ALL_SECONDS)
+
+
+def _complain(error: Exception | str, status: int) -> int:
+    _let_the_first_speak()
     text = " ".join(str(error).split())
     print(f"s3prl-stream: {text}", file=sys.stderr)
     return status

@@ -24,14 +24,7 @@ from s3prl_stream.errors import StateError
 from s3prl_stream.loader import Loader
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.tokenizers import Tokenizer
-from s3prl_stream.recipes.run_folder import (
-    SETTINGS,
-    alone_in_run,
-    check_run,
-    describe_module,
-    pick_device,
-    read_settings,
-)
+from s3prl_stream.recipes.run_folder import alone_in_run, check_run, describe_module, pick_device
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.alone import output_folder
 from s3prl_stream.shards.shardset import name_and_fingerprint
@@ -121,7 +114,7 @@ def _train(
     pinned = device.type == "cuda" and workers > 0
     loader = Loader(parts.stream, num_workers=workers, pin_memory=pinned, rank=ranks.rank, world_size=ranks.world_size)
     batches, judge = _RunBatches(loader), _Judge(parts, device, tells=ranks.is_first and not quiet)
-    check_run(run, {**written, **_other_name(run, written)})
+    check_run(run, written)
     # a mistake in the settings has been told: once, without waiting for other ranks, and it leaves nothing behind
     cache = contextlib.nullcontext() if parts.cache is None else contextlib.closing(parts.cache)
     with cache, joined_ranks(device), alone_in_run(run, written, ranks):
@@ -213,13 +206,6 @@ def read_layer_weights(run: Path) -> list[float]:
         raise StateError(
             f"{path}: cannot be read ({error}), expected a list of numbers. The same `train` command writes it anew."
         ) from error
-
-
-def _other_name(run: Path, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The name that a run has for its upstream, if that is the same one under another name, such as a moved folder."""
-    before = read_settings(run) if (run / SETTINGS).is_file() else {}
-    is_same = before.get("upstream_fingerprint") == written["upstream_fingerprint"]
-    return {"upstream": before["upstream"]} if is_same and "upstream" in before else {}
 
 
 class _RunBatches:

@@ -125,7 +125,10 @@ def check_run(run: Path, settings: dict[str, Any]) -> None:
         if ("recipe" in before) != ("recipe" in settings):
             made_by = "pretrain" if "recipe" in before else "train"
             raise StateError(f"{run}: holds a run of `s3prl-stream {made_by}`; give another output folder")
-        other = {name: told for name, told in differences(before, settings) if name not in MAY_CHANGE}
+        may_change = set(MAY_CHANGE)
+        if before.get("upstream_fingerprint") == settings.get("upstream_fingerprint"):
+            may_change.add("upstream")  # it is the same one under another name, such as a moved folder
+        other = {name: told for name, told in differences(before, settings) if name not in may_change}
         if other and (list_checkpoints(run) or read_losses(run)):  # else it came to no step, and nothing is lost
             weights = f" (and --init {run}: its weights)" if "data" in other and "recipe" in settings else ""
             raise StateError(
@@ -143,11 +146,12 @@ def alone_in_run(run: Path, settings: dict[str, Any], ranks: Ranks) -> Iterator[
     """The first rank keeps others out of a run's folder and writes its settings, once all ranks have found it in order.
 
     Raises:
-        StateError: another process trains there.
+        StateError: another process trains there, or has trained there since with other settings.
     """
     ranks.wait_for_all()
     with alone_in(run) if ranks.is_first else contextlib.nullcontext():
         if ranks.is_first:
+            check_run(run, settings)  # again: while these ranks joined, others may have trained there
             write_json(run / SETTINGS, settings)
         ranks.wait_for_all()
         yield

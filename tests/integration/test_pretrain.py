@@ -18,10 +18,11 @@ from torch import Tensor
 
 import s3prl_stream as ss
 from s3prl_stream.cli import main
-from s3prl_stream.recipes.run_folder import check_run
+from s3prl_stream.recipes.run_folder import alone_in_run, check_run
 from s3prl_stream.recipes.tera import TERA
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
+from s3prl_stream.trainer.ranks import Ranks
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -115,6 +116,9 @@ def test_a_run_with_other_settings_is_refused(
     assert (tmp_path / "run.json").read_bytes() == before
     with pytest.raises(ss.StateError, match=r"data was .*, is 'grown'.*another output folder \(and --init .*weights\)"):
         check_run(tmp_path, {**json.loads(before), "data": "grown"})
+    # who found the folder in order before that run had come to a step looks again when the folder is theirs
+    with pytest.raises(ss.StateError, match="holds another run"), alone_in_run(tmp_path, {"recipe": "apc"}, Ranks()):
+        pass
 
 
 def test_a_folder_with_other_files_is_refused_and_mistakes_leave_nothing(sample_set: Path, tmp_path: Path) -> None:
