@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from s3prl_stream.shards.bytes import metadata_json
 from s3prl_stream.shards.keys import escape_key
 from s3prl_stream.shards.layout import QUALITY_COLUMNS
 from s3prl_stream.shards.rows import metadata_kinds
-
-if TYPE_CHECKING:
-    pass
 
 ROWS_PER_BATCH = 1 << 15
 

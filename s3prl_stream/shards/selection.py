@@ -121,8 +121,11 @@ def selected_hours(shards: ShardSet, *, where: Any = None, subset: str | None = 
 
 def longest_seconds(shards: ShardSet) -> float:
     """Seconds of the longest clip of a set; 0 for an empty one."""
+    import pyarrow.compute
+
     batches = (batch for member in shards.members for batch in member.batches(["seconds"]))
-    return max((float(max(batch.column("seconds").to_pylist(), default=0.0)) for batch in batches), default=0.0)
+    longest = (pyarrow.compute.max(batch.column("seconds")).as_py() for batch in batches)
+    return max((float(seconds or 0.0) for seconds in longest), default=0.0)
 
 
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute
 import pytest
+from damage import change_row, rows_of
 from streams import clips
 from synthetic_index import make_synthetic_index
 
@@ -18,7 +20,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, key_hash
 from s3prl_stream.shards import amounts, whole_index
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.selection import compile_selection
+from s3prl_stream.shards.selection import compile_selection, longest_seconds
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 
 
@@ -36,6 +38,16 @@ def shards() -> ShardSet:
         for number in range(1, 601)
     ]
     return ShardSet([MemoryShards(samples, samples_per_shard=50)])
+
+
+def test_the_longest_clip_is_found_though_the_index_has_no_seconds_of_another(
+    shards: ShardSet, sample_set: Path, tmp_path: Path
+) -> None:
+    assert longest_seconds(shards) == 6.0
+    folder = shutil.copytree(sample_set, tmp_path / "set")
+    longest, other = sorted(ss.open_shards(folder).table()["seconds"].to_pylist())[-1], rows_of(folder)[0]
+    change_row(folder, other, lambda row: row.update(seconds=None), "index/part-00000.parquet")
+    assert longest_seconds(ss.open_shards(folder)) == longest
 
 
 def chosen(shards: ShardSet, **choice: Any) -> list[str]:
