@@ -42,7 +42,7 @@ def may_be_glued(content: Content) -> bool:
     """False: there is one stream alone, as some looks at a file tell, which may be too long to be read for that.
 
     The last page of an Ogg has the serial number of the first. The frames of a FLAC are numbered: they never begin
-    anew, and the last has the number that the header promises. Not seen is a second FLAC of just as many samples in
+    anew, and the last has the number that the header promises. Not seen are two FLACs of as many frames, one of them in
     less than an eighth of the bytes.
     """
     start, kind = _beginning(content)
@@ -70,7 +70,10 @@ def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
     block_frames = int.from_bytes(content[start + 10 : start + 12], "big")
     frame_bytes = 64 + block_frames * flac.channels * (flac.bits + 1) // 8  # at most: samples as they are
     like = bytes(content[at : at + 4])
-    tail = _frame_numbers(content[max(at, len(content) - 2 * frame_bytes) :], like)
+    end = content[max(at, len(content) - 2 * frame_bytes) :]
+    if _FLAC_START.search(end):  # a short one, whose frames may be unlike those of the first
+        return False
+    tail = _frame_numbers(end, like)
     looks = [at + (len(content) - at) * number // _LOOKS for number in range(_LOOKS)]
     numbers = [one for look in looks for one in _frame_numbers(content[look : look + 2 * frame_bytes], like)[:1]]
     numbers += tail[-1:]

@@ -104,6 +104,14 @@ def test_an_opus_of_more_than_a_block_is_whole_to_its_last_samples(tmp_path: Pat
     np.testing.assert_array_equal(read_source(str(path), sample_rate=RATE), np.rint(expected * 32768))
 
 
+def test_a_short_flac_of_another_rate_behind_the_first_is_seen(tmp_path: Path) -> None:
+    """Its frames are not taken for those of the first, whose last one is near the end of the file, as it should be."""
+    for number, rate in enumerate((RATE, RATE // 2)):
+        soundfile.write(tmp_path / f"{number}.flac", tone(0.2), rate)
+    first, second = ((tmp_path / f"{number}.flac").read_bytes() for number in range(2))
+    assert [may_be_glued(content) for content in (first, second, first + second)] == [False, False, True]
+
+
 def test_one_flac_is_known_without_reading_it(real_data: Path) -> None:
     for path in sorted((real_data / "LibriSpeech").rglob("*.flac"))[:20]:
         assert not may_be_glued(path.read_bytes())
