@@ -75,3 +75,24 @@ def test_iterators_with_workers_that_are_held_at_the_end(sample_set: Path, tmp_p
     script = tmp_path / "held.py"
     script.write_text(HELD)
     assert run(script, str(sample_set), "workers") == (0, "8\n", "")
+
+
+SPAWNED = """
+import sys
+import s3prl_stream as ss
+
+if __name__ == "__main__":
+    stream = ss.ShardStream(sys.argv[1], max_batch_seconds=60.0).load_audio()
+    for _ in range(4):
+        batches = iter(ss.Loader(stream, num_workers=2, multiprocessing_context="spawn"))
+        next(batches)
+        batches.close()
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_that_send_batches_nobody_waits_for_end_in_silence(sample_set: Path, tmp_path: Path) -> None:
+    """Of four that were ended while they sent one, one aborted, which torch told of with a traceback."""
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    assert run(script, str(sample_set)) == (0, "", "")
