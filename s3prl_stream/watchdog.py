@@ -41,8 +41,8 @@ class Watchdog:
     def __call__(self, worker: int) -> None:
         """Called once in a worker process: torch's `worker_init_fn`."""
         end_with_parent()
-        # A spawned process takes its interpreter apart at its end, unlike a forked one. The thread in which torch sends a
-        # batch that nobody waits for any more would be ended inside C++ by that, which aborts the process.
+        # A spawned process takes its interpreter apart at its end, unlike a forked one. The thread in which torch sends
+        # a batch that nobody waits for any more would be ended inside C++ by that, which aborts the process.
         atexit.register(os._exit, 0)
         faulthandler.register(_DUMP_SIGNAL, file=_STDERR, all_threads=True)
         info = get_worker_info()

@@ -50,7 +50,7 @@ class StepLog:
     def _step(self, line: bytes) -> int:
         try:
             return int(json_object(line)["step"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise StateError(
                 f"{self.path}: found the line {line!r:.100}, expected JSON with a step. Put the file back, or train "
                 "into a new folder."
