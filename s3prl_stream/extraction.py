@@ -37,7 +37,7 @@ from s3prl_stream.shards.selection import longest_seconds
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import upstream as upstream_named
-from s3prl_stream.upstreams.upstream import Upstream, fingerprint_of
+from s3prl_stream.upstreams.upstream import Upstream, checked_states, fingerprint_of
 
 SAMPLE_RATE = 16_000
 _BYTES_PER_MB = 1_000_000
@@ -177,9 +177,10 @@ class _Job:
         """(key, metadata, [F, D] or [F, L, D]) of each clip of a batch."""
         if not batch["key"]:
             return
-        with torch.inference_mode():
-            hidden_states = self.up(batch["wav"], batch["wav_len"])
         frames = self.up.num_frames(batch["wav_len"]).tolist()
+        with torch.inference_mode():
+            given = self.up(batch["wav"], batch["wav_len"])
+        hidden_states = checked_states(self.up, given, len(frames), max(frames))
         chosen = torch.stack([hidden_states[layer] for layer in self.layers], dim=2).float().cpu().numpy()
         for row, (key, text) in enumerate(zip(batch["key"], batch["metadata"], strict=True)):
             with np.errstate(over="ignore"):

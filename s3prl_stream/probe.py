@@ -28,6 +28,7 @@ from s3prl_stream.probe_question import Bools, Fold, Key, Question
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.stream import ShardStream
 from s3prl_stream.upstreams import BASELINE, Upstream, is_run, upstream
+from s3prl_stream.upstreams.upstream import checked_states
 
 Extracted: TypeAlias = tuple[list[Key], dict[str, npt.NDArray[np.float32]], int]
 
@@ -259,8 +260,9 @@ def _one_thread() -> Iterator[None]:
 
 def _mean_over_frames(one: Upstream, wav_BT: Tensor, wav_len_B: Tensor) -> npt.NDArray[np.float32]:
     """float32 [layers + 1, B, H]."""
-    hidden_states = one(wav_BT, wav_len_B)
-    frames_B = one.num_frames(wav_len_B).to(hidden_states[0].device)
+    frames_B = one.num_frames(wav_len_B)
+    hidden_states = checked_states(one, one(wav_BT, wav_len_B), len(wav_BT), int(frames_B.max()))
+    frames_B = frames_B.to(hidden_states[0].device)
     valid_BF1 = is_valid(frames_B, hidden_states[0].shape[1])[..., None]
     means = [torch.where(valid_BF1, hidden, 0.0).sum(dim=1) / frames_B[:, None] for hidden in hidden_states]
     return torch.stack(means).float().cpu().numpy()

@@ -24,6 +24,7 @@ from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.task import column
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
+from s3prl_stream.upstreams.upstream import checked_states
 
 _LEAST_DEVIATION = 1e-9
 
@@ -142,9 +143,9 @@ def _clips(loader: Loader, upstream: Upstream, label: str, layers: Sequence[int]
         words = column(batch, label) if batch["key"] else []
         for row in range(len(batch["key"])):
             length = int(batch["wav_len"][row])
-            with torch.no_grad():
-                states = upstream(batch["wav"][row : row + 1, :length])
             frames = int(upstream.num_frames([length])[0])
+            with torch.no_grad():
+                states = checked_states(upstream, upstream(batch["wav"][row : row + 1, :length]), 1, frames)
             kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
             yield _Clip(" ".join(str(words[row]).split()), kept)
 

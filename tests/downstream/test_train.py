@@ -28,6 +28,7 @@ from s3prl_stream.metrics import max_twv
 from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.word_tokenizer import PHONEMES
+from s3prl_stream.probe import probe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks import SpeakerVerification
@@ -484,6 +485,13 @@ def test_an_upstream_of_ones_own(tmp_path: Path) -> None:
         setattr(wrong, name, value)
         with pytest.raises(ss.UsageError, match=said):
             ss.train("ks", classes(), out=tmp_path / "run", steps=1, **{**QUIET, "upstream": wrong})
+        several = said.replace(r"\[1, ", r"\[\d+, ")  # clips are computed together here, and one by one above
+        with pytest.raises(ss.UsageError, match=several):
+            ss.extract(classes(), wrong, tmp_path / name)
+        with pytest.raises(ss.UsageError, match=several):
+            probe(classes(40), wrong, label="label")
+        with pytest.raises(ss.UsageError, match=said):
+            search_queries(classes(), classes(), upstream=wrong, label="label", device="cpu")
     ss.train("ks", classes(), out=tmp_path / "run", steps=1, **{**QUIET, "upstream": Louder()})
     with pytest.raises(ss.UsageError, match="upstream of your own; pass upstream="):
         ss.evaluate(tmp_path / "run", classes(), device="cpu")
