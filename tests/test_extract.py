@@ -239,7 +239,8 @@ def test_mistakes(sample_set: Path, tmp_path: Path, up: Any) -> None:
     with pytest.raises(ss.UsageError, match="'frames_per_second' is in feats, not in sample"):
         ss.ShardStream([sample_set, tmp_path / "feats"])
     loud = FeatureUpstream(None, FrontEnd("logmel80"), norm="none")
-    loud.front_end = type("Loud", (), {"features": lambda self, wav, norm: torch.full((3, 80), 1e6), "num_frames": FrontEnd("logmel80").num_frames, "stride": 160})()  # type: ignore[assignment]  # fmt: skip  # noqa: E501
+    quiet = loud.front_end
+    loud.front_end = type("Loud", (), {"features": lambda self, wav, norm: torch.full_like(quiet.features(wav, norm=norm), 1e6), "num_frames": quiet.num_frames, "stride": 160})()  # type: ignore[assignment]  # fmt: skip  # noqa: E501
     with pytest.raises(ss.StreamError, match="not finite in float16"):
         ss.extract(sample_set, loud, tmp_path / "loud", **FEW)
     state = tmp_path / "loud" / EXTRACT_STATE
