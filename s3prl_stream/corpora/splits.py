@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def root_folder(root: str | Path, holds: str) -> Path:
 
 def as_path(given: str | Path, wanted: str) -> Path:
     """What was given as a path; UsageError for what is none, with what is wanted."""
-    if not isinstance(given, str | Path):
+    if not isinstance(given, str | os.PathLike):
         raise UsageError(f"{given!r:.200} is no path. {wanted}.")
     return Path(given)
 

@@ -104,8 +104,8 @@ class Claims:
         """
         first_seen: dict[str, tuple[int, float]] = {}
         while True:
-            self.of_others()  # removes the claims of the dead
-            if self.take(what):
+            others = self.of_others()  # looked at first: a store may have no request that only one of several gets
+            if what not in others and self.take(what):
                 return None
             owner = self._owner_of(what)
             if owner in self._seen and first_seen.setdefault(owner, self._seen[owner]) != self._seen[owner]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from s3prl_stream import corpora
 from s3prl_stream.cli import main
 from s3prl_stream.corpora import CORPORA
 from s3prl_stream.corpora.corpus import Corpus
+from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
 
 
@@ -46,6 +48,12 @@ def test_a_root_that_is_not_there(corpus: Corpus, tmp_path: Path, capsys: pytest
     assert "no such" in line or "no manifest" in line
     with pytest.raises(UsageError, match=r"^None is no path\. (ROOT|FILE) is "):
         list(corpus.utterances(None))
+
+
+def test_a_root_may_be_any_kind_of_path(tmp_path: Path) -> None:
+    (tmp_path / "corpus").mkdir()
+    with os.scandir(tmp_path) as found:
+        assert root_folder(next(found), "recordings") == tmp_path / "corpus"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,23 @@ def test_a_claim_is_given_back_by_whoever_has_it_alone(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+def test_who_lives_is_found_in_a_store_in_which_each_can_create(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_in_any_case(store: LocalStore, name: str, content: bytes) -> bool:
+        store.write(name, content)
+        return True
+
+    monkeypatch.setattr(LocalStore, "create", write_in_any_case)
+    for name in ("BEAT_SECONDS", "POLL_SECONDS"):
+        monkeypatch.setattr(claiming, name, 0.01)
+    with Claims(tmp_path, others_machine("two")) as two, Claims(tmp_path, others_machine("one")) as one:
+        assert two.take_from_the_dead("all") is None
+        assert one.take_from_the_dead("all") == others_machine("two")
+        two.give_back("all")
+        assert one.take_from_the_dead("all") is None
+
+
 def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
     got: list[int] = []
 
