@@ -140,6 +140,8 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     by_hand = ss.evaluate(first.scores[4].run, classes(16), where=TEST, noise="gaussian", snr=(0.0, 0.0), device="cpu")
     assert first.scores[4].figures == by_hand.figures
     assert (by_hand.utterances, first.scores[0].settings["upstream"]) == (4, "fbank80")
+    told = [json.loads(file.read_text()) for file in (tmp_path / "sweep").rglob("scores/*.json")]
+    assert [one["utterances"] for one in told] == [4] * 6
     trained = json.loads((Path(first.scores[0].run) / "losses.jsonl").read_text().splitlines()[0])
     seconds = {
         key: length / 16_000

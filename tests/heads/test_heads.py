@@ -140,10 +140,12 @@ def test_a_time_delay_layer_as_s3prl(golden: dict[str, Any]) -> None:
     conv.load_state_dict({"weight": weight, "bias": torch.from_numpy(golden["tdnn_bias"])})
     made = torch.relu(conv(torch.from_numpy(golden["tdnn_in"]).transpose(1, 2))).transpose(1, 2)
     np.testing.assert_allclose(made.detach(), golden["tdnn_out"], atol=1e-5)
-    assert (
-        XVector(4, project_size=4, hidden_size=6, last_size=8)(torch.randn(2, 30, 4), torch.tensor([30, 20]))[0].min()
-        == 0
-    )
+    xvector, hidden = XVector(4, project_size=4, hidden_size=6, last_size=8), torch.randn(1, 30, 4)
+    expected = xvector.project(hidden).transpose(1, 2)
+    for layer in xvector.layers:
+        expected = torch.relu(layer(expected))
+    torch.testing.assert_close(xvector(hidden, torch.tensor([30]))[0], expected.transpose(1, 2))
+    assert xvector(hidden[:, :3], torch.tensor([3]))[0].shape == (1, 1, 8)
 
 
 def test_layers_are_those_of_the_papers() -> None:
@@ -209,6 +211,43 @@ def test_how_frames_are_pooled_if_nothing_is_said() -> None:
     }  # fmt: skip
 
 
+def relu_normed(conv: nn.Conv1d, norm: nn.BatchNorm1d, x_BHF: Tensor) -> Tensor:
+    x_BHF = torch.relu(nn.functional.conv1d(x_BHF, conv.weight, conv.bias, padding="same", dilation=conv.dilation))
+    return nn.functional.batch_norm(x_BHF, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+
+
+def ecapa_that_has_learnt(**sizes: int) -> Any:
+    ecapa = EcapaTdnn(4, last_size=6, **sizes).eval()
+    for norm in ecapa.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            nn.init.normal_(norm.running_mean)  # type: ignore[arg-type]
+            nn.init.normal_(norm.bias)
+    return ecapa
+
+
+def test_a_block_of_ecapa_is_that_of_the_paper() -> None:
+    """Figure 2 there: groups that see those before them, squeeze and excitation, the residual; norms behind ReLUs."""
+    block = ecapa_that_has_learnt(channels=9, scale=3, bottleneck=16).blocks[0]
+    x = torch.randn(1, 9, 12)
+    first, second, third = relu_normed(block.enter, block.enter_norm, x).chunk(3, dim=1)
+    first = relu_normed(block.convs[0], block.norms[0], first)
+    second = relu_normed(block.convs[1], block.norms[1], second + first)
+    left = relu_normed(block.leave, block.leave_norm, torch.cat([first, second, third], dim=1))
+    gate = torch.sigmoid(block.excite(torch.relu(block.squeeze(left.mean(dim=2)))))
+    torch.testing.assert_close(block(x, torch.ones(1, 1, 12, dtype=torch.bool)), x + left * gate[..., None])
+
+
+def test_one_frame_is_normed_as_in_evaluation_and_two_by_their_own_mean() -> None:
+    norm = EcapaTdnn(4, channels=8, last_size=6).first_norm
+    norm.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    two = torch.tensor([[[1.0, 5.0, 9.0]]]).expand(1, 8, 3)
+    for mode in (True, False):
+        one = norm.train(mode)(two, torch.tensor([[[True, False, False]]]))
+        torch.testing.assert_close(one[0, 0], torch.tensor([-2.0, 0.0, 0.0]), atol=1e-4, rtol=0)
+    both = norm.train()(two, torch.tensor([[[True, True, False]]]))
+    torch.testing.assert_close(both[0, 0], torch.tensor([-1.0, 1.0, 0.0]), atol=1e-4, rtol=0)
+
+
 def test_a_block_of_ecapa_sees_the_sum_of_all_before_it() -> None:
     class Block(nn.Module):
         def __init__(self, output: float) -> None:
@@ -220,9 +259,13 @@ def test_a_block_of_ecapa_sees_the_sum_of_all_before_it() -> None:
             return torch.full_like(hidden_BHF, self.output)
 
     seen: list[Tensor] = []
-    ecapa = EcapaTdnn(4, channels=8, last_size=6)
+    ecapa = ecapa_that_has_learnt(channels=8)
     ecapa.blocks = nn.ModuleList(map(Block, (1.0, 10.0, 100.0)))
-    ecapa(torch.randn(1, 5, 4), torch.tensor([5]))
+    hidden = torch.randn(1, 5, 4)
+    output, _ = ecapa(hidden, torch.tensor([5]))
+    torch.testing.assert_close(seen[0], relu_normed(ecapa.first, ecapa.first_norm, hidden.transpose(1, 2)))
+    of_all = torch.cat([torch.full((1, 8, 5), block.output) for block in ecapa.blocks], dim=1)
+    torch.testing.assert_close(output, torch.relu(ecapa.last(of_all)).transpose(1, 2))
     torch.testing.assert_close(torch.stack(seen[1:]), torch.stack([seen[0] + 1, seen[0] + 11]))
 
 
@@ -266,16 +309,43 @@ def test_spec_augment_masks_what_it_says() -> None:
     assert (warped.sum(dim=(1, 2)) - lengths * 40).abs().max() < 1e-2  # of ones only ones can be made
     untouched = torch.randn(2, 9, 4)
     assert SpecAugment().eval()(untouched, torch.tensor([9, 3])) is untouched
+    short = SpecAugment(warp_frames=0, num_bands=0, num_stretches=1, max_frames=2).train()
+    alone = short(torch.ones(200, 60, 1), torch.full((200,), 4))
+    assert (alone[:, :4] == 0).any(dim=1).sum() > 100  # two of three: where there is speech, not in the padding
+    assert not alone[:, 4:].any()
 
 
 def test_warping_moves_time() -> None:
-    augment = SpecAugment(warp_frames=5)
+    """A frame of those that may, by up to one here, and not onto an end; what is before and after it is resized."""
+
+    def resized(frames_FH: Tensor, num_frames: int) -> Tensor:
+        return nn.functional.interpolate(frames_FH[None, None], (num_frames, 2), mode="bicubic")[0, 0]
+
+    ramp = torch.arange(4.0)[:, None].repeat(1, 2).square()
+    padded = torch.cat([ramp, torch.full((3, 2), torch.nan)])
+    augment = SpecAugment(warp_frames=1, num_bands=0, num_stretches=0).train()
     torch.manual_seed(0)
-    ramp = torch.arange(40.0)[:, None].repeat(1, 3)
-    moved = torch.stack([augment._warp(ramp) for _ in range(50)])
-    assert moved.shape == (50, 40, 3)
-    assert 3 < (moved - ramp).max() < 7  # this way and that
-    assert 3 < (ramp - moved).max() < 7
+    found = augment(padded.expand(100, -1, -1), torch.full((100,), 4))
+    assert not found[:, 4:].any()
+    possible = [
+        torch.cat([resized(ramp[:center], moved), resized(ramp[center:], 4 - moved)])
+        for center, moved in ((1, 1), (1, 2), (2, 1), (2, 3))
+    ]
+    is_which = torch.stack([(found[:, :4] - one).abs().amax(dim=(1, 2)) < 1e-5 for one in possible])
+    assert is_which.any(dim=0).all(), "nothing else"
+    assert is_which.any(dim=1).all(), "each of them"
+    assert SpecAugment(warp_frames=2)._warp(ramp) is ramp  # too short for it
+
+
+def test_spec_augment_stands_before_the_head_while_it_learns() -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"level": "frame", "input_size": 40, "output_size": 2}
+    head: Any = build_head("linear", **sizes, spec_augment=True)
+    seen: list[Tensor] = []
+    head.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for mode in (True, False):
+        head.train(mode)(torch.ones(4, 60, 40), torch.full((4,), 60))
+    assert [bool((one == 0).any()) for one in seen] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ def test_two_repairs_into_one_folder(broken: Path, tmp_path: Path) -> None:
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     pack_clips(tmp_path / "set", shard_mb=0.012)
     rows = rows_of(tmp_path / "set")
-    for row in rows[::3]:
+    for row in rows[::4]:
         flip_audio(tmp_path / "set", row)
     seen: list[tuple[str, int, int]] = []
     ss.repair(tmp_path / "set", tmp_path / "one")
@@ -339,7 +339,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> 
     assert [one for one in seen if one[0] == "repairing"] == [("repairing", n, total) for n in range(1, total + 1)]
     kept = report.shards_as_they_were + report.shards_rewritten
     assert (kept + len(report.shards_lost), seen[-1]) == (total, ("indexing", kept, kept))
-    assert total > SHARDS_PER_PART
+    assert SHARDS_PER_PART < kept < 2 * SHARDS_PER_PART
     assert ss.verify(tmp_path / "two", full=True).is_sound
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tarfile
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from s3prl_stream.errors import ShardError
 from s3prl_stream.shards import writer
+from s3prl_stream.shards.layout import rows_name
+from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.tar import END_OF_TAR, member
-from s3prl_stream.shards.write_index import described
+from s3prl_stream.shards.workers import Workers
+from s3prl_stream.shards.write_index import described, publish_shard, write_parts
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [700] * 1500, [3_000_000, 0, 511, 512, 513, 1_500_000]])
@@ -39,3 +44,29 @@ def test_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[in
     assert [row.offset + row.size for row in shard.rows] == [row.offset for row in shard.rows[1:]] + [
         len(expected)
     ] * bool(sizes)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_finished_shard_gets_its_name_on_any_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    """As a link, or a copy where there are none; rows that were written beside it and cannot be read are told."""
+    if not links:  # as on exFAT, or of another disk
+
+        def refuse(path: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    (tmp_path / "scratch").mkdir()
+    with writer.ShardWriter(tmp_path / "scratch", "a.tar") as shard:
+        shard.add("k", b"audio", "flac", b"{}", frames=16_000, sample_rate=16_000, cells={})
+        sha256 = shard.finish()
+    out = LocalStore(tmp_path / "out")
+    tar, published = tmp_path / "scratch/a.tar", tmp_path / "out/a.tar"
+    publish_shard(tar, sha256, index_table(shard.rows, {}), out, "a.tar")
+    assert published.read_bytes() == tar.read_bytes()
+    assert published.samefile(tar) == links
+    assert len(write_parts(out, ["a.tar"], Workers(0))) == 1
+    (tmp_path / "out" / rows_name("a.tar")).write_bytes(b"no rows")
+    with pytest.raises(ShardError, match="was written, cannot be read"):
+        write_parts(out, ["a.tar"], Workers(0))
