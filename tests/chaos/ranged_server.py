@@ -20,6 +20,7 @@ class RangedHandler(BaseHTTPRequestHandler):
     """GET (with ranges), HEAD and PUT of objects; GET / lists their names, chunked."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits up to 40 ms for the client to acknowledge the headers
     server: ObjectServer
 
     def do_HEAD(self) -> None:

@@ -180,8 +180,8 @@ def a_long_probe(data: Path) -> None:
     assert done.item() == ranks.world_size
 
 
-def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, seconds: float = 60) -> bool:
-    """Do it in so many processes that know each other; False if one of them failed.
+def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, seconds: float = 60) -> list[int]:
+    """Do it in so many processes that know each other; their numbers, for `end_well`.
 
     Args:
         world_size: how many.
@@ -204,8 +204,8 @@ def on_ranks(world_size: int, work: Callable[[], None], meeting_point: Path, *, 
     return forked(world_size, joined)
 
 
-def forked(world_size: int, work: Callable[[int], None]) -> bool:
-    """Do it in so many processes, each with its number; False if one of them failed."""
+def forked(world_size: int, work: Callable[[int], None]) -> list[int]:
+    """Do it in so many processes, each with its rank; their numbers, for `end_well`."""
     children = []
     for rank in range(world_size):
         child = os.fork()
@@ -220,7 +220,12 @@ def forked(world_size: int, work: Callable[[int], None]) -> bool:
                 sys.stderr.flush()
                 os._exit(status)
         children.append(child)
-    return all(os.waitpid(child, 0)[1] == 0 for child in children)
+    return children
+
+
+def end_well(children: list[int]) -> bool:
+    """Wait for them; False if one of them failed."""
+    return all([os.waitpid(child, 0)[1] == 0 for child in children])
 
 
 def trainings_of_one_torchrun(port: int, rank: int) -> None:
@@ -238,21 +243,20 @@ def trainings_of_one_torchrun(port: int, rank: int) -> None:
 
 
 def main() -> int:
-    """All worlds, one after another."""
+    """All worlds, one after another; beside them the probe, which mostly sleeps."""
     data, out = Path(sys.argv[1]), Path(sys.argv[2])
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
+    probing = on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM)
     for world_size in (4, 2):
-        if not on_ranks(world_size, lambda: everything(data, out), out / f"meeting-{world_size}"):
+        if not end_well(on_ranks(world_size, lambda: everything(data, out), out / f"meeting-{world_size}")):
             return 1
-    if not on_ranks(2, lambda: a_long_probe(data), out / "meeting-probe", seconds=MOST_SECONDS_OF_A_SUM):
-        return 1
     agent: Any = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    if not forked(2, lambda rank: trainings_of_one_torchrun(agent.port, rank)):
+    if not end_well(forked(2, lambda rank: trainings_of_one_torchrun(agent.port, rank))):
         return 1
     everything(data, out)
     pretrain("tera", data, steps=STEPS, out=out / "tera-4-2-1", **SIZES)
-    return 0
+    return 0 if end_well(probing) else 1
 
 
 if __name__ == "__main__":
