@@ -304,7 +304,8 @@ def test_the_validation_part_is_not_trained_on_and_chooses(tmp_path: Path) -> No
     seconds = [json.loads(line)["seconds"] for line in (tmp_path / "run/losses.jsonl").read_text().splitlines()]
     trained = sum(row["seconds"] for row in rows_of(classes()) if row["part"] == "train")
     assert seconds[0] == pytest.approx(trained)  # one batch is the whole part
-    ss.train("ks", classes(), out=tmp_path / "other", valid=classes(4), where="part == 'train'", **settings | {"steps": 1})
+    settings["steps"] = 1
+    ss.train("ks", classes(), out=tmp_path / "other", valid=classes(4), where="part == 'train'", **settings)
     assert json.loads((tmp_path / "other/run.json").read_text())["valid"].endswith(as_shard_set(classes(4)).fingerprint)
 
 

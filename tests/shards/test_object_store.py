@@ -14,6 +14,7 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -133,18 +134,23 @@ def test_bytes_set_the_count_of_failures_back() -> None:
 @in_child
 def test_every_passing_fault_is_one_retry() -> None:
     object_clients.CLIENT_OPTIONS["read_timeout"] = "1s"
-    for faults in (
-        [Unavailable()] * 4,
-        [Unavailable(429), Unavailable(500), Unavailable(408)],
-        [Short(honest=True)] * 2,
-        [Stall(100.0, after_bytes=70_000)],
-        [Stall(100.0, before_headers=True)],
-    ):
+
+    def assert_one_each(faults: Sequence[Fault]) -> None:
         with stored(faults) as (store, proxy, _):
             assert store.read("a.tar", 5, 200_000) == CONTENT[5:200_005], faults
             assert store.counters["retries"] == len(faults) == store.counters["requests"] - 1
             assert store.counters["bytes"] >= 200_000
             assert proxy.num_requests == store.counters["requests"]
+
+    for faults in (
+        [Unavailable()] * 4,
+        [Unavailable(429), Unavailable(500), Unavailable(408)],
+        [Short(honest=True)] * 2,
+    ):
+        assert_one_each(faults)
+    with ThreadPoolExecutor(2) as threads:  # both wait for the limit
+        stalls = [[Stall(100.0, after_bytes=70_000)], [Stall(100.0, before_headers=True)]]
+        list(threads.map(assert_one_each, stalls))
 
 
 @in_child

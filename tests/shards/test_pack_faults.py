@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,39 +46,57 @@ def words(recordings: Path, out: Path | str, *options: str) -> list[str]:
     ]
 
 
-def run_apart(arguments: list[str], prepare: Callable[[], None] | None = None, code: str = "") -> tuple[int, list[str]]:
-    """Exit status, and the lines of stderr that are no progress."""
-    program = f"import sys\n{code}\nfrom s3prl_stream.cli import main\nsys.exit(main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, preexec_fn=prepare, check=False
-    )
-    return done.returncode, [line for line in done.stderr.splitlines() if not line.startswith(("packing:", "index:"))]
+def told(stderr: str) -> list[str]:
+    """Its lines that are no progress."""
+    return [line for line in stderr.splitlines() if not line.startswith(("packing:", "index:"))]
 
 
-def assert_goes_on(recordings: Path, out: Path, tmp_path: Path) -> None:
+def run_apart(arguments: list[str]) -> tuple[int, list[str]]:
+    """Exit status of the command in a process of its own, and what it told."""
+    program = "import sys\nfrom s3prl_stream.cli import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, told(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of them."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "set"
+    assert main(words(recordings, folder, "--name", "set")) == 0
+    return folder
+
+
+def assert_goes_on(recordings: Path, out: Path, undisturbed: Path) -> None:
     """The same command finishes the set, whose files are those of an undisturbed one."""
     assert main(words(recordings, out, "--name", "set")) == 0
-    assert main(words(recordings, tmp_path / "whole", "--name", "set")) == 0
-    assert files_below(out) == files_below(tmp_path / "whole")
+    assert files_below(out) == files_below(undisturbed)
 
 
-def test_a_full_disk(recordings: Path, tmp_path: Path) -> None:
-    """No file may grow beyond 60 kB: what a shard needs is more, what stands before it less."""
+@contextmanager
+def files_below_60_kb() -> Iterator[None]:
+    """No file may grow beyond that: what a shard needs is more, what stands before it less."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
+def test_a_full_disk(recordings: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "set"
-    status, lines = run_apart(words(recordings, out, "--name", "set"), fill)
-    assert (status, len(lines)) == (1, 1)
+    with files_below_60_kb():
+        assert main(words(recordings, out, "--name", "set")) == 1
+    lines = told(capsys.readouterr().err)
+    assert len(lines) == 1
     assert f"{out}: cannot be written: File too large" in lines[0]
     assert "the same command goes on" in lines[0]
     assert not list(out.glob("*.tar"))
-    assert_goes_on(recordings, out, tmp_path)
+    assert_goes_on(recordings, out, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_full_disk_of_its_own(recordings: Path, tmp_path: Path) -> None:
+def test_a_full_disk_of_its_own(recordings: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "disk"
     out.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", out], capture_output=True).returncode:
@@ -88,7 +107,7 @@ def test_a_full_disk_of_its_own(recordings: Path, tmp_path: Path) -> None:
         assert "No space left on device" in lines[0]
         assert list((out / "set").glob("*.tar"))
         subprocess.run(["mount", "-o", "remount,size=9m", out], check=True)
-        assert_goes_on(recordings, out / "set", tmp_path)
+        assert_goes_on(recordings, out / "set", undisturbed)
     finally:
         subprocess.run(["umount", out], check=True)
 
@@ -125,12 +144,8 @@ def test_a_full_disk_under_a_copy(
     shard.write_bytes(b"\1" + shard.read_bytes()[1:])  # so that repair writes it anew
     capsys.readouterr()
     copy = [command[0], str(tmp_path / "set"), str(tmp_path / "copy"), *command[1:], "--workers", "0"]
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
-    try:
+    with files_below_60_kb():
         assert main(copy) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     line = capsys.readouterr().err.splitlines()[-1]
     assert f"{tmp_path / 'copy'}: cannot be written: File too large" in line
     assert line.endswith("When that is mended, give the same command again.")
@@ -186,29 +201,41 @@ def test_no_pack_writes_into_a_half_written_file_of_another(
     assert owners.pop().startswith("scratch-")
 
 
-@pytest.mark.parametrize("moment", ["before", "during", "behind"])
-def test_a_kill_at_the_manifest(recordings: Path, tmp_path: Path, moment: str) -> None:
-    code = (
-        "import os, signal, pathlib\nfrom s3prl_stream.shards.local_store import LocalStore\n"
-        "write, replace = LocalStore.write, pathlib.Path.replace\n"
-        "def die(): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "def killing(self, name, content):\n"
-        "    if name == 'manifest.json' and MOMENT == 'before': die()\n"
-        "    write(self, name, content)\n"
-        "    if name == 'manifest.json' and MOMENT == 'behind': die()\n"
-        "def half(self, to):\n"
-        "    if self.name == 'manifest.json.partial' and MOMENT == 'during': die()\n"
-        "    return replace(self, to)\n"
-        f"LocalStore.write, pathlib.Path.replace, MOMENT = killing, half, {moment!r}\n"
-    )
-    out = tmp_path / "set"
-    status, _ = run_apart(words(recordings, out, "--name", "set"), code=code)
-    assert status == -signal.SIGKILL
-    assert (out / "manifest.json").exists() == (moment == "behind")
-    tars = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert len(tars) == 5
-    assert_goes_on(recordings, out, tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == tars
+KILLED_AT_THE_MANIFEST = """
+import os, signal, pathlib, sys
+import pyarrow.parquet, soundfile, google_crc32c  # before the forks
+from s3prl_stream.cli import main
+from s3prl_stream.shards.local_store import LocalStore
+
+write, replace = LocalStore.write, pathlib.Path.replace
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+def killing(self, name, content):
+    if name == "manifest.json" and MOMENT == "before": die()
+    write(self, name, content)
+    if name == "manifest.json" and MOMENT == "behind": die()
+def half(self, to):
+    if self.name == "manifest.json.partial" and MOMENT == "during": die()
+    return replace(self, to)
+LocalStore.write, pathlib.Path.replace = killing, half
+for MOMENT in ("before", "during", "behind"):
+    child = os.fork()
+    if not child:
+        os._exit(main([MOMENT if word == "OUT" else word for word in sys.argv[1:]]))
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_kill_at_the_manifest(recordings: Path, undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AT_THE_MANIFEST, *words(recordings, "OUT", "--name", "set")]
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split() == [str(int(signal.SIGKILL))] * 3
+    for moment in ("before", "during", "behind"):
+        out = tmp_path / moment
+        assert (out / "manifest.json").exists() == (moment == "behind")
+        tars = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+        assert len(tars) == 5
+        assert_goes_on(recordings, out, undisturbed)
+        assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == tars
 
 
 def test_text_that_is_called_audio_and_two_utterances_of_one_key(

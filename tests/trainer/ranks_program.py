@@ -225,7 +225,8 @@ def forked(world_size: int, work: Callable[[int], None]) -> list[int]:
 
 def end_well(children: list[int]) -> bool:
     """Wait for them; False if one of them failed."""
-    return all([os.waitpid(child, 0)[1] == 0 for child in children])
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    return not any(statuses)
 
 
 def trainings_of_one_torchrun(port: int, rank: int) -> None:
