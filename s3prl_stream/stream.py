@@ -227,11 +227,18 @@ class ShardStream(Root):
         damaged: Damaged = {}
 
         def on_damage(sample: Sample, error: SampleError) -> None:
+            if "slot" not in sample:
+                raise ChainError(
+                    f"sample {sample.get('key')!r} cannot be used ({error}), and a stage has removed its 'slot', by which "
+                    "such samples are listed. Before a stage that looks at whole batches `yield {**sample, ...}`, and "
+                    "in it too."
+                ) from error
             slot = sample["slot"]
             if slot not in damaged:  # else another piece of it, behind a stage that looks at whole batches
                 item = planned.items[slot]
-                shard = self.shards.members[item.set_index].shard_names[item.shard]
-                damaged[slot] = row_of(planned, slot, set_name=sample["set"], shard=shard, error=error)
+                member = self.shards.members[item.set_index]
+                shard = member.shard_names[item.shard]
+                damaged[slot] = row_of(planned, slot, set_name=member.name, shard=shard, error=error)
 
         with closing(self.shards.read_ahead(planned.items)):  # neighbours by one request
             return run_batch([self._read, *stages], tagged, on_damage, clock), damaged

@@ -13,8 +13,8 @@ from streams import RATE, clips, delivered, memory
 
 import s3prl_stream as ss
 from s3prl_stream import loader as module
-from s3prl_stream.errors import StateError, UsageError
-from s3prl_stream.pipes.stage import Source
+from s3prl_stream.errors import ChainError, StateError, UsageError
+from s3prl_stream.pipes.stage import Samples, Source
 from s3prl_stream.plan.withheld import MOST_CHARACTERS
 from s3prl_stream.sample import Sample
 from s3prl_stream.shards.memory import MemoryShards
@@ -200,6 +200,28 @@ def test_a_clip_whose_pieces_are_all_damaged_is_listed_once() -> None:
     loader = ss.Loader(Refusing()(Whole()(pieces)))
     assert sum(len(batch["key"]) for batch in loader) == 8 * 4
     assert [row["key"] for row in loader.damaged] == ["clip0007"]
+
+
+class Renaming(Whole):
+    """Gives samples another set, and not the rest of them."""
+
+    functional_name = "renaming_for_left_out"
+
+    def __init__(self, source: Samples | None = None, *, kept: tuple[str, ...] = ()) -> None:
+        self.kept = kept
+        super().__init__(source)
+
+    def emit_batch(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        return [{**{name: sample[name] for name in self.kept}, "set": "mine"} for sample in samples]
+
+
+def test_what_is_damaged_is_of_the_set_that_it_was_read_from() -> None:
+    stream = ss.ShardStream(clips([4.0] * 9), epochs=1).load_audio(sample_rate=RATE)
+    loader = ss.Loader(Refusing()(Renaming(kept=("key", "wav", "slot"))(stream)))
+    list(loader)
+    assert [row["set"] for row in loader.damaged] == [stream.source.shards.members[0].name]
+    with pytest.raises(ChainError, match=r"'clip0007' cannot be used .*removed its 'slot'"):
+        list(ss.Loader(Refusing()(Renaming(kept=("key", "wav"))(stream))))
 
 
 def test_what_has_been_handed_over_cannot_be_skipped_but_a_skip_may_be_repeated() -> None:
