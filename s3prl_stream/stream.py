@@ -229,9 +229,9 @@ class ShardStream(Root):
         def on_damage(sample: Sample, error: SampleError) -> None:
             if "slot" not in sample:
                 raise ChainError(
-                    f"sample {sample.get('key')!r} cannot be used ({error}), and a stage has removed its 'slot', by which "
-                    "such samples are listed. Before a stage that looks at whole batches `yield {**sample, ...}`, and "
-                    "in it too."
+                    f"sample {sample.get('key')!r} cannot be used ({error}), and a stage has removed its 'slot', by "
+                    "which such samples are listed. Before a stage that looks at whole batches `yield {**sample, ...}`, "
+                    "and in it too."
                 ) from error
             slot = sample["slot"]
             if slot not in damaged:  # else another piece of it, behind a stage that looks at whole batches
