@@ -230,7 +230,7 @@ class ShardStream(Root):
             if "slot" not in sample:
                 raise ChainError(
                     f"sample {sample.get('key')!r} cannot be used ({error}), and a stage has removed its 'slot', by "
-                    "which such samples are listed. Before a stage on whole batches `yield {**sample, ...}`, and in it too."
+                    "which it would be listed. Before and in a stage on whole batches, `yield {**sample, ...}`."
                 ) from error
             slot = sample["slot"]
             if slot not in damaged:  # else another piece of it, behind a stage that looks at whole batches
