@@ -21,6 +21,7 @@ from s3prl_stream.downstream.recipe import RECIPES, find_task
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
 from s3prl_stream.downstream.streams import judged_stream
 from s3prl_stream.pipes.lexicon import Lexicon
+from s3prl_stream.pipes.tokenizers import CharacterTokenizer
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks.verification import Trial
 
@@ -52,6 +53,8 @@ def test_a_table_has_what_varies_and_the_spread_over_seeds(tmp_path: Path) -> No
         "| fbank80  | 10%    | 0.5   | 2     | 0.2500 +- 0.0000 |",
         "| tera     | 100%   | 5     | 1     | 1.0000           |",
     ]
+    without_noise = Sweep([score(0, 0.5), score(0, 0.25, snr="5", noise="n")]).table().splitlines()
+    assert [line.split(" | ")[:2] for line in without_noise[2:]] == [["| none ", "-  "], ["| n    ", "5  "]]
     assert Sweep([score(0, 0.5)]).table().splitlines()[0] == "| hours | seeds | accuracy |"
     KNOWN.write(tmp_path := tmp_path / "new/folder")
     with (tmp_path / "sweep.csv").open() as file:
@@ -136,6 +139,8 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     }  # fmt: skip
     first = ss.sweep("ks", classes(16), **grid)
     assert len(first.scores) == 6
+    names = [(one.settings["noise"], one.settings["snr"]) for one in first.scores]
+    assert names == [("none", ""), ("gaussian", "0"), ("gaussian", "20")] * 2
     assert len({one.run for one in first.scores}) == 2  # noise is added to what is scored alone
     by_hand = ss.evaluate(first.scores[4].run, classes(16), where=TEST, noise="gaussian", snr=(0.0, 0.0), device="cpu")
     assert first.scores[4].figures == by_hand.figures
@@ -208,6 +213,7 @@ NOISY: dict[str, Any] = {"noise": "gaussian", "noisy_training": True}
 TRAIN = "part == 'train'"
 HELD_OUT = f"label == 'a' and {TRAIN}"
 WORDS: dict[str, Any] = {"task": "pr", "shards": texts(), "test": texts(("ab",)), "test_where": None}
+TEXT: dict[str, Any] = {**WORDS, "task": "asr"}
 TWO = [ss.MemoryShards(classes()._samples, name) for name in ("one", "other")]
 TRIALS: dict[str, Any] = {"task": "asv", "min_seconds": 0.0, "trials": [Trial(True, "clip00", "clip05")]}
 
@@ -229,6 +235,7 @@ TRIALS: dict[str, Any] = {"task": "asv", "min_seconds": 0.0, "trials": [Trial(Tr
         ({"valid": classes(8)}, {"valid": classes(8), "evaluate_every": 7}),
         ({"valid_where": HELD_OUT}, {"valid_where": HELD_OUT, "evaluate_every": 7}),
         ({**WORDS, "lexicon": Lexicon({"ab": "K"})}, {**WORDS, "lexicon": Lexicon({"ab": "B"})}),
+        ({**TEXT, "tokenizer": CharacterTokenizer("abk ")}, {**TEXT, "tokenizer": CharacterTokenizer("kab ")}),
         ({"shards": ShardSet(TWO, (0.5, 0.5))}, {"shards": ShardSet(TWO, (0.9, 0.1))}),
     ],
 )  # fmt: skip
@@ -358,7 +365,11 @@ def test_two_sweeps_of_one_folder(tmp_path: Path) -> None:
         with pytest.raises(ss.StateError, match="works in this folder"):
             ss.sweep("ks", classes(), **grid)
         other.kill()
-    assert len(ss.sweep("ks", classes(), **grid).scores) == 1
+    scores = ss.sweep("ks", classes(), **{**grid, "seeds": 2}).scores
+    assert [one.seed for one in scores] == [0, 1]
+    for one in scores:
+        (told,) = Path(one.run).glob("scores/*.json")
+        assert [json.loads(file.read_text())["seed"] for file in (told, Path(one.run, "run.json"))] == [one.seed] * 2
 
 
 def test_the_limit_of_the_cache_holds_for_what_is_scored_too(tmp_path: Path) -> None:
