@@ -198,7 +198,7 @@ def test_a_cell_is_known_by_what_makes_its_numbers(tmp_path: Path, monkeypatch: 
 
 
 def cell(
-    shards: Any = None, *, task: str = "ks", noise: Any = None, noisy_training: bool = False, fingerprint: str = "f",
+    shards: Any = None, *, task: Any = "ks", noise: Any = None, noisy_training: bool = False, fingerprint: str = "f",
     trials: Any = None, where: Any = None, test: Any = None, test_where: str | None = TEST, subset: str | None = None,
     seed: int = 0, snr: Any = (3.0, 20.0), **settings: Any,
 ) -> Cell:  # fmt: skip
@@ -254,6 +254,7 @@ def test_what_makes_no_other_training() -> None:
         {"subset": "100%"},
     ):
         assert (cell(**same).run, cell(**same).file) == (cell().run, cell().file)
+    assert cell(task=dataclasses.replace(find_task("ks"), name="my/own task")).run.parent == Path("out/runs")
     twins = [Lexicon({"ab": "K"}), Lexicon({"ab": "K"})]
     assert len({cell(**WORDS, lexicon=one).run for one in twins}) == 1
 
@@ -412,6 +413,7 @@ def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> N
     with pytest.raises(ss.UsageError, match="file: is a file; give a folder"):
         ss.sweep("ks", classes(), test_where=TEST, **{**settings, "out": tmp_path / "file"})
     (tmp_path / "file").unlink()
+    (tmp_path / "lost+found").mkdir()  # a folder is nobody's work
     assert ss.sweep("ks", classes(), test=classes(8), seeds=1, **settings).scores[0].hours > 0
 
 

@@ -121,6 +121,9 @@ def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "state.json").write_text("{")
     with pytest.raises(StateError, match=r"state\.json: cannot be read"):
         load_checkpoint(folder)
+    (folder / "state.json").unlink()
+    with pytest.raises(StateError, match=r"state\.json: cannot be read .*No such file"):
+        load_checkpoint(folder)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
