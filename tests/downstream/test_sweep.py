@@ -147,6 +147,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert (by_hand.utterances, first.scores[0].settings["upstream"]) == (4, "fbank80")
     told = [json.loads(file.read_text()) for file in (tmp_path / "sweep").rglob("scores/*.json")]
     assert [one["utterances"] for one in told] == [4] * 6
+    assert all(one.settings in [cell["settings"] for cell in told] for one in first.scores)
     trained = json.loads((Path(first.scores[0].run) / "losses.jsonl").read_text().splitlines()[0])
     seconds = {
         key: length / 16_000
@@ -425,7 +426,7 @@ def test_what_is_missing_from_a_sweep_is_told(
     samples = [*classes()._samples, {"key": "no", "wav_path": str(tmp_path / "no.wav"), "label": "a", "part": "test"}]
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "quiet": False}
     ss.sweep("ks", ss.MemoryShards(samples), out=tmp_path / "out", **grid)
-    assert "accuracy" in (told := capsys.readouterr().err)
+    assert " seed 0: accuracy" in (told := capsys.readouterr().err)
     assert "1 clips could not be scored" in told
     assert "no sweep.png" not in told
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
