@@ -7,6 +7,8 @@ looks for the end in the last 64 kB, and gives 2**63 - 1 frames where others fil
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import TypeAlias
 
 from s3prl_stream.audio.headers import FlacHeader, after_id3, flac_header
@@ -73,19 +75,18 @@ def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
     end = content[max(at, len(content) - 2 * frame_bytes) :]
     if _FLAC_START.search(end):  # a short one, whose frames may be unlike those of the first
         return False
-    tail = _frame_numbers(end, like)
+    tail = list(_frame_numbers(end, like))
     looks = [at + (len(content) - at) * number // _LOOKS for number in range(_LOOKS)]
-    numbers = [one for look in looks for one in _frame_numbers(content[look : look + 2 * frame_bytes], like)[:1]]
-    numbers += tail[-1:]
+    windows = (content[look : look + 2 * frame_bytes] for look in looks)
+    numbers = [one for window in windows for one in islice(_frame_numbers(window, like), 1)] + tail[-1:]
     counts_samples = like[1:2] == b"\xf9"
     behind = flac.frames - numbers[-1] * (1 if counts_samples else block_frames) if tail else 0
     return 0 < behind <= block_frames and numbers == sorted(numbers)
 
 
-def _frame_numbers(window: Content, like: bytes) -> list[int]:
+def _frame_numbers(window: Content, like: bytes) -> Iterator[int]:
     """Of the FLAC frames that begin in a window, which have the same rate and depth as one of the clip (RFC 9639,
     9.1): of the frame, or of its first sample."""
-    numbers = []
     for found in re.finditer(re.escape(like[:2]), window):
         head = bytes(window[found.start() : found.start() + 11])
         if len(head) == 11 and head[2] & 15 == like[2] & 15 and head[3] & 15 == like[3] & 15:
@@ -93,5 +94,4 @@ def _frame_numbers(window: Content, like: bytes) -> list[int]:
             number = head[4] & 0x7F >> (more + 1 if more else 0)
             for byte in head[5 : 5 + more]:
                 number = number << 6 | byte & 0x3F
-            numbers.append(number)
-    return numbers
+            yield number
