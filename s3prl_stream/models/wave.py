@@ -149,7 +149,13 @@ class WaveEncoder(nn.Module):
         return conv_frames(lengths_B.clamp(min=MIN_SAMPLES))
 
     def _positions(self, hidden_BFH: Tensor) -> Tensor:
-        coded_BHF = self.position_conv(hidden_BFH.transpose(1, 2))
+        conv, hidden_BHF = self.position_conv, hidden_BFH.transpose(1, 2)
+        # torch 2.11 computes it wrongly in bfloat16 on a CPU with AMX if a group has less than 16 channels
+        if hidden_BHF.is_cpu and conv.in_channels // conv.groups < 16:
+            with torch.autocast("cpu", enabled=False):
+                coded_BHF = conv(hidden_BHF.float())
+        else:
+            coded_BHF = conv(hidden_BHF)
         return F.gelu(coded_BHF[..., : hidden_BFH.shape[1]]).transpose(1, 2)
 
 
