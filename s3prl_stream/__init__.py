@@ -27,18 +27,18 @@ _HOME = {
     "evaluate": "s3prl_stream.downstream.evaluate",
     "export_s3prl": "s3prl_stream.recipes.s3prl_export",
     "extract": "s3prl_stream.extraction",
-    "index_shards": "s3prl_stream.shards.foreign",
+    "index_shards": "s3prl_stream.indexing.foreign",
     "open_shards": "s3prl_stream.shards.shardset",
-    "pack": "s3prl_stream.shards.pack",
+    "pack": "s3prl_stream.packing.pack",
     "predict": "s3prl_stream.downstream.evaluate",
     "pretrain": "s3prl_stream.recipes.pretrain",
-    "repair": "s3prl_stream.shards.repair",
+    "repair": "s3prl_stream.checking.repair",
     "subset": "s3prl_stream.shards.subset",
     "sweep": "s3prl_stream.downstream.sweep",
     "train": "s3prl_stream.downstream.train",
     "training_parts": "s3prl_stream.downstream.parts",
     "upstream": "s3prl_stream.upstreams",
-    "verify": "s3prl_stream.shards.verify",
+    "verify": "s3prl_stream.checking.verify",
 }
 _MODULES = ("corpora", "pipes")
 

@@ -21,11 +21,11 @@ from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Root, Source, Stage
 from s3prl_stream.rng import identity
 from s3prl_stream.sample import Sample
-from s3prl_stream.shards.braces import find_tars
 from s3prl_stream.shards.foreign_sample import kind_of
 from s3prl_stream.shards.sequential import ForeignSample, Lost, samples_in_order
-from s3prl_stream.shards.store import is_remote, local_path, open_store
 from s3prl_stream.shards.tar_reads import More
+from s3prl_stream.stores.braces import find_tars
+from s3prl_stream.stores.store import is_remote, local_path, open_store
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards import object_clients
 from s3prl_stream.shards.workers import without_script
+from s3prl_stream.stores import object_clients
 
 _PRELOADED = ["s3prl_stream.loader"]  # imported once in the server, not in each worker
 

@@ -76,7 +76,7 @@ def _call_here(function: Callable[..., Any], arguments: tuple[Any, ...], setting
 @contextmanager
 def _as_it_was() -> Iterator[None]:
     """What is done in it changes nothing for those who come next."""
-    from s3prl_stream.shards import object_clients, object_tries
+    from s3prl_stream.stores import object_clients, object_tries
 
     object_clients.CLIENT_OPTIONS["read_timeout"] = "10s"  # a test of servers that stall sets a shorter one
     object_tries.FIRST_PAUSE_SECONDS, object_tries.LONGEST_PAUSE_SECONDS = 0.001, 0.002

@@ -20,10 +20,10 @@ import soundfile
 from streams import delivered
 
 import s3prl_stream as ss
+from s3prl_stream.checking.verify import VerifyReport
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_FOLDER, MANIFEST, part_name
 from s3prl_stream.shards.tar import member
-from s3prl_stream.shards.verify import VerifyReport
 
 RATE = 16_000
 NUM_CLIPS = 24

@@ -11,7 +11,7 @@ from pathlib import Path
 HOLDER = """
 import contextlib, sys
 from pathlib import Path
-from s3prl_stream.shards.alone import alone_in
+from s3prl_stream.stores.alone import alone_in
 with contextlib.ExitStack() as held:
     for folder in sys.argv[1:]:
         held.enter_context(alone_in(Path(folder)))

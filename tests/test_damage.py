@@ -26,7 +26,7 @@ from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.errors import MissingFile, ShardError, TooManyFailures
-from s3prl_stream.shards import local_store
+from s3prl_stream.stores import local_store
 
 
 @pytest.fixture(scope="module")

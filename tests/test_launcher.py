@@ -17,7 +17,7 @@ from downstream.synthetic import classes
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import launched, speaks
-from s3prl_stream.shards.alone import alone_in
+from s3prl_stream.stores.alone import alone_in
 from s3prl_stream.trainer.ranks import joined_ranks
 
 ALL = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchaudio", "sentencepiece", "sklearn", "matplotlib"}
 AUDIO = {"soundfile", "miniaudio", "soxr"}
 STEPS: dict[str, tuple[str, set[str]]] = {
     "help": ("with contextlib.suppress(SystemExit): main(['--help'])", HEAVY | {"soundfile", "pyarrow", "numpy"}),
-    "import s3prl_stream.shards.pack": ("import s3prl_stream.shards.pack", HEAVY | AUDIO),
+    "import s3prl_stream.packing.pack": ("import s3prl_stream.packing.pack", HEAVY | AUDIO),
     "import s3prl_stream.corpora": ("import s3prl_stream.corpora", HEAVY | AUDIO),
     "open a set": ("assert len(s3prl_stream.open_shards(sample)) > 0", HEAVY),
     "inspect": ("assert main(['inspect', sample]) == 0", HEAVY),

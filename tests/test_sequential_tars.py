@@ -19,13 +19,13 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shards.test_foreign_hostile import BASE
+from indexing.test_foreign_hostile import BASE
 from tars import END, clip, encoded, header, member, tar, with_checksum
 from torch.utils.data import DataLoader
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, ShardError, StreamError, TooManyFailures, UsageError
-from s3prl_stream.shards.foreign import index_tars
+from s3prl_stream.indexing.foreign import index_tars
 from s3prl_stream.shards.sequential import ForeignSample, Lost, samples_in_order
 
 MEMBERS = [one for number in range(12) for one in clip(f"d/k{number:02d}", 300 + 10 * number, text=f"t{number}")]

@@ -50,9 +50,9 @@ import json, resource, sys, tempfile, time
 from pathlib import Path
 import numpy, pyarrow, pyarrow.parquet, soundfile
 import s3prl_stream as ss
-from s3prl_stream.shards.listing import list_utterances
-from s3prl_stream.shards.packplan import make_plan
-from s3prl_stream.shards.settings import PackSettings
+from s3prl_stream.packing.listing import list_utterances
+from s3prl_stream.packing.packplan import make_plan
+from s3prl_stream.packing.settings import PackSettings
 from s3prl_stream.shards.workers import Workers
 
 files, number = json.loads(sys.stdin.read()), int(sys.argv[1])
@@ -174,9 +174,9 @@ def bare(jobs: list[tuple[str, str]]) -> None:
 
 def ours(jobs: list[tuple[str, str]], out: Path, **settings: Any) -> None:
     """`pack` in this process: headers, plan, decoding, checks, measures, encoding, shards, index, manifest."""
+    from s3prl_stream.packing.pack import pack_set
+    from s3prl_stream.packing.settings import PackSettings
     from s3prl_stream.sample import Utterance
-    from s3prl_stream.shards.pack import pack_set
-    from s3prl_stream.shards.settings import PackSettings
 
     pack_set((Utterance(key, path, speaker=key[-4:]) for key, path in jobs), out, PackSettings(**settings))
 

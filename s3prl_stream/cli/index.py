@@ -13,7 +13,7 @@ from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of, size_of_set
 
 if TYPE_CHECKING:
-    from s3prl_stream.shards.foreign import IndexReport
+    from s3prl_stream.indexing.foreign import IndexReport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index, show progress, end with a summary; 1 if something is damaged or refused."""
-    from s3prl_stream.shards.foreign import index_tars
+    from s3prl_stream.indexing.foreign import index_tars
 
     with Progress("tars", "indexing") as progress:
         report = index_tars(

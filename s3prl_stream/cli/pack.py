@@ -14,7 +14,7 @@ from s3prl_stream.errors import UsageError
 
 if TYPE_CHECKING:
     from s3prl_stream.corpora import Option
-    from s3prl_stream.shards.pack import PackReport
+    from s3prl_stream.packing.pack import PackReport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pack, show progress, end with a summary; 1 if a file was damaged."""
-    from s3prl_stream.shards.pack import pack_set
-    from s3prl_stream.shards.settings import PackSettings
+    from s3prl_stream.packing.pack import pack_set
+    from s3prl_stream.packing.settings import PackSettings
 
     settings = PackSettings(
         **named(args, "codec", "sample_rate", "shard_mb", "seed", "min_seconds", "max_seconds", "split_seconds"),

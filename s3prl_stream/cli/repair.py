@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from s3prl_stream.cli.progress import Progress, usable_cores
 
 if TYPE_CHECKING:
-    from s3prl_stream.shards.repair import RepairReport
+    from s3prl_stream.checking.repair import RepairReport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Repair, show progress, say what is lost; 1 if something is."""
-    from s3prl_stream.shards.repair import repair
+    from s3prl_stream.checking.repair import repair
 
     with Progress("shards", "repairing") as progress:
         report = repair(args.set, args.out, num_workers=args.workers, progress=progress.tell)

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     """Write, show progress, end with a summary; 1 if something selected is damaged."""
     from s3prl_stream.shards.folder import ShardFolder
     from s3prl_stream.shards.left_out import read_left_out
-    from s3prl_stream.shards.store import open_store
     from s3prl_stream.shards.subset import subset
+    from s3prl_stream.stores.store import open_store
 
     with Progress("shards", "writing") as progress:
         new = subset(

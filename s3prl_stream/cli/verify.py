@@ -12,7 +12,7 @@ from s3prl_stream.cli.progress import Progress, usable_cores
 from s3prl_stream.cli.summary import first_of
 
 if TYPE_CHECKING:
-    from s3prl_stream.shards.verify import VerifyReport
+    from s3prl_stream.checking.verify import VerifyReport
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, show progress, list what is wrong; 1 if there is something."""
-    from s3prl_stream.shards.verify import verify
+    from s3prl_stream.checking.verify import verify
 
     with Progress("shards", "checking") as progress:
         report = verify(args.set, args.full, num_workers=args.workers, progress=progress.tell)

@@ -61,7 +61,7 @@ def loader_of(args: argparse.Namespace) -> Loader:
     Raises:
         UsageError: no such folder, or options that a run has in its settings.
     """
-    from s3prl_stream.shards.store import is_remote, local_path
+    from s3prl_stream.stores.store import is_remote, local_path
 
     first = args.set[0]
     if not is_remote(first) and "{" not in first and not local_path(first).is_dir():

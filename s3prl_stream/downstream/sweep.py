@@ -27,7 +27,7 @@ from s3prl_stream.downstream.scores import Score, Sweep
 from s3prl_stream.downstream.train import train
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.json_files import read_json
-from s3prl_stream.shards.alone import LOCK, alone_in, output_folder
+from s3prl_stream.stores.alone import LOCK, alone_in, output_folder
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import write_json
 from s3prl_stream.upstreams import upstream as find_upstream

@@ -26,7 +26,7 @@ from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
 from s3prl_stream.shards.claims import is_known_dead, new_owner
 from s3prl_stream.shards.shardset import ShardSet, open_shards
-from s3prl_stream.shards.whole_files import replacing
+from s3prl_stream.stores.whole_files import replacing
 
 I16: TypeAlias = npt.NDArray[np.int16]
 

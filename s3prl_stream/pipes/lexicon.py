@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.local_store import LocalStore
+from s3prl_stream.stores.local_store import LocalStore
 from s3prl_stream.text_lines import text_lines
 
 UNKNOWN_PHONEME = "<unk>"

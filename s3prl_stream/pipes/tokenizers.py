@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.shards.local_store import LocalStore
+from s3prl_stream.stores.local_store import LocalStore
 
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet

@@ -21,10 +21,10 @@ from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
 from s3prl_stream.plan.planner import BlockPlan, LanePosition
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.plan.stretches import Stretches
-from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import I64, Rows
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.stores.kept import Kept
 
 
 class LaneBlock(NamedTuple):

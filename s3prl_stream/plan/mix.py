@@ -15,11 +15,11 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.lane import Lane, join
 from s3prl_stream.plan.planner import START, EpochPlanner, LanePosition, Planner, Position, Step
 from s3prl_stream.plan.settings import PlanSettings
-from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.shards.weights import Weights
+from s3prl_stream.stores.kept import Kept
 
 MOST_CACHED_ROWS = 64
 """Index rows of this many shards are kept: a small set is drawn from again and again."""

@@ -20,12 +20,12 @@ from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
 from s3prl_stream.plan.gather import Gathered, gather
 from s3prl_stream.plan.settings import PlanSettings
 from s3prl_stream.sample import Item, PlannedBatch
-from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.wanted import reading_while
 from s3prl_stream.sign_of_life import SignOfLife
+from s3prl_stream.stores.kept import Kept
+from s3prl_stream.stores.wanted import reading_while
 
 
 class LanePosition(NamedTuple):

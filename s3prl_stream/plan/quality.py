@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from s3prl_stream.hashing import hash64
 from s3prl_stream.plan.planner import BlockPlan, EpochPlanner, Planner
-from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.member import I64
+from s3prl_stream.stores.at_once import at_once
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from s3prl_stream.recipes.run_folder import alone_in_run, check_run, describe_mo
 from s3prl_stream.recipes.run_settings import RunSettings, ValidSettings
 from s3prl_stream.recipes.run_streams import streams_of
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.alone import output_folder
 from s3prl_stream.shards.member import SetMember
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
+from s3prl_stream.stores.alone import output_folder
 from s3prl_stream.trainer.checkpoint import list_checkpoints, load_weights_into, newest_checkpoint
 from s3prl_stream.trainer.damage_log import DamageLog
 from s3prl_stream.trainer.loop import Hook, TrainResult, train

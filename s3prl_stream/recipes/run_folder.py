@@ -16,8 +16,8 @@ from s3prl_stream.json_files import read_json
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.recipe import Recipe
 from s3prl_stream.settings import differences
-from s3prl_stream.shards.alone import LOCK, alone_in
-from s3prl_stream.shards.store import paths_in
+from s3prl_stream.stores.alone import LOCK, alone_in
+from s3prl_stream.stores.store import paths_in
 from s3prl_stream.trainer.checkpoint import (
     BEST,
     CHECKPOINTS,

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from s3prl_stream.errors import MissingFile, StreamError
 from s3prl_stream.shards.layout import WORK_FOLDER
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.stores.store import open_store
 
 BEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0

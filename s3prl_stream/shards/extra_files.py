@@ -13,7 +13,7 @@ from typing import Any
 
 from s3prl_stream.errors import MissingFile, ShardError, UsageError
 from s3prl_stream.shards.layout import EXTRA_FOLDER, MANIFEST
-from s3prl_stream.shards.store import Store
+from s3prl_stream.stores.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _MOST_BYTES = 1 << 30

@@ -10,12 +10,12 @@ from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.bytes import metadata_json
 from s3prl_stream.shards.index_files import offsets_of
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS, shard_name
-from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, Features, encode_features
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.workers import Workers
 from s3prl_stream.shards.write_index import described, sidecars, write_parts
 from s3prl_stream.shards.writer import ShardWriter
+from s3prl_stream.stores.local_store import LocalStore
 
 
 class FeatureSet:

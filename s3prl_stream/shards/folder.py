@@ -16,17 +16,17 @@ import numpy as np
 
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError
 from s3prl_stream.sample import Item, Sample
-from s3prl_stream.shards.at_once import at_once
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.index_files import PLAN_COLUMNS, arrow_errors, problem_with_rows
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
-from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.layout import SHARDS_PER_PART, part_name, rows_name
-from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.manifest import MEND_INDEX, read_manifest
 from s3prl_stream.shards.member import Rows
-from s3prl_stream.shards.store import Ahead, Store, open_store
+from s3prl_stream.stores.at_once import at_once
+from s3prl_stream.stores.kept import Kept
+from s3prl_stream.stores.local_store import LocalStore
+from s3prl_stream.stores.store import Ahead, Store, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa

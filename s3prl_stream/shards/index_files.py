@@ -18,8 +18,8 @@ from s3prl_stream.errors import DamagedFile, MissingFile, StreamError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.shards.layout import INDEX_COLUMNS, offsets_name, rows_name
 from s3prl_stream.shards.rows import IndexRow, rows_hash
-from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.tar import END_OF_TAR
+from s3prl_stream.stores.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from s3prl_stream.errors import ShardError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.foreign_sample import read_foreign
-from s3prl_stream.shards.kept import Kept
 from s3prl_stream.shards.keys import escape_foreign_key
-from s3prl_stream.shards.store import Store, is_remote, open_store
+from s3prl_stream.stores.kept import Kept
+from s3prl_stream.stores.store import Store, is_remote, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from s3prl_stream.errors import DamagedFile, MissingFile
 from s3prl_stream.json_files import json_object
 from s3prl_stream.shards.layout import LEFT_OUT
-from s3prl_stream.shards.store import Store
+from s3prl_stream.stores.store import Store
 
 _MOST_BYTES = 1 << 30
 

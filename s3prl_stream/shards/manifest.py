@@ -22,7 +22,7 @@ from s3prl_stream.shards.layout import (
     WORK_FOLDER,
     part_name,
 )
-from s3prl_stream.shards.store import RESTORE, Store
+from s3prl_stream.stores.store import RESTORE, Store
 
 MAX_MANIFEST_BYTES = 1 << 30
 MEND_INDEX = "`s3prl-stream repair` makes it anew; of tars made elsewhere, `s3prl-stream index` does."

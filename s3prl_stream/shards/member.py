@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from s3prl_stream.hashing import U64
 from s3prl_stream.sample import Item, Sample
-from s3prl_stream.shards.store import Ahead
+from s3prl_stream.stores.store import Ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa

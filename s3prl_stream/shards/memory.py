@@ -14,7 +14,7 @@ from s3prl_stream.hashing import key_hash
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.member import Rows
 from s3prl_stream.shards.rows import storable
-from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead
+from s3prl_stream.stores.store import NOTHING_AHEAD, Ahead
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,12 +14,22 @@ from pathlib import Path
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.shards.layout import EXTRA_FOLDER, INDEX_FOLDER, LEFT_OUT, MANIFEST, UNFINISHED
-from s3prl_stream.shards.outfolder import refuse_no_folder
 from s3prl_stream.shards.scratch import scratch_of_one, writing_in
-from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.whole_files import explaining_writes
+from s3prl_stream.stores.local_store import LocalStore
+from s3prl_stream.stores.store import Store
+from s3prl_stream.stores.whole_files import explaining_writes
 
 _SCRATCH = ".repairing"
+
+
+def refuse_no_folder(store: Store) -> None:
+    """Raises UsageError if no set can be written there, or Arrow could not open it."""
+    if store.url != store.url.encode("utf-8", "replace").decode():
+        raise UsageError(f"{store.url!r}: a set cannot lie in a folder whose name is not UTF-8. Choose another OUT.")
+    if store.url.startswith(("http://", "https://")):
+        raise UsageError(f"{store.url}: a web server takes no files. Give a folder or a bucket.")
+    if isinstance(store, LocalStore) and store.folder.exists() and not store.folder.is_dir():
+        raise UsageError(f"{store.url} is a file. OUT is the folder of the set.")
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from s3prl_stream.sample import Item, PlannedBatch
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import Ahead
-from s3prl_stream.shards.wanted import reading_while
+from s3prl_stream.stores.store import Ahead
+from s3prl_stream.stores.wanted import reading_while
 
 READ_AHEAD_BYTES = 64 << 20
 """Of samples, in each process: those of the batch that is being built and of those that come."""

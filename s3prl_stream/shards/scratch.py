@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from s3prl_stream.shards.alone import LOCK, alone_in, refusal
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner, process_of
 from s3prl_stream.shards.layout import WORK_FOLDER
-from s3prl_stream.shards.local_store import LocalStore
-from s3prl_stream.shards.store import Store
-from s3prl_stream.shards.whole_files import again_if_it_vanishes
+from s3prl_stream.stores.alone import LOCK, alone_in, refusal
+from s3prl_stream.stores.local_store import LocalStore
+from s3prl_stream.stores.store import Store
+from s3prl_stream.stores.whole_files import again_if_it_vanishes
 
 SCRATCH = "scratch-"
 """How the scratch folders of packs begin that lie in the work folder of a set."""

@@ -12,13 +12,13 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Item, Sample
-from s3prl_stream.shards.at_once import at_once
-from s3prl_stream.shards.braces import existing_or_expanded
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
-from s3prl_stream.shards.store import NOTHING_AHEAD, Ahead, is_remote, local_path, paths_in
 from s3prl_stream.shards.weights import Weights, by_temperature, normalised
+from s3prl_stream.stores.at_once import at_once
+from s3prl_stream.stores.braces import existing_or_expanded
+from s3prl_stream.stores.store import NOTHING_AHEAD, Ahead, is_remote, local_path, paths_in
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -28,10 +28,10 @@ from s3prl_stream.shards.new_set import begun
 from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
-from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.subset_shard import write_shard
 from s3prl_stream.shards.workers import Workers, check_num_workers
 from s3prl_stream.shards.write_index import write_parts
+from s3prl_stream.stores.store import open_store
 
 _BYTES_PER_MB = 1_000_000
 _KEPT = ("packing", "corpus", "licence", "libraries")

@@ -15,9 +15,9 @@ from s3prl_stream.errors import SampleError
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.member import I64
-from s3prl_stream.shards.store import Store
 from s3prl_stream.shards.write_index import placed, publish_shard
 from s3prl_stream.shards.writer import ShardWriter
+from s3prl_stream.stores.store import Store
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.errors import DamagedFile, SampleError, ShardError
-from s3prl_stream.shards.coalesce import coalesce
 from s3prl_stream.shards.index_files import MAX_OFFSETS_BYTES
 from s3prl_stream.shards.layout import offsets_name
-from s3prl_stream.shards.store import Ahead, Store
+from s3prl_stream.stores.coalesce import coalesce
+from s3prl_stream.stores.store import Ahead, Store
 
 LOCAL_WINDOW_BYTES = 16 << 10
 REMOTE_WINDOW_BYTES = 32 << 10

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from s3prl_stream.errors import StreamError, UsageError
-from s3prl_stream.shards.at_once import in_order
+from s3prl_stream.stores.at_once import in_order
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
 from s3prl_stream.json_files import read_json
-from s3prl_stream.shards.whole_files import replacing, sync
+from s3prl_stream.stores.whole_files import replacing, sync
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"

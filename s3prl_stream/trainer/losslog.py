@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from s3prl_stream.errors import StateError
 from s3prl_stream.json_files import json_object
-from s3prl_stream.shards.whole_files import sync
+from s3prl_stream.stores.whole_files import sync
 
 LOSSES = "losses.jsonl"
 METRICS = "metrics.jsonl"

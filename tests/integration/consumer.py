@@ -20,7 +20,7 @@ import torch.distributed
 from streams import delivered
 
 import s3prl_stream as ss
-from s3prl_stream.shards.store import is_remote
+from s3prl_stream.stores.store import is_remote
 
 
 class Settings(NamedTuple):

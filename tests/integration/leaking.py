@@ -23,7 +23,7 @@ from s3prl_stream.errors import ShardError
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step
 from s3prl_stream.sample import Sample
-from s3prl_stream.shards.store import is_remote
+from s3prl_stream.stores.store import is_remote
 
 SECONDS_TO_END = 5.0
 WAYS = ["ended", "abandoned", "failed"]

@@ -20,10 +20,10 @@ from streams import delivered
 
 import s3prl_stream as ss
 from s3prl_stream.plan.planner import EpochPlanner, Position, Step
-from s3prl_stream.shards import object_clients
-from s3prl_stream.shards.object_store import ObjectStore
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.stores import object_clients
+from s3prl_stream.stores.object_store import ObjectStore
+from s3prl_stream.stores.store import open_store
 
 BATCH_SECONDS = 12.0
 BLOCK_SAMPLES = 128

@@ -25,7 +25,7 @@ from integration.test_chaos_store import put_files
 
 from s3prl_stream import stream
 from s3prl_stream.collate import collate
-from s3prl_stream.shards.object_fetches import IO_THREADS
+from s3prl_stream.stores.object_fetches import IO_THREADS
 
 MB = 1e6
 BYTES_PER_BATCH = 1 * MB / 10_000

@@ -98,7 +98,7 @@ def test_twenty_kills_of_packs_into_a_bucket(
         finish(process)
     found = tmp_path / "found"
     program = (
-        "import sys, pathlib\nfrom s3prl_stream.shards.store import open_store\nstore = open_store(sys.argv[1])\n"
+        "import sys, pathlib\nfrom s3prl_stream.stores.store import open_store\nstore = open_store(sys.argv[1])\n"
         "for name, _ in store.list():\n"
         "    path = pathlib.Path(sys.argv[2], name)\n    path.parent.mkdir(parents=True, exist_ok=True)\n"
         "    path.write_bytes(store.read_whole(name, at_most=1 << 30))\n"

@@ -18,7 +18,7 @@ from tars import noise_files
 
 import s3prl_stream as ss
 from s3prl_stream.chaos import ChaosProxy
-from s3prl_stream.shards.coalesce import MAX_GAP_BYTES
+from s3prl_stream.stores.coalesce import MAX_GAP_BYTES
 
 NUM_CLIPS, SHARDS_IN_BLOCK, CLIPS_IN_SHARD = 120, 3, 8
 ONE_BLOCK = SHARDS_IN_BLOCK * CLIPS_IN_SHARD

@@ -21,7 +21,7 @@ from integration.reading import Reading, read_epoch, upload
 from integration.servers import Azurite, Nginx, Rgw
 
 import s3prl_stream as ss
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.stores.store import open_store
 
 pytestmark = pytest.mark.slow
 Child = Callable[..., Any]

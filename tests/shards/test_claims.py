@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -17,13 +18,13 @@ import pytest
 from apart import in_child
 
 from s3prl_stream.errors import StateError
+from s3prl_stream.packing.packplan import CLIPS, LEFT_OUT_BEFORE, PackPlan
+from s3prl_stream.packing.workfolder import read_plan, remove_empty_folders, write_plan
 from s3prl_stream.shards import claims as claiming
 from s3prl_stream.shards.claims import Claims, is_known_dead, new_owner
-from s3prl_stream.shards.local_store import LocalStore
-from s3prl_stream.shards.packplan import CLIPS, LEFT_OUT_BEFORE, PackPlan
 from s3prl_stream.shards.scratch import scratch_folder, scratch_of_one
-from s3prl_stream.shards.store import open_store
-from s3prl_stream.shards.workfolder import read_plan, remove_empty_folders, write_plan
+from s3prl_stream.stores.local_store import LocalStore
+from s3prl_stream.stores.store import open_store
 
 
 def others_machine(name: str = "elsewhere") -> str:
@@ -286,7 +287,9 @@ def test_a_pack_that_ends_does_not_take_the_folders_of_one_that_begins(tmp_path:
             begun[0] = True
 
     def end() -> None:
+        pauses = random.Random(0)
         while not begun[0]:
             remove_empty_folders(LocalStore(tmp_path / "set"))
+            time.sleep(pauses.uniform(0, 1e-3))  # without, two threads of one interpreter can go on in step for ever
 
     at_once(begin, end)

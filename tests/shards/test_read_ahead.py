@@ -13,8 +13,8 @@ from s3prl_stream.sample import Item, PlannedBatch
 from s3prl_stream.shards.memory import MemoryShards
 from s3prl_stream.shards.read_ahead import ReadAhead, Task, with_coming
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.store import Ahead
-from s3prl_stream.shards.wanted import still_wanted
+from s3prl_stream.stores.store import Ahead
+from s3prl_stream.stores.wanted import still_wanted
 
 
 def planned(count: int, size: int = 10) -> Iterator[PlannedBatch]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from apart import in_child
-from shards.test_pack_store import files
+from packing.test_pack_store import files
 from tars import noise_files
 
 import s3prl_stream as ss
 from s3prl_stream.shards.claims import new_owner
-from s3prl_stream.shards.store import open_store
+from s3prl_stream.stores.store import open_store
 
 
 @pytest.fixture(scope="module")

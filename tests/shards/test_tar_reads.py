@@ -12,8 +12,8 @@ from damage import Row, bad_sectors
 
 from s3prl_stream.errors import SampleError
 from s3prl_stream.shards import tar_reads
-from s3prl_stream.shards.store import open_store
 from s3prl_stream.shards.tar_reads import FoundOffsets, HashedTar, Windows
+from s3prl_stream.stores.store import open_store
 
 
 def test_a_bad_sector_costs_what_lies_on_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import pytest
 from s3prl_stream.errors import ShardError
 from s3prl_stream.shards import writer
 from s3prl_stream.shards.layout import rows_name
-from s3prl_stream.shards.local_store import LocalStore
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.tar import END_OF_TAR, member
 from s3prl_stream.shards.workers import Workers
 from s3prl_stream.shards.write_index import described, publish_shard, write_parts
+from s3prl_stream.stores.local_store import LocalStore
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [700] * 1500, [3_000_000, 0, 511, 512, 513, 1_500_000]])

@@ -81,7 +81,7 @@ def store_with(packed: Path, kind: str, folder: Path) -> Iterator[Store]:
 
 def upload(packed: Path, url: str) -> None:
     """Every file of a set, the manifest last."""
-    from s3prl_stream.shards.store import open_store
+    from s3prl_stream.stores.store import open_store
 
     store = open_store(url)
     for path in sorted(packed.rglob("*"), key=lambda path: path.name == "manifest.json"):
