@@ -19,7 +19,8 @@ def read_tiers(page: Path) -> list[list[str]]:
     """
     lines = page.read_text("utf-8").splitlines()
     begin = lines.index("```tiers") + 1
-    return [line.split() for line in lines[begin : lines.index("```", begin)] if line.strip()]
+    listed = "\n".join(lines[begin : lines.index("```", begin)]).replace("\n  ", " ")  # an indented line goes on
+    return [line.split() for line in listed.splitlines() if line.strip()]
 
 
 def unit_of(path: str, units: Iterable[str]) -> str | None:

@@ -20,6 +20,7 @@ LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
     "heading",
     [
         FIRST,
+        "In S3PRL's spelling",
         "torch's DataLoader",
         "torchdata's StatefulDataLoader",
         "torchdata.nodes",

@@ -34,7 +34,7 @@ def test_the_page_runs(
         if kind == "python":
             exec(compile(text, "docs/your_shards.md", "exec"), namespace)
             continue
-        for line in text.splitlines():
+        for line in text.replace("\\\n", " ").splitlines():
             assert line.startswith(PROMPT), line
             assert main(arguments(line.removeprefix(PROMPT))) == 0, line
             printed.append(capsys.readouterr().out)
