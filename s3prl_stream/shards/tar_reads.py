@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,10 @@ class HashedTar(FrontToBack):
     """
 
     def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        self._ranges = _HashedRanges(store, name, num_bytes)
-        super().__init__(self._ranges.next)
+        self._store, self._name = store, name
+        self._sha256, self._unreadable = hashlib.sha256(), list[tuple[int, int]]()
+        self._ranges = ranges = _hashed_ranges(store, name, num_bytes, self._sha256.update, self._unreadable)
+        super().__init__(lambda: next(ranges, b""))
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, fewer where the file ends.
@@ -97,40 +99,33 @@ class HashedTar(FrontToBack):
             ShardError: the store does not answer.
         """
         data = super().read(offset, size)
-        if any(start < offset + size and offset < stop for start, stop in self._ranges.unreadable):
+        if any(start < offset + size and offset < stop for start, stop in self._unreadable):
             try:
-                return self._ranges.store.read(self._ranges.name, offset, size)
+                return self._store.read(self._name, offset, size)
             except DamagedFile as error:
                 raise SampleError(str(error), reason="unreadable") from None
         return data
 
     def finish(self) -> str | None:
         """Read the rest; the SHA-256 of the whole, None if a part of it could not be read."""
-        while self._ranges.next():
+        for _ in self._ranges:
             pass
-        return None if self._ranges.unreadable else self._ranges.hash.hexdigest()
+        return None if self._unreadable else self._sha256.hexdigest()
 
 
-class _HashedRanges:
-    """Of a HashedTar, which it does not know: two that know each other keep their file open for long."""
-
-    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
-        self.store, self.name, self._end = store, name, num_bytes
-        self._stop = 0
-        self.hash = hashlib.sha256()
-        self.unreadable: list[tuple[int, int]] = []
-
-    def next(self) -> bytes:
-        """The next range; b"" at the end."""
-        size = min(RANGE_BYTES, self._end - self._stop)
+def _hashed_ranges(
+    store: Store, name: str, num_bytes: int, add: Callable[[bytes], object], unreadable: list[tuple[int, int]]
+) -> Iterator[bytes]:
+    """One after the other, each added to a hash. (No method: a tar that knows itself keeps its file open for long.)"""
+    for start in range(0, num_bytes, RANGE_BYTES):
+        size = min(RANGE_BYTES, num_bytes - start)
         try:
-            new = self.store.read(self.name, self._stop, size) if size else b""
+            data = store.read(name, start, size)
         except DamagedFile:
-            self.unreadable.append((self._stop, self._stop + size))
-            new = bytes(size)  # keeps the places of what follows
-        self.hash.update(new)
-        self._stop += len(new)
-        return new
+            unreadable.append((start, start + size))
+            data = bytes(size)  # keeps the places of what follows
+        add(data)
+        yield data
 
 
 class FoundOffsets:
