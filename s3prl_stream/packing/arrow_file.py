@@ -52,11 +52,11 @@ class ArrowFile:
             self._writer.write_batch(batch)
 
 
-def arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """The batches of an `ArrowFile`, one after the other in memory."""
+def arrow_batches(path: Path, number: int | None = None) -> Iterator[pa.RecordBatch]:
+    """The batches of an `ArrowFile`, one after the other in memory, or that of a number."""
     import pyarrow
 
     # read, not mapped: pages of a mapped file would count as memory of this process until they are wanted elsewhere
     with pyarrow.OSFile(str(path)) as source, pyarrow.ipc.open_file(source) as file:
-        for number in range(file.num_record_batches):
-            yield file.get_batch(number)
+        for one in range(file.num_record_batches) if number is None else (number,):
+            yield file.get_batch(one)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.source import Channel
 from s3prl_stream.errors import StreamError, UsageError
-from s3prl_stream.packing import packplan
 from s3prl_stream.packing.engines import ENGINES, Engine, Processes, ThisProcess, ray_cluster
 from s3prl_stream.packing.finish import NothingPacked, finish, nothing_packed
 from s3prl_stream.packing.listing import Listing, list_utterances
@@ -169,7 +168,6 @@ def pack_set(
         with Workers(num_workers) as workers:
             return job.run(corpus, workers, engine)
     finally:
-        packplan.let_go()
         with contextlib.suppress(OSError):
             remove_empty_folders(store)
 

@@ -9,7 +9,6 @@ Lists of any length are planned in little memory: 60 bytes a clip on top of a ba
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -163,13 +162,8 @@ def clips_of_shard(path: str, number: int) -> list[Clip]:
         ShardError: it is not there, or cannot be read.
     """
     with arrow_errors(lambda what: ShardError(f"{path}: not readable ({what}). {PLAN_ANEW}")):
-        found = Path(path).stat()
-        return _clips(_opened(path, (found.st_ino, found.st_mtime_ns, found.st_size)).get_batch(number))
-
-
-def let_go() -> None:
-    """Close what `clips_of_shard` keeps open."""
-    _opened.cache_clear()
+        (batch,) = arrow_batches(Path(path), number)
+        return _clips(batch)
 
 
 def original_codec(clip: Clip, settings: PackSettings) -> str | None:
@@ -181,13 +175,6 @@ def original_codec(clip: Clip, settings: PackSettings) -> str | None:
         return None
     container, _, subtype = source.kind.partition(" ")
     return _CODEC_OF_KIND.get(container) or {"OGG VORBIS": "ogg", "OGG OPUS": "opus"}.get(f"{container} {subtype}")
-
-
-@functools.lru_cache(maxsize=1)
-def _opened(path: str, identity: tuple[int, int, int]) -> Any:  # noqa: ARG001  # another file may get its path
-    import pyarrow
-
-    return pyarrow.ipc.open_file(pyarrow.memory_map(path))
 
 
 def _row(clip: Clip) -> tuple[Any, ...]:
