@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.checking.findings import Finding, of_file
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.extra_files import entries_of
+from s3prl_stream.shards.extra_files import entries_of, files_there
 from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, SHARDS_PER_PART, part_name
 from s3prl_stream.shards.left_out import counted, read_left_out
@@ -98,7 +98,7 @@ def take_inventory(store: Store) -> Inventory:
     findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
     others = {field: value for field, value in manifest.items() if field not in ("shards", "name", "format_version")}
     if problems and "files" not in others:  # taken as they are: nothing says what they were
-        others["files"] = entries_of(store, listed_files(store) or ())
+        others["files"] = entries_of(files_there(store, listed_files(store) or ()))
     return Inventory(name, entries, others, findings)
 
 

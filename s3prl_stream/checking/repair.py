@@ -20,10 +20,10 @@ from s3prl_stream.checking.inventory import Entry, Inventory, entry_of, take_inv
 from s3prl_stream.checking.repair_shard import Outcome, repair_shard
 from s3prl_stream.checking.verify import store_of
 from s3prl_stream.errors import ShardError, UsageError
-from s3prl_stream.shards.extra_files import copy_extra_files, problems_with
+from s3prl_stream.shards.extra_files import copy_extra_files
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
-from s3prl_stream.shards.layout import LEFT_OUT, MANIFEST, offsets_name, rows_name
+from s3prl_stream.shards.layout import LEFT_OUT, offsets_name, rows_name
 from s3prl_stream.shards.left_out import LeftOut, counted, read_left_out
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.new_set import begun
@@ -131,8 +131,7 @@ class _Repair:
         kept = [one.description for one in outcomes if one.description is not None]
         parts = write_parts(self.out, [shard["name"] for shard in kept], self.workers, self.progress)
         self.out.upload(self.left_out, LEFT_OUT)
-        files = copy_extra_files(self.store, self.out, self.inventory.manifest)
-        files_lost = sorted({name for name, _ in problems_with(self.store, self.inventory.manifest)} - {MANIFEST})
+        files, files_lost = copy_extra_files(self.store, self.out, self.inventory.manifest)
         num_damaged, skipped = counted(before)
         counts = counts_of(kept, num_damaged + self.num_lines_lost, skipped)
         write_manifest(self.out, {"name": self.inventory.name, **self._about()}, counts, parts, kept, files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,9 @@ from s3prl_stream.packing.packplan import PackPlan
 from s3prl_stream.packing.quality import FINDINGS, report_json, with_duplicates
 from s3prl_stream.packing.settings import ORIGINAL
 from s3prl_stream.packing.workfolder import FinishedShard, left_out_before, read_finished
-from s3prl_stream.shards.extra_files import ExtraFiles
+from s3prl_stream.shards.extra_files import entries_of
 from s3prl_stream.shards.index_files import Offsets, offsets_of
-from s3prl_stream.shards.layout import LEFT_OUT, REPORT
+from s3prl_stream.shards.layout import EXTRA_FOLDER, LEFT_OUT, REPORT
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.progress import Progress
@@ -44,7 +44,7 @@ def finish(
     store: Store,
     plan: PackPlan,
     about: dict[str, Any],
-    extra: ExtraFiles,
+    extra: Mapping[str, bytes],
     scratch: Path,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def finish(
         store: the set; all its shards are finished.
         plan: of the set.
         about: corpus and licence.
-        extra: what the corpus sends along.
+        extra: small files that the corpus sends along.
         scratch: a local folder.
         progress: called after each shard, twice: "comparing", "index".
 
@@ -98,12 +98,13 @@ def finish(
         {reason: count for (kind, reason), count in sorted(counts.items()) if kind != "damaged"},
     )
     store.write(REPORT, report_json(total["samples"], plan.packing["thresholds"], findings.found))
-    extra.write(store)
+    for name, content in extra.items():
+        store.write(f"{EXTRA_FOLDER}/{name}", content)
     total["findings"] = {name: one["samples"] for name, one in findings.found.items()}
     if plan.packing["codec"] == ORIGINAL:
         total["reencoded"] = reencoded
     about = {**plan.identity, **about, "libraries": plan.libraries}
-    return write_manifest(store, about, total, parts, shards, extra.entries)
+    return write_manifest(store, about, total, parts, shards, entries_of(extra))
 
 
 class _Findings:

@@ -8,8 +8,10 @@ the number of processes, how often they were killed, the order in which the corp
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,7 +36,7 @@ from s3prl_stream.packing.workfolder import (
 )
 from s3prl_stream.sample import Utterance
 from s3prl_stream.shards.claims import BEAT_SECONDS, LEASE_SECONDS, POLL_SECONDS, Claims, new_owner
-from s3prl_stream.shards.extra_files import ExtraFiles
+from s3prl_stream.shards.extra_files import entries_of, files_of
 from s3prl_stream.shards.layout import MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import library_versions, origin_of
@@ -162,8 +164,7 @@ def pack_set(
         raise UsageError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
     refuse_strangers(store)
     about = origin_of(name, corpus_name, licence)
-    extra = ExtraFiles(corpus)
-    job = _Pack(out, name, settings, about, extra, progress or tell_nobody, restart)
+    job = _Pack(out, name, settings, about, files_of(corpus), progress or tell_nobody, restart)
     try:
         with Workers(num_workers) as workers:
             return job.run(corpus, workers, engine)
@@ -172,42 +173,38 @@ def pack_set(
             remove_empty_folders(store)
 
 
+@dataclass
 class _Pack:
     """One call of `pack_set`."""
 
-    def __init__(
-        self,
-        out: str | Path,
-        name: str,
-        settings: PackSettings,
-        about: dict[str, Any],
-        extra: ExtraFiles,
-        tell: Progress,
-        restart: bool,
-    ) -> None:
-        self._out, self._name, self._settings, self._about, self._extra = out, name, settings, about, extra
-        self._tell, self._restart = tell, restart
-        self._owner = new_owner()
+    out: str | Path
+    name: str
+    settings: PackSettings
+    about: dict[str, Any]
+    extra: dict[str, bytes]
+    tell: Progress
+    restart: bool
 
     @property
     def _store(self) -> Store:
         """A new one each time: other packs replace files, and a store holds every file to what it was."""
-        return open_store(self._out)
+        return open_store(self.out)
 
     def run(self, corpus: Iterable[Utterance], workers: Workers, engine: str) -> PackReport:
         """List, plan, pack, finish."""
         is_finished = self._store.size(MANIFEST) is not None
         with contextlib.ExitStack() as stack:
+            owner = new_owner()
             with explaining_writes(self._store.url):
-                scratch = stack.enter_context(scratch_folder(self._store, self._owner, inside=not is_finished))
-            listing = list_utterances(corpus, scratch / "list.arrow", lambda done: self._tell("listing", done, None))
+                scratch = stack.enter_context(scratch_folder(self._store, owner, inside=not is_finished))
+            listing = list_utterances(corpus, scratch / "list.arrow", lambda done: self.tell("listing", done, None))
             with explaining_writes(self._store.url):
                 if is_finished:
                     report = self._finished_before(self._new_plan(listing, scratch, workers))
                     if report is not None:
                         return report
                 packing = stack.enter_context(self._engine(engine, workers))  # may not be there, so before the plan
-                claims = stack.enter_context(Claims(self._out, self._owner))
+                claims = stack.enter_context(Claims(self.out, owner))
                 plan = self._plan(listing, scratch, workers, claims)
                 return self._pack(plan, claims, scratch, packing)
 
@@ -225,15 +222,13 @@ class _Pack:
             return report
 
     def _new_plan(self, listing: Listing, scratch: Path, workers: Workers) -> PackPlan:
-        return make_plan(
-            listing, scratch, self._name, self._settings, workers,
-            lambda done, total: self._tell("headers", done, total),
-        )  # fmt: skip
+        told = functools.partial(self.tell, "headers")
+        return make_plan(listing, scratch, self.name, self.settings, workers, told)
 
     def _plan(self, listing: Listing, scratch: Path, workers: Workers, claims: Claims) -> PackPlan:
         """The plan that lies in the set, or a new one, which then lies there."""
         found = read_plan(self._store)
-        asked = (self._name, self._settings.as_json(), library_versions(), listing.digest)
+        asked = (self.name, self.settings.as_json(), library_versions(), listing.digest)
         if found is not None and (found.name, found.packing, found.libraries, found.listing) == asked:
             return found
         plan = self._new_plan(listing, scratch, workers)
@@ -255,7 +250,7 @@ class _Pack:
                 refuse_other_plan(found, plan, self._store.url)
                 return found
             except UsageError:
-                if not self._restart:
+                if not self.restart:
                     raise
                 self._wait_until_alone(claims)
                 remove_unfinished(self._store, found.name)
@@ -275,7 +270,10 @@ class _Pack:
         manifest = find_finished(self._store, plan.identity)
         if manifest is None:
             return None
-        self._extra.check(manifest, self._store.url)
+        if manifest.get("files", []) != entries_of(self.extra):
+            raise UsageError(
+                f"{self._store.url} holds this set with other extra files. Choose another folder, or remove that one."
+            )
         with contextlib.suppress(StreamError, OSError):  # a set of which one may only read
             remove_work(self._store)
         return PackReport(self._store.url, True, manifest, whole_left_out(self._store))
@@ -286,7 +284,7 @@ class _Pack:
         return contextlib.nullcontext(Processes(workers) if workers.num_workers else ThisProcess(self._tell_clips))
 
     def _tell_clips(self, clips_done: int) -> None:
-        self._tell("packing", min(self._before + clips_done, self._total), self._total)
+        self.tell("packing", min(self._before + clips_done, self._total), self._total)
 
     def _pack_shards(self, plan: PackPlan, engine: Engine, claims: Claims, scratch: Path) -> None:
         """Until all are finished, by whomever; what others have claimed is left to them as long as they live."""
@@ -332,13 +330,9 @@ class _Pack:
         self._before += plan.clips[number]
 
     def _task(self, plan: PackPlan, engine: Engine, number: int, scratch: Path) -> ShardTask:
-        here = engine.shares_this_machine
-        on_disk = not self._store.is_remote
-        return ShardTask(
-            self._store, plan.name, plan.digest, number, self._settings, plan.columns,
-            scratch=str(scratch) if here or on_disk else None,
-            clips=local_clips(self._store, scratch) if here or on_disk else None,
-        )  # fmt: skip
+        here = engine.shares_this_machine or not self._store.is_remote
+        places = (str(scratch), local_clips(self._store, scratch)) if here else (None, None)
+        return ShardTask(self._store, plan.name, plan.digest, number, self.settings, plan.columns, *places)
 
     def _finish(self, plan: PackPlan, claims: Claims, scratch: Path) -> PackReport:
         while True:
@@ -351,14 +345,8 @@ class _Pack:
             time.sleep(POLL_SECONDS)
             claims.of_others()  # removes the claim of one who was killed
         try:
-            manifest = finish(
-                writing_in(scratch, self._store),
-                plan,
-                self._about,
-                self._extra,
-                scratch,
-                self._tell,
-            )
+            store = writing_in(scratch, self._store)
+            manifest = finish(store, plan, self.about, self.extra, scratch, self.tell)
         except NothingPacked:
             remove_unfinished(self._store, plan.name)
             raise

@@ -19,51 +19,31 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _MOST_BYTES = 1 << 30
 
 
-class ExtraFiles:
-    """The extra files that a corpus brings.
-
-    Args:
-        corpus: anything; without an attribute `files` there are none.
+def files_of(corpus: object) -> dict[str, bytes]:
+    """The extra files that a corpus brings: none without an attribute `files`.
 
     Raises:
         UsageError: a name that is no plain file name.
     """
-
-    def __init__(self, corpus: object) -> None:
-        self._files: Mapping[str, bytes] = dict(sorted(getattr(corpus, "files", {}).items()))
-        for name in self._files:
-            if not _NAME.fullmatch(name):
-                raise UsageError(f"extra file {name!r}: a name has letters, digits, dots, - and _ only.")
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        """What the manifest says of them."""
-        return [_entry(name, content) for name, content in self._files.items()]
-
-    def check(self, finished: Mapping[str, Any], url: str) -> None:
-        """Raises UsageError if a finished set of the same utterances has other extra files."""
-        if finished.get("files", []) != self.entries:
-            raise UsageError(f"{url} holds this set with other extra files. Choose another folder, or remove that one.")
-
-    def write(self, store: Store) -> None:
-        """Write them into the set."""
-        for name, content in self._files.items():
-            store.write(f"{EXTRA_FOLDER}/{name}", content)
+    files = dict(sorted(getattr(corpus, "files", {}).items()))
+    for name in files:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"extra file {name!r}: a name has letters, digits, dots, - and _ only.")
+    return files
 
 
-def entries_of(store: Store, there: Iterable[str]) -> list[dict[str, Any]]:
-    """What a manifest says of the extra files among these files of a set, as they are now."""
-    names = sorted(name.partition("/")[2] for name in there if name.startswith(f"{EXTRA_FOLDER}/"))
+def files_there(store: Store, names: Iterable[str]) -> dict[str, bytes]:
+    """The extra files among these files of a set, as they are now."""
+    inside = sorted(name.removeprefix(f"{EXTRA_FOLDER}/") for name in names if name.startswith(f"{EXTRA_FOLDER}/"))
+    return {name: _read(store, f"{EXTRA_FOLDER}/{name}") for name in inside if _NAME.fullmatch(name)}
+
+
+def entries_of(files: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    """What a manifest says of extra files."""
     return [
-        _entry(name, store.read_whole(f"{EXTRA_FOLDER}/{name}", at_most=_MOST_BYTES))
-        for name in names
-        if _NAME.fullmatch(name)
+        {"name": f"{EXTRA_FOLDER}/{name}", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in files.items()
     ]
-
-
-def _entry(name: str, content: bytes) -> dict[str, Any]:
-    sha256 = hashlib.sha256(content).hexdigest()
-    return {"name": f"{EXTRA_FOLDER}/{name}", "bytes": len(content), "sha256": sha256}
 
 
 def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> bytes:
@@ -76,7 +56,7 @@ def read_extra_file(store: Store, manifest: Mapping[str, Any], name: str) -> byt
     entries = {entry["name"].partition("/")[2]: entry for entry in _entries(manifest) if _is_sound(entry)}
     if name not in entries:
         raise UsageError(f"{store.url}: no extra file {name!r}. The set has: {', '.join(entries) or 'none'}.")
-    content = store.read_whole(entries[name]["name"], at_most=_MOST_BYTES)
+    content = _read(store, entries[name]["name"])
     if hashlib.sha256(content).hexdigest() != entries[name]["sha256"]:
         raise ShardError(f"{store.url}/{entries[name]['name']}: not the file that was packed (SHA-256 differs).")
     return content
@@ -94,13 +74,17 @@ def problems_with(store: Store, manifest: Mapping[str, Any]) -> Iterator[tuple[s
             yield entry["name"], str(error)
 
 
-def copy_extra_files(store: Store, out: Store, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Copy those that are sound; what the manifest of the copy says of them."""
-    damaged = {name for name, _ in problems_with(store, manifest)}
-    kept = [entry for entry in _entries(manifest) if _is_sound(entry) and entry["name"] not in damaged]
+def copy_extra_files(store: Store, out: Store, manifest: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Copy those that are sound: what the manifest of the copy says of them, and the others' names."""
+    lost = {name for name, _ in problems_with(store, manifest)}
+    kept = [entry for entry in _entries(manifest) if _is_sound(entry) and entry["name"] not in lost]
     for entry in kept:
-        out.write(entry["name"], store.read_whole(entry["name"], at_most=_MOST_BYTES))
-    return kept
+        out.write(entry["name"], _read(store, entry["name"]))
+    return kept, sorted(lost - {MANIFEST})
+
+
+def _read(store: Store, name: str) -> bytes:
+    return store.read_whole(name, at_most=_MOST_BYTES)
 
 
 def _entries(manifest: Mapping[str, Any]) -> list[Any]:

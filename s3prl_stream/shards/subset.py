@@ -97,7 +97,7 @@ def subset(
         target.write(LEFT_OUT, b"".join(one.line() for one in damaged))
         origin = {"name": folder.name, "fingerprint": folder.fingerprint, "subset": subset,
                   "where": None if where is None else str(where)}  # fmt: skip
-        files = copy_extra_files(folder.store, target, folder.manifest)
+        files, _ = copy_extra_files(folder.store, target, folder.manifest)
         about = {name: value for name, value in folder.manifest.items() if name in _KEPT}
         counts = counts_of(kept, len(damaged), {})
         write_manifest(target, {"name": name, "subset_of": origin, **about}, counts, parts, kept, files)
