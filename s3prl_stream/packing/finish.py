@@ -6,9 +6,11 @@ written last, and what is there already is written again with the same bytes.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +68,18 @@ def finish(
     first_of = _duplicates(store, plan, progress)
     shards: list[dict[str, Any]] = []
     damaged: list[tuple[int, LeftOut]] = []
-    reencoded, findings = 0, _Findings()
+    reencoded, size_of = 0, dict(store.list())
+    findings: dict[str, dict[str, Any]] = {}
 
     def tables() -> Iterator[tuple[str, pa.Table, Offsets | None]]:
         nonlocal reencoded
-        for done, (table, shard) in enumerate(_finished(store, plan, _check_tar), start=1):
+        for done, (table, shard) in enumerate(_finished(store, plan), start=1):
             damaged.extend(shard.left_out)
             reencoded += shard.reencoded
             if shard.description is not None:
+                _check_tar(store, shard.description, size_of)
                 table = _with_duplicates(table, first_of)
-                findings.add(table)
+                _count_findings(table, findings)
                 shards.append(shard.description)
                 yield shard.description["name"], table, offsets_of(table)
             progress("index", done, num_shards)
@@ -97,52 +101,33 @@ def finish(
         sum(count for (kind, _), count in counts.items() if kind == "damaged"),
         {reason: count for (kind, reason), count in sorted(counts.items()) if kind != "damaged"},
     )
-    store.write(REPORT, report_json(total["samples"], plan.packing["thresholds"], findings.found))
+    store.write(REPORT, report_json(total["samples"], plan.packing["thresholds"], findings))
     for name, content in extra.items():
         store.write(f"{EXTRA_FOLDER}/{name}", content)
-    total["findings"] = {name: one["samples"] for name, one in findings.found.items()}
+    total["findings"] = {name: findings[name]["samples"] for name in FINDINGS if name in findings}
     if plan.packing["codec"] == ORIGINAL:
         total["reencoded"] = reencoded
     about = {**plan.identity, **about, "libraries": plan.libraries}
     return write_manifest(store, about, total, parts, shards, entries_of(extra))
 
 
-class _Findings:
-    """Counts of each finding, and the keys of the first clips with it."""
+def _count_findings(table: pa.Table, found: dict[str, dict[str, Any]]) -> None:
+    """Add those of one more shard to finding -> samples, seconds, first_keys."""
+    import pyarrow.compute
 
-    def __init__(self) -> None:
-        self._found: dict[str, dict[str, Any]] = {}
-
-    @property
-    def found(self) -> dict[str, dict[str, Any]]:
-        """Finding -> samples, seconds, first_keys; in the order of `FINDINGS`."""
-        return {name: self._found[name] for name in FINDINGS if name in self._found}
-
-    def add(self, table: pa.Table) -> None:
-        """The rows of one more shard."""
-        import pyarrow.compute
-
-        some = table.filter(pyarrow.compute.not_equal(table.column("findings"), ""))
-        for row in some.select(["key", "seconds", "findings"]).to_pylist():
-            for name in row["findings"].split():
-                one = self._found.setdefault(name, {"samples": 0, "seconds": 0.0, "first_keys": []})
-                one["samples"] += 1
-                one["seconds"] += row["seconds"]
-                if len(one["first_keys"]) < _FIRST_KEYS:
-                    one["first_keys"].append(row["key"])
+    some = table.filter(pyarrow.compute.not_equal(table.column("findings"), ""))
+    for row in some.select(["key", "seconds", "findings"]).to_pylist():
+        for name in row["findings"].split():
+            one = found.setdefault(name, {"samples": 0, "seconds": 0.0, "first_keys": []})
+            one["samples"] += 1
+            one["seconds"] += row["seconds"]
+            if len(one["first_keys"]) < _FIRST_KEYS:
+                one["first_keys"].append(row["key"])
 
 
-def _finished(
-    store: Store, plan: PackPlan, check: Callable[[Store, FinishedShard], None] = lambda *_: None
-) -> Iterator[tuple[pa.Table, FinishedShard]]:
+def _finished(store: Store, plan: PackPlan) -> Iterator[tuple[pa.Table, FinishedShard]]:
     """What is known of each shard, in their order."""
-    digest = plan.digest
-
-    def read(number: int) -> tuple[pa.Table, FinishedShard]:
-        table, shard = read_finished(store, digest, number)
-        check(store, shard)
-        return table, shard
-
+    read = functools.partial(read_finished, store, plan.digest)
     return at_once(read, range(len(plan.clips)), is_remote=store.is_remote)
 
 
@@ -187,23 +172,17 @@ def _with_duplicates(table: pa.Table, first_of: dict[str, str]) -> pa.Table:
     return table
 
 
-def _check_tar(store: Store, shard: FinishedShard) -> None:
-    if shard.description is None:
-        return
-    name, size = shard.description["name"], store.size(shard.description["name"])
-    if size != shard.description["bytes"]:
+def _check_tar(store: Store, shard: Mapping[str, Any], size_of: Mapping[str, int]) -> None:
+    size = size_of.get(shard["name"])
+    if size != shard["bytes"]:
         raise ShardError(
-            f"{store.url}/{name}: {size} bytes, {shard.description['bytes']} were written. Remove it, and the same "
+            f"{store.url}/{shard['name']}: {size} bytes, {shard['bytes']} were written. Remove it, and the same "
             "command packs it again."
         )
 
 
 def nothing_packed(plan: PackPlan, damaged: Sequence[tuple[int, LeftOut]]) -> str:
     """The message of `NothingPacked`."""
-    if plan.first_left_out:
-        path, message, reason = plan.first_left_out
-    else:
-        first = damaged[0][1]
-        path, message, reason = first.audio, first.message, first.reason
+    path, message, reason = plan.first_left_out or attrgetter("audio", "message", "reason")(damaged[0][1])
     hint = " Do paths begin where they should (of a manifest: --audio-root)?" if reason == "missing" else ""
     return f"none of {plan.utterances} utterances could be packed. The first is {path}: {message} ({reason}).{hint}"
