@@ -59,6 +59,8 @@ class Inventory(NamedTuple):
     """Its other values, as far as they can be read."""
     findings: list[Finding]
     """What is wrong with the manifest."""
+    files: dict[str, int] | None = None
+    """Name -> bytes of each file of a packed set; None: the store cannot tell."""
 
     @property
     def is_indexed(self) -> bool:
@@ -84,11 +86,15 @@ def take_inventory(store: Store) -> Inventory:
     if not problems and "indexed" in manifest:
         manifest = read_manifest(store)  # raises what is wrong with it: nobody makes up for this one
         return Inventory(str(manifest["name"]), _indexed(manifest["shards"]), manifest, [])
-    described, problem = _described(store, manifest.get("shards"))
+    try:
+        files: dict[str, int] | None = dict(store.list())
+    except UsageError:  # a web server
+        files = None
+    described, problem = _described(store, manifest.get("shards"), files)
     names = list(described)
     if problem is not None:
         problems.append(problem)
-        names = _names_of_files(store, manifest.get("name"), problems[0])
+        names = _names_of_files(store, files, manifest.get("name"), problems[0])
     entries = [entry_of(name, position, described.get(name, {})) for position, name in enumerate(names)]
     name = _set_of(names[0])
     if manifest.get("name") != name:
@@ -98,8 +104,8 @@ def take_inventory(store: Store) -> Inventory:
     findings = [of_file(MANIFEST, "manifest", problem, "rebuilt by repair") for problem in problems]
     others = {field: value for field, value in manifest.items() if field not in ("shards", "name", "format_version")}
     if problems and "files" not in others:  # taken as they are: nothing says what they were
-        others["files"] = entries_of(files_there(store, listed_files(store) or ()))
-    return Inventory(name, entries, others, findings)
+        others["files"] = entries_of(files_there(store, files or ()))
+    return Inventory(name, entries, others, findings, files)
 
 
 def _indexed(shards: Sequence[Mapping[str, Any]]) -> list[Entry]:
@@ -128,7 +134,9 @@ def check_left_out(store: Store, inventory: Inventory) -> list[Finding]:
     return [of_file(LEFT_OUT, "left_out", message, "rebuilt by repair")]
 
 
-def _described(store: Store, shards: Any) -> tuple[dict[str, dict[str, Any]], str | None]:
+def _described(
+    store: Store, shards: Any, there: Mapping[str, int] | None
+) -> tuple[dict[str, dict[str, Any]], str | None]:
     """What the manifest says of each shard by its name, and why these are not the names of the set's shards.
 
     A damaged name must not pass for a missing shard: a shard that is not there is looked up in the index.
@@ -145,7 +153,6 @@ def _described(store: Store, shards: Any) -> tuple[dict[str, dict[str, Any]], st
         order.append((_set_of(name), _number(name)))
         if len(order) > 1 and (order[-1][0] != order[0][0] or order[-1] <= order[-2]):
             return described, f"{name} does not follow {names[len(order) - 2]}"
-    there = listed_files(store)
     part: IndexPart | None = None
     for position, name in enumerate(names):
         if there is None or name in there:
@@ -167,26 +174,17 @@ def _number(shard: str) -> int:
     return int(shard.rpartition("-")[2].removesuffix(".tar"))
 
 
-def listed_files(store: Store) -> dict[str, int] | None:
-    """Name -> bytes of each file; None: the store cannot tell."""
-    try:
-        return dict(store.list())
-    except UsageError:  # a web server
-        return None
-
-
-def _names_of_files(store: Store, name: Any, problem: str) -> list[str]:
+def _names_of_files(store: Store, files: Mapping[str, int] | None, name: Any, problem: str) -> list[str]:
     """Shards that are there, and those that the index knows of.
 
     Args:
-        store: the set.
+        store, files: the set.
         name: of the set, by its manifest.
         problem: of the manifest.
 
     Raises:
         UsageError, ShardError: there are none, those of several sets, or no way to list them.
     """
-    files = listed_files(store)
     if files is None:
         raise ShardError(
             f"{store.url}: {MANIFEST} is damaged ({problem}), and a web server does not list the shards. Restore it "

@@ -28,7 +28,7 @@ from s3prl_stream.checking.examine import (
 )
 from s3prl_stream.checking.examine_indexed import examine_tars
 from s3prl_stream.checking.findings import Finding, of_file, of_sample
-from s3prl_stream.checking.inventory import Entry, Inventory, check_left_out, listed_files, take_inventory
+from s3prl_stream.checking.inventory import Entry, Inventory, check_left_out, take_inventory
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import U64
 from s3prl_stream.shards.extra_files import problems_with
@@ -141,8 +141,7 @@ def _examined(store: Store, inventory: Inventory, workers: Workers, full: bool) 
     if inventory.is_indexed:
         found = workers.map(functools.partial(examine_tars, ShardFolder(store), full), (some for _, some in tasks))
     else:
-        listed = listed_files(store)
-        size_of = store.size if listed is None else listed.get
+        size_of = store.size if inventory.files is None else inventory.files.get
         sized = ((num_in_part, [(one, size_of(one.name)) for one in some]) for num_in_part, some in tasks)
         found = workers.map(functools.partial(_examine_some, store, full), sized)
     return itertools.chain.from_iterable(found)
