@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import soundfile
@@ -88,6 +89,11 @@ def offsets(path: Path, starts: Iterable[int], end: int) -> None:
     """A `.tar.idx` beside a tar."""
     numbers = [*starts, end]
     path.with_name(path.name + ".idx").write_bytes(struct.pack(f"<{len(numbers)}Q", *numbers))
+
+
+def unescaped(key: str) -> str:
+    """What a sample was called that has this key (but a shortened one)."""
+    return unquote(key.replace("+", "/"), errors="surrogatepass")
 
 
 def files_below(folder: Path) -> Mapping[str, bytes]:

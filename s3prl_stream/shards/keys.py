@@ -13,7 +13,6 @@ MAX_KEY_BYTES = 88
 
 _DIGEST_BYTES = 8
 _PLAIN = re.compile(r"[A-Za-z0-9_-]*")
-_ESCAPED = re.compile(r"((?:%[0-9A-F]{2})+)")
 
 
 def escape_key(name: str) -> str:
@@ -34,13 +33,6 @@ def escape_key(name: str) -> str:
 def escape_foreign_key(name: str) -> str:
     """The same for a sample of a tar made elsewhere, whose names are not ours to shorten: any length, reversible."""
     return name if _PLAIN.fullmatch(name) else "".join(_escape_character(character) for character in name)
-
-
-def unescape_key(key: str) -> str:
-    """What `escape_foreign_key` was given."""
-    pieces = _ESCAPED.split(key.replace("+", "/"))
-    pieces[1::2] = [bytes.fromhex(piece.replace("%", "")).decode("utf-8", "surrogatepass") for piece in pieces[1::2]]
-    return "".join(pieces)
 
 
 def _escape_character(character: str) -> str:

@@ -16,14 +16,13 @@ import pytest
 import webdataset
 from full_disk import files_of_at_most
 from streams import delivered
-from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offsets, tar
+from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offsets, tar, unescaped
 
 import s3prl_stream as ss
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.errors import ShardError, UsageError
 from s3prl_stream.indexing.foreign import IndexReport, index_tars
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.keys import unescape_key
 from s3prl_stream.shards.rows import IndexRow, rows_hash
 from s3prl_stream.shards.shardset import ShardSet
 
@@ -109,7 +108,7 @@ def test_formats_of_tars_and_codecs(kind: str, codec: str, tmp_path: Path) -> No
     (tmp_path / "x.tar").write_bytes(tar(members, formats[kind]))
     shards = ss.index_shards(tmp_path / "x.tar")
     table = shards.table().to_pylist()
-    assert [unescape_key(row["key"]) for row in table] == [f"{deep}/Ä b{number}" for number in range(4)]
+    assert [unescaped(row["key"]) for row in table] == [f"{deep}/Ä b{number}" for number in range(4)]
     assert [(row["text"], row["label"], row["codec"]) for row in table] == [(f"text {n}", n, codec) for n in range(4)]
     found = wavs(loader(shards))
     for number, (row, n) in enumerate(zip(table, frames, strict=True)):
@@ -457,7 +456,7 @@ def test_which_says_where_a_clip_lies(indexed: ShardSet, tmp_path: Path) -> None
         found = path.read_bytes()[at["offset"] : at["offset"] + at["size"]]
         (tmp_path / "piece.tar").write_bytes(found + bytes(1024))
         with tarfile.open(tmp_path / "piece.tar") as piece:
-            assert {unescape_key(key)} == {name.partition(".")[0] for name in piece.getnames()}
+            assert {unescaped(key)} == {name.partition(".")[0] for name in piece.getnames()}
         assert key == at["key"]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from made_elsewhere import WRITERS, Clip, some_clips, write_energon, write_lines, write_nemo, write_shar
+from tars import unescaped
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.indexing.foreign import IndexReport, index_tars
 from s3prl_stream.sample import Batch
-from s3prl_stream.shards.keys import unescape_key
 from s3prl_stream.shards.lhotse_cuts import write_lhotse_cuts
 
 KEYS = {"nemo": "_data_corpus_v1_0_{}", "energon": "{}", "shar": "v1.0-{}", "tars": "{}"}
@@ -46,10 +46,10 @@ def test_a_folder_is_a_set_with_all_promises(made: tuple[str, Path], clips: list
     shards = ss.index_shards(folder)
     rows = {row["key"]: row for row in shards.table().to_pylist()}
     key_of = {clip.name: KEYS[kind].format(clip.name) for clip in clips}
-    assert sorted(map(unescape_key, rows)) == sorted(key_of.values())
+    assert sorted(map(unescaped, rows)) == sorted(key_of.values())
 
     alone = list(batches(shards))
-    found = {unescape_key(key): (batch, row) for batch in alone for row, key in enumerate(batch["key"])}
+    found = {unescaped(key): (batch, row) for batch in alone for row, key in enumerate(batch["key"])}
     assert sum(len(batch["key"]) for batch in alone) == len(found) == len(clips)  # each once
     for clip in clips:
         batch, row = found[key_of[clip.name]]
