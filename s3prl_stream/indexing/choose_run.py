@@ -41,26 +41,17 @@ class Neighbours:
                 self._speakers[speaker] = self._speakers.get(speaker, 0) + 1
             self._same_speaker += position > 0 and speaker == speakers[position - 1]
 
-    @property
-    def similar_share(self) -> float:
-        """Share of neighbours whose durations are within `SIMILAR_RATIO`."""
-        return self._similar / max(self._pairs, 1)
-
-    @property
-    def same_speaker_excess(self) -> float:
-        """Share of neighbours of one speaker, less what a random order would have."""
-        counts = np.array(list(self._speakers.values()), dtype=np.float64)
-        expected = float(np.square(counts / max(counts.sum(), 1.0)).sum())
-        return self._same_speaker / max(self._pairs, 1) - expected
-
     def choose_run(self) -> int:
         """1 where neighbours repeat speakers more than chance (by 2 % of the pairs) or few are of similar duration.
 
         Dissimilar neighbours never stay together, so a longer run would cost the plan its shuffling for nothing.
         """
-        if not self._pairs or self.same_speaker_excess > _MOST_EXCESS or self.similar_share < 0.25:
+        if not self._pairs:
             return 1
-        return LONGEST_RUN
+        counts = np.array(list(self._speakers.values()), dtype=np.float64)
+        by_chance = float(np.square(counts / max(counts.sum(), 1.0)).sum())
+        is_random = self._same_speaker / self._pairs - by_chance <= _MOST_EXCESS
+        return LONGEST_RUN if is_random and self._similar / self._pairs >= 0.25 else 1
 
 
 def speaker_of(key: str, speaker: object) -> str:

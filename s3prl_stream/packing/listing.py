@@ -167,17 +167,14 @@ def _checked_metadata(utterance: Utterance) -> bytes:
 
 def _misfit(metadata: Mapping[str, Any]) -> str:
     """Which of the metadata does not fit into JSON, and why."""
-    why = ""
     for name, value in metadata.items():
         try:
             metadata_json({name: value})
         except UnicodeEncodeError:
             return f"its field {name!r} holds half a character (a lone surrogate), so it is no text: {value!r:.80}"
         except (TypeError, ValueError, RecursionError) as error:
-            why = (
-                why or f"its field {name!r} does not fit into JSON: {error}. Give Python's own numbers, lists and dicts"
-            )
-    return why
+            return f"its field {name!r} does not fit into JSON: {error}. Give Python's own numbers, lists and dicts"
+    return "its fields do not fit into JSON together"
 
 
 def _names(listing: Listing) -> Iterator[tuple[str, str]]:

@@ -30,9 +30,6 @@ FINDINGS: dict[str, str] = {
 THRESHOLDS: dict[str, float] = {"clipped": 0.001, "silent": 0.9, "dc_offset": 0.02, "long_text": 40.0}
 """Of the findings that have one; a value above it is a finding."""
 
-REFUSABLE = tuple(name for name in FINDINGS if name != "duplicate")
-"""Duplicates are known when all is packed."""
-
 
 def checked_thresholds(given: Mapping[str, float]) -> dict[str, float]:
     """`THRESHOLDS`, with those that are given.
@@ -61,8 +58,8 @@ def checked_refusals(refuse: Iterable[str]) -> tuple[str, ...]:
                 "refuse: duplicates are known only when all is packed. Leave them out of a stream or a subset with "
                 'where="duplicate_of is None".'
             )
-        if name not in REFUSABLE:
-            raise UsageError(f"refuse: no finding is called {name!r}; there are {', '.join(REFUSABLE)}.")
+        if name not in FINDINGS:
+            raise UsageError(f"refuse: no finding is called {name!r}; there are {', '.join(FINDINGS)}.")
     return tuple(names)
 
 

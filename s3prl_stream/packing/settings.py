@@ -15,9 +15,6 @@ from s3prl_stream.settings import fit_fields
 ORIGINAL = "original"
 """The codec that leaves the bytes of a file alone where they fit."""
 
-CODEC_OF_THE_REST = "flac"
-"""What a file that does not fit becomes under codec="original"."""
-
 
 @dataclass(frozen=True)
 class PackSettings:
@@ -84,8 +81,8 @@ class PackSettings:
 
     @property
     def encoder(self) -> str:
-        """The codec of what is encoded."""
-        return CODEC_OF_THE_REST if self.codec == ORIGINAL else self.codec
+        """The codec of what is encoded; under codec="original", of what does not fit."""
+        return "flac" if self.codec == ORIGINAL else self.codec
 
     def as_json(self) -> dict[str, Any]:
         """Name -> value, as JSON gives it back."""
