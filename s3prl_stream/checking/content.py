@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from s3prl_stream.audio.decode import decode
-from s3prl_stream.checking.findings import Finding, of_end, of_sample
+from s3prl_stream.checking.findings import ADVICE, Finding, of_sample
 from s3prl_stream.errors import DamagedFile, SampleError
 from s3prl_stream.shards.bytes import check_bytes, split_sample
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS
@@ -161,4 +161,4 @@ def end_finding(read: ReadAt, shard: str, end: int) -> Finding | None:
         problem = "the end marker of the tar is damaged or cut; it should be 1024 zeros"
     except (SampleError, DamagedFile) as error:
         problem = str(error)
-    return of_end(shard, end, problem)
+    return Finding(shard, None, end, len(END_OF_TAR), "end_of_tar", problem, ADVICE["rebuilt by repair"])

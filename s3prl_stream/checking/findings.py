@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from s3prl_stream.shards.tar import END_OF_TAR
-
 ADVICE = {
     "left out by repair": "restore the file from a copy, or run `s3prl-stream repair`, which leaves this sample out",
     "file left out": "restore the file from a copy, or run `s3prl-stream repair`, which leaves it out",
@@ -45,11 +43,6 @@ class Finding(NamedTuple):
 def of_file(file: str, reason: str, message: str, advice: str) -> Finding:
     """A finding on a file as a whole; `advice` is a key of `ADVICE`."""
     return Finding(file, None, None, None, reason, message, ADVICE[advice])
-
-
-def of_end(file: str, offset: int, message: str) -> Finding:
-    """A finding on the end marker of a tar."""
-    return Finding(file, None, offset, len(END_OF_TAR), "end_of_tar", message, ADVICE["rebuilt by repair"])
 
 
 def of_sample(file: str, key: str, offset: int, size: int, reason: str, message: str) -> Finding:

@@ -170,12 +170,11 @@ class _Repair:
         self, outcomes: list[Outcome], columns: Mapping[str, str], listing: BinaryIO
     ) -> list[Outcome]:
         """Of samples of one key the first stays. A mixture of sets has such; the new shards are then written again."""
-        kept = [number for number, one in enumerate(outcomes) if one.description is not None]
-        entries = [_entry_of(outcomes[number], position) for position, number in enumerate(kept)]
+        kept = {number: one.description for number, one in enumerate(outcomes) if one.description is not None}
+        entries = [entry_of(one["name"], position, one) for position, one in enumerate(kept.values())]
+        hashes = [outcomes[number].key_hashes for number in kept]
         places: dict[str, set[Place]] = {}
-        for _, (shard, key, offset, _) in duplicates(
-            self.out, entries, [outcomes[number].key_hashes for number in kept]
-        ):
+        for _, (shard, key, offset, _) in duplicates(self.out, entries, hashes):
             places.setdefault(shard, set()).add((key, offset))
         again = [(number, entry) for number, entry in zip(kept, entries, strict=True) if entry.name in places]
         repaired = functools.partial(repair_shard, self.out, self.out, self.scratch, columns)
@@ -211,8 +210,3 @@ def _kinds_in_shard(task: tuple[Store, Entry]) -> dict[str, set[str]]:
     store, entry = task
     content = read_shard(store, entry, read_index(store, entry))
     return {} if content is None else metadata_kinds(row.metadata for row in content.rows)
-
-
-def _entry_of(outcome: Outcome, position: int) -> Entry:
-    assert outcome.description is not None
-    return entry_of(outcome.description["name"], position, outcome.description)

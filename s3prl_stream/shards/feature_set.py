@@ -8,12 +8,11 @@ from typing import Any
 
 from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.bytes import metadata_json
-from s3prl_stream.shards.index_files import offsets_of
 from s3prl_stream.shards.layout import FEATURES, INDEX_COLUMNS, QUALITY_COLUMNS, shard_name
 from s3prl_stream.shards.npy import FRAMES_PER_SECOND, Features, encode_features
 from s3prl_stream.shards.rows import index_table
 from s3prl_stream.shards.workers import Workers
-from s3prl_stream.shards.write_index import described, sidecars, write_parts
+from s3prl_stream.shards.write_index import publish_shard, write_parts
 from s3prl_stream.shards.writer import ShardWriter
 from s3prl_stream.stores.local_store import LocalStore
 
@@ -60,14 +59,9 @@ class FeatureSet:
         content = encode_features(features)
         cells = {**metadata, FRAMES_PER_SECOND: frames_per_second}
         self._writer.add(
-            key,
-            content,
-            FEATURES,
-            metadata_json(cells),
-            frames=len(features),
-            sample_rate=frames_per_second,
-            cells=cells,
-        )
+            key, content, FEATURES, metadata_json(cells),
+            frames=len(features), sample_rate=frames_per_second, cells=cells,
+        )  # fmt: skip
         self.bytes_in_shard += len(content)
 
     def end_shard(self) -> None:
@@ -76,11 +70,9 @@ class FeatureSet:
             return
         sha256, name = self._writer.finish(), self._writer.path.name
         table = index_table(self._writer.rows, self._columns)
-        for file in sidecars(name, table, offsets_of(table)):
-            LocalStore(self._folder).write(*file)
-        self._writer.path.replace(self._folder / name)
+        self.shards.append(publish_shard(self._writer.path, sha256, table, LocalStore(self._folder), name))
+        self._writer.path.unlink()
         self._writer, self.bytes_in_shard = None, 0
-        self.shards.append(described(name, table, sha256))
 
     def finish(self) -> list[str]:
         """Write the index parts from the sidecars; their names."""

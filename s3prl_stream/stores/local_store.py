@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from s3prl_stream.errors import DamagedFile, MissingFile, ShardError
 from s3prl_stream.stores.kept import Kept
@@ -24,16 +24,6 @@ _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
-
-
-class _Identity(NamedTuple):
-    inode: int
-    size: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, stat: os.stat_result) -> _Identity:
-        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 class _OpenFile:
@@ -65,7 +55,7 @@ class LocalStore:
         self._scratch = scratch
         self.url = str(folder)
         self.counters: dict[str, int] = {}
-        self._pinned: dict[str, _Identity] = {}
+        self._pinned: dict[str, tuple[int, int, int]] = {}
         self._open: Kept[str, _OpenFile] = Kept(MAX_OPEN_FILES)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -209,11 +199,11 @@ class LocalStore:
         return file
 
     def _check_identity(self, name: str, stat: os.stat_result) -> None:
-        found = _Identity.of(stat)
+        found = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         pinned = self._pinned.setdefault(name, found)
         if found != pinned:
             raise ShardError(
-                f"{self.folder / name}: replaced since it was opened (it had {pinned.size} bytes, has {found.size}, "
+                f"{self.folder / name}: replaced since it was opened (it had {pinned[1]} bytes, has {found[1]}, "
                 "or was written again). A running stream needs the files it began with: restore them, or begin anew."
             )
 
