@@ -30,9 +30,9 @@ from s3prl_stream.shards.layout import EXTRACT_FOLDER, EXTRACT_STATE, LEFT_OUT, 
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, library_versions, read_manifest, write_manifest
 from s3prl_stream.shards.npy import DTYPES
-from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.selection import longest_seconds
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, name_and_fingerprint
+from s3prl_stream.shards.workers import Progress, tell_nobody
 from s3prl_stream.stores.alone import alone_in, output_folder
 from s3prl_stream.stores.local_store import LocalStore
 from s3prl_stream.stream import ShardStream

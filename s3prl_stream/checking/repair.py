@@ -27,10 +27,9 @@ from s3prl_stream.shards.layout import LEFT_OUT, offsets_name, rows_name
 from s3prl_stream.shards.left_out import LeftOut, counted, read_left_out
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.new_set import begun
-from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.rows import columns_of, metadata_kinds
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.workers import Progress, Workers, check_num_workers, tell_nobody
 from s3prl_stream.shards.write_index import write_parts
 from s3prl_stream.stores.store import Store, open_store
 

@@ -34,9 +34,8 @@ from s3prl_stream.hashing import U64
 from s3prl_stream.shards.extra_files import problems_with
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.index_files import IndexPart
-from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.shardset import ShardSet
-from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.workers import Progress, Workers, check_num_workers, tell_nobody
 from s3prl_stream.stores.store import Store, open_store
 
 

@@ -29,8 +29,7 @@ from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import origin_of
-from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.workers import Progress, Workers, check_num_workers, tell_nobody
 from s3prl_stream.stores.braces import find_tars
 from s3prl_stream.stores.store import is_remote, local_path, paths_in
 

@@ -27,7 +27,7 @@ from s3prl_stream.shards.index_files import Offsets, offsets_of
 from s3prl_stream.shards.layout import EXTRA_FOLDER, LEFT_OUT, REPORT
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import counts_of, write_manifest
-from s3prl_stream.shards.progress import Progress
+from s3prl_stream.shards.workers import Progress
 from s3prl_stream.shards.write_index import write_index
 from s3prl_stream.stores.at_once import at_once
 from s3prl_stream.stores.store import Store

@@ -40,9 +40,8 @@ from s3prl_stream.shards.extra_files import entries_of, files_of
 from s3prl_stream.shards.layout import MANIFEST, set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import library_versions, origin_of
-from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.scratch import scratch_folder, writing_in
-from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.workers import Progress, Workers, check_num_workers, tell_nobody
 from s3prl_stream.stores.store import Store, open_store
 from s3prl_stream.stores.whole_files import explaining_writes
 

@@ -12,7 +12,7 @@ Tars              tar writes headers, writer a whole one; tarwalk -> tarheader o
 To write a set    arrange, in which order; scratch, where what is half written lies; claims, who does what
                   of another one  subset -> subset_shard (-> writer), into a new_set; lhotse_cuts
                   of features     feature_set, for `extract`
-                  in several processes  workers, progress
+                  in several processes  workers
 
 Where files lie is the business of the folder `stores`; sets are made in `packing` and `indexing`, looked over in
 `checking`.

@@ -25,11 +25,10 @@ from s3prl_stream.shards.layout import LEFT_OUT, set_name, shard_name
 from s3prl_stream.shards.manifest import counts_of, write_manifest
 from s3prl_stream.shards.member import I64
 from s3prl_stream.shards.new_set import begun
-from s3prl_stream.shards.progress import Progress, tell_nobody
 from s3prl_stream.shards.selection import Selection, compile_selection
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set, open_shards
 from s3prl_stream.shards.subset_shard import write_shard
-from s3prl_stream.shards.workers import Workers, check_num_workers
+from s3prl_stream.shards.workers import Progress, Workers, check_num_workers, tell_nobody
 from s3prl_stream.shards.write_index import write_parts
 from s3prl_stream.stores.store import open_store
 

@@ -1,4 +1,4 @@
-"""Ordered work in several processes, with a bounded number of results in flight."""
+"""Ordered work in several processes, with a bounded number of results in flight, and how it tells how far it is."""
 
 from __future__ import annotations
 
@@ -22,11 +22,19 @@ from s3prl_stream.stores.at_once import in_order
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+Progress = Callable[[str, int, "int | None"], None]
+"""Called with the step ("listing", "packing" ...), how many shards, tars or clips are done, of how many (None: not
+known)."""
+
 _IN_FLIGHT_PER_WORKER = 4
 _WORKER_DIED = (
     "a worker process died, most likely killed for lack of memory. Use fewer workers; the same command goes on with "
     "what is not finished."
 )
+
+
+def tell_nobody(step: str, done: int, total: int | None) -> None:
+    """The progress of a caller who does not ask for it."""
 
 
 def check_num_workers(num_workers: int) -> None:

@@ -15,8 +15,7 @@ import numpy as np
 from s3prl_stream.errors import ShardError
 from s3prl_stream.shards.index_files import Offsets, Unusable, offsets_of, read_rows_sidecar, shard_bytes_of
 from s3prl_stream.shards.layout import SHARDS_PER_PART, offsets_name, parquet_options, part_name, rows_name
-from s3prl_stream.shards.progress import Progress, tell_nobody
-from s3prl_stream.shards.workers import Workers, chunks
+from s3prl_stream.shards.workers import Progress, Workers, chunks, tell_nobody
 from s3prl_stream.stores.at_once import at_once
 from s3prl_stream.stores.local_store import LocalStore
 from s3prl_stream.stores.store import Store
