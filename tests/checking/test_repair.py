@@ -23,6 +23,7 @@ from damage import (
     flip_first_header,
     flip_json,
     flip_second_header,
+    found,
     pack_clips,
     remove_part,
     rename_sample,
@@ -80,13 +81,18 @@ def check(whole: Path, out: Path, lost: set[str], *, index_is_lost: bool = False
     [flip_audio, flip_json, flip_first_header, flip_second_header, zero_a_disk_block],
     ids=lambda f: f.__name__,
 )
-def test_a_damaged_sample_is_left_out_and_no_other(
+def test_a_damaged_sample_is_found_and_left_out_and_no_other(
     whole: Path, broken: Path, tmp_path: Path, damage: Callable[[Path, Row], None]
 ) -> None:
     rows = rows_of(broken)
     hit = [rows[0], rows[9], rows[-1]]
     for row in hit:
         damage(broken, row)
+    findings = ss.verify(broken, full=True).findings
+    assert [(one.file, one.key, one.offset, one.size, one.reason) for one in findings] == [
+        (row.shard, row.key, row.offset, row.size, "crc") for row in hit
+    ]
+    assert all("repair" in one.advice and "CRC-32C" in one.message for one in findings)
     before = files_below(broken)
     report = ss.repair(broken, tmp_path / "out")
     assert files_below(broken) == before
@@ -117,12 +123,17 @@ LOST: dict[str, Callable[[list[Row]], list[Row]]] = {
 
 
 @pytest.mark.parametrize("damage", ON_FILES, ids=lambda f: f.__name__)
-def test_damage_to_a_file_costs_no_more_than_it_must(
+def test_damage_to_a_file_is_found_in_that_file_and_costs_no_more_than_it_must(
     whole: Path, broken: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(broken)
+    for full in (False, True):
+        findings = ss.verify(broken, full).findings
+        assert {(one.file, one.reason) for one in findings} == ON_FILES[damage][full]
+        assert all(one.message and one.advice and "\n" not in str(one) for one in findings)
     report = ss.repair(broken, tmp_path / "out")
     lost = {row.key for row in LOST.get(damage.__name__, lambda rows: [])(rows_of(whole))}
+    assert {one.key for one in findings if one.reason == "truncated"} == (lost if damage is cut else set())
     assert report.num_lost == len(lost)
     if damage.__name__ == "left_out_with_one_more":
         assert [line["key"] for line in left_out(tmp_path / "out")] == ["a"]
@@ -197,14 +208,22 @@ def test_everything_at_once(whole: Path, broken: Path, tmp_path: Path) -> None:
 
 def test_a_shard_in_the_place_of_another(whole: Path, broken: Path, tmp_path: Path) -> None:
     of_another_shard(broken)
+    lost = {row.key for row in rows_of(whole) if row.shard == SHARD}
+    assert not ss.verify(broken).is_sound
+    assert {one.key for one in ss.verify(broken, full=True).findings if one.key} == lost
     ss.repair(broken, tmp_path / "out")
-    check(whole, tmp_path / "out", {row.key for row in rows_of(whole) if row.shard == SHARD})
+    check(whole, tmp_path / "out", lost)
 
 
 @pytest.mark.parametrize("without_index", [False, True])
 def test_of_a_key_that_stands_twice_the_first_sample_stays(broken: Path, tmp_path: Path, without_index: bool) -> None:
-    other = next(row.key for row in rows_of(broken) if row.shard == "set-000000.tar")
-    rename_sample(broken, middle_row(broken), other)
+    """Two whole, sound shards with one key between them: every checksum is right."""
+    other, own = next(row.key for row in rows_of(broken) if row.shard == "set-000000.tar"), middle_row(broken)
+    rename_sample(broken, own, other)
+    for full in (False, True):
+        (one,) = ss.verify(broken, full).findings
+        assert (one.file, one.key, one.offset, one.reason) == (SHARD, other, own.offset, "duplicate_key")
+        assert "set-000000.tar" in one.message
     expected = samples_of(broken)
     if without_index:
         shutil.rmtree(broken / "index")
@@ -249,11 +268,13 @@ def test_bad_sectors_cost_their_samples(
 ) -> None:
     row = middle_row(broken)
     bad_sectors(monkeypatch, broken, row)
+    assert found(ss.verify(broken, full=True)) == [(SHARD, row.key, "unreadable")]
     assert ss.repair(broken, tmp_path / "out").lost == {"unreadable": 1}
     check(whole, tmp_path / "out", {row.key})
     bad_sectors(monkeypatch, broken, row, error=errno.EACCES)  # says nothing about the data
-    with pytest.raises(ShardError, match="Permission denied"):
-        ss.repair(broken, tmp_path / "second")
+    for look in (lambda: ss.verify(broken, full=True), lambda: ss.repair(broken, tmp_path / "second")):
+        with pytest.raises(ShardError, match="Permission denied"):
+            look()
     assert not (tmp_path / "second" / MANIFEST).exists()
 
 

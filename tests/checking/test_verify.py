@@ -107,41 +107,6 @@ def test_an_opened_set_is_checked_as_it_is_now(broken: Path) -> None:
         ss.verify(ss.MemoryShards({"a": {"wav": np.zeros(3)}}))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [flip_audio, flip_json, flip_first_header, flip_second_header, zero_a_disk_block],
-    ids=lambda f: f.__name__,
-)
-def test_full_names_the_damaged_samples_and_no_others(broken: Path, damage: Callable[[Path, Row], None]) -> None:
-    rows = rows_of(broken)
-    hit = [rows[0], rows[9], rows[-1]]
-    for row in hit:
-        damage(broken, row)
-    report = ss.verify(broken, full=True)
-    assert [(one.file, one.key, one.offset, one.size, one.reason) for one in report.findings] == [
-        (row.shard, row.key, row.offset, row.size, "crc") for row in hit
-    ]
-    assert all("repair" in one.advice and "CRC-32C" in one.message for one in report.findings)
-
-
-def test_bad_sectors_cost_their_samples(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = middle_row(broken)
-    bad_sectors(monkeypatch, broken, row)
-    assert found(ss.verify(broken, full=True)) == [(SHARD, row.key, "unreadable")]
-    bad_sectors(monkeypatch, broken, row, error=errno.EACCES)  # says nothing about the data
-    with pytest.raises(ShardError, match="Permission denied"):
-        ss.verify(broken, full=True)
-
-
-@pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("damage", ON_FILES, ids=lambda f: f.__name__)
-def test_damage_to_a_file_is_found_in_that_file(broken: Path, damage: Callable[[Path], None], full: bool) -> None:
-    damage(broken)
-    report = ss.verify(broken, full)
-    assert {(one.file, one.reason) for one in report.findings} == ON_FILES[damage][full]
-    assert all(one.message and one.advice and "\n" not in str(one) for one in report.findings)
-
-
 @pytest.mark.parametrize(("name", "put"), [(PART, Path.mkdir), (ROWS, Path.mkdir), (OFFSETS, os.mkfifo)])
 def test_what_is_no_file_in_the_place_of_one_is_damage(
     broken: Path, tmp_path: Path, name: str, put: Callable[[Path], None]
@@ -153,20 +118,6 @@ def test_what_is_no_file_in_the_place_of_one_is_damage(
     assert "is no file" in finding.message
     assert ss.repair(broken, tmp_path / "mended").num_lost == 0
     assert ss.verify(tmp_path / "mended", full=True).is_sound
-
-
-def test_a_cut_shard_loses_the_samples_behind_the_cut(broken: Path) -> None:
-    cut(broken)
-    lost = [row.key for row in rows_of(broken) if row.shard == SHARD][3:]
-    truncated = [one.key for one in ss.verify(broken, full=True).findings if one.reason == "truncated"]
-    assert truncated == lost
-
-
-def test_a_shard_in_the_place_of_another_loses_all_samples(broken: Path) -> None:
-    of_another_shard(broken)
-    lost = [row.key for row in rows_of(broken) if row.shard == SHARD]
-    assert [one.key for one in ss.verify(broken, full=True).findings if one.key] == lost
-    assert not ss.verify(broken).is_sound
 
 
 @pytest.mark.parametrize("change", [other_crc, other_text, other_frames, other_key], ids=lambda f: f.__name__)
@@ -203,22 +154,6 @@ def test_a_shard_whose_rows_are_lost_is_read_by_its_own_headers(broken: Path) ->
     assert [(one.file, one.reason) for one in report.findings if one.reason not in ("index", "rows")] == [
         (SHARD, "index_lost")
     ]
-
-
-def test_a_key_that_stands_twice_is_found(broken: Path) -> None:
-    """Two whole, sound shards with one key between them: every checksum is right."""
-    other = next(row.key for row in rows_of(broken) if row.shard == "set-000000.tar")
-    own = middle_row(broken)
-    rename_sample(broken, own, other)
-    for full in (False, True):
-        (finding,) = ss.verify(broken, full).findings
-        assert (finding.file, finding.key, finding.offset, finding.reason) == (
-            SHARD,
-            other,
-            own.offset,
-            "duplicate_key",
-        )
-        assert "set-000000.tar" in finding.message
 
 
 def test_findings_do_not_depend_on_the_number_of_workers(many: Path, tmp_path: Path) -> None:

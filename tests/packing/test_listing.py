@@ -77,11 +77,6 @@ def test_a_folder_is_no_corpus(corpus: Any, tmp_path: Path) -> None:
         ss.pack(corpus, tmp_path / "set")
 
 
-def test_a_list_of_something_else_is_no_corpus(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"the corpus lists \{'key': 'a'\}, expected an Utterance"):
-        ss.pack([{"key": "a"}], tmp_path / "set")  # type: ignore[list-item]
-
-
 def test_the_digest_of_a_list_is_of_all_that_it_says(tmp_path: Path) -> None:
     """By it a pack knows the plan that lies there for its own."""
     lists = [

@@ -236,11 +236,7 @@ def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
             if open_store(tmp_path).create(f"claims/{what}", str(number).encode()):
                 got.append(what)
 
-    threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*(functools.partial(take, number) for number in range(8)))
     assert sorted(got) == list(range(40))
     assert len(os.listdir(tmp_path / "claims")) == 40  # and no half-written file is left
 
