@@ -16,6 +16,7 @@ from s3prl_stream.shards.index_files import IndexPart
 from s3prl_stream.shards.layout import INDEX_FOLDER, LEFT_OUT, MANIFEST, SHARDS_PER_PART, part_name
 from s3prl_stream.shards.left_out import counted, read_left_out
 from s3prl_stream.shards.manifest import is_unfinished, manifest_as_it_is, read_manifest
+from s3prl_stream.shards.workers import chunks
 from s3prl_stream.stores.store import Store
 
 _SHARD = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{6,12}\.tar")
@@ -69,7 +70,7 @@ class Inventory(NamedTuple):
 
     def groups(self) -> list[list[Entry]]:
         """The entries of each index part."""
-        return [self.entries[first : first + SHARDS_PER_PART] for first in range(0, len(self.entries), SHARDS_PER_PART)]
+        return list(chunks(self.entries, SHARDS_PER_PART))
 
 
 def take_inventory(store: Store) -> Inventory:

@@ -178,19 +178,9 @@ class Claims:
 
 
 def _here() -> tuple[str, str, str]:
-    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host", _boot(), _process_names()
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace(".", "-")
-    except OSError:
-        return ""
-
-
-def _process_names() -> str:
-    """Containers of one machine may have the same numbers for different processes."""
-    try:
-        return os.readlink("/proc/self/ns/pid").strip("pid:[]")
-    except OSError:
-        return ""
+    """Machine, boot, and name space of processes: containers of one machine may have the same numbers for others."""
+    boot = names = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip().replace(".", "-")
+        names = os.readlink("/proc/self/ns/pid").strip("pid:[]")
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host", boot, names

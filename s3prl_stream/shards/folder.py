@@ -17,7 +17,6 @@ import numpy as np
 from s3prl_stream.errors import DamagedFile, MissingFile, SampleError, ShardError
 from s3prl_stream.sample import Item, Sample
 from s3prl_stream.shards.bytes import check_bytes, split_sample
-from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.index_files import PLAN_COLUMNS, arrow_errors, problem_with_rows
 from s3prl_stream.shards.indexed import IndexedSamples, open_tars
 from s3prl_stream.shards.layout import SHARDS_PER_PART, part_name, rows_name
@@ -101,7 +100,7 @@ class ShardFolder:
         with self._reading(name):
             table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
             table = table.select(columns)
-        self._check_count(table.num_rows, shard)
+        self._check_count(table.num_rows, self.shard_names[shard], shard)
         return table
 
     def cells(self, shard: int, column: str) -> list[Any]:
@@ -140,10 +139,6 @@ class ShardFolder:
     def read_ahead(self, items: Sequence[Item]) -> Ahead:
         return self.tars.read_ahead([(self.shard_names[item.shard], item.offset, item.size) for item in items])
 
-    def extra_file(self, name: str) -> bytes:
-        """A small file that goes with the set, such as trials.txt; errors as in `extra_files.read_extra_file`."""
-        return read_extra_file(self.store, self.manifest, name)
-
     def columns(self) -> dict[str, str]:
         if self._columns is None:
             name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
@@ -177,25 +172,23 @@ class ShardFolder:
                     files = None if self.store.is_remote else pyarrow.fs.LocalFileSystem()
                     part = pyarrow.dataset.ParquetFileFormat().make_fragment(next(sources), filesystem=files)
                     found = part.metadata.num_rows
-                if found != self.shard_samples[shards].sum():
-                    raise ShardError(
-                        f"{self.store.url}/{name}: has {found} rows, the manifest says "
-                        f"{self.shard_samples[shards].sum()}. The index is of another set. {MEND_INDEX}"
-                    )
+                self._check_count(found, name, shards)
                 with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
                     yield from part.to_batches(columns=wanted, use_threads=False)
 
-    def _check_count(self, found: int, shard: int) -> None:
-        if found != self.shard_samples[shard]:
+    def _check_count(self, found: int, of: str, shards: int | slice) -> None:
+        expected = self.shard_samples[shards].sum()
+        if found != expected:
             raise ShardError(
-                f"{self.store.url}: the index has {found} rows for {self.shard_names[shard]}, the manifest "
-                f"{self.shard_samples[shard]}. The index is of another set. {MEND_INDEX}"
+                f"{self.store.url}: the index has {found} rows for {of}, the manifest {expected}. "
+                f"The index is of another set. {MEND_INDEX}"
             )
 
     def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
         with self._part(shard // SHARDS_PER_PART) as part:
             group = shard % SHARDS_PER_PART
-            self._check_count(part.metadata.row_group(group).num_rows, shard)  # a few bytes can hold 1e9 equal rows
+            # a few bytes can hold 1e9 equal rows
+            self._check_count(part.metadata.row_group(group).num_rows, self.shard_names[shard], shard)
             return part.read_row_group(group, columns=columns, use_threads=False)
 
     def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -12,6 +12,7 @@ import numpy as np
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Item, Sample
+from s3prl_stream.shards.extra_files import read_extra_file
 from s3prl_stream.shards.folder import ShardFolder
 from s3prl_stream.shards.member import Rows, SetMember
 from s3prl_stream.shards.memory import MemoryShards
@@ -143,9 +144,10 @@ class ShardSet:
             UsageError: these are several sets, or samples in memory, or the set has no such file.
             ShardError: the file is missing or not as it was packed.
         """
-        if len(self.members) != 1 or not isinstance(self.members[0], ShardFolder):
+        member = self.members[0]
+        if len(self.members) != 1 or not isinstance(member, ShardFolder):
             raise UsageError(f"{self.name}: extra files are those of one packed set; open it alone.")
-        return self.members[0].extra_file(name)
+        return read_extra_file(member.store, member.manifest, name)
 
     def table(self) -> pa.Table:
         """The whole index as one table: the rows of every set, with the set's name in `set`."""
