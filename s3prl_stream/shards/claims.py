@@ -160,7 +160,7 @@ class Claims:
         return None
 
     def _after_a_moment(self, what: str) -> str:
-        """A disk without hard links shows a claim that is being made without its owner; a kill there leaves it so."""
+        """A disk shows a claim that is being made without its owner; a kill there leaves it so."""
         time.sleep(_MOMENT_SECONDS)
         return self._read(what)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +17,6 @@ from s3prl_stream.stores.store import NOTHING_AHEAD, RESTORE, Ahead
 from s3prl_stream.stores.whole_files import PARTIAL, again_if_it_vanishes, replacing
 
 MAX_OPEN_FILES = 64
-
-_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK}
-"""What disks without hard links (FAT, exFAT, many of FUSE) say to one."""
 
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _LOST_BY_THE_DISK = {errno.EIO, errno.EBADMSG, getattr(errno, "EUCLEAN", errno.EIO)}
@@ -145,21 +141,20 @@ class LocalStore:
         again_if_it_vanishes(write, (self.folder / name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
-        """See `Store.create`: a hard link cannot replace a file. Where there are none, the file may be seen empty."""
+        """See `Store.create`; for a moment the file may be seen empty, and a kill then leaves it so."""
         path = self.folder / name
-        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-        try:
-            again_if_it_vanishes(lambda: partial.write_bytes(content), path.parent)
-            path.hardlink_to(partial)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return _create_in_place(path, content)
-        finally:
-            partial.unlink(missing_ok=True)
-        return True
+        is_ours = True
+
+        def create() -> None:
+            nonlocal is_ours
+            try:
+                with path.open("xb", buffering=0) as file:
+                    file.write(content)
+            except FileExistsError:
+                is_ours = False
+
+        again_if_it_vanishes(create, path.parent)
+        return is_ours
 
     def upload(self, path: Path, name: str) -> None:
         """See `Store.upload`: copied, flushed to the disk, renamed."""
@@ -221,12 +216,3 @@ class LocalStore:
         elif error.errno in _LOST_BY_THE_DISK:
             kind = DamagedFile
         return kind(f"{self.folder / name}: cannot be read{where} ({error.strerror}). {RESTORE}")
-
-
-def _create_in_place(path: Path, content: bytes) -> bool:
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True

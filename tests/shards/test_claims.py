@@ -155,7 +155,7 @@ def test_a_claim_that_is_given_back_and_taken_again_while_it_is_looked_at_stays(
 def test_a_claim_that_is_just_being_made_is_not_taken_for_that_of_a_dead_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without hard links it stands there for a moment without its owner."""
+    """It stands there for a moment without its owner."""
     store = open_store(tmp_path)
     for what in ("000003", "000004"):
         store.write(f".packing/claims/{what}", b"")
