@@ -72,8 +72,8 @@ def index_shards(
 ) -> ShardSet:
     """Index WebDataset tars made elsewhere, where they lie, and open them as a set.
 
-    Samples, keys and metadata follow `foreign_sample.py`; what is not in the set is listed in `left_out.jsonl`. An
-    index that is there already is made anew.
+    Samples, keys and metadata follow `shards/foreign_sample.py`; what is not in the set is listed in `left_out.jsonl`.
+    An index that is there already is made anew.
 
     Args:
         tars: paths or URLs, with braces ("train-{000000..000123}.tar"), stars, or a folder; one or several. All in

@@ -3,7 +3,7 @@
     .packing/plan.json, plan.arrow, plan.jsonl     see `packplan.py`
     .packing/shards/PLAN/000012.parquet            index rows of shard 12, with what else is known of it, and a hash
     .packing/shards/PLAN/000012.nothing.parquet    nothing of it was left
-    .packing/claims/, .packing/alive/              see `claims.py`
+    .packing/claims/, .packing/alive/              see `shards/claims.py`
     .packing/scratch-OWNER/                        half-written files, of a set on a disk
 
 A shard is finished when its rows are here and its tar is in its place. The rows are written first. They lie under the

@@ -82,7 +82,7 @@ QUALITY_COLUMNS: dict[str, str] = {
     "duplicate_of": "string",
     "findings": "string",
 }
-"""Column -> Arrow type of what packing measured (`quality.py`); behind the fixed columns, before the metadata."""
+"""Column -> Arrow type of what packing measured (`packing/quality.py`); behind the fixed columns, before metadata."""
 
 CODECS = ("flac", "wav", "ogg", "opus", "mp3")
 """Extensions under which the audio member of a sample is found."""

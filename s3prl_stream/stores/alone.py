@@ -1,6 +1,6 @@
 """One at a time in a folder: two would write into each other's files, and what both make would be lost.
 
-Packs share a folder, and in a store there are no locks: there it goes by `claims.py`.
+Packs share a folder, and in a store there are no locks: there it goes by `shards/claims.py`.
 """
 
 from __future__ import annotations
