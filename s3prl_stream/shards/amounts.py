@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,24 +81,24 @@ def rows_of_amount(shards: ShardSet, amount: str, read: Read) -> Bools:
         return np.full(len(seconds_of_groups), number * _SECONDS[unit] / present)
 
     table = _SecondsByHash()
-    held: _Held | None = _Held()
+    held: list[_Rows] | None = []
     for some in _rows(read, groups):
         table.add(some, 1 if groups is None else len(groups.numbers))
         if held is not None:
-            held.add(some)
-            # what is wanted of a value gets less with each value that appears; a share of all is not known before
-            if held.count > _MOST_HELD and (unit == "%" or not held.shrink(table.ends(wanted(table.of_groups())))):
-                held = None
+            held.append(some)
+            if sum(len(part.row) for part in held) > _MOST_HELD:
+                # what is wanted of a value gets less with each value that appears; a share of all is not known before
+                held = None if unit == "%" else _up_to(held, table.ends(wanted(table.of_groups())))
     totals = table.of_groups()
     _tell_what_is_short(amount, groups, totals, wanted(totals))
     ends = table.ends(wanted(totals))
     result = np.zeros(len(shards), dtype=np.bool_)
-    edge = _Held()
-    for some in _rows(read, groups) if held is None else held.parts:
+    edge = []
+    for some in _rows(read, groups) if held is None else held:
         places = ends.compare(some)
         result[some.row[places < 0]] = True
-        edge.add(some.at(places == 0))
-    rows = edge.joined()
+        edge.append(some.at(places == 0))
+    rows = _joined(edge)
     rows = rows.at(np.lexsort((rows.hashes, rows.group)))  # of equal hashes the first row first
     before = np.cumsum(rows.seconds) - rows.seconds  # seconds before each row ...
     first = np.searchsorted(rows.group, rows.group)
@@ -186,28 +186,15 @@ def _bucket(hashes: U64, bits: int) -> I64:
     return buckets
 
 
-class _Held:
-    """Rows in some parts."""
+def _joined(parts: Sequence[_Rows]) -> _Rows:
+    return _Rows(*map(np.concatenate, zip(*parts, strict=True)))
 
-    def __init__(self) -> None:
-        self.parts: list[_Rows] = []
-        self.count = 0
 
-    def add(self, rows: _Rows) -> None:
-        self.parts.append(rows)
-        self.count += len(rows.row)
-
-    def joined(self) -> _Rows:
-        if not self.parts:
-            return _Rows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.float64))
-        return _Rows(*map(np.concatenate, zip(*self.parts, strict=True)))
-
-    def shrink(self, ends: _Ends) -> bool:
-        """Let go of what lies behind the ends. False: too much is left to hold all that comes."""
-        rows = self.joined()
-        rows = rows.at(ends.compare(rows) <= 0)
-        self.parts, self.count = [rows], len(rows.row)
-        return self.count <= _MOST_HELD // 2
+def _up_to(parts: Sequence[_Rows], ends: _Ends) -> list[_Rows] | None:
+    """Without what lies behind the ends; None: too much is left to hold all that comes."""
+    rows = _joined(parts)
+    rows = rows.at(ends.compare(rows) <= 0)
+    return [rows] if len(rows.row) <= _MOST_HELD // 2 else None
 
 
 def _tell_what_is_short(amount: str, groups: Groups | None, totals: F64, wanted: F64) -> None:
