@@ -48,14 +48,11 @@ class MemoryShards:
     ) -> None:
         self.name = name
         self.samples_per_shard = samples_per_shard
-        values = samples.values() if isinstance(samples, Mapping) else samples
-        stranger = next((one for one in values if not isinstance(one, Mapping)), None)
+        pairs: list[tuple[Any, Any]] = list(samples.items() if isinstance(samples, Mapping) else enumerate(samples))
+        stranger = next((one for _, one in pairs if not isinstance(one, Mapping)), None)
         if stranger is not None:
             raise UsageError(f"MemoryShards: {stranger!r:.80} is no dict, so no sample")
-        if isinstance(samples, Mapping):
-            self._samples = [{"key": str(key), **sample} for key, sample in samples.items()]
-        else:
-            self._samples = [{"key": str(position), **sample} for position, sample in enumerate(samples)]
+        self._samples = [{"key": str(key), **sample} for key, sample in pairs]
         if not self._samples:
             raise UsageError("MemoryShards: no samples")
         keys = [str(sample["key"]) for sample in self._samples]
