@@ -94,16 +94,9 @@ def index_shards(
         ShardError: not one sample.
     """
     report = index_tars(
-        tars,
-        out,
-        name=name,
-        durations=durations,
-        full=full,
-        prefix_keys=prefix_keys,
-        num_workers=num_workers,
-        corpus_name=corpus_name,
-        licence=licence,
-    )
+        tars, out, name=name, durations=durations, full=full, prefix_keys=prefix_keys, num_workers=num_workers,
+        corpus_name=corpus_name, licence=licence,
+    )  # fmt: skip
     from s3prl_stream.shards.shardset import open_shards
 
     return open_shards(report.url)
