@@ -211,7 +211,6 @@ def test_a_server_that_does_not_say_which_bytes_it_sends_is_an_error_soon() -> N
         found = raised(ShardError, lambda: store.read("a.tar", 5, 10))
         assert "the server does not say how long its answers are, as where it compresses them" in found
         assert proxy.num_requests == 3
-        assert proxy.num_requests == 3
 
 
 @in_child
