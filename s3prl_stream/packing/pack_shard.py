@@ -153,11 +153,11 @@ def _add(writer: ShardWriter, clip: Clip, settings: PackSettings) -> bool:
 
 
 def _packed(clip: Clip, settings: PackSettings) -> _Packed:
+    with explaining_reads():
+        _check_size(clip, os.stat(clip.audio).st_size)
     codec = original_codec(clip, settings)
     if codec is not None:
         return _untouched(clip, codec, settings)
-    with explaining_reads():
-        _check_size(clip, os.stat(clip.audio).st_size)
     rate, encoder = settings.sample_rate, settings.encoder
     if encoder == "flac" and clip.is_whole_file and _is_plain_flac(clip, settings):
         wav, md5 = read_flac_unchecked(clip.audio)
@@ -182,7 +182,9 @@ def _packed(clip: Clip, settings: PackSettings) -> _Packed:
 
 def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
     """The file as it is; decoded all the same, unless its header is to be believed."""
-    audio = _read(clip)
+    with explaining_reads():
+        audio = Path(clip.audio).read_bytes()
+    _check_size(clip, len(audio))
     rate = settings.sample_rate
     flac = flac_header(audio) if codec == "flac" else None
     md5 = flac.md5 if flac is not None and flac.bits == 16 and any(flac.md5) else None
@@ -193,22 +195,6 @@ def _untouched(clip: Clip, codec: str, settings: PackSettings) -> _Packed:
     else:
         wav = np.ascontiguousarray(decode(audio, codec)[0][:, 0])
     return _Packed(audio, codec, len(wav), rate, wav, md5 or _md5(wav), True)
-
-
-def _read(clip: Clip) -> bytes:
-    """The whole file, in three calls of the system instead of seven."""
-    num_bytes = clip.source.num_bytes
-    with explaining_reads():
-        file = os.open(clip.audio, os.O_RDONLY)
-        try:
-            _check_size(clip, os.fstat(file).st_size)
-            content = os.read(file, num_bytes)
-            while len(content) < num_bytes and (more := os.read(file, num_bytes - len(content))):
-                content += more
-        finally:
-            os.close(file)
-    _check_size(clip, len(content))
-    return content
 
 
 def _check_size(clip: Clip, num_bytes: int) -> None:
