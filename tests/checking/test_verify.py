@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
@@ -18,33 +17,24 @@ import pyarrow as pa
 import pytest
 from damage import (
     Row,
-    bad_sectors,
     change_row,
     flip,
     flip_audio,
-    flip_first_header,
-    flip_json,
-    flip_second_header,
     found,
     members,
     pack_clips,
     remove_part,
-    rename_sample,
     rows_of,
-    zero_a_disk_block,
 )
 from damage_to_files import (
     OFFSETS,
-    ON_FILES,
     PART,
     ROWS,
     SHARD,
-    cut,
     garbage_manifest,
     in_manifest,
     lengthen,
     middle_row,
-    of_another_shard,
     other_crc,
     other_frames,
     other_key,
