@@ -43,12 +43,7 @@ class NothingPacked(ShardError):
 
 
 def finish(
-    store: Store,
-    plan: PackPlan,
-    about: dict[str, Any],
-    extra: Mapping[str, bytes],
-    scratch: Path,
-    progress: Progress,
+    store: Store, plan: PackPlan, about: dict[str, Any], extra: Mapping[str, bytes], scratch: Path, progress: Progress
 ) -> dict[str, Any]:
     """Write everything that is not a tar; the manifest.
 

@@ -167,11 +167,7 @@ def _packed(clip: Clip, settings: PackSettings) -> _Packed:
             raise SampleError(OTHER_MD5, reason="md5")
         return _Packed(audio, encoder, len(wav), rate, wav, found)
     wav = read_source(
-        clip.audio,
-        first_frame=clip.first_frame,
-        stop_frame=clip.stop_frame,
-        sample_rate=rate,
-        channel=settings.channel,
+        clip.audio, first_frame=clip.first_frame, stop_frame=clip.stop_frame, sample_rate=rate, channel=settings.channel
     )
     if not len(wav):
         return _Packed(b"", encoder, 0, rate, None, None)

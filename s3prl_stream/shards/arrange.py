@@ -17,11 +17,7 @@ _MOST_SHARDS = 2.0**53  # below which numbers of shards are exact
 
 
 def arrange(
-    hashes: U64,
-    seconds: npt.NDArray[np.float64],
-    num_bytes: npt.NDArray[np.float64],
-    shard_bytes: float,
-    seed: int,
+    hashes: U64, seconds: npt.NDArray[np.float64], num_bytes: npt.NDArray[np.float64], shard_bytes: float, seed: int
 ) -> list[npt.NDArray[np.int64]]:
     """Positions of the samples of every shard, in the shard's order.
 

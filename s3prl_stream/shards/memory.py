@@ -40,11 +40,7 @@ class MemoryShards:
     run = 1
 
     def __init__(
-        self,
-        samples: Mapping[str, Sample] | Sequence[Sample],
-        name: str = "memory",
-        *,
-        samples_per_shard: int = 1024,
+        self, samples: Mapping[str, Sample] | Sequence[Sample], name: str = "memory", *, samples_per_shard: int = 1024
     ) -> None:
         self.name = name
         self.samples_per_shard = samples_per_shard

@@ -165,9 +165,7 @@ def test_an_index_that_is_lost_is_made_from_the_tars(whole: Path, broken: Path, 
 
 
 @settings(
-    max_examples=20,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    deadline=None,
+    max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
 )
 @given(st.data())
 def test_one_changed_byte_anywhere_costs_at_most_its_sample(whole: Path, tmp_path: Path, data: st.DataObject) -> None:

@@ -15,17 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from damage import (
-    Row,
-    change_row,
-    flip,
-    flip_audio,
-    found,
-    members,
-    pack_clips,
-    remove_part,
-    rows_of,
-)
+from damage import Row, change_row, flip, flip_audio, found, members, pack_clips, remove_part, rows_of
 from damage_to_files import (
     OFFSETS,
     PART,

@@ -122,12 +122,7 @@ def test_inspect_shows_what_the_set_holds(packed: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_mistakes_get_one_line_and_exit_2(
-    audio: Path,
-    packed: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    complaint: str,
+    audio: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"AUDIO": audio, "SET": packed, "EMPTY": tmp_path / "empty"}
