@@ -6,7 +6,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.checking.findings import Finding, of_file
@@ -201,9 +200,7 @@ def _names_of_files(store: Store, files: Mapping[str, int] | None, name: Any, pr
     if isinstance(name, str) and name in sets:
         sets = {name}
     if not sets and MANIFEST not in files:
-        is_there = store.is_remote or Path(store.url).is_dir()
-        why = f"{MANIFEST} is missing" if is_there else "there is no such folder"
-        raise UsageError(f"{store.url}: no shard set here ({why}). Make one with `s3prl-stream pack`.")
+        read_manifest(store)  # says so
     if not sets:
         raise ShardError(
             f"{store.url}: {MANIFEST} is damaged ({problem}), and no shards of a packed set are there. Restore it from "

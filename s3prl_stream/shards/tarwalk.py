@@ -68,14 +68,6 @@ class Gap(NamedTuple):
     """Of the member that was lost, where its header was sound."""
 
 
-class _CutMember(SampleError):
-    """A member that claims more bytes than are left."""
-
-    def __init__(self, message: str, name: str) -> None:
-        super().__init__(message, reason="truncated")
-        self.member_name = name
-
-
 def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) -> Iterator[Member | Gap]:
     """The entries of a tar in its order, up to its end marker or its end.
 
@@ -87,11 +79,15 @@ def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) 
     """
     position: int | None = start
     while position is not None:
+        name: str | None = None
         try:
-            member = read_member(read, position, limit)
+            member = read_member(read, position)
+            if member is not None and limit is not None and member.content + member.size > limit:
+                name, left = member.name, max(limit - member.content, 0)
+                message = f"{shown(name)}: claims {member.size} bytes, {left} are left in the tar"
+                raise SampleError(message, reason="truncated")
         except SampleError as error:
             end, goes_on = _go_on(read, position, limit)
-            name = error.member_name if isinstance(error, _CutMember) else None
             # a member that claims more than is left is the last of a cut tar, or a lie if others follow it
             reason = "size" if error.reason == "truncated" and goes_on else error.reason
             yield Gap(position, end, reason, str(error), name)
@@ -110,11 +106,13 @@ def walk(read: ReadAt, start: int, limit: int | None, *, several: bool = False) 
                 yield Gap(position, end, "after_end", message)
                 return
             continue
+        if limit is not None:
+            member = member._replace(end=min(member.end, limit))
         yield member
         position = member.end
 
 
-def read_member(read: ReadAt, start: int, limit: int | None) -> Member | None:
+def read_member(read: ReadAt, start: int) -> Member | None:
     """The member whose first header stands at `start`; None where the tar ends.
 
     Raises:
@@ -143,35 +141,20 @@ def read_member(read: ReadAt, start: int, limit: int | None) -> Member | None:
         elif header.kind == "long link":
             _body(read, position, header, MAX_NAME_BYTES, "name")
         else:
-            return _member(read, start, position, header, name, size, sparse, limit)
+            break
         position += padded(header.size)
         if header.kind not in DESCRIBES_THE_NEXT:  # a global header stands for itself
             start = position
-    raise SampleError(f"more than {MAX_HEADERS_OF_A_MEMBER} headers before one member", reason="pax")
-
-
-def _member(
-    read: ReadAt,
-    start: int,
-    position: int,
-    header: TarHeader,
-    name: str | None,
-    size: int | None,
-    sparse: bool,
-    limit: int | None,
-) -> Member:
+    else:
+        raise SampleError(f"more than {MAX_HEADERS_OF_A_MEMBER} headers before one member", reason="pax")
     name = header.name if name is None else name
     if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
         raise SampleError(f"a name of more than {MAX_NAME_BYTES} bytes: {name[:40]!r} ...", reason="name")
     if header.is_extended:
         position = _after_sparse_map(read, position)
     size = header.size if size is None or header.kind in WITHOUT_CONTENT else size
-    end = position + padded(size)
-    if limit is not None and position + size > limit:
-        left = max(limit - position, 0)
-        raise _CutMember(f"{shown(name)}: claims {size} bytes, {left} are left in the tar", name)
     kind = "sparse" if sparse and header.kind == "file" else header.kind
-    return Member(name, kind, start, position, size, end if limit is None else min(end, limit))
+    return Member(name, kind, start, position, size, position + padded(size))
 
 
 def shown(name: str) -> str:
