@@ -133,7 +133,9 @@ class _Repair:
         files, files_lost = copy_extra_files(self.store, self.out, self.inventory.manifest)
         num_damaged, skipped = counted(before)
         counts = counts_of(kept, num_damaged + self.num_lines_lost, skipped)
-        write_manifest(self.out, {"name": self.inventory.name, **self._about()}, counts, parts, kept, files)
+        changed = {"counts", "parts", "files", *(("corpus_hash",) if self.lost else ())}  # of the utterances packed
+        about = {name: value for name, value in self.inventory.manifest.items() if name not in changed}
+        write_manifest(self.out, {"name": self.inventory.name, **about}, counts, parts, kept, files)
         return RepairReport(
             url=self.store.url,
             out=self.out.url,
@@ -185,11 +187,6 @@ class _Repair:
                 for name in (entry.name, rows_name(entry.name), offsets_name(entry.name)):
                     self.out.delete(name)
         return result
-
-    def _about(self) -> dict[str, Any]:
-        """What the old manifest says. Of other utterances than were packed there is no `corpus_hash`."""
-        changed = {"counts", "parts", "files", *(("corpus_hash",) if self.lost else ())}
-        return {name: value for name, value in self.inventory.manifest.items() if name not in changed}
 
 
 def _indexed_kinds(task: tuple[Store, list[Entry]]) -> dict[str, set[str]] | None:

@@ -70,7 +70,8 @@ class Table:
             metadata: scalars.
         """
         self.num_rows += 1
-        key = name.removeprefix("./") if self._whole_names else _key(name)
+        split = None if self._whole_names else key_and_suffix(name)
+        key = (name if split is None else split[0]).removeprefix("./")
         if key in self._rows:
             self.twice.add(key)
         self._rows[key] = json.dumps([seconds, with_free_names(metadata)]).encode()
@@ -190,11 +191,6 @@ def _seconds(values: Mapping[str, Any], where: str) -> float | None:
 
 def _first_given(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return next((name for name in names if values.get(name) not in (None, "")), None)
-
-
-def _key(name: str) -> str:
-    split = key_and_suffix(name)
-    return (name if split is None else split[0]).removeprefix("./")
 
 
 def _opened(name: str) -> io.BufferedReader:

@@ -25,7 +25,6 @@ from s3prl_stream.indexing.known_layouts import Layout, find_layout
 from s3prl_stream.indexing.scan import NotATar, Scan, ScanTask, scan_tar, scanned_rows
 from s3prl_stream.indexing.table_lengths import write_lengths
 from s3prl_stream.settings import fitted
-from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import set_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.manifest import origin_of
@@ -171,7 +170,7 @@ def index_tars(
             },
         }
         found_rows = (
-            index_rows(scan, _prefix(scan.name, prefix_keys), scan.doubtful | without, columns)
+            index_rows(scan, prefix_keys, scan.doubtful | without, columns)
             for scan, without in zip(scans, twice, strict=True)
         )
         tars_with_rows = zip(scans, found_rows, map(target.writes_offsets, scans), strict=True)
@@ -230,10 +229,6 @@ def _scan_all(tasks: Sequence[ScanTask], num_workers: int, tell: Progress) -> tu
 
 def _first(left_out: Sequence[LeftOut]) -> str:
     return f"The first: {left_out[0].audio}: {left_out[0].message}" if left_out else "They are empty."
-
-
-def _prefix(tar: str, prefix_keys: bool) -> str:
-    return escape_foreign_key(f"{tar.removesuffix('.tar')}/") if prefix_keys else ""
 
 
 def _duplicates(scans: Sequence[Scan], prefix_keys: bool) -> list[frozenset[int]]:

@@ -13,6 +13,7 @@ from s3prl_stream import __version__
 from s3prl_stream.indexing.choose_run import Neighbours, speaker_of
 from s3prl_stream.indexing.scan import Scan, scanned_rows
 from s3prl_stream.shards.index_files import Offsets
+from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import LEFT_OUT
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
@@ -39,8 +40,9 @@ def metadata_schema(scans: Sequence[Scan]) -> tuple[dict[str, str], int]:
     return {name: columns[name] for name in sorted(kept)}, len(columns) - len(kept)
 
 
-def index_rows(scan: Scan, prefix: str, without: frozenset[int], columns: Mapping[str, str]) -> list[IndexRow]:
-    """The rows of a tar, without those of some numbers: a prefix before each key, and of metadata the columns."""
+def index_rows(scan: Scan, prefix_keys: bool, without: frozenset[int], columns: Mapping[str, str]) -> list[IndexRow]:
+    """The rows of a tar, without those of some numbers; of metadata the columns."""
+    prefix = escape_foreign_key(f"{scan.name.removesuffix('.tar')}/") if prefix_keys else ""
     rows = []
     for number, row in enumerate(scanned_rows(scan)):
         if number not in without:

@@ -105,14 +105,13 @@ def _probe_all(paths: Sequence[bytes], workers: Workers) -> dict[bytes, SourceIn
 
 
 def _probe_some(paths: list[bytes]) -> list[SourceInfo | SampleError]:
-    return [_probe_one(os.fsdecode(path)) for path in paths]
-
-
-def _probe_one(path: str) -> SourceInfo | SampleError:
-    try:
-        return probe(path)
-    except SampleError as error:
-        return error
+    found: list[SourceInfo | SampleError] = []
+    for path in paths:
+        try:
+            found.append(probe(os.fsdecode(path)))
+        except SampleError as error:
+            found.append(error)
+    return found
 
 
 def _unfit(seconds: float, settings: PackSettings) -> tuple[str, str] | None:

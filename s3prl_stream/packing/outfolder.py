@@ -7,7 +7,6 @@ else that is in the way is the user's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +36,10 @@ def refuse_strangers(store: Store) -> None:
     refuse_no_folder(store)
     if store.size(MANIFEST) is not None:
         return
-    names = list(_names(store))
+    if isinstance(store, LocalStore):  # half-written ones, too
+        names = [path.name for path in store.folder.iterdir()] if store.folder.exists() else []
+    else:
+        names = [name for name, _ in store.list()]
     stranger = None if any(name.split("/")[0] == WORK_FOLDER for name in names) else next(iter(names), None)
     if stranger is not None:
         if store.size(part_name(0)) is not None:
@@ -83,14 +85,6 @@ def whole_left_out(store: Store) -> list[LeftOut]:
     if problem is not None:
         raise ShardError(f"{store.url}/{LEFT_OUT}: {problem}. {_MEND}")
     return lines
-
-
-def _names(store: Store) -> Iterator[str]:
-    """Files, and of a local folder all that stands in it, half-written ones too."""
-    if not isinstance(store, LocalStore):
-        yield from (name for name, _ in store.list())
-    elif store.folder.exists():
-        yield from (path.name for path in store.folder.iterdir())
 
 
 def difference(manifest: dict[str, Any], identity: dict[str, Any]) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ def make_plan(
         for listed, kinds_listed in zip(listing.batches(), listing.kinds, strict=True):
             selection = select_clips(listed, position, settings, workers)
             clips = selection.clips
-            file.write([_row(clip) for clip in clips])
+            file.write([(*clip[:3], os.fsencode(clip.audio), *clip[4:7], *clip.source) for clip in clips])
             # read again only where some of what was listed is not among the clips
             is_as_listed = not selection.left_out and len(clips) == len(listed)
             kinds.append(kinds_listed if is_as_listed else metadata_kinds(json.loads(one.metadata) for one in clips))
@@ -133,7 +133,8 @@ def make_plan(
             position += len(listed)
             progress(position, listing.num_utterances)
     hash_of = np.concatenate(hashes)
-    refuse_equal_keys(hash_of, lambda: ((clip.key, clip.audio) for clip in _all_clips(unsorted)), _piece_of_one_key)
+    planned = (clip for batch in arrow_batches(unsorted) for clip in _clips(batch))
+    refuse_equal_keys(hash_of, lambda: ((clip.key, clip.audio) for clip in planned), _piece_of_one_key)
     shards = []
     if len(hash_of):
         sizes = np.concatenate(num_bytes)
@@ -177,19 +178,11 @@ def original_codec(clip: Clip, settings: PackSettings) -> str | None:
     return _CODEC_OF_KIND.get(container) or {"OGG VORBIS": "ogg", "OGG OPUS": "opus"}.get(f"{container} {subtype}")
 
 
-def _row(clip: Clip) -> tuple[Any, ...]:
-    return (*clip[:3], os.fsencode(clip.audio), *clip[4:7], *clip.source)
-
-
 def _clips(batch: Any) -> list[Clip]:
     rows = zip(*(column.to_pylist() for column in batch.columns), strict=True)
     return [
         Clip(row[0], row[1], row[2], os.fsdecode(row[3]), row[4], row[5], row[6], SourceInfo(*row[7:])) for row in rows
     ]
-
-
-def _all_clips(path: Path) -> Iterator[Clip]:
-    return (clip for batch in arrow_batches(path) for clip in _clips(batch))
 
 
 def _piece_of_one_key(key: str, first: str, second: str) -> str:

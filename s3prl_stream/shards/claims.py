@@ -156,13 +156,12 @@ class Claims:
 
     def _owner_of(self, what: str) -> str | None:
         with contextlib.suppress(MissingFile):
-            return self._read(what) or self._after_a_moment(what)
+            owner = self._read(what)
+            if not owner:  # a disk shows a claim that is being made without him, and a kill there leaves it so
+                time.sleep(_MOMENT_SECONDS)
+                owner = self._read(what)
+            return owner
         return None
-
-    def _after_a_moment(self, what: str) -> str:
-        """A disk shows a claim that is being made without its owner; a kill there leaves it so."""
-        time.sleep(_MOMENT_SECONDS)
-        return self._read(what)
 
     def _read(self, what: str) -> str:
         return open_store(self._url).read_whole(f"{self._claims}/{what}", at_most=_MAX_BYTES).decode("utf-8", "replace")

@@ -164,17 +164,12 @@ def _how_to_get_one(store: Store) -> str:
     return "Make one with `s3prl-stream pack`, or of tars made elsewhere with `s3prl-stream index`."
 
 
-def _is_utf8(text: str) -> bool:
-    """False of lone surrogates, which JSON can hold."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _check(manifest: dict[str, Any]) -> None:
     """Look up whatever is read of a manifest: KeyError or TypeError where it is not there."""
     for name in (manifest["name"], *(shard["name"] for shard in manifest["shards"])):
         if not isinstance(name, str):
             raise ValueError(f"the name {name!r:.100} is no text")
-        if "\0" in name or not _is_utf8(name):
+        if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):  # which JSON can hold
             raise ValueError(f"the name {name!r:.100} cannot be that of a file")
     for field, kind in (("packing", dict), ("parts", list)):
         if not isinstance(manifest.get(field) or kind(), kind):

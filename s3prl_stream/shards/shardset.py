@@ -202,17 +202,14 @@ def _opened(folders: Sequence[str | Path]) -> list[ShardFolder]:
 def _folders(url: str | Path) -> list[str]:
     """The folders that a name with braces stands for."""
     folders = existing_or_expanded(str(url))
-    tar = next((folder for folder in folders if folder.endswith(".tar") and not _is_local_folder(folder)), None)
+    tars = (one for one in folders if one.endswith(".tar") and (is_remote(one) or not local_path(one).is_dir()))
+    tar = next(tars, None)
     if tar is not None:
         raise UsageError(
             f"{tar}: a tar is opened by the folder of its index. Make one with `s3prl-stream index` (or index_shards), "
             "and open that folder."
         )
     return folders
-
-
-def _is_local_folder(url: str) -> bool:
-    return not is_remote(url) and local_path(url).is_dir()
 
 
 def name_and_fingerprint(shards: ShardSet | SetMember) -> str:
