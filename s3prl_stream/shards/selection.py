@@ -37,7 +37,8 @@ class Selection:
         self._bits = bits
         self._weights = weights
         self._first_row = np.cumsum([0, *num])
-        self.counts = num if bits is None else _counts(bits, self._first_row)
+        edges = itertools.pairwise(self._first_row.tolist())
+        self.counts = num if bits is None else np.array([np.count_nonzero(_unpack(bits, *one)) for one in edges])
         digest = hashlib.blake2b(digest_size=8)
         for part in (bits, weights):
             digest.update(b"-" if part is None else part.data)
@@ -131,11 +132,6 @@ def longest_seconds(shards: ShardSet) -> float:
 def _unpack(bits: npt.NDArray[np.uint8], start: int, stop: int) -> Bools:
     chunk = np.unpackbits(bits[start // 8 : (stop + 7) // 8])
     return chunk[start % 8 : start % 8 + stop - start].astype(np.bool_)
-
-
-def _counts(bits: npt.NDArray[np.uint8], first_row: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    pairs = itertools.pairwise(first_row)
-    return np.array([np.count_nonzero(_unpack(bits, int(start), int(stop))) for start, stop in pairs], dtype=np.int64)
 
 
 @contextlib.contextmanager
