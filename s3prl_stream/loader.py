@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import torch.distributed
 
+from s3prl_stream.arguments import one_number, whole_number
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.build_ahead import BuildAhead, Delivery
 from s3prl_stream.damage import Failures
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import launched
-from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.pipes.stage import Source
 from s3prl_stream.plan.anchors import Anchors
 from s3prl_stream.plan.cursor import Cursor, fingerprint, make_cursor, read_cursor, room_for_withheld

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import get_worker_info
 
+from s3prl_stream.arguments import one_number
 from s3prl_stream.at_exit import closed_at_exit
 from s3prl_stream.batch_memory import BatchMemory, Row
 from s3prl_stream.collate import collate
 from s3prl_stream.damage import Damaged, Failures, row_of
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_number
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import Root, Source, Stage, chain_fingerprint, root_of, stages_of

@@ -75,7 +75,7 @@ def test_imports_only_go_down(repository: Path, tier_of: dict[str, int]) -> None
     assert wrong == []
 
 
-@pytest.mark.parametrize("folder", ["stores", "shards", "packing", "indexing", "checking"])
+@pytest.mark.parametrize("folder", ["stores", "shards", "packing", "indexing", "checking", "tokenizers"])
 def test_the_map_of_a_folder_names_every_file(repository: Path, folder: str) -> None:
     files = {path.stem for path in (repository / PACKAGE / folder).glob("*.py")} - {"__init__"}
     words = ast.get_docstring(ast.parse((repository / PACKAGE / folder / "__init__.py").read_text("utf-8"))) or ""

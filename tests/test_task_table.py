@@ -16,10 +16,10 @@ from tool_modules import load_tool
 
 import s3prl_stream as ss
 from s3prl_stream.cli import build_parser
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer
 from s3prl_stream.settings import tomllib
 from s3prl_stream.tasks import KINDS, Best, CtcText
 from s3prl_stream.tasks.ctc import METRICS
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer
 
 
 @pytest.fixture(scope="module")

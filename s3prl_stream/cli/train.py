@@ -81,9 +81,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def training_settings(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_training_options` was given, as `train` takes it; what was not given is left out."""
-    from s3prl_stream.pipes.lexicon import Lexicon
-    from s3prl_stream.pipes.load_tokenizer import load_tokenizer
     from s3prl_stream.shards.shardset import open_shards
+    from s3prl_stream.tokenizers.lexicon import Lexicon
+    from s3prl_stream.tokenizers.load import load_tokenizer
 
     asked = {
         **named(args, "steps", "lr", "update_batches", "crop_seconds", "evaluate_every", "where", "valid_where"),

@@ -15,13 +15,13 @@ from s3prl_stream.downstream.texts import TAGS, TextSource, find_texts
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.heads import build_head
-from s3prl_stream.pipes.lexicon import Lexicon
-from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.settings import fit_keywords
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.tasks import KINDS, Task
 from s3prl_stream.tasks.multi_label import labels_of
 from s3prl_stream.tasks.slot_classification import NOTHING
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
 from s3prl_stream.upstreams import Upstream
 
 

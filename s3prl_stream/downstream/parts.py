@@ -27,14 +27,14 @@ from s3prl_stream.downstream.settings import RunSettings
 from s3prl_stream.downstream.streams import SAMPLE_RATE, Noise, judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError, told_of
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.stage import Stage, root_of
-from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import pick_device
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.shards.where import without
 from s3prl_stream.tasks import SpeakerVerification, Task
 from s3prl_stream.tasks.verification import need_few_pairs
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from s3prl_stream.arguments import number_range
 from s3prl_stream.downstream.columns import rows_with
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TextSource
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import number_range
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Batch

@@ -11,17 +11,17 @@ import torch
 
 from s3prl_stream.downstream.columns import need_columns, values_of
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.lexicon import UNKNOWN_PHONEME, Lexicon
-from s3prl_stream.pipes.load_tokenizer import load_tokenizer
 from s3prl_stream.pipes.phonemize import Phonemize
-from s3prl_stream.pipes.slot_tokenizer import OUTSIDE, SlotTokenizer
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.pipes.tokenize import EncodeText
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer
-from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
 from s3prl_stream.recipes.run_folder import read_settings
 from s3prl_stream.sample import TEXT_KEYS, Sample
 from s3prl_stream.shards.shardset import ShardSet
+from s3prl_stream.tokenizers.lexicon import UNKNOWN_PHONEME, Lexicon
+from s3prl_stream.tokenizers.load import load_tokenizer
+from s3prl_stream.tokenizers.slots import OUTSIDE, SlotTokenizer
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
+from s3prl_stream.tokenizers.vocabulary import PHONEMES, CharacterTokenizer, WordTokenizer
 
 VOCABULARIES = ("characters", "words", "phonemes", "slots")
 TAGS = "iob"

@@ -22,12 +22,12 @@ from s3prl_stream.downstream.settings import WRITTEN_APART, RunSettings
 from s3prl_stream.downstream.streams import seconds_by_set
 from s3prl_stream.errors import StateError
 from s3prl_stream.loader import Loader
-from s3prl_stream.pipes.lexicon import Lexicon
-from s3prl_stream.pipes.tokenizers import Tokenizer
 from s3prl_stream.recipes.run_folder import alone_in_run, check_run, describe_module, pick_device
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.shardset import name_and_fingerprint
 from s3prl_stream.stores.alone import output_folder
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
 from s3prl_stream.trainer.checkpoint import load_weights_into, newest_checkpoint, write_json
 from s3prl_stream.trainer.loop import Hook, TrainResult
 from s3prl_stream.trainer.loop import train as train_loop

@@ -10,10 +10,8 @@ from s3prl_stream.pipes.effects import apply_effects
 from s3prl_stream.pipes.encode_category import EncodeCategory, EncodeMultiLabel, EncodeMultipleCategory
 from s3prl_stream.pipes.features import ExtractFeat
 from s3prl_stream.pipes.function import SampleFunction
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.load_audio import LoadAudio
 from s3prl_stream.pipes.load_feat import LoadFeat
-from s3prl_stream.pipes.load_tokenizer import load_tokenizer
 from s3prl_stream.pipes.mask import MaskedReconstruction
 from s3prl_stream.pipes.mask_spans import SpanMask
 from s3prl_stream.pipes.mix_utterances import MixUtterances
@@ -28,17 +26,19 @@ from s3prl_stream.pipes.record_draws import RecordDraws
 from s3prl_stream.pipes.reverberate import Reverberation
 from s3prl_stream.pipes.rooms import RirBank
 from s3prl_stream.pipes.select import SetOutputKeys
-from s3prl_stream.pipes.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
 from s3prl_stream.pipes.sequential import SequentialDataPipe
 from s3prl_stream.pipes.shift import AutoregressivePrediction
-from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.sox_effects import SoxEffects
 from s3prl_stream.pipes.spec_augment import SpecAugment
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.pipes.tag_frames import BuildMultiClassTagging
-from s3prl_stream.pipes.tokenize import EncodeText
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer, texts_of
-from s3prl_stream.pipes.word_tokenizer import WordTokenizer
+from s3prl_stream.pipes.tokenize import EncodeText, texts_of
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.load import load_tokenizer
+from s3prl_stream.tokenizers.slots import SlotTokenizer
+from s3prl_stream.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer, WordTokenizer
 
 __all__ = [
     "AutoregressivePrediction",

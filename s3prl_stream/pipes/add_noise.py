@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.arguments import number_range, probability
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
-from s3prl_stream.pipes.arguments import number_range, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.load_audio import INT16_SCALE
 from s3prl_stream.pipes.noise_bank import NoiseBank

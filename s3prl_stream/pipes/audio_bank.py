@@ -18,11 +18,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.arguments import one_number, whole_number
 from s3prl_stream.audio.source import read_source
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.json_files import read_json
-from s3prl_stream.pipes.arguments import one_number, whole_number
 from s3prl_stream.sample import Item
 from s3prl_stream.shards.claims import is_known_dead, new_owner
 from s3prl_stream.shards.shardset import ShardSet, open_shards

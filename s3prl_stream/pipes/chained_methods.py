@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s3prl_stream.pipes.lexicon import Lexicon
     from s3prl_stream.pipes.noise_bank import NoiseBank
     from s3prl_stream.pipes.rooms import RirBank
     from s3prl_stream.pipes.stage import Stage
-    from s3prl_stream.pipes.tokenizers import Tokenizer
+    from s3prl_stream.tokenizers.lexicon import Lexicon
+    from s3prl_stream.tokenizers.tokenizer import Tokenizer
 
 
 class ChainedMethods:

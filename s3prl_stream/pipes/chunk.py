@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from s3prl_stream.arguments import check_rate, one_number, one_of, rate_or_none, whole_number
 from s3prl_stream.errors import ChainError, UsageError
-from s3prl_stream.pipes.arguments import check_rate, one_number, one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import identity_of_piece, piece_of

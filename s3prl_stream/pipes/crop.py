@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from s3prl_stream.pipes.arguments import check_rate, one_number, rate_or_none
+from s3prl_stream.arguments import check_rate, one_number, rate_or_none
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.outline import Outline
 from s3prl_stream.pipes.piece import identity_of_piece, piece_of

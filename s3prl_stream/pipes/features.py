@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s3prl_stream.arguments import one_of, whole_number
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_of, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.kaldi import (
     HOP_SAMPLES,

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.arguments import one_of, rate_or_none, whole_number
 from s3prl_stream.audio.bounds import check_resampling
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.lengths import length_in
 from s3prl_stream.batch_memory import Row
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import apply_effects, check_effects, keeps_length, needs_rng, stretch_of
 from s3prl_stream.pipes.outline import Outline

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 
+from s3prl_stream.arguments import one_of, whole_number
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_of, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.stage import Samples, Stage
 from s3prl_stream.sample import Sample

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from s3prl_stream.arguments import one_of, probability, whole_number
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.padding import is_valid
-from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.arguments import one_of, probability, whole_number
 from s3prl_stream.errors import SampleError
-from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
 from s3prl_stream.sample import Batch, Sample

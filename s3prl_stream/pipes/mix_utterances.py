@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.arguments import number_range, probability
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64, key_hash
-from s3prl_stream.pipes.arguments import number_range, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.norm_wav import rms
 from s3prl_stream.pipes.stage import Samples, Stage

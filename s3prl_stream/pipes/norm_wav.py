@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from s3prl_stream.pipes.arguments import one_number
+from s3prl_stream.arguments import one_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, rms_of_rows
 from s3prl_stream.pipes.s3prl_arguments import NORM_REFUSED, norm_arguments

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
+from s3prl_stream.arguments import one_number, probability
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import one_number, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import change_speed
 from s3prl_stream.pipes.outline import Outline

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_of
 from s3prl_stream.pipes.chained import chained
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.s3prl_arguments import PHONEMIZE_REFUSED
 from s3prl_stream.pipes.stage import Samples, Source, Stage
 from s3prl_stream.pipes.tokenize import check_text_chain, text_of
-from s3prl_stream.pipes.tokenizers import Tokenizer
-from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
 from s3prl_stream.sample import Sample
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
+from s3prl_stream.tokenizers.vocabulary import PHONEMES, WordTokenizer
 
 
 @chained(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.arguments import number_range, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.stage import Samples

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from s3prl_stream.arguments import number_range, one_number, probability
 from s3prl_stream.errors import UsageError
 from s3prl_stream.padding import is_valid
-from s3prl_stream.pipes.arguments import number_range, one_number, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.rooms import DIRECT_AT, F32, RirBank, fft_size, reverberated, simulated

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from s3prl_stream.arguments import whole_number
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import whole_number
 
 Arguments: TypeAlias = dict[str, Any]
 Translate: TypeAlias = Callable[[Arguments], Arguments]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from s3prl_stream.arguments import whole_number
 from s3prl_stream.errors import SampleError
 from s3prl_stream.padding import is_valid
-from s3prl_stream.pipes.arguments import whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch
 from s3prl_stream.pipes.s3prl_arguments import SHIFT_REFUSED

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from s3prl_stream.pipes.arguments import number_range, probability
+from s3prl_stream.arguments import number_range, probability
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.effects import Effects, apply_effects, check_effects, keeps_length, stretch_of
 from s3prl_stream.pipes.segments import Segments, as_segments

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from s3prl_stream.arguments import number_range, one_of, probability, whole_number
 from s3prl_stream.errors import UsageError
 from s3prl_stream.padding import is_valid
-from s3prl_stream.pipes.arguments import number_range, one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
 from s3prl_stream.pipes.stage import Samples

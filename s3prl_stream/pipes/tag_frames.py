@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from s3prl_stream.arguments import check_rate, one_of, rate_or_none, whole_number
 from s3prl_stream.errors import SampleError, UsageError
-from s3prl_stream.pipes.arguments import check_rate, one_of, rate_or_none, whole_number
 from s3prl_stream.pipes.categories import Categories
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.encode_category import learned

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
+from s3prl_stream.arguments import one_of, probability, whole_number
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes.arguments import one_of, probability, whole_number
 from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.s3prl_arguments import TOKENIZE_REFUSED, vocabulary_arguments
-from s3prl_stream.pipes.sentencepiece_tokenizer import train_sentencepiece
-from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
 from s3prl_stream.pipes.stage import Samples, Source, Stage, root_of, stages_of
-from s3prl_stream.pipes.tokenizers import UNK_ID, CharacterTokenizer, Tokenizer
-from s3prl_stream.pipes.word_tokenizer import WordTokenizer
 from s3prl_stream.sample import TEXT_KEYS, Sample
+from s3prl_stream.tokenizers.slots import SlotTokenizer
+from s3prl_stream.tokenizers.subwords import train_sentencepiece
+from s3prl_stream.tokenizers.tokenizer import UNK_ID, Tokenizer
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer, WordTokenizer
+
+if TYPE_CHECKING:
+    from s3prl_stream.shards.shardset import ShardSet
 
 VOCAB_TYPES = ("character", "word", "subword", "bpe")
 DEFAULT_SUBWORDS = 1000
@@ -179,3 +183,27 @@ def text_of(sample: Sample, key: str | None) -> str:
             reason="no_text",
         )
     return text
+
+
+def texts_of(shards: ShardSet, column: str | None = None) -> list[str]:
+    """The texts of a set in the order of its index, without the rows that have none.
+
+    Args:
+        shards: what `open_shards` gives.
+        column: where the text is; None for "text", or else "transcription".
+
+    Raises:
+        UsageError: the index has no such column, or no row has a text in it.
+    """
+    table = shards.table()
+    names = TEXT_KEYS if column is None else (column,)
+    found = next((name for name in names if name in table.column_names), None)
+    if found is None:
+        raise UsageError(
+            f"this set has no column {' or '.join(map(repr, names))} to take texts from. It has: "
+            f"{', '.join(table.column_names)}. Pack it with texts, or name the column."
+        )
+    texts = [text for text in table.column(found).to_pylist() if text]
+    if not texts:
+        raise UsageError(f"none of the {table.num_rows} utterances of this set has a text in its column {found!r}.")
+    return texts

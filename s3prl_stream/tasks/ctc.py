@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import cer, per, slot_type_f1, slot_value_cer, wer
 from s3prl_stream.objectives.loss import Loss
-from s3prl_stream.pipes.tokenizers import EOS_ID, PAD_ID, Tokenizer, collapse_repeats
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks.task import Answer, Best, Task, column, known, per_utterance
+from s3prl_stream.tokenizers.tokenizer import EOS_ID, PAD_ID, Tokenizer, collapse_repeats
 
 METRICS: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {
     "wer": wer,

@@ -14,8 +14,8 @@ from downstream.synthetic import RATE, tone
 import s3prl_stream as ss
 from s3prl_stream.cli import build_parser, main
 from s3prl_stream.cli.train import snr_from, training_settings
-from s3prl_stream.pipes.lexicon import Lexicon
-from s3prl_stream.pipes.word_tokenizer import WordTokenizer
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.vocabulary import WordTokenizer
 
 USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
 

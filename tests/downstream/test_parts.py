@@ -21,12 +21,11 @@ from s3prl_stream.downstream.recipe import find_task
 from s3prl_stream.downstream.streams import judged_stream, seconds_by_set, train_stream
 from s3prl_stream.downstream.texts import MarkSlots, find_texts, text_columns
 from s3prl_stream.errors import SampleError
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.stage import root_of
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer
-from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks import Task
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.vocabulary import PHONEMES, CharacterTokenizer, WordTokenizer
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
 LOGMEL: dict[str, Any] = {"upstream": "logmel80", "device": "cpu"}

@@ -20,10 +20,10 @@ from s3prl_stream.downstream.grid import Cell, cell_data, make_cell, noises_of
 from s3prl_stream.downstream.recipe import RECIPES, find_task
 from s3prl_stream.downstream.scores import AXES, Score, Sweep
 from s3prl_stream.downstream.streams import judged_stream
-from s3prl_stream.pipes.lexicon import Lexicon
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer
 from s3prl_stream.shards.shardset import ShardSet, as_shard_set
 from s3prl_stream.tasks.verification import Trial
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer
 
 TEST = "part == 'test'"
 SMALL: dict[str, Any] = {"steps": 2, "lr": 1e-2, "balance": False, "device": "cpu", "quiet": True}

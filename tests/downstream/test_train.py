@@ -25,15 +25,15 @@ from s3prl_stream.downstream.streams import judged_stream, train_stream
 from s3prl_stream.downstream.texts import TextSource, marked
 from s3prl_stream.downstream.train import LAYER_WEIGHTS
 from s3prl_stream.metrics import max_twv
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.pipes.noise_bank import NoiseBank
-from s3prl_stream.pipes.word_tokenizer import PHONEMES
 from s3prl_stream.probe import probe
 from s3prl_stream.recipes.front_end import FrontEnd
 from s3prl_stream.shards.shardset import as_shard_set
 from s3prl_stream.tasks import SpeakerVerification
 from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.segments import active_frames, turns_of
+from s3prl_stream.tokenizers.lexicon import Lexicon
+from s3prl_stream.tokenizers.vocabulary import PHONEMES
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
 from s3prl_stream.upstreams import FeatureUpstream
 

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 
 import s3prl_stream as ss
 from s3prl_stream.errors import ChainError, SampleError, UsageError
-from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NormWav, SlotTokenizer, train_sentencepiece
+from s3prl_stream.pipes import CharacterTokenizer, EncodeText, NormWav, SlotTokenizer, texts_of, train_sentencepiece
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import stages_of
 
@@ -133,3 +134,21 @@ def test_no_tokenizer_is_told_at_construction() -> None:
         EncodeText(tokenizer=CHARACTERS, max_unknown_share=50)
     with pytest.raises(UsageError, match="not known before they are read"):
         EncodeText(train_tokenizer=True)(sample for sample in [{"text": "A"}])
+
+
+class Set:
+    def __init__(self, **columns: list[str | None]) -> None:
+        self.columns = columns
+
+    def table(self) -> pa.Table:
+        return pa.table({"key": ["a", "b"], **self.columns})
+
+
+def test_texts_of_a_set() -> None:
+    assert texts_of(Set(text=["A B", None])) == ["A B"]
+    assert texts_of(Set(transcription=["A", "B"])) == ["A", "B"]
+    assert texts_of(Set(text=["A", "B"], words=["C", "D"]), "words") == ["C", "D"]
+    with pytest.raises(UsageError, match=r"no column 'text' or 'transcription'.*It has: key, speaker"):
+        texts_of(Set(speaker=["x", "y"]))
+    with pytest.raises(UsageError, match="none of the 2 utterances"):
+        texts_of(Set(text=[None, ""]))

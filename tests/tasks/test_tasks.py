@@ -13,7 +13,6 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.metrics import Turn, max_twv
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer
 from s3prl_stream.sample import Batch
 from s3prl_stream.tasks import (
     KINDS,
@@ -31,6 +30,7 @@ from s3prl_stream.tasks.diarization import permutation_free_loss
 from s3prl_stream.tasks.query_by_example import costs_in, distances, scores_of, subsequence_cost
 from s3prl_stream.tasks.segments import active_frames, rttm, turns_from
 from s3prl_stream.tasks.verification import Trial, read_trials
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer
 
 LETTERS = CharacterTokenizer("abcd")  # ids 3 to 6
 

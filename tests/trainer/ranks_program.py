@@ -30,12 +30,12 @@ from s3prl_stream.downstream.train import train as train_for_task
 from s3prl_stream.errors import StateError, UsageError
 from s3prl_stream.loader import Loader
 from s3prl_stream.objectives.loss import Loss, sum_of_zeros
-from s3prl_stream.pipes.lexicon import Lexicon
 from s3prl_stream.probe import ProbeResult, probe
 from s3prl_stream.recipes import build_objective, find_recipe
 from s3prl_stream.recipes.pretrain import pretrain
 from s3prl_stream.sample import Batch
 from s3prl_stream.stream import ShardStream
+from s3prl_stream.tokenizers.lexicon import Lexicon
 from s3prl_stream.trainer.loop import Hook, train
 from s3prl_stream.trainer.ranks import Ranks, joined_ranks
 from s3prl_stream.trainer.settings import TrainSettings

@@ -8,10 +8,10 @@ from typing import Any
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.json_files import json_object
-from s3prl_stream.pipes.sentencepiece_tokenizer import SentencePieceTokenizer
-from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
-from s3prl_stream.pipes.tokenizers import CharacterTokenizer, Tokenizer
-from s3prl_stream.pipes.word_tokenizer import WordTokenizer
+from s3prl_stream.tokenizers.slots import SlotTokenizer
+from s3prl_stream.tokenizers.subwords import SentencePieceTokenizer
+from s3prl_stream.tokenizers.tokenizer import Tokenizer
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer, WordTokenizer
 
 MAX_FILE_BYTES = 64 << 20
 """A tokenizer file larger than this is not read: real ones hold a few megabytes at most."""

@@ -6,9 +6,9 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.arguments import one_of
-from s3prl_stream.pipes.tokenizers import (
+from s3prl_stream.tokenizers.tokenizer import (
     EOS_ID,
     MAX_TEXT_BYTES,
     PAD_ID,

@@ -3,26 +3,23 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from full_disk import files_of_at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.load_tokenizer import load_tokenizer
-from s3prl_stream.pipes.sentencepiece_tokenizer import SentencePieceTokenizer, train_sentencepiece
-from s3prl_stream.pipes.slot_tokenizer import SlotTokenizer
-from s3prl_stream.pipes.tokenizers import (
+from s3prl_stream.tokenizers.load import load_tokenizer
+from s3prl_stream.tokenizers.slots import SlotTokenizer
+from s3prl_stream.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
+from s3prl_stream.tokenizers.tokenizer import (
     EOS_ID,
     PAD_ID,
     UNK_ID,
-    CharacterTokenizer,
     Tokenizer,
     collapse_repeats,
-    texts_of,
 )
-from s3prl_stream.pipes.word_tokenizer import PHONEMES, WordTokenizer
+from s3prl_stream.tokenizers.vocabulary import PHONEMES, CharacterTokenizer, WordTokenizer
 
 TEXTS = [
     f"THE {colour} {animal} SAW {number} {thing} IN THE WATER"
@@ -237,24 +234,6 @@ def test_what_is_no_tokenizer_is_refused(content: bytes, tmp_path: Path) -> None
         load_tokenizer(tmp_path / "file")
     with pytest.raises(UsageError, match="no such tokenizer file"):
         load_tokenizer(tmp_path / "absent")
-
-
-class Set:
-    def __init__(self, **columns: list[str | None]) -> None:
-        self.columns = columns
-
-    def table(self) -> pa.Table:
-        return pa.table({"key": ["a", "b"], **self.columns})
-
-
-def test_texts_of_a_set() -> None:
-    assert texts_of(Set(text=["A B", None])) == ["A B"]
-    assert texts_of(Set(transcription=["A", "B"])) == ["A", "B"]
-    assert texts_of(Set(text=["A", "B"], words=["C", "D"]), "words") == ["C", "D"]
-    with pytest.raises(UsageError, match=r"no column 'text' or 'transcription'.*It has: key, speaker"):
-        texts_of(Set(speaker=["x", "y"]))
-    with pytest.raises(UsageError, match="none of the 2 utterances"):
-        texts_of(Set(text=[None, ""]))
 
 
 def test_collapse_repeats() -> None:

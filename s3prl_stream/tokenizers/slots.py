@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterable, Sequence
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes.tokenizers import EOS_ID, CharacterTokenizer, Tokenizer
+from s3prl_stream.tokenizers.tokenizer import EOS_ID, Tokenizer
+from s3prl_stream.tokenizers.vocabulary import CharacterTokenizer
 
 OUTSIDE = "O"
 
