@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from s3prl_stream.hashing import U64, hash64, uniform
 from s3prl_stream.plan.settings import PlanSettings
-from s3prl_stream.plan.stretches import Stretches, cut_clips
+from s3prl_stream.plan.stretches import cut_clips
 from s3prl_stream.shards.member import I64, Rows
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
@@ -26,15 +26,17 @@ class PlannedShard(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """The selected rows of some shards, and their stretches. S shards, R rows, N stretches in the order of bytes."""
+    """The stretches of some shards that are delivered: N of them, in the order of bytes unless they were joined."""
 
     shards: list[PlannedShard]
-    shard_of_row: I64  # [R], position in `shards`
-    row_in_shard: I64  # [R]
-    stretches: Stretches
+    shard: I64  # [N], position in `shards`
+    row: I64  # [N], of the clip in its shard
+    first_frame: I64  # [N]
+    num_frames: I64  # [N]
+    draw: I64  # [N]
     seconds: npt.NDArray[np.float64]  # [N]
     identities: U64  # [N], hashes of (set, key, stretch)
-    too_long: I64  # rows left out
+    too_long: I64  # [clips left out, 2], position in `shards` and row
 
 
 def gather(
@@ -68,13 +70,27 @@ def gather(
     if expected:
         wanted = np.concatenate(expected) + uniform(hash64("draws", settings.seed, epoch, identities))
         draws = np.floor(wanted).astype(np.int64)
-    stretches, too_long = cut_clips(frames, sample_rate, identities, draws, settings, epoch)
+    (clip, first_frame, num_frames, draw), too_long = cut_clips(frames, sample_rate, identities, draws, settings, epoch)
+    shard, row = np.repeat(np.arange(len(planned)), [len(on) for on in keep]), np.concatenate(keep)
     return Gathered(
-        shards=planned,
-        shard_of_row=np.repeat(np.arange(len(planned)), [len(on) for on in keep]),
-        row_in_shard=np.concatenate(keep),
-        stretches=stretches,
-        seconds=stretches.num_frames / sample_rate[stretches.row],
-        identities=hash64(identities[stretches.row], stretches.first_frame, stretches.draw),
-        too_long=too_long,
+        planned,
+        shard[clip],
+        row[clip],
+        first_frame,
+        num_frames,
+        draw,
+        seconds=num_frames / sample_rate[clip],
+        identities=hash64(identities[clip], first_frame, draw),
+        too_long=np.stack([shard[too_long], row[too_long]], axis=1),
     )
+
+
+def joined(parts: Iterable[tuple[Gathered, I64]]) -> Gathered:
+    """Of each part some of its stretches, in this order."""
+    shards: list[PlannedShard] = []
+    columns: list[list[npt.NDArray[np.generic]]] = []
+    for (its_shards, shard, *others, too_long), on in parts:
+        places = too_long + np.array([len(shards), 0])
+        columns.append([shard[on] + len(shards), *(one[on] for one in others), places])
+        shards += its_shards
+    return Gathered(shards, *map(np.concatenate, zip(*columns, strict=True)))

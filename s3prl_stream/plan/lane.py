@@ -11,16 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import hash64
 from s3prl_stream.plan.batches import concatenate_runs, first_of_runs, group_runs, make_batches
 from s3prl_stream.plan.blocks import EpochBlocks, epoch_blocks, shard_identities
-from s3prl_stream.plan.gather import Gathered, PlannedShard, gather
+from s3prl_stream.plan.gather import Gathered, gather, joined
 from s3prl_stream.plan.planner import BlockPlan, LanePosition
 from s3prl_stream.plan.settings import PlanSettings
-from s3prl_stream.plan.stretches import Stretches
 from s3prl_stream.shards.member import I64, Rows
 from s3prl_stream.shards.selection import Selection
 from s3prl_stream.shards.shardset import ShardSet
@@ -141,7 +139,7 @@ class Lane:
         if not len(gathered.seconds):
             nothing = np.zeros(0, dtype=np.int64)
             return LaneBlock(gathered, nothing, nothing, nothing)
-        run_of = group_runs(gathered.seconds, gathered.shard_of_row[gathered.stretches.row], settings, epoch)
+        run_of = group_runs(gathered.seconds, gathered.shard, settings, epoch)
         first = first_of_runs(run_of)
         order = np.argsort(hash64("lane", settings.seed, epoch, gathered.identities[first]), kind="stable")
         sequence = concatenate_runs(order, first, len(run_of))
@@ -152,44 +150,15 @@ class Lane:
 
 def join(pieces: list[Piece], settings: PlanSettings, number: int) -> BlockPlan:
     """Pieces of lanes -> one block of batches."""
-    shards: list[PlannedShard] = []
-    columns: dict[str, list[npt.NDArray[np.generic]]] = {}
-    num_rows = num_runs = 0
+    parts, sizes = [], []
     for block, first, stop in pieces:
-        gathered = block.gathered
         begin = int(block.end_stretch[first - 1]) if first else 0
-        on = block.sequence[begin : int(block.end_stretch[stop - 1])]
-        sizes = np.diff(block.end_stretch[first:stop], prepend=begin)
-        found = {
-            "shard_of_row": gathered.shard_of_row + len(shards),
-            "row_in_shard": gathered.row_in_shard,
-            "row": gathered.stretches.row[on] + num_rows,
-            "first_frame": gathered.stretches.first_frame[on],
-            "num_frames": gathered.stretches.num_frames[on],
-            "draw": gathered.stretches.draw[on],
-            "seconds": gathered.seconds[on],
-            "identities": gathered.identities[on],
-            "run_of": np.repeat(np.arange(num_runs, num_runs + len(sizes)), sizes),
-            "epoch": np.full(len(on), gathered.shards[0].epoch),
-            "too_long": gathered.too_long + num_rows,
-        }
-        for name, values in found.items():
-            columns.setdefault(name, []).append(values)
-        shards += gathered.shards
-        num_rows += len(gathered.row_in_shard)
-        num_runs += len(sizes)
-    all_of = {name: np.concatenate(values) for name, values in columns.items()}
-    stretches = Stretches(all_of["row"], all_of["first_frame"], all_of["num_frames"], all_of["draw"])
-    together = Gathered(
-        shards=shards,
-        shard_of_row=all_of["shard_of_row"],
-        row_in_shard=all_of["row_in_shard"],
-        stretches=stretches,
-        seconds=all_of["seconds"],
-        identities=all_of["identities"],
-        too_long=all_of["too_long"],
-    )
-    first_of_run = first_of_runs(all_of["run_of"])
+        parts.append((block.gathered, block.sequence[begin : int(block.end_stretch[stop - 1])]))
+        sizes.append(np.diff(block.end_stretch[first:stop], prepend=begin))
+    together, size = joined(parts), np.concatenate(sizes)
+    run_of = np.repeat(np.arange(len(size)), size)
+    first_of_run = first_of_runs(run_of)
     # a small set may pass more than one of its epochs in one block: two epochs of a clip are two draws
-    random = hash64("run", settings.seed, all_of["epoch"][first_of_run], together.identities[first_of_run])
-    return BlockPlan(together, make_batches(together.seconds, all_of["run_of"], random, settings, ("mix", number)))
+    epoch = np.array([one.epoch for one in together.shards])[together.shard[first_of_run]]
+    random = hash64("run", settings.seed, epoch, together.identities[first_of_run])
+    return BlockPlan(together, make_batches(together.seconds, run_of, random, settings, ("mix", number)))

@@ -150,15 +150,14 @@ def gather_clips(planner: EpochPlanner) -> Clips:
     blocks, count = [], 0
     for number in range(len(order)):
         blocks.append(planner.plan_block(0, number))
-        count += len(np.unique(blocks[-1].stretches.row))
+        count += blocks[-1].clips().shape[1]
         if count >= MAX_CLIPS:
             break
     speakers = speakers_by_shard(planner, blocks)
     whole, shard, speaker = [], [], []
     first_shard = 0
     for block in blocks:
-        rows = np.unique(block.stretches.row)
-        shard_of, at = block.shard_of_row[rows], block.row_in_shard[rows]
+        shard_of, at = block.clips()
         for number, one in enumerate(block.shards):
             here = at[shard_of == number]
             whole.append(one.rows.frames[here] / one.rows.sample_rate[here])

@@ -57,13 +57,9 @@ class BlockPlan:
     """The batches of one block."""
 
     def __init__(self, gathered: Gathered, batches: Batches) -> None:
+        self.gathered, self.batches = gathered, batches
         self.shards = gathered.shards
-        self.shard_of_row = gathered.shard_of_row
-        self.row_in_shard = gathered.row_in_shard
-        self.stretches = gathered.stretches
         self.seconds = gathered.seconds
-        self.too_long = gathered.too_long
-        self.batches = batches
 
     @property
     def num_batches(self) -> int:
@@ -81,11 +77,10 @@ class BlockPlan:
 
     def items(self, batch: int) -> list[Item]:
         """What a worker needs to read and decode batch `batch` of this block."""
-        items = []
-        for stretch in self.stretches_of(batch).tolist():
-            row = self.stretches.row[stretch]
-            set_index, shard, rows, epoch = self.shards[self.shard_of_row[row]]
-            at = int(self.row_in_shard[row])
+        on, found, items = self.stretches_of(batch), self.gathered, []
+        columns = (found.shard, found.row, found.first_frame, found.num_frames, found.draw)
+        for number, at, first_frame, num_frames, draw in zip(*(one[on].tolist() for one in columns), strict=True):
+            set_index, shard, rows, epoch = self.shards[number]
             items.append(
                 Item(
                     set_index=set_index,
@@ -94,11 +89,11 @@ class BlockPlan:
                     size=int(rows.size[at]),
                     crc32c=int(rows.crc32c[at]),
                     key=str(rows.key[at]),
-                    first_frame=int(self.stretches.first_frame[stretch]),
-                    num_frames=int(self.stretches.num_frames[stretch]),
+                    first_frame=first_frame,
+                    num_frames=num_frames,
                     clip_frames=int(rows.frames[at]),
                     epoch=epoch,
-                    draw=int(self.stretches.draw[stretch]),
+                    draw=draw,
                 )
             )
         return items
@@ -106,7 +101,7 @@ class BlockPlan:
     def seconds_by_set(self, num_sets: int) -> npt.NDArray[np.float64]:
         """[sets] seconds of audio in this block; without padding."""
         set_of_shard = np.array([shard.set_index for shard in self.shards], dtype=np.int64)
-        of_stretch = set_of_shard[self.shard_of_row[self.stretches.row]]
+        of_stretch = set_of_shard[self.gathered.shard]
         return np.bincount(of_stretch, weights=self.seconds, minlength=num_sets).astype(np.float64)
 
     def seconds_of(self, batch: int) -> list[float]:
@@ -114,10 +109,14 @@ class BlockPlan:
         seconds: list[float] = self.seconds[self.stretches_of(batch)].tolist()
         return seconds
 
+    def clips(self, on: I64 | slice = slice(None)) -> I64:
+        """[2, clips] position in `shards` and row of the clips of these stretches: each once, in the order of bytes."""
+        return np.unique(np.stack([self.gathered.shard[on], self.gathered.row[on]]), axis=1)
+
     def clips_too_long(self) -> list[tuple[int, str]]:
         """(set index, key) of the clips left out by `too_long="skip"`."""
-        places = ((self.shards[self.shard_of_row[row]], int(self.row_in_shard[row])) for row in self.too_long)
-        return [(shard.set_index, str(shard.rows.key[at])) for shard, at in places]
+        places = ((self.shards[number], row) for number, row in self.gathered.too_long.tolist())
+        return [(shard.set_index, str(shard.rows.key[row])) for shard, row in places]
 
 
 class Step(NamedTuple):
@@ -245,7 +244,7 @@ def arrange(gathered: Gathered, settings: PlanSettings, epoch: int, block: int) 
     seconds = gathered.seconds
     if not len(seconds):
         return BlockPlan(gathered, Batches(np.zeros(0, dtype=np.int64), np.zeros((0, 2), dtype=np.int64)))
-    run_of = group_runs(seconds, gathered.shard_of_row[gathered.stretches.row], settings, epoch)
+    run_of = group_runs(seconds, gathered.shard, settings, epoch)
     random = hash64("run", settings.seed, epoch, gathered.identities[first_of_runs(run_of)])
     return BlockPlan(gathered, make_batches(seconds, run_of, random, settings, (epoch, block)))
 

@@ -112,7 +112,7 @@ def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
         if not any(held):
             continue
         block = planner.plan_block(1, number)
-        stretches = np.flatnonzero(np.array(held)[block.shard_of_row[block.stretches.row]])
+        stretches = np.flatnonzero(np.array(held)[block.gathered.shard])
         batches = _batch_of_stretch(block)[stretches].tolist()
         later.update(zip(_identities(block, stretches), ((number, batch) for batch in batches), strict=True))
     pairs = repeated = 0
@@ -128,12 +128,11 @@ def _repeated_pairs(planner: EpochPlanner, blocks: list[BlockPlan]) -> float:
 
 def _identities(block: BlockPlan, stretches: I64) -> Iterator[tuple[int, int, int, int]]:
     """Of some stretches."""
-    found = block.stretches
-    columns = [of_all[stretches].tolist() for of_all in (found.row, found.first_frame, found.draw)]
-    shard_of_row, row_in_shard = block.shard_of_row.tolist(), block.row_in_shard.tolist()
-    for at, first_frame, drawn in zip(*columns, strict=True):
-        one = block.shards[shard_of_row[at]]
-        yield one.set_index, one.shard, row_in_shard[at], first_frame * 1024 + drawn
+    found = block.gathered
+    columns = [of_all[stretches].tolist() for of_all in (found.shard, found.row, found.first_frame, found.draw)]
+    for number, row, first_frame, drawn in zip(*columns, strict=True):
+        one = block.shards[number]
+        yield one.set_index, one.shard, row, first_frame * 1024 + drawn
 
 
 def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] | None:
@@ -146,8 +145,7 @@ def _speakers(planner: Planner, blocks: list[BlockPlan]) -> tuple[float, float] 
         held = [values[one.set_index, one.shard] for one in block.shards]
         codes = np.concatenate(held)
         first_row = np.cumsum([0, *map(len, held)])
-        row = block.stretches.row
-        code = codes[first_row[block.shard_of_row[row]] + block.row_in_shard[row]]
+        code = codes[first_row[block.gathered.shard] + block.gathered.row]
         shuffled = code[np.argsort(hash64("uniform", number, np.arange(len(code))))]
         ordered = code[block.batches.sequence]
         counts += [
@@ -178,10 +176,8 @@ def speakers_by_shard(planner: Planner, blocks: list[BlockPlan]) -> dict[tuple[i
 def _reads(block: BlockPlan) -> tuple[int, int]:
     """(bytes, contiguous reads) if neighbours in a shard are read together."""
     total = count = 0
-    for start, stop in block.batches.edges:
-        rows = np.unique(block.stretches.row[block.batches.sequence[start:stop]])
-        shard, at = block.shard_of_row[rows], block.row_in_shard[rows]
-        sizes = [int(block.shards[s].rows.size[r]) for s, r in zip(shard, at, strict=True)]
-        total += sum(sizes)
-        count += int(np.count_nonzero((np.diff(at, prepend=-2) != 1) | (np.diff(shard, prepend=-1) != 0)))
+    for batch in range(block.num_batches):
+        shard, row = block.clips(block.stretches_of(batch))
+        total += sum(int(block.shards[s].rows.size[r]) for s, r in zip(shard, row, strict=True))
+        count += int(np.count_nonzero((np.diff(row, prepend=-2) != 1) | (np.diff(shard, prepend=-1) != 0)))
     return total, count
