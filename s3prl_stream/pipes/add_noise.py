@@ -16,7 +16,7 @@ from s3prl_stream.pipes.chained import chained
 from s3prl_stream.pipes.load_audio import INT16_SCALE
 from s3prl_stream.pipes.noise_bank import NoiseBank
 from s3prl_stream.pipes.norm_wav import rms
-from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of, rms_of_rows
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, normals_of_rows, numbers_of, rms_of_rows
 from s3prl_stream.pipes.s3prl_arguments import NOISE_REFUSED
 from s3prl_stream.pipes.stage import Samples
 from s3prl_stream.sample import Batch, Sample
@@ -108,12 +108,7 @@ class NoiseAugmentation(OnBatch):
             noise_BT = drawn["noise"] * INT16_SCALE.item()
             noise_BT = torch.nn.functional.pad(noise_BT, (0, wav_BT.shape[1] - noise_BT.shape[1]))
         else:
-            noise_BT = torch.zeros_like(wav_BT)
-            generator = torch.Generator(wav_BT.device)
-            for row, (seed, length) in enumerate(
-                zip(drawn.host["seed"].tolist(), drawn.host_lengths["wav_len"], strict=True)
-            ):
-                noise_BT[row, :length].normal_(generator=generator.manual_seed(seed))
+            noise_BT = normals_of_rows(wav_BT, drawn.host["seed"], drawn.host_lengths["wav_len"])
         wav_rms_B, noise_rms_B = rms_of_rows(wav_BT, lengths_B), rms_of_rows(noise_BT, lengths_B)
         gain_B = wav_rms_B / noise_rms_B * 10.0 ** (-drawn["snr_db"].double() / 20.0)
         gain_B = torch.where(drawn["applied"] & (noise_rms_B > 0), gain_B, 0.0)

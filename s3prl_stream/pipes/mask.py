@@ -16,14 +16,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from s3prl_stream.arguments import one_of, probability, whole_number
 from s3prl_stream.errors import UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.padding import is_valid
 from s3prl_stream.pipes.chained import chained
-from s3prl_stream.pipes.on_batch import Drawn, OnBatch, numbers_of
+from s3prl_stream.pipes.on_batch import Drawn, OnBatch, normals_of_rows, numbers_of
 from s3prl_stream.pipes.s3prl_arguments import MASK_REFUSED, mask_arguments
 from s3prl_stream.sample import Batch, Sample
 
@@ -198,7 +197,11 @@ class MaskedReconstruction(OnBatch):
         bin_D = torch.arange(feat_BFD.shape[2], device=feat_BFD.device)
         band_BD = (bin_D >= drawn["lowest"][:, None]) & (bin_D < (drawn["lowest"] + drawn["width"])[:, None])
         valid_BF1 = is_valid(lengths_B, feat_BFD.shape[1])[:, :, None]
-        noise_BFD = self._noise(feat_BFD, drawn) * valid_BF1 if self.noise_prob else None
+        noise_BFD = None
+        if self.noise_prob:
+            counts = [feat_BFD.shape[1] if noisy else 0 for noisy in drawn.host["noisy"].tolist()]
+            normals_BFD = normals_of_rows(feat_BFD, drawn.host["seed"], counts)
+            noise_BFD = normals_BFD * NOISE_DEVIATION * valid_BF1
         if noise_BFD is not None and not self.legacy:
             feat_BFD = feat_BFD + noise_BFD
         taken_BFD = feat_BFD.gather(1, origin_BF1.clamp(min=0).expand_as(feat_BFD))
@@ -208,17 +211,6 @@ class MaskedReconstruction(OnBatch):
         selected_BFD = (drawn["chosen"][:, :, None] | band_BD[:, None]) & valid_BF1
         lengths = {"masked_feat_len": lengths_B, "loss_mask_len": lengths_B}
         return {**batch, "masked_feat": masked_BFD, "loss_mask": selected_BFD, **lengths}
-
-    def _noise(self, feat_BFD: Tensor, drawn: Drawn) -> Tensor:
-        """Of the rows that get noise; 0 in the others."""
-        noise_BFD = torch.zeros_like(feat_BFD)
-        generator = torch.Generator(feat_BFD.device)
-        for row, (noisy, seed) in enumerate(
-            zip(drawn.host["noisy"].tolist(), drawn.host["seed"].tolist(), strict=True)
-        ):
-            if noisy:
-                noise_BFD[row].normal_(std=NOISE_DEVIATION, generator=generator.manual_seed(seed))
-        return noise_BFD
 
 
 def _draw_spans(num_frames: int, rng: np.random.Generator, settings: MaskSettings) -> tuple[Ints, int]:

@@ -8,6 +8,7 @@ B batch, T waveform samples, F frames, D bins.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,6 +60,15 @@ def rms_of_rows(wav_BT: Tensor, lengths_B: Tensor) -> Tensor:
     """Root mean square of each row over its valid samples, float64 [B]; what follows them must be zeros."""
     norm_B: Tensor = torch.linalg.vector_norm(wav_BT, dim=1, dtype=torch.float64)
     return norm_B / lengths_B.clamp(min=1).sqrt()
+
+
+def normals_of_rows(like: Tensor, seeds: Tensor, counts: Iterable[int]) -> Tensor:
+    """Normals of the shape of `like` [B, X, ...]: in each row so many of X, from a seed of its own, then zeros."""
+    normals = torch.zeros_like(like)
+    generator = torch.Generator(like.device)
+    for row, (seed, count) in enumerate(zip(seeds.tolist(), counts, strict=True)):
+        normals[row, :count].normal_(generator=generator.manual_seed(seed))
+    return normals
 
 
 def numbers_of(drawn: dict[str, Any]) -> dict[str, Any]:
