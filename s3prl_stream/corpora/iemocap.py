@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.corpora.corpus import Corpus, Option
 from s3prl_stream.corpora.lists import by_name
 from s3prl_stream.corpora.splits import root_folder
@@ -40,8 +41,7 @@ def iemocap(root: str | Path, emotions: Literal["4", "all"] = "4") -> Iterator[U
         UsageError: no such folder or session, or a turn without an evaluation or with two, or with two texts.
     """
     root = root_folder(root, "Session1 to Session5")
-    if emotions not in ("4", "all"):
-        raise UsageError(f"emotions is {emotions!r}, expected 4 or all.")
+    one_of("iemocap", "emotions", emotions, ("4", "all"))
     sessions = [path for path in sorted(root.glob("Session[1-5]")) if (path / "sentences" / "wav").is_dir()]
     if not sessions:
         raise UsageError(f"{root}: no session of IEMOCAP in here, such as Session1/sentences/wav/.")

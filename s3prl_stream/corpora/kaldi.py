@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import by_name, read_lines
+from s3prl_stream.corpora.lists import read_lines, texts_by_name
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.turns import Segments, about_turns, in_time, read_rttm, segment
 from s3prl_stream.corpora.unpacked import run_pipe
@@ -52,18 +52,15 @@ def kaldi(
     root = root_folder(root, "wav.scp, or a folder wav")
     audio = _audio(root, Path(audio_root) if audio_root is not None else root, pipes_into is not None)
     parts = _parts(root / "segments", audio)
-    speakers = _table(root / "utt2spk", "UTTERANCE SPEAKER")
-    _check(root / "utt2spk", speakers, parts)
+    speakers = _table(root / "utt2spk", parts)
     turns = _turns(root, parts, speakers, recordings)
     if recordings:
         return (
             Utterance(name, _path(pipes_into, name, entry, root), None, None, **about_turns(turns.get(name, [])))
             for name, entry in audio.items()
         )
-    texts, languages = (_table(root / name, "UTTERANCE VALUE") for name in ("text", "utt2lang"))
-    for name, table in (("text", texts), ("utt2lang", languages)):
-        _check(root / name, table, parts)
-    genders = _table(root / "spk2gender", "SPEAKER GENDER")
+    texts, languages = (_table(root / name, parts) for name in ("text", "utt2lang"))
+    genders = texts_by_name(root / "spk2gender", "SPEAKER GENDER") or {}
     columns = {"speaker": speakers, "text": texts, "language": languages}
     return _utterances(root, audio, parts, columns, genders, turns, pipes_into)
 
@@ -135,16 +132,11 @@ def _parts(segments: Path, audio: Collection[str]) -> dict[str, _Part]:
     return parts
 
 
-def _table(path: Path, expected: str) -> dict[str, str]:
-    if not path.exists():
+def _table(path: Path, parts: Collection[str]) -> dict[str, str]:
+    """Utterance -> value, for each of them; empty without the file."""
+    table = texts_by_name(path, "UTTERANCE VALUE")
+    if table is None:
         return {}
-    lines = read_lines(path, 1, expected=expected, at_most=2)
-    return by_name((where, name, rest[0] if rest else "") for where, (name, *rest) in lines)
-
-
-def _check(path: Path, table: Mapping[str, str], parts: Collection[str]) -> None:
-    if not path.exists():
-        return
     missing = [name for name in parts if name not in table]
     strange = [name for name in table if name not in parts]
     for names, what in ((missing, "has no line for"), (strange, "has lines for unknown utterances,")):
@@ -153,6 +145,7 @@ def _check(path: Path, table: Mapping[str, str], parts: Collection[str]) -> None
                 f"{path} {what} {names[0]!r} and {len(names) - 1} more; there are {len(parts)} utterances. Make the "
                 "directory consistent, as utils/fix_data_dir.sh does."
             )
+    return table
 
 
 def _turns(

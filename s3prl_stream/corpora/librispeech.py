@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.corpus import SPLIT, Corpus
-from s3prl_stream.corpora.lists import by_name, read_lines
+from s3prl_stream.corpora.lists import by_name, texts_by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -49,7 +49,7 @@ def read_chapters(folder: Path, genders: Mapping[str, str], about: Mapping[str, 
         if speaker in genders:
             metadata["gender"] = genders[speaker]
         texts_file = chapter / f"{speaker}-{chapter.name}.trans.txt"
-        texts = _texts(texts_file)
+        texts = texts_by_name(texts_file, "KEY WORDS ...")
         for audio in sorted(chapter.glob("*.flac")):
             if texts is None:
                 yield Utterance(audio.stem, audio, **metadata)
@@ -70,14 +70,6 @@ def genders_of(file: Path) -> dict[str, str]:
     lines = file.read_text("utf-8", errors="replace").splitlines()  # names are not ASCII, and nobody needs them here
     rows = ((number, line.split("|")) for number, line in enumerate(lines, start=1) if not line.startswith(";"))
     return by_name((f"{file}, line {number}", row[0].strip(), row[1].strip()) for number, row in rows if len(row) > 1)
-
-
-def _texts(file: Path) -> dict[str, str] | None:
-    """Lines of "KEY WORDS ..."; None if there is no such file."""
-    if not file.is_file():
-        return None
-    lines = read_lines(file, 1, expected="KEY WORDS ...", at_most=2)
-    return by_name((where, key, text[0] if text else "") for where, (key, *text) in lines)
 
 
 LIBRISPEECH = Corpus(librispeech, "LibriSpeech, or a corpus in its layout", "folder that holds the splits", (SPLIT,))

@@ -58,3 +58,11 @@ def by_name(entries: Iterable[tuple[str, str, Value]]) -> dict[str, Value]:
 def said_twice(name: str, where: str) -> UsageError:
     """The error for a name that comes with two values, the second one at `where`."""
     return UsageError(f"{where}: {name!r} stands here for the second time, with another value. Keep the right one.")
+
+
+def texts_by_name(path: Path, expected: str) -> dict[str, str] | None:
+    """Of lines "NAME WORDS ...", some perhaps without words; None: no such file. Raises as the two above."""
+    if not path.exists():
+        return None
+    lines = read_lines(path, 1, expected=expected, at_most=2)
+    return by_name((where, name, rest[0] if rest else "") for where, (name, *rest) in lines)

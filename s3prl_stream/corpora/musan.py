@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.corpora.corpus import Corpus, Option
-from s3prl_stream.corpora.lists import by_name, read_lines
+from s3prl_stream.corpora.lists import texts_by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.sample import Utterance
 
@@ -38,21 +38,14 @@ def musan(root: str | Path, kind: str | Sequence[str] | None = None) -> Iterator
 def _recordings(root: Path, kinds: Sequence[str]) -> Iterator[Utterance]:
     for kind in kinds:
         for source in sorted(path for path in (root / kind).iterdir() if path.is_dir()):
-            annotations = _annotations(source / "ANNOTATIONS")
+            annotations = texts_by_name(source / "ANNOTATIONS", "NAME ANNOTATION") or {}
             for audio in sorted(source.glob("*.wav")):
                 yield Utterance(audio.stem, audio, None, None, **_about(kind, source, annotations.get(audio.stem)))
 
 
-def _annotations(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    lines = read_lines(file, 1, expected="NAME ANNOTATION", at_most=2)
-    return by_name((where, fields[0], fields[1]) for where, fields in lines if len(fields) > 1)
-
-
 def _about(kind: str, source: Path, annotation: str | None) -> dict[str, str | bool]:
     about: dict[str, str | bool] = {"label": kind, "source": source.name}
-    if annotation is not None:
+    if annotation:
         about["annotation"] = annotation
         fields = annotation.split()
         if kind == "music" and len(fields) > 1 and fields[1] in ("Y", "N"):  # genres, vocals, artist

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.audio.source import probe
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
 from s3prl_stream.corpora.splits import chosen, root_folder
@@ -48,8 +49,7 @@ def speechcommands(
         UsageError: no such folder or split, or no words in it, or noise that cannot be read.
     """
     root = root_folder(root, "a folder for each word")
-    if classes not in ("12", "all"):
-        raise UsageError(f"classes is {classes!r}, expected 12 or all.")
+    one_of("speechcommands", "classes", classes, ("12", "all"))
     words = [path for path in sorted(root.iterdir()) if path.name != _NOISE and any(path.glob("*.wav"))]
     if not words:
         raise UsageError(f"{root}: no words in here, such as yes/SPEAKER_nohash_0.wav.")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES
 from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, WithFiles
 from s3prl_stream.corpora.lists import by_name, read_lines
@@ -52,8 +53,7 @@ def voxceleb1(
             iden_split.txt without audio becomes an utterance that packing reports.
     """
     root = root_folder(root, "dev/wav and test/wav")
-    if task not in ("sid", "sv"):
-        raise UsageError(f"task is {task!r}, expected sid (identification) or sv (verification).")
+    one_of("voxceleb1", "task", task, ("sid", "sv"))
     audio = _audio(root)
     if not audio:
         raise UsageError(f"{root}: no audio of VoxCeleb1 in here, such as dev/wav/id10001/VIDEO/00001.wav.")

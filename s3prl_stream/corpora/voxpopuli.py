@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, Option
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -57,8 +58,7 @@ def voxpopuli(
     root = root_folder(root, "raw_audios/, unlabelled_data/ or transcribed_data/")
     folders = {"segments": "raw_audios", "cut": "unlabelled_data", "sessions": "raw_audios",
                "transcribed": "transcribed_data"}  # fmt: skip
-    if part not in folders:
-        raise UsageError(f"part is {part!r}, expected one of {', '.join(folders)}.")
+    one_of("voxpopuli", "part", part, folders)
     if split is not None and part != "transcribed":
         raise UsageError(f"split is for part='transcribed'; part {part!r} has none.")
     base = root_folder(root / folders[part], f"the languages of part {part!r}")

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from s3prl_stream.arguments import one_of
 from s3prl_stream.errors import UsageError
 from s3prl_stream.settings import fit_fields
 
@@ -63,10 +64,10 @@ class PlanSettings:
                     f"lower {name} or raise max_batch_seconds: {name}={getattr(self, name)} does not fit "
                     f"max_batch_seconds={self.max_batch_seconds}"
                 )
-        _one_of("crops", self.crops, ("per_clip", "per_seconds"))
-        _one_of("too_long", self.too_long, ("split", "crop", "skip"))
+        one_of("ShardStream", "crops", self.crops, ("per_clip", "per_seconds"))
+        one_of("ShardStream", "too_long", self.too_long, ("split", "crop", "skip"))
         if self.stop is not None:
-            _one_of("stop", self.stop, ("first", "all"))
+            one_of("ShardStream", "stop", self.stop, ("first", "all"))
 
     def told(self) -> str:
         """Those that are not as usual, for people: ", seed=1, run=4"."""
@@ -76,8 +77,3 @@ class PlanSettings:
     def identity(self) -> dict[str, Any]:
         """What a cursor must agree with: every setting but `epochs` and `stop`, which only say where to end."""
         return {name: value for name, value in asdict(self).items() if name not in ("epochs", "stop")}
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name}: {value!r} must be one of {', '.join(choices)}")

@@ -20,7 +20,8 @@ def librispeech(root: Path) -> Path:
             "dev-clean/1/2/1-2-0001.flac": "",
             "dev-clean/1/2/1-2.trans.txt": "1-2-0000 ONE TWO\n1-2-0001 THREE\n",
             "test-clean/3/4/3-4-0000.flac": "",
-            "SPEAKERS.TXT": ";ID |SEX| ...\n1    | F | dev-clean | 8.0 | Name\n",
+            "x/y": "",
+            "SPEAKERS.TXT": b";ID |SEX| ...\n;ID |is a number\n1    | F | dev-clean | 8.0 | Ren\xe9\n",
         },
     )
 

@@ -1,4 +1,4 @@
-"""What the corpora list, and what they say to a newcomer's mistakes. Only names matter here: the files are empty."""
+"""What the corpora list, and what they say to a newcomer's mistakes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+from corpora import layouts
+from corpora.trees import tree
 
 from s3prl_stream import corpora, tables, text_lines
 from s3prl_stream.corpora.audio_files import audio_by_stem
@@ -15,21 +17,9 @@ from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.errors import UsageError
 
 
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
-
 @pytest.fixture
 def libri(tmp_path: Path) -> Path:
-    touch(tmp_path, "dev-clean/1/2/1-2-0000.flac", "dev-clean/1/2/1-2-0001.flac", "test-clean/3/4/3-4-0000.flac", "x/y")
-    (tmp_path / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000 ONE TWO\n1-2-0001 THREE\n")
-    speakers = b";ID |SEX| ...\n;ID |is a number\n1    | F | dev-clean | 8.0 | Ren\xe9\n"
-    (tmp_path / "SPEAKERS.TXT").write_bytes(speakers)
-    return tmp_path
+    return layouts.librispeech(tmp_path)
 
 
 def test_librispeech_reads_texts_and_genders_where_there_are_some(libri: Path) -> None:
@@ -42,7 +32,7 @@ def test_librispeech_reads_texts_and_genders_where_there_are_some(libri: Path) -
 
 
 def test_librispeech_is_in_the_order_of_names_and_a_line_may_have_no_words(libri: Path) -> None:
-    touch(libri, *(f"dev-clean/{speaker}/7/{speaker}-7-0000.flac" for speaker in range(29, 9, -1)))
+    tree(libri, " ".join(f"dev-clean/{speaker}/7/{speaker}-7-0000.flac" for speaker in range(29, 9, -1)))
     (libri / "dev-clean/1/2/1-2.trans.txt").write_text("1-2-0000\n1-2-0001 THREE\n")
     found = list(corpora.librispeech(libri, split="dev-clean"))
     assert [one.key for one in found] == sorted(one.key for one in found)
@@ -69,12 +59,12 @@ def test_librispeech_does_not_pass_over_a_missing_transcript(libri: Path) -> Non
 
 
 def test_folder_lists_all_audio_below_it_sorted(tmp_path: Path) -> None:
-    touch(tmp_path, "b/2.flac", "b/1.WAV", "a.v1.5.ogg", "notes.txt", ".hidden/x.wav", "b/._1.wav")
+    tree(tmp_path, "b/2.flac b/1.WAV a.v1.5.ogg notes.txt .hidden/x.wav b/._1.wav")
     listed = list(corpora.folder(tmp_path))
     assert [utterance.key for utterance in listed] == ["a.v1.5", "b/1", "b/2"]
     assert [Path(utterance.audio).name for utterance in listed] == ["a.v1.5.ogg", "1.WAV", "2.flac"]
     with pytest.raises(UsageError, match="no audio found"):
-        corpora.folder(touch(tmp_path / "c", "x.txt"))
+        corpora.folder(tree(tmp_path / "c", "x.txt"))
     with pytest.raises(UsageError, match="no such folder"):
         corpora.folder(tmp_path / "absent")
     with pytest.raises(UsageError, match=r"x\.txt: is a file; unpack it, or give the folder"):
@@ -82,8 +72,8 @@ def test_folder_lists_all_audio_below_it_sorted(tmp_path: Path) -> None:
 
 
 def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
-    touch(tmp_path / "elsewhere", "1.wav")
-    root = touch(tmp_path / "root", "2.wav")
+    tree(tmp_path / "elsewhere", "1.wav")
+    root = tree(tmp_path / "root", "2.wav")
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     assert [utterance.key for utterance in corpora.folder(root)] == ["2", "linked/1"]
     (root / "inside").mkdir()
@@ -96,12 +86,12 @@ def test_folder_follows_links_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_audio_by_its_name_in_the_order_of_names(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{number}.WAV" for number in range(29, 9, -1)), ".30.wav", "31.txt")
+    tree(tmp_path, " ".join([*(f"{number}.WAV" for number in range(29, 9, -1)), ".30.wav", "31.txt"]))
     assert list(audio_by_stem(tmp_path, "here")) == [str(number) for number in range(10, 30)]
 
 
 def test_folder_takes_metadata_from_names_and_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "train/0_george_1.wav", "test/9_theo-b_12.wav")
+    tree(tmp_path, "train/0_george_1.wav test/9_theo-b_12.wav")
     listed = corpora.folder(tmp_path, "{digit}_{speaker}_{take}", label_from="folder")
     assert [dict(utterance.metadata) for utterance in listed] == [
         {"label": "test", "digit": "9", "speaker": "theo-b", "take": "12"},
@@ -114,7 +104,7 @@ def test_folder_takes_metadata_from_names_and_folders(tmp_path: Path) -> None:
 
 
 def test_names_that_do_not_fit_are_counted_and_one_is_shown(tmp_path: Path) -> None:
-    touch(tmp_path, "0_george_1.wav", "odd.wav", "1_2_3_4.wav")
+    tree(tmp_path, "0_george_1.wav odd.wav 1_2_3_4.wav")
     with pytest.raises(UsageError, match=r"2 of 3 do not fit, the first is 1_2_3_4\.wav"):
         corpora.folder(tmp_path, "{digit}_{speaker}_{take}")
     with pytest.raises(UsageError, match="3 of 3 do not fit"):
@@ -134,7 +124,7 @@ def test_patterns_that_mean_nothing_are_refused(pattern: str) -> None:
 
 
 def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
-    touch(tmp_path, "a_b.wav")
+    tree(tmp_path, "a_b.wav")
     with pytest.raises(UsageError, match="'set'"):
         corpora.folder(tmp_path, "{set}_{x}")
     for taken in ("seconds", "end_seconds"):
@@ -158,7 +148,7 @@ def test_fields_with_reserved_names_are_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -> None:
-    touch(tmp_path, "wavs/one.wav", "wavs/two.wav")
+    tree(tmp_path, "wavs/one.wav wavs/two.wav")
     (tmp_path / name).write_text(content)
     listed = list(corpora.folder(tmp_path, table=name))
     assert [(utterance.key, utterance.metadata) for utterance in listed] == [
@@ -169,9 +159,9 @@ def test_folder_finds_texts_in_tables(tmp_path: Path, name: str, content: str) -
 
 def test_which_table_and_which_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table below the root before one where you are; the path of a file before its bare name."""
-    root, here = touch(tmp_path / "root", "x.wav", "a/x.wav", "a/y.wav", "b/y.wav"), tmp_path / "here"
+    root, here = tree(tmp_path / "root", "x.wav a/x.wav a/y.wav b/y.wav"), tmp_path / "here"
     rows = "x.wav,1\na/x.wav,2\na/y,3\nb/y.wav,4\n"
-    touch(here, "t.csv", "other.csv")
+    tree(here, "t.csv other.csv")
     (root / "t.csv").write_text(f"file,text\n{rows}")
     (here / "other.csv").write_text(f"file,text\n{rows}")
     monkeypatch.chdir(here)
@@ -181,7 +171,7 @@ def test_which_table_and_which_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
-    touch(tmp_path, "one.wav", "two.wav")
+    tree(tmp_path, "one.wav two.wav")
     (tmp_path / "t.csv").write_text("file,text\none.wav,x\nthree.wav,y\n")
     with pytest.raises(UsageError, match=r"1 of 2 do not fit, the first is two\.wav"):
         corpora.folder(tmp_path, table="t.csv")
@@ -195,7 +185,7 @@ def test_tables_and_folders_must_fit_each_other(tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text(content)
         with pytest.raises(UsageError, match=complaint):
             corpora.folder(tmp_path, table="t.csv")
-    touch(tmp_path, "a/one.wav")
+    tree(tmp_path, "a/one.wav")
     (tmp_path / "t.csv").write_text("file,text\none,x\ntwo,y\n")
     with pytest.raises(UsageError, match="fits several files"):
         corpora.folder(tmp_path, table="t.csv")
@@ -249,7 +239,7 @@ def test_of_several_columns_for_one_thing_the_first_known_counts(tmp_path: Path)
 def test_manifest_unfolds_objects_into_columns_when_asked(tmp_path: Path) -> None:
     rows = {"a.flac": {"intent": "order", "slots": {"size": "big", "roast": "dark"}}, "b.flac": {"intent": "stop"}}
     (tmp_path / "m.json").write_text(json.dumps(rows))
-    touch(tmp_path, "audio/a.flac")
+    tree(tmp_path, "audio/a.flac")
     a, b = corpora.manifest(tmp_path / "m.json", audio_root=tmp_path / "audio", columns_from="slots")
     assert a.metadata == {"intent": "order", "slots_size": "big", "slots_roast": "dark"}
     assert (a.audio, dict(b.metadata)) == (str(tmp_path / "audio/a.flac"), {"intent": "stop"})
@@ -380,7 +370,7 @@ def test_manifest_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         corpora.manifest(tmp_path / "absent.csv")
     with pytest.raises(UsageError, match="tables are"):
-        corpora.manifest(touch(tmp_path, "m.xls") / "m.xls")
+        corpora.manifest(tree(tmp_path, "m.xls") / "m.xls")
 
 
 def test_real_corpora_are_listed_whole(real_data: Path) -> None:
