@@ -146,21 +146,3 @@ def test_silence_gets_nothing() -> None:
         (sample,) = NoiseAugmentation()([{"wav": np.zeros(num_frames, np.float32)}])
         assert not sample["wav"].any()
         assert len(sample["wav"]) == num_frames
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"noise": "babble"}, '"gaussian" nor a NoiseBank, such as NoiseBank\\('),
-        ({"voices": 3}, "of a NoiseBank"),
-        ({"voices": 0}, "voices=0"),
-        ({"voices": 0.5}, "voices"),
-        ({"snr": (6, 3)}, "lowest, highest"),
-        ({"snr": [1, 2, 3]}, "lowest, highest"),
-        ({"snr": float("nan")}, "lowest, highest"),
-        ({"prob": 1.5}, "prob=1.5 is no number from 0 to 1"),
-    ],
-)
-def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        NoiseAugmentation(**settings)

@@ -197,34 +197,6 @@ def test_later_stages_draw_anew_for_each_chunk() -> None:
     assert abs(np.corrcoef(*noises)[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"min_seconds": 0},
-        {"max_seconds": 1},
-        {"step_seconds": 3},
-        {"tail": "pad"},
-        {"tokens": "keep"},
-        {"sample_rate": 0},
-    ],
-)
-def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(settings))):
-        UnfoldChunkBySec(**settings)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        (UnfoldChunkBySec, {"min_seconds": 2, "step_seconds": 2.5}),
-        (UnfoldChunkByFrame, {"min_frames": 2, "step_frames": 3}),
-    ],
-)
-def test_a_step_that_leaves_gaps_is_told_with_its_bound(kind: Any, settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"step_(seconds|frames)=(2\.5|3) is more than min_\1=2, .* gaps"):
-        kind(**settings)
-
-
 def test_pieces_lose_the_text_and_whole_utterances_keep_it() -> None:
     data = [ramp(seconds, text="HELLO") for seconds in (1.0, 2.0)]
     whole, *pieces = UnfoldChunkBySec(min_seconds=1)(data)

@@ -336,7 +336,8 @@ def test_a_number_that_is_none_is_told_with_its_stage_and_argument() -> None:
     for stage, name, kind in settings:
         below = [] if name.endswith("_db") or name == "snr" else [-1]
         absent = [] if "None" in kind else [None]
-        for wrong in ("x", math.nan, math.inf, True, ["x", 1], *below, *absent):
+        broken = [] if "float" in kind else [1.5]
+        for wrong in ("x", math.nan, math.inf, True, ["x", 1], *below, *absent, *broken):
             with pytest.raises(UsageError, match=rf"^({stage.functional_name}|{type(stage).__name__}): {name}\b.*\W"):
                 type(stage)(**{**stage.config(), name: wrong})
 

@@ -38,9 +38,6 @@ def test_the_number_of_chunks_of_crops_is_known_beforehand() -> None:
         assert len(chain) == sum(1 for _ in chain)
 
 
-def test_wrong_settings_are_refused() -> None:
-    for settings in ({"max_seconds": 0}, {"sample_rate": "16k"}):
-        with pytest.raises(UsageError, match=next(iter(settings))):
-            RandomCrop(**settings)  # type: ignore[arg-type]
+def test_another_rate_than_the_expected_is_refused() -> None:
     with pytest.raises(UsageError, match="100 Hz, expected 16000 Hz"):
         list(RandomCrop(sample_rate=16_000)([{"wav": np.ones(9, np.float32), "sample_rate": RATE}]))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import s3prl_stream as ss
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import SampleError
 from s3prl_stream.pipes import SpanMask
 from s3prl_stream.pipes.mask_spans import span_mask
 from tests.pipes.test_mask import expected_share, run_lengths
@@ -94,9 +94,3 @@ def test_a_batch_has_the_masks_padded_with_frames_that_are_seen() -> None:
     for row, length in zip(plain["frame_mask"], plain["frame_mask_len"].tolist(), strict=True):
         assert not row[length:].any()
         assert row.any()
-
-
-@pytest.mark.parametrize("wrong", [{"kind": "data2vec"}, {"prob": 1.1}, {"span_frames": 0}, {"min_spans": 0}])
-def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(wrong))):
-        SpanMask(**wrong)

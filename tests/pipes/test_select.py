@@ -35,10 +35,7 @@ def test_a_list_of_keys() -> None:
         chain.norm_wav()
 
 
-@pytest.mark.parametrize("wrong", ["wav", [], {"x": 1}, [1], {"x": None}])
-def test_what_is_neither_a_list_nor_names_is_refused(wrong: Any) -> None:
-    with pytest.raises(UsageError, match="output_keys="):
-        SetOutputKeys(output_keys=wrong)
+def test_a_key_that_no_sample_has_is_refused() -> None:
     with pytest.raises(ChainError, match="takes 'label2'"):
         SetOutputKeys(output_keys=["label2"])(DATA)
 

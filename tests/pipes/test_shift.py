@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import SampleError
 from s3prl_stream.pipes import AutoregressivePrediction
 from s3prl_stream.pipes.run_stages import run_batch
 from s3prl_stream.pipes.stage import stages_of
@@ -28,9 +28,3 @@ def test_an_utterance_without_a_future_is_damage_of_that_utterance() -> None:
     (left,) = run_batch(stages_of(chain), samples, on_damage)
     assert left["feat"].shape == left["target_feat"].shape == (1, 4)
     assert damaged == ["too_short", "too_short"]
-
-
-@pytest.mark.parametrize("wrong", [0, -1, 2.5])
-def test_wrong_settings_are_refused(wrong: object) -> None:
-    with pytest.raises(UsageError, match="n_future"):
-        AutoregressivePrediction(n_future=wrong)  # type: ignore[arg-type]

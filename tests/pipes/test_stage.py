@@ -193,15 +193,6 @@ def test_misspelt_parameter_is_told_with_the_nearest() -> None:
         Draw()([{"wav": np.ones(3, np.float32)}]).test_double(wave_name="x")
 
 
-def test_settings_of_a_wrong_type_or_missing_name_the_stage() -> None:
-    from s3prl_stream.pipes import EncodeMultipleCategory, Phonemize
-
-    with pytest.raises(UsageError, match="EncodeMultipleCategory: 'int' object is not iterable"):
-        EncodeMultipleCategory(labels=5)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="Phonemize: missing 1 required keyword-only argument: 'lexicon'"):
-        Phonemize()  # type: ignore[call-arg]
-
-
 def test_who_took_a_key_away_is_named() -> None:
     with pytest.raises(ChainError, match=r"Stop takes 'draw' .any., which Forget has removed\. Forget gives"):
         Stop()(Forget()(Draw()([{}])))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import s3prl_stream as ss
-from s3prl_stream.errors import SampleError, UsageError
+from s3prl_stream.errors import SampleError
 from s3prl_stream.pipes import (
     BuildMultiClassTagging,
     ExtractFeat,
@@ -138,14 +138,6 @@ def test_labels_of_two_kinds_and_segments_without_an_end() -> None:
 def test_segments_that_are_not_known_stay_unknown(cut: Stage) -> None:
     with pytest.raises(SampleError, match="has no segments"):
         list(BuildMultiClassTagging()(cut([recording(0.2, None)])))
-
-
-@pytest.mark.parametrize(
-    "settings", [{"columns": "some"}, {"categories": ["a"]}, {"num_labels": 0}, {"hop_samples": 0}, {"sample_rate": -1}]
-)
-def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=next(iter(settings))):
-        BuildMultiClassTagging(**settings)
 
 
 def rttm(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:

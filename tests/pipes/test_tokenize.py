@@ -76,9 +76,7 @@ def test_tokenizer_is_given_by_position_in_a_chain_and_stands_in_its_description
     assert EncodeText(tokenizer=other).describe() != EncodeText(tokenizer=CHARACTERS).describe()
 
 
-def test_what_is_no_tokenizer_is_refused() -> None:
-    with pytest.raises(UsageError, match="'characters' is not a Tokenizer"):
-        EncodeText(tokenizer="characters")  # type: ignore[arg-type]
+def test_settings_are_given_by_name() -> None:
     with pytest.raises(UsageError, match="settings are given by name"):
         NormWav()([{"wav": torch.zeros(3), "text": "A"}]).tokenize(CHARACTERS, "text")  # type: ignore[misc]
 
