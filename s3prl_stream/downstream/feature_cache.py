@@ -34,7 +34,7 @@ class CacheKey(NamedTuple):
     """Whose features they are."""
 
     data: str
-    """Fingerprint of the packed set."""
+    """Fingerprint of the packed set, and what else its features depend on."""
     key: str
     first_frame: int
     num_samples: int

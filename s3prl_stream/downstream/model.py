@@ -114,7 +114,8 @@ class DownstreamModel(nn.Module):
         data = self._fingerprint_of_set.get(batch["set"][row])
         if self._cache is not None and data is not None and not is_random:
             first = int(batch["first_frame"][row]) if "first_frame" in batch else 0
-            key = CacheKey(data, batch["key"][row], first, length)
+            rounded = " in bfloat16" if torch.is_autocast_enabled(batch["wav"].device.type) else ""
+            key = CacheKey(data + rounded, batch["key"][row], first, length)
             found = self._cache.get(key)
             if found is not None:
                 return found

@@ -22,6 +22,11 @@ def valid_frames(len_B: Tensor, num_frames: int) -> Tensor:
     return is_valid(len_B, num_frames)[..., None]
 
 
+def _without_padding(hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
+    """Zeros on padded frames; in float32, for in bfloat16 sums over time, and differences of them, would be rounded."""
+    return torch.where(valid_frames(len_B, hidden_BFH.shape[1]), hidden_BFH.float(), 0.0)
+
+
 class MeanPooling(nn.Module):
     """The mean over the valid frames, [B, F, H] -> [B, H]."""
 
@@ -30,8 +35,7 @@ class MeanPooling(nn.Module):
 
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
         """`len_B` int64, 1 or more."""
-        valid = valid_frames(len_B, hidden_BFH.shape[1])
-        mean_BH: Tensor = torch.where(valid, hidden_BFH, 0.0).sum(dim=1) / len_B[:, None]
+        mean_BH: Tensor = _without_padding(hidden_BFH, len_B).sum(dim=1) / len_B[:, None]
         return mean_BH
 
 
@@ -46,7 +50,7 @@ class StatisticsPooling(nn.Module):
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
         """`len_B` int64, 1 or more."""
         valid, frames_B1 = valid_frames(len_B, hidden_BFH.shape[1]), len_B[:, None]
-        mean_BH = torch.where(valid, hidden_BFH, 0.0).sum(dim=1) / frames_B1
+        mean_BH = _without_padding(hidden_BFH, len_B).sum(dim=1) / frames_B1
         squares_BH = torch.where(valid, hidden_BFH - mean_BH[:, None], 0.0).square().sum(dim=1)
         # the root of 0 has no finite slope, so constant inputs get none at all
         positive = squares_BH > 0
@@ -63,7 +67,7 @@ class _Attention(nn.Module):
         self.attend = nn.Linear(input_size, 1, bias=False)
 
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
-        scores_BF1 = self.attend(torch.tanh(self.project(hidden_BFH)))
+        scores_BF1 = self.attend(torch.tanh(self.project(hidden_BFH))).float()
         valid = valid_frames(len_B, hidden_BFH.shape[1])
         weight_BF1: Tensor = torch.softmax(scores_BF1.masked_fill(~valid, -torch.inf), dim=1)
         return weight_BF1
@@ -83,7 +87,7 @@ class SelfAttentivePooling(nn.Module):
 
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
         """`len_B` int64, 1 or more."""
-        hidden_BFH = torch.where(valid_frames(len_B, hidden_BFH.shape[1]), hidden_BFH, 0.0)
+        hidden_BFH = _without_padding(hidden_BFH, len_B)
         mean_BH: Tensor = (self.attention(hidden_BFH, len_B) * hidden_BFH).sum(dim=1)
         return mean_BH
 
@@ -102,7 +106,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> Tensor:
         """`len_B` int64, 1 or more."""
-        hidden_BFH = torch.where(valid_frames(len_B, hidden_BFH.shape[1]), hidden_BFH, 0.0)
+        hidden_BFH = _without_padding(hidden_BFH, len_B)
         weight_BF1 = self.attention(hidden_BFH, len_B)
         mean_BH = (weight_BF1 * hidden_BFH).sum(dim=1)
         variance_BH = (weight_BF1 * hidden_BFH.square()).sum(dim=1) - mean_BH.square()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.models.exact import exactly
 
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -56,9 +57,10 @@ class RNNs(nn.Module):
         hidden_BFH = self.project(hidden_BFH)
         turned_BF1 = turned_frames(len_B, hidden_BFH.shape[1])[..., None]
         for number, layer in enumerate(self.layers):
-            output_BFH = layer(hidden_BFH)[0]
+            output_BFH = exactly(layer, hidden_BFH)[0]
             if self.reversed_layers:
-                turned_BFH = self.reversed_layers[number](hidden_BFH.gather(1, turned_BF1.expand_as(hidden_BFH)))[0]
+                turned_BFH = hidden_BFH.gather(1, turned_BF1.expand_as(hidden_BFH))
+                turned_BFH = exactly(self.reversed_layers[number], turned_BFH)[0]
                 output_BFH = torch.cat([output_BFH, turned_BFH.gather(1, turned_BF1.expand_as(turned_BFH))], dim=2)
             hidden_BFH = self.dropout(output_BFH)
         return hidden_BFH, len_B

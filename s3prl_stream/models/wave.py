@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from s3prl_stream.errors import UsageError
+from s3prl_stream.models.exact import exactly
 from s3prl_stream.models.sizes import below_one, possible
 from s3prl_stream.models.transformer import EncoderLayer, attention_bias, init_like_bert
 from s3prl_stream.padding import is_valid
@@ -149,13 +150,7 @@ class WaveEncoder(nn.Module):
         return conv_frames(lengths_B.clamp(min=MIN_SAMPLES))
 
     def _positions(self, hidden_BFH: Tensor) -> Tensor:
-        conv, hidden_BHF = self.position_conv, hidden_BFH.transpose(1, 2)
-        # torch 2.11 computes it wrongly in bfloat16 on a CPU with AMX if a group has less than 16 channels
-        if hidden_BHF.is_cpu and conv.in_channels // conv.groups < 16:
-            with torch.autocast("cpu", enabled=False):
-                coded_BHF = conv(hidden_BHF.float())
-        else:
-            coded_BHF = conv(hidden_BHF)
+        coded_BHF = exactly(self.position_conv, hidden_BFH.transpose(1, 2))
         return F.gelu(coded_BHF[..., : hidden_BFH.shape[1]]).transpose(1, 2)
 
 

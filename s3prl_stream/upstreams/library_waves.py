@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from s3prl_stream.models import weight_names
+from s3prl_stream.models.exact import is_wrong
 from s3prl_stream.models.wave import MIN_SAMPLES, conv_frames, norm_over_time
 from s3prl_stream.padding import is_valid
 from s3prl_stream.upstreams.upstream import Lengths, Upstream, Wavs
@@ -100,7 +101,9 @@ class LibraryUpstream(Upstream):
         len_B = len_B.clamp(min=MIN_SAMPLES)
         for norm in self._time_norm:
             norm.frames_B = conv_frames(len_B, self.kernels[:1], self.strides[:1])
-        return self.hidden_states(wav_BT, len_B)
+        in_bf16 = torch.is_autocast_enabled("cpu") and not any(map(is_wrong, self.model.modules()))
+        with torch.autocast("cpu", enabled=in_bf16):  # of what is on a GPU it decides nothing
+            return self.hidden_states(wav_BT, len_B)
 
     def num_frames(self, lengths: Lengths) -> Tensor:
         samples_B = torch.as_tensor(lengths).cpu().clamp(min=MIN_SAMPLES)

@@ -59,6 +59,9 @@ def test_cached_features_change_nothing_and_are_computed_once(tmp_path: Path) ->
     assert run(tmp_path / "second", second, cache=tmp_path / "cache", **settings) == wanted
     assert (first.utterances, second.utterances) == (12, 0)
     assert plain.utterances > 36
+    half = Counting()
+    run(tmp_path / "half", half, cache=tmp_path / "cache", precision="bf16", **settings)
+    assert 0 < half.utterances < 12  # those that are trained on, which float32 must not get from here either
 
 
 def test_pieces_of_one_recording_are_told_apart_and_random_stretches_are_not_kept(tmp_path: Path) -> None:

@@ -181,6 +181,30 @@ def test_two_directions_without_packing_are_those_of_packed_sequences() -> None:
         torch.testing.assert_close(found[row, :length], expected[row, :length])
 
 
+def test_in_bfloat16_an_lstm_of_published_size_gets_the_right_gradients() -> None:
+    """torch's own are wrong on a CPU with AMX: that of the input has nothing to do with the right one."""
+    torch.manual_seed(0)
+    rnn, hidden = RNNs(8, project_size=None, num_layers=1, dropout=0.0), torch.randn(2, 5, 8, requires_grad=True)
+    found = []
+    for in_bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            total = rnn(hidden, torch.tensor([5, 3]))[0].float().sin().sum()
+        found.append(torch.autograd.grad(total, [hidden, *rnn.parameters()]))
+    for wanted, gradient in zip(*found, strict=True):
+        assert (gradient - wanted).norm() <= 0.02 * wanted.norm()
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_in_bfloat16_poolings_are_nearly_the_same(name: str) -> None:
+    """Deviations too, of what is far from 0: they are differences of sums."""
+    torch.manual_seed(0)
+    pooling, lengths = build_pooling(name, 4), torch.tensor([200, 150])
+    hidden = (torch.randn(2, 200, 4) + 20).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = pooling(hidden, lengths)
+    torch.testing.assert_close(rough.float(), pooling(hidden.float(), lengths), rtol=0.02, atol=0)
+
+
 def test_the_second_layer_of_an_embedding_is_for_training_only() -> None:
     head = small("linear", "embedding")
     hidden, lengths = torch.randn(2, 5, 4), torch.tensor([5, 4])
