@@ -295,7 +295,8 @@ class Loader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another loader stood, whatever its ranks and workers were.
 
-        A mix may go on with other weights: they hold from the next block on of which nothing has been handed over.
+        A mix may go on with other weights, or to another end: they hold from the next block on of which nothing has
+        been handed over.
 
         Raises:
             StateError: the state belongs to other data, settings, stages or another plan version.
@@ -305,7 +306,7 @@ class Loader:
         self.receipt = Receipt(cursor.next_batch, fingerprint(identity), cursor.topology, self._topology)
         if isinstance(self._planner, MixPlanner):
             # not from the anchor's block on: a round of several ranks may have reached into the one behind it
-            self._planner.change_weights(cursor.changes, cursor.next_batch)
+            self._planner.go_on_from(cursor.changes, cursor.next_batch)
         self._next_batch = self._began_at = cursor.next_batch
         self._anchors = Anchors(self._planner.start, cursor.anchor)
         self._withheld = cursor.withheld

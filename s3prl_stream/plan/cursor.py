@@ -6,6 +6,7 @@ Below 4 kB for a mix of up to 30 sets, whatever is left out: it grows by some 10
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import operator
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ class Cursor(NamedTuple):
     anchor: Position
     """The beginning of a block at or before that batch."""
     changes: Sequence[Change] = ()
-    """The weights of a mix, oldest first."""
+    """The weights of a mix and where it ends, oldest first."""
     withheld: Withheld = Withheld()
     """What is not delivered."""
     topology: Topology | None = None
@@ -75,15 +76,14 @@ def make_cursor(identity: Mapping[str, Any], cursor: Cursor) -> dict[str, Any]:
         state["topology"] = cursor.topology._asdict()
     if cursor.changes:
         room = min(_MOST_CHARACTERS - len(json.dumps(state)), _MOST_OF_CHANGES)
-        state["mix"] = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor, room)]
+        state |= _mix_state(_to_remember(cursor, room))
     return state
 
 
 def room_for_withheld(identity: Mapping[str, Any], cursor: Cursor) -> int:
     """How many characters what is left out may take, so that the cursor stays small."""
     begun = cursor._replace(withheld=Withheld(), changes=())
-    weights = [[change.first_batch, list(change.weights)] for change in _to_remember(cursor, 0)]
-    rest = len(json.dumps(make_cursor(identity, begun))) + len(json.dumps(weights))
+    rest = len(json.dumps(make_cursor(identity, begun))) + _num_characters(_to_remember(cursor, 0))
     return max(min(_MOST_CHARACTERS - rest, MOST_WITHHELD), _LEAST_WITHHELD)
 
 
@@ -109,7 +109,7 @@ def read_cursor(state: Any, identity: Mapping[str, Any]) -> Cursor:
         anchor = dict(state["anchor"])
         lanes = tuple(LanePosition(*map(int, lane)) for lane in anchor.pop("lanes", ()))
         position = Position(**{name: _count(value) for name, value in anchor.items()}, lanes=lanes)
-        changes = [Change(_count(first), tuple(map(float, weights))) for first, weights in state.get("mix", ())]
+        changes = _changes(state.get("mix", ()), state.get("ends", ()))
         if not other and identity["mixed"] and not changes:
             raise KeyError("mix")
         withheld = Withheld.from_state(state.get("left_out", Withheld().as_state()))
@@ -132,19 +132,44 @@ def _count(value: Any) -> int:
     return number
 
 
+def _mix_state(changes: Sequence[Change]) -> dict[str, Any]:
+    """What `_changes` reads."""
+    return {
+        "mix": [[change.first_batch, list(change.weights)] for change in changes],
+        "ends": [None if change.end is None else list(change.end) for change in changes],
+    }
+
+
+def _changes(mix: Sequence[Any], ends: Sequence[Any]) -> list[Change]:
+    """Of a mix; older states have no ends."""
+    found = []
+    for (first, weights), end in itertools.zip_longest(mix, ends[: len(mix)]):
+        if end:
+            epochs, stop = end
+            if stop not in ("first", "all"):
+                raise ValueError(f"a mix ends with {stop!r}")
+            end = (_count(epochs), stop)
+        found.append(Change(_count(first), tuple(map(float, weights)), () if end == [] else end))
+    return found
+
+
+def _num_characters(changes: Sequence[Change]) -> int:
+    return sum(map(len, map(json.dumps, _mix_state(changes).values())))
+
+
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that change when the batches do."""
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _to_remember(cursor: Cursor, room: int) -> Sequence[Change]:
-    """The weights from the anchor on by which blocks may have been planned, and as many older ones as have room.
+    """The changes from the anchor on by which blocks may have been planned, and as many older ones as have room.
 
     What holds only for later blocks is given anew by whoever goes on.
     """
     known = [change for change in cursor.changes if change.first_batch <= cursor.next_batch]
     first = max((place for place, one in enumerate(known) if one.first_batch <= cursor.anchor.batch), default=0)
-    while first and len(known) - first < MOST_CHANGES and len(json.dumps(known[first - 1 :])) < room:
+    while first and len(known) - first < MOST_CHANGES and _num_characters(known[first - 1 :]) < room:
         first -= 1
     return known[first:]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.lane import Lane, join
@@ -25,17 +25,23 @@ MOST_CACHED_ROWS = 64
 """Index rows of this many shards are kept: a small set is drawn from again and again."""
 
 
+End: TypeAlias = tuple[int, str] | tuple[()]
+"""`epochs` and `stop` of a mix; (): it has no end."""
+
+
 class Change(NamedTuple):
-    """From the first block that begins at or after global batch `first_batch`, sets are mixed by `weights`."""
+    """How blocks are planned that begin at or after global batch `first_batch`, until the next change."""
 
     first_batch: int
     weights: Weights  # one a set, in the order of the sets; they sum to 1
+    end: End | None = None
+    """Where the last block is cut; None: where the stream's own is (older states do not say)."""
 
 
 class MixPlanner(Planner):
     """Plans a ShardSet whose sets have weights.
 
-    `changes` is the history of the weights, oldest first; a loader that resumes a run replaces it.
+    `changes` is the history of weights and ends, oldest first; a loader that resumes a run replaces it.
 
     Raises:
         UsageError: a set with a weight of which nothing is selected; settings that a mix cannot have.
@@ -51,7 +57,7 @@ class MixPlanner(Planner):
             raise UsageError("balance= and weights both say how often a clip is drawn; use one of them")
         if (settings.epochs is None) != (settings.stop is None):
             raise UsageError('a mix with epochs= says where it ends: stop="first" or stop="all" (and only such a mix)')
-        self.changes = [Change(0, shards.weights)]
+        self.changes = [Change(0, shards.weights, self._end)]
         self._lanes: list[Lane] = []
         first_shard = 0
         for index, member in enumerate(shards.members):
@@ -63,27 +69,33 @@ class MixPlanner(Planner):
         self.start = START._replace(lanes=(LanePosition(),) * len(self._lanes))
         self._rows: Kept[int, Rows] = Kept(MOST_CACHED_ROWS)
 
-    def weights_at(self, batch: int) -> Weights:
-        """The weights of a block that begins at global batch `batch`.
+    @property
+    def _end(self) -> End:
+        epochs, stop = self.settings.epochs, self.settings.stop
+        return () if epochs is None or stop is None else (epochs, stop)
+
+    def change_at(self, batch: int) -> Change:
+        """The weights and the end of a block that begins at global batch `batch`.
 
         Raises:
             UsageError: they are not known any more: a cursor remembers the last changes only.
         """
         for change in reversed(self.changes):
             if change.first_batch <= batch:
-                return change.weights
+                return change
         raise UsageError(f"the weights of the mix before batch {self.changes[0].first_batch} are not known any more")
 
-    def change_weights(self, history: Sequence[Change], since: int) -> None:
-        """Follow a run's history of weights; where this set's own weights differ from its last, they hold `since`.
+    def go_on_from(self, history: Sequence[Change], since: int) -> None:
+        """Follow a run's history; where this stream's own weights or end differ from its last, they hold `since`.
 
         Args:
-            history: all weights by which a block may have been planned of which batches were handed over.
-            since: a global batch; blocks that begin before it keep their weights.
+            history: all by which a block may have been planned of which batches were handed over.
+            since: a global batch; blocks that begin before it keep their weights, and are cut where they were.
         """
         self.changes = [*history]
-        if self.changes[-1].weights != self.shards.weights and self.shards.weights is not None:
-            self.changes.append(Change(since, self.shards.weights))
+        last, own = self.changes[-1], Change(since, self.shards.weights or (), self._end)
+        if last.weights != own.weights or last.end not in (None, own.end):
+            self.changes.append(own)
 
     def step(self, position: Position) -> Step | None:
         """The block at a position.
@@ -91,14 +103,14 @@ class MixPlanner(Planner):
         Raises:
             UsageError: a set of which no clip fits a batch, or none has audio.
         """
-        weights = self.weights_at(position.batch)
+        weights, end = self.change_at(position.batch)[1:]
         if self._has_ended(position.lanes, weights):
             return None
         shares = [round(self._block_us(weights) * weight) for weight in weights]
         due = [lane.owed_us + share for lane, share in zip(position.lanes, shares, strict=True)]
         while max(due) <= 0:  # every lane has given long runs in advance
             due = [one + share for one, share in zip(due, shares, strict=True)]
-        due = self._cut_at_end(position.lanes, due)
+        due = self._cut_at_end(position.lanes, due, self._end if end is None else end)
         if max(due) <= 0:  # too_long="skip" leaves nothing of the set that ends the mix
             if position.block:
                 return None
@@ -113,7 +125,7 @@ class MixPlanner(Planner):
         plan = join(pieces, self.settings, position.block)
         batch = position.batch + plan.num_batches
         following = Position(batch, 0, position.block + 1, lanes)
-        return Step(plan, None if self._has_ended(lanes, self.weights_at(batch)) else following)
+        return Step(plan, None if self._has_ended(lanes, self.change_at(batch).weights) else following)
 
     def rows_of(self, shards: Sequence[int]) -> list[Rows]:
         """Index rows of shards by their global numbers, kept for a while."""
@@ -149,20 +161,20 @@ class MixPlanner(Planner):
         done = [lane.epoch >= epochs for lane, weight in zip(lanes, weights, strict=True) if weight > 0]
         return any(done) if self.settings.stop == "first" else all(done)
 
-    def _cut_at_end(self, lanes: Sequence[LanePosition], due: list[int]) -> list[int]:
+    def _cut_at_end(self, lanes: Sequence[LanePosition], due: list[int], end: End) -> list[int]:
         """What each lane gives to the last block: shares of it, up to where the set that ends the mix ends."""
-        epochs = self.settings.epochs
-        if epochs is None:
+        if not end:
             return due
+        epochs, stop = end
         left = [
             (lane.left_us(at, epochs, us), us)
             for lane, at, us in zip(self._lanes, lanes, due, strict=True)
             if us > 0 and at.epoch < epochs
         ]
         ends = [(available, us) for available, us in left if available <= us]
-        if not ends or (self.settings.stop == "all" and len(ends) < len(left)):
+        if not ends or (stop == "all" and len(ends) < len(left)):
             return due
-        choose = min if self.settings.stop == "first" else max
+        choose = min if stop == "first" else max
         available, us = choose(ends, key=lambda end: end[0] / end[1])
         return [-(-one * available // us) if one > 0 else one for one in due]
 

@@ -342,6 +342,34 @@ def test_a_loader_that_was_at_its_end_goes_on_with_a_state_of_other_weights() ->
     assert used.state_dict()["next_batch"] > 50
 
 
+@pytest.mark.parametrize("stop", ["first", "all"])
+@pytest.mark.parametrize(("before", "then"), [(1, 3), (None, 1)])
+def test_a_begun_block_ends_where_it_was_planned_to(before: int | None, then: int, stop: str) -> None:
+    """The last block of a finite mix is cut. What was handed over of it is not planned anew when the end is another."""
+
+    def loader(epochs: int | None, state: Any = None) -> Loader:
+        shards = mixed([[1.0, 2.0] * 20, [1.0, 1.5] * 12], [0.6, 0.4], samples_per_shard=7)
+        ends: dict[str, Any] = {"epochs": epochs, "stop": epochs and stop}
+        stream = ShardStream(shards, max_batch_seconds=8.0, block_samples=24, **ends).load_audio(sample_rate=RATE)
+        found = Loader(stream)
+        if state is not None:
+            found.load_state_dict(json.loads(json.dumps(state)))
+        return found
+
+    got: list[Any] = []
+    first = loader(before)
+    for batch in itertools.islice(first, 20):
+        got.append(batch)
+        middle = loader(then, first.state_dict())
+        some = list(itertools.islice(middle, 1))  # in that block still, or behind it
+        rest = list(loader(then, middle.state_dict()))
+        found = by_set_and_epoch_of_batches([*got, *some, *rest])
+        assert all(max(counts.values()) == 1 for counts in found.values()), "a clip came twice in an epoch"
+        whole = {place for place, counts in found.items() if len(counts) == {"a": 40, "b": 24}[place[0]]}
+        assert all((name, epoch - 1) in whole for name, epoch in found if epoch)
+        assert (any if stop == "first" else all)((name, then - 1) in whole for name in "ab")
+
+
 def test_temperature() -> None:
     hours = [100.0, 10.0, 1.0]
     assert by_temperature(hours, 1.0) == pytest.approx([amount / 111 for amount in hours])
