@@ -179,8 +179,15 @@ def fit_keywords(of: str, function: Callable[..., Any], given: Mapping[str, Any]
 
 
 def with_fields(of: str, part: Part, given: Mapping[str, Any]) -> Part:
-    """A dataclass instance with other values, each fitted to its type; a UsageError that begins with `of` if not."""
+    """A dataclass instance with other values, each fitted to its type.
+
+    Raises:
+        UsageError: one does not fit, or there is none of that name; it begins with `of`.
+    """
     wanted = typing.get_type_hints(type(part))
+    unknown = [name for name in given if name not in wanted]
+    if unknown:
+        raise UsageError(f"{of}: no setting {', '.join(map(repr, unknown))}; {meant(unknown, list(wanted))}")
     fields = {name: fitted(f"{of}: {name}", value, wanted[name]) for name, value in given.items()}
     return typing.cast(Part, dataclasses.replace(typing.cast(Any, part), **fields))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
 from torch import nn
 
 from s3prl_stream.downstream.columns import SEGMENTS, need_segments, segment_labels, values_of
@@ -13,8 +12,8 @@ from s3prl_stream.downstream.model import DownstreamModel
 from s3prl_stream.downstream.recipe import TaskRecipe
 from s3prl_stream.downstream.texts import TAGS, TextSource, find_texts
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import hash64
 from s3prl_stream.heads import build_head
+from s3prl_stream.models.draws import drawn_by
 from s3prl_stream.settings import fit_keywords
 from s3prl_stream.shards.shardset import ShardSet
 from s3prl_stream.tasks import KINDS, Task
@@ -80,8 +79,7 @@ def build_task(
     else:
         categories = _enough(sorted(set(values_of(shards, labels[0], where))), recipe, shards, at_least=2)
         settings |= {"label": labels[0], "categories": categories}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("task weights", seed)) >> 1)
+    with drawn_by("task weights", seed):
         return make_task(recipe.kind, settings)
 
 
@@ -129,8 +127,7 @@ def build_model(
     Raises:
         UsageError: an unknown head or setting of it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("downstream weights", seed)) >> 1)
+    with drawn_by("downstream weights", seed):
         if isinstance(head, str):
             head = build_head(
                 head,

@@ -20,13 +20,12 @@ class GruEncoder(nn.Module):
     Args:
         feat_dim: D of the input.
         hidden_size: H.
-        num_gru_layers: 1 or more.
+        num_layers: GRUs, 1 or more.
         dropout: of the output of each layer while training.
         residual: each layer but the first adds its input to its output.
 
     Attributes:
-        num_layers: one less than `num_gru_layers`: the first GRU's output is hidden state 0, as its input has
-            another size.
+        num_layers: one less than GRUs: the first one's output is hidden state 0, as its input has another size.
     """
 
     def __init__(
@@ -34,18 +33,18 @@ class GruEncoder(nn.Module):
         *,
         feat_dim: int = 80,
         hidden_size: int = 512,
-        num_gru_layers: int = 3,
+        num_layers: int = 3,
         dropout: float = 0.1,
         residual: bool = True,
     ) -> None:
         super().__init__()
-        possible(feat_dim=feat_dim, hidden_size=hidden_size, num_gru_layers=num_gru_layers)
+        possible(feat_dim=feat_dim, hidden_size=hidden_size, num_layers=num_layers)
         below_one(dropout=dropout)
         self.hidden_size = hidden_size
-        self.num_layers = num_gru_layers - 1
+        self.num_layers = num_layers - 1
         self.residual = residual
         self.dropout = nn.Dropout(dropout)
-        sizes = [feat_dim] + [hidden_size] * (num_gru_layers - 1)
+        sizes = [feat_dim] + [hidden_size] * (num_layers - 1)
         self.grus = nn.ModuleList(nn.GRU(size, hidden_size, batch_first=True) for size in sizes)
 
     def forward(self, feat_BFD: Tensor, feat_len_B: Tensor) -> list[Tensor]:

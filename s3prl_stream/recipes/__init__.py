@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-import torch
 from torch import nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import hash64
+from s3prl_stream.models.draws import drawn_by
 from s3prl_stream.models.sizes import fits_memory
 from s3prl_stream.recipes.apc import APC, VQ_APC
 from s3prl_stream.recipes.audio_albert import AUDIO_ALBERT
@@ -49,10 +47,6 @@ def build_encoder(recipe: str | Recipe, **sizes: Any) -> nn.Module:
         UsageError: an unknown recipe, or sizes it does not have.
     """
     found = find_recipe(recipe)
-    known = [one.name for one in dataclasses.fields(found.model)]
-    unknown = sorted(set(sizes) - set(known))
-    if unknown:
-        raise UsageError(f"build_encoder({found.name!r}): no size {', '.join(unknown)}; there are {', '.join(known)}")
     return _encoder(found, with_fields(f"build_encoder({found.name!r})", found.model, sizes))
 
 
@@ -77,8 +71,7 @@ def build_objective(
         raise UsageError(
             f"encoder {type(encoder).__name__} needs an integer attribute `hidden_size`: the head is built on it"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(hash64("weights", seed)) >> 1)
+    with drawn_by("weights", seed):
         network = _encoder(found, found.model) if encoder is None else encoder
         return found.build_objective(found, network, *([teacher] if found.has_teacher else []))
 

@@ -8,7 +8,8 @@ epochs of LibriSpeech (8 789 batches each).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,7 @@ from s3prl_stream.models.quantizer import PredictionHead
 from s3prl_stream.objectives.prediction import PredictionObjective
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.recipes.front_end import FrontEnd
-from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, features
+from s3prl_stream.recipes.recipe import Recipe, StreamSettings, TrainDefaults, features, sized
 
 EPOCHS_100 = 878_900
 """Batches in 100 epochs of LibriSpeech's 960 h in S3PRL."""
@@ -46,16 +47,6 @@ class ShiftedStream(StreamSettings):
     """Frames."""
 
 
-def _encoder(model: GruModel) -> GruEncoder:
-    return GruEncoder(
-        feat_dim=model.feat_dim,
-        hidden_size=model.hidden_size,
-        num_gru_layers=model.num_layers,
-        dropout=model.dropout,
-        residual=model.residual,
-    )
-
-
 def prediction_head(recipe: Recipe, encoder: nn.Module) -> PredictionHead:
     """From hidden states to features, with the quantizer of the recipe's model if it has one."""
     model = recipe.model
@@ -73,20 +64,15 @@ def _stream(recipe: Recipe, shards: Any, **stream: Any) -> Stage:
     return features(recipe, shards, **stream).shift(settings.n_future)
 
 
-def _recipe(name: str, model: GruModel) -> Recipe:
-    return Recipe(
-        name=name,
-        model=model,
-        encoder=_encoder,
-        build_objective=_objective,
-        build_stream=_stream,
-        front_end=FrontEnd("fbank80"),
-        stream_settings=ShiftedStream(),
-        train=TrainDefaults(
-            lr=1e-4, schedule="constant", warmup_share=0.0, optimizer="adam", published_steps=EPOCHS_100
-        ),
-    )
+APC = Recipe(
+    name="apc",
+    model=GruModel(),
+    encoder=partial(sized, GruEncoder),
+    build_objective=_objective,
+    build_stream=_stream,
+    front_end=FrontEnd("fbank80"),
+    stream_settings=ShiftedStream(),
+    train=TrainDefaults(lr=1e-4, schedule="constant", warmup_share=0.0, optimizer="adam", published_steps=EPOCHS_100),
+)
 
-
-APC = _recipe("apc", GruModel())
-VQ_APC = _recipe("vq_apc", GruModel(codebook_sizes=(512,)))
+VQ_APC = replace(APC, name="vq_apc", model=GruModel(codebook_sizes=(512,)))

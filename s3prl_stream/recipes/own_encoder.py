@@ -10,11 +10,10 @@ import importlib
 import sys
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.hashing import hash64
+from s3prl_stream.models.draws import drawn_by
 
 
 def own_encoder(encoder: nn.Module | str | None, *, seed: int = 0) -> nn.Module | None:
@@ -37,8 +36,7 @@ def own_encoder(encoder: nn.Module | str | None, *, seed: int = 0) -> nn.Module 
         sys.path.append(here)
     try:
         make = getattr(importlib.import_module(module_name), name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(hash64("weights", seed)) >> 1)
+        with drawn_by("weights", seed):
             network = make()
     except (ImportError, AttributeError, TypeError) as error:
         raise UsageError(f"encoder {encoder!r}: {error}; it must be a class that is made without arguments") from error

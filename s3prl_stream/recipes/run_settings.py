@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.settings import fit_fields
+from s3prl_stream.settings import fit_fields, with_fields
 from s3prl_stream.trainer.settings import LoopSettings
 
 
@@ -58,11 +57,7 @@ class ValidSettings:
         """By name; UsageError for one that there is not."""
         if not isinstance(settings, Mapping):
             raise UsageError(f"valid: {settings!r} is no dict; give some such as {{'share': 0.02}}")
-        known = [one.name for one in dataclasses.fields(cls)]
-        unknown = [name for name in settings if name not in known]
-        if unknown:
-            raise UsageError(f"valid: no setting {', '.join(map(repr, unknown))}; there are {', '.join(known)}")
-        return cls(**settings)
+        return with_fields("valid", cls(), settings)
 
     def __post_init__(self) -> None:
         fit_fields("valid", self)

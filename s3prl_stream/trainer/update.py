@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from s3prl_stream.hashing import hash64
+from s3prl_stream.models.draws import seed_torch
 from s3prl_stream.objectives.loss import Loss
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.optimizer import apply_update, build_optimizer, learning_rate, trained_parameters
@@ -111,7 +111,7 @@ class Updater:
 
 def seed_draws(settings: TrainSettings, step: int, place: int) -> None:
     """Have all that an objective draws on a batch follow from the run's seed, the step and its place in the update."""
-    torch.manual_seed(int(hash64("train", settings.seed, step, place)) >> 1)
+    seed_torch("train", settings.seed, step, place)
 
 
 class BatchCounts:

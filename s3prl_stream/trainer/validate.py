@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from s3prl_stream.hashing import hash64
+from s3prl_stream.models.draws import seed_torch
 from s3prl_stream.sample import Batch
 from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.trainer.to_device import ToDevice
@@ -30,7 +30,7 @@ def mean_loss(
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for turn, batch in enumerate(batches):
-            torch.manual_seed(int(hash64("valid", turn * ranks.world_size + ranks.rank)) >> 1)
+            seed_torch("valid", turn * ranks.world_size + ranks.rank)
             loss = objective(to_device(batch))
             sums[0] += loss.mean * loss.num_elements
             sums[1] += loss.num_elements

@@ -160,7 +160,7 @@ def test_other_weights_to_begin_with(sample_set: Path, tmp_path: Path) -> None:
 def test_slips_in_python_are_told(sample_set: Path, tmp_path: Path) -> None:
     for slip, said in (
         ({"num_worker": 1}, "no setting 'num_worker'; did you mean num_workers"),
-        ({"valid": {"shar": 0.1}}, "valid: no setting 'shar'; there are where, share"),
+        ({"valid": {"shar": 0.1}}, "valid: no setting 'shar'; did you mean share?"),
         ({"valid": {"share": 0.1, "every": 0}}, "valid.every is 0"),
         ({"valid": {"share": 1}}, "valid.share is 1"),
         ({"valid": {"subset": "5s"}}, "valid.subset is '5s', but nothing is held out"),

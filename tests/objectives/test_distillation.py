@@ -23,16 +23,9 @@ from s3prl_stream.upstreams.upstream import FeatureUpstream
 from s3prl_stream.upstreams.waves import WaveUpstream
 
 STUDENT: dict[str, Any] = {
-    "conv_size": 8,
-    "hidden_size": 24,
-    "num_layers": 2,
-    "num_heads": 2,
-    "ffn_size": 32,
-    "position_kernel": 16,
-    "position_groups": 4,
-    "target_layers": (1, 3),
-    "target_size": 24,
-}
+    "conv_size": 8, "hidden_size": 24, "num_layers": 2, "num_heads": 2, "ffn_size": 32, "position_kernel": 16,
+    "position_groups": 4, "target_layers": (1, 3), "target_size": 24,
+}  # fmt: skip
 
 
 def batch(lengths: tuple[int, ...] = (8000, 5000)) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def test_a_teacher_with_closer_frames() -> None:
 def test_frames_that_the_teacher_does_not_have_do_not_count() -> None:
     """Kaldi's features have a frame less at the end than the convolutions, for some lengths."""
     torch.manual_seed(0)
-    teacher = FeatureUpstream(GruEncoder(hidden_size=24, num_gru_layers=1), FrontEnd("fbank80")).eval()
+    teacher = FeatureUpstream(GruEncoder(hidden_size=24, num_layers=1), FrontEnd("fbank80")).eval()
     objective = student_of(teacher, init_from_teacher=False, target_layers=(0,)).eval()
     both, *each = (objective(batch(lengths)) for lengths in ((16_000, 8180), (16_000,), (8180,)))
     assert [int(loss.num_elements) for loss in each] == [49, 24]
