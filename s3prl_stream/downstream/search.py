@@ -24,7 +24,7 @@ from s3prl_stream.tasks.query_by_example import costs_in, scores_of
 from s3prl_stream.tasks.task import column
 from s3prl_stream.upstreams import Upstream
 from s3prl_stream.upstreams import upstream as find_upstream
-from s3prl_stream.upstreams.upstream import checked_states
+from s3prl_stream.upstreams.upstream import alone
 
 _LEAST_DEVIATION = 1e-9
 
@@ -47,26 +47,8 @@ class SearchResult:
 
 class _Clip(NamedTuple):
     words: str
-    states: list[npt.NDArray[np.float32]]
-    """Of each layer [F, H]."""
-
-    def scaled(self, scale: _Scale) -> _Clip:
-        """At mean 0 and deviation 1 of all."""
-        layers = zip(self.states, scale.mean, scale.deviation, strict=True)
-        return self._replace(states=[((one - mean) / deviation).astype(np.float32) for one, mean, deviation in layers])
-
-
-class _Scale(NamedTuple):
-    """Of all frames: float64 [layers, H] each."""
-
-    mean: npt.NDArray[np.float64]
-    deviation: npt.NDArray[np.float64]
-
-
-class _Document(NamedTuple):
-    words: str
-    costs: npt.NDArray[np.float64]
-    """Of each layer and query, float64 [layers, queries]."""
+    states: npt.NDArray[np.float32]
+    """[layers, F, H]."""
 
 
 def search_queries(
@@ -112,12 +94,22 @@ def search_queries(
     spoken = _loader(queries, where, added, label)
     asked = list(_clips(spoken, up, label, layers))
     said = document_label or label
-    scale = _scale_of(itertools.chain(asked, _clips(_loader(documents, document_where, added, said), up, said, layers)))
-    asked = [clip.scaled(scale) for clip in asked]
+    first_time = _clips(_loader(documents, document_where, added, said), up, said, layers)
+    mean, deviation = _scale_of(itertools.chain(asked, first_time))
+
+    def scaled(clip: _Clip) -> _Clip:
+        return clip._replace(states=((clip.states - mean) / deviation).astype(np.float32))
+
+    asked = [scaled(clip) for clip in asked]
     heard = _loader(documents, document_where, added, said)
-    given = [_look_in(clip.scaled(scale), asked) for clip in _clips(heard, up, said, layers)]
-    is_in = np.array([[f" {query.words} " in f" {one.words} " for one in given] for query in asked])
-    costs_DLQ = np.array([one.costs for one in given]).reshape(len(given), len(layers), len(asked))
+    texts: list[str] = []
+    costs: list[list[npt.NDArray[np.float64]]] = []
+    for document in map(scaled, _clips(heard, up, said, layers)):
+        texts.append(document.words)
+        of_layers = enumerate(document.states)
+        costs.append([costs_in(states, [query.states[place] for query in asked]) for place, states in of_layers])
+    is_in = np.array([[f" {query.words} " in f" {text} " for text in texts] for query in asked])
+    costs_DLQ = np.array(costs).reshape(len(texts), len(layers), len(asked))
     found = {number: max_twv(scores_of(costs_DLQ[:, place].T), is_in) for place, number in enumerate(layers)}
     best = max(found, key=lambda number: found[number].value)
     return SearchResult(
@@ -126,7 +118,7 @@ def search_queries(
         threshold=found[best].threshold if math.isfinite(found[best].threshold) else None,
         max_twv_of_layers={number: value.value for number, value in found.items()},
         queries=len(asked),
-        documents=len(given),
+        documents=len(texts),
         damaged=len(spoken.damaged) + len(heard.damaged),
     )
 
@@ -143,28 +135,22 @@ def _clips(loader: Loader, upstream: Upstream, label: str, layers: Sequence[int]
         words = column(batch, label) if batch["key"] else []
         for row in range(len(batch["key"])):
             length = int(batch["wav_len"][row])
-            frames = int(upstream.num_frames([length])[0])
             with torch.no_grad():
-                states = checked_states(upstream, upstream(batch["wav"][row : row + 1, :length]), 1, frames)
-            kept = [states[number][0, :frames].float().cpu().numpy() for number in layers]
-            yield _Clip(" ".join(str(words[row]).split()), kept)
+                states = alone(upstream, batch["wav"][row, :length])[list(layers)].numpy()
+            yield _Clip(" ".join(str(words[row]).split()), states)
 
 
-def _scale_of(clips: Iterable[_Clip]) -> _Scale:
-    """Mean and deviation of each dimension of each layer; of one that is constant, a deviation just above 0."""
+def _scale_of(clips: Iterable[_Clip]) -> tuple[Any, Any]:
+    """Mean and deviation of each dimension of each layer, float64 [layers, 1, H] over all frames.
+
+    Of a dimension that is constant the deviation is just above 0.
+    """
     frames, total, squares = 0, np.float64(0), np.float64(0)
     for clip in clips:
-        states = np.asarray(clip.states, dtype=np.float64)
+        states = clip.states.astype(np.float64)
         frames += states.shape[1]
-        total = total + states.sum(axis=1)
-        squares = squares + np.square(states).sum(axis=1)
+        total = total + states.sum(axis=1, keepdims=True)
+        squares = squares + np.square(states).sum(axis=1, keepdims=True)
     mean = total / max(frames, 1)
     variance = (squares - frames * np.square(mean)) / max(frames - 1, 1)
-    return _Scale(mean, np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST_DEVIATION))
-
-
-def _look_in(document: _Clip, queries: Sequence[_Clip]) -> _Document:
-    costs = [
-        costs_in(states, [query.states[place] for query in queries]) for place, states in enumerate(document.states)
-    ]
-    return _Document(document.words, np.stack(costs))
+    return mean, np.maximum(np.sqrt(np.maximum(variance, 0.0)), _LEAST_DEVIATION)

@@ -183,6 +183,13 @@ def checked_states(upstream: Upstream, given: Any, num_rows: int, num_frames: in
     return several
 
 
+def alone(upstream: Upstream, wav_T: Tensor) -> Tensor:
+    """Hidden states float32 [states, F, H] of one waveform by itself, of its valid frames, on the CPU."""
+    frames = int(upstream.num_frames([len(wav_T)])[0])
+    given = checked_states(upstream, upstream(wav_T[None]), 1, frames)
+    return torch.cat([state[:, :frames] for state in given]).float().cpu()
+
+
 def whole_number(encoder: nn.Module, name: str) -> int:
     """An attribute of an encoder; UsageError if it is not an integer."""
     value = getattr(encoder, name, None)
