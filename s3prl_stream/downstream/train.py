@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,14 @@ def _train(
     ranks.share_of(parts.settings.update_batches)
     pinned = device.type == "cuda" and workers > 0
     loader = Loader(parts.stream, num_workers=workers, pin_memory=pinned, rank=ranks.rank, world_size=ranks.world_size)
-    batches, judge = _RunBatches(loader), _Judge(parts, device, tells=ranks.is_first and not quiet)
+    unusable: dict[tuple[str, str], tuple[str, str]] = {}  # (set, key) -> why, in a word and in a message
+    unknown: dict[str, int] = {}
+
+    def heard(batch: Batch) -> dict[str, float]:
+        unusable.update({(one["set"], one["key"]): (one["reason"], one["message"]) for one in loader.damaged})
+        loader.damaged.clear()  # which lists the newest only
+        return seconds_by_set(batch)
+
     check_run(run, written)
     # a mistake in the settings has been told: once, without waiting for other ranks, and it leaves nothing behind
     cache = contextlib.nullcontext() if parts.cache is None else contextlib.closing(parts.cache)
@@ -122,12 +129,12 @@ def _train(
             parts.texts.save(run)
         result = train_loop(
             model,
-            batches,
+            loader,
             parts.settings,
             run=run,
             set_names=[member.name for member in parts.shards.members],
-            seconds_by_set=seconds_by_set,
-            hooks=[] if parts.judged is None else [Hook(parts.recipe.evaluate_every, judge.ask)],
+            seconds_by_set=heard,
+            hooks=_judging(parts, device, unknown, tells=ranks.is_first and not quiet),
             device=device,
             quiet=quiet,
         )
@@ -135,7 +142,7 @@ def _train(
             if result.first_step == result.last_step:  # so it was not loaded; this file may lack for a kill
                 load_weights_into(model, newest_checkpoint(run))
             write_json(run / LAYER_WEIGHTS, model.featurizer.weights())
-        unusable = {clip: told for some in ranks.gather(batches.unusable) for clip, told in some.items()}
+        unusable = {clip: told for some in ranks.gather(unusable) for clip, told in some.items()}
     if unusable and ranks.is_first and not quiet:
         reasons = ", ".join(sorted({reason for reason, _ in unusable.values()}))
         _, message = next(iter(unusable.values()))
@@ -144,30 +151,28 @@ def _train(
         result,
         left_out=len(loader.too_long) + len(unusable),
         not_used=parts.not_used,
-        unknown=judge.unknown,
+        unknown=unknown,
         timing=loader.timing().as_dict(),
     )
 
 
-class _Judge:
-    """Figures of the validation part, and the classes in it that are not trained on."""
+def _judging(parts: TrainingParts, device: torch.device, unknown: dict[str, int], *, tells: bool) -> list[Hook]:
+    """Asks for the figures of the validation part; `unknown` gets the classes in it that are not trained on."""
+    judged, task = parts.judged, parts.model.task
+    if judged is None:
+        return []
 
-    def __init__(self, parts: TrainingParts, device: torch.device, *, tells: bool) -> None:
-        self.unknown: dict[str, int] = {}
-        self._parts = parts
-        self._device = device
-        self._tells = tells
-
-    def ask(self, _step: int) -> Mapping[str, float]:
-        """What a hook asks."""
-        task, judged = self._parts.model.task, self._parts.judged
-        assert judged is not None
-        answers = answers_to(self._parts.model, Loader(judged, rank=0, world_size=1), self._device)
-        told, self.unknown = bool(self.unknown), unknown_classes(task, answers)
-        if self._tells and self.unknown and not told:
-            count, some = sum(self.unknown.values()), ", ".join(sorted(self.unknown)[:_MOST_SHOWN])
+    def ask(_step: int) -> Mapping[str, float]:
+        answers = answers_to(parts.model, Loader(judged, rank=0, world_size=1), device)
+        told = bool(unknown)
+        unknown.clear()
+        unknown.update(unknown_classes(task, answers))
+        if tells and unknown and not told:
+            count, some = sum(unknown.values()), ", ".join(sorted(unknown)[:_MOST_SHOWN])
             tqdm.write(f"valid: {count} clips count as missed, of classes not trained on ({some} ...)", file=sys.stderr)
         return {f"valid_{name}": value for name, value in task.score(answers).items()}
+
+    return [Hook(parts.recipe.evaluate_every, ask)]
 
 
 def _written(parts: TrainingParts) -> dict[str, Any]:
@@ -206,21 +211,3 @@ def read_layer_weights(run: Path) -> list[float]:
         raise StateError(
             f"{path}: cannot be read ({error}), expected a list of numbers. The same `train` command writes it anew."
         ) from error
-
-
-class _RunBatches:
-    """A loader as the loop sees it, and the clips that it could not use."""
-
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-        self.unusable: dict[tuple[str, str], tuple[str, str]] = {}
-        """(set, key) -> why, in a word and in a message."""
-        self.state_dict = loader.state_dict
-        self.load_state_dict = loader.load_state_dict
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if damaged := self.loader.damaged:
-                self.unusable.update(((one["set"], one["key"]), (one["reason"], one["message"])) for one in damaged)
-                damaged.clear()  # which lists the newest only
-            yield batch
