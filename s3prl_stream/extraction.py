@@ -8,6 +8,7 @@ What a kill leaves is continued: after each shard the loader's cursor is written
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from s3prl_stream.errors import StateError, StreamError, UsageError
@@ -124,8 +126,7 @@ def extract(
     }
     if _begin(folder, identity) is None:
         return _report(folder, kept, first_sample=int(read_manifest(LocalStore(folder))["counts"]["samples"]))
-    scratch = folder / EXTRACT_FOLDER
-    with alone_in(scratch):
+    with alone_in(folder / EXTRACT_FOLDER):
         state = _begin(folder, identity)  # as it is now that nobody else changes it
         assert state is not None, "the work folder of a finished set is gone"
         if not state:
@@ -133,92 +134,70 @@ def extract(
         new = FeatureSet(
             folder, folder / EXTRACT_FOLDER, identity["name"], shard_set.columns(), state.get("shards", [])
         )
-        before = new.num_samples
-        job = _Job(up, kept, dtype, shard_mb * _BYTES_PER_MB, folder, identity, new)
-        job.run(Loader(stream, num_workers=num_workers, rank=0, world_size=1), state, planned, progress or tell_nobody)
+        before = done = new.num_samples
+        loader = Loader(stream, num_workers=num_workers, rank=0, world_size=1)
+        if "loader" in state:
+            loader.load_state_dict(state["loader"])
+
+        def end_shard() -> list[dict[str, Any]]:
+            """The damaged clips until now."""
+            damaged: list[dict[str, Any]] = [*state.get("damaged", []), *loader.damaged]
+            new.end_shard()
+            now = {"identity": identity, "shards": new.shards, "damaged": damaged, "loader": loader.state_dict()}
+            LocalStore(folder).write(EXTRACT_STATE, sealed(now))
+            return damaged
+
+        with contextlib.closing(new):
+            for batch in loader:
+                for key, metadata, features in _features(up, kept, dtype, batch):
+                    new.add(key, features, frames_per_second=round(SAMPLE_RATE / up.stride), metadata=metadata)
+                    done += 1
+                (progress or tell_nobody)("extracting", done, planned)
+                if new.bytes_in_shard >= shard_mb * _BYTES_PER_MB:
+                    end_shard()
+            _finish(folder, identity, new, end_shard())
     return _report(folder, kept, first_sample=before)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One extraction: its settings, and the set that is being written."""
+def _features(
+    up: Upstream, layers: Sequence[int], dtype: str, batch: Batch
+) -> Iterator[tuple[str, dict[str, Any], npt.NDArray[Any]]]:
+    """(key, metadata, [F, D] or [F, L, D]) of each clip of a batch."""
+    if not batch["key"]:
+        return
+    frames = up.num_frames(batch["wav_len"]).tolist()
+    with torch.inference_mode():
+        given = up(batch["wav"], batch["wav_len"])
+    hidden_states = checked_states(up, given, len(frames), max(frames))
+    chosen = torch.stack([hidden_states[layer] for layer in layers], dim=2).float().cpu().numpy()
+    for row, (key, text) in enumerate(zip(batch["key"], batch["metadata"], strict=True)):
+        with np.errstate(over="ignore"):
+            features = chosen[row, : frames[row]].astype(dtype)
+        if not np.isfinite(features).all():
+            raise StreamError(
+                f"extract: {key} has hidden states that are not finite in {dtype}; write float32 (dtype='float32', "
+                "--dtype float32), or leave out that layer"
+            )
+        yield key, json.loads(text), features[:, 0] if len(layers) == 1 else features
 
-    up: Upstream
-    layers: tuple[int, ...]
-    dtype: str
-    shard_bytes: float
-    folder: Path
-    identity: dict[str, Any]
-    new: FeatureSet
 
-    def run(self, loader: Loader, state: dict[str, Any], planned: int, tell: Progress) -> None:
-        """Extract what is left."""
-        frames_per_second = round(SAMPLE_RATE / self.up.stride)
-        damaged: list[dict[str, Any]] = list(state.get("damaged", []))
-        done = self.new.num_samples
-        if "loader" in state:
-            loader.load_state_dict(state["loader"])
-        try:
-            for batch in loader:
-                for key, metadata, features in self._features(batch):
-                    self.new.add(key, features, frames_per_second=frames_per_second, metadata=metadata)
-                    done += 1
-                tell("extracting", done, planned)
-                if self.new.bytes_in_shard >= self.shard_bytes:
-                    self.new.end_shard()
-                    self._save(loader, damaged + loader.damaged)
-            self.new.end_shard()
-            self._save(loader, damaged + loader.damaged)
-            self._finish(damaged + loader.damaged)
-        finally:
-            self.new.close()
-
-    def _features(self, batch: Batch) -> Iterator[tuple[str, dict[str, Any], Any]]:
-        """(key, metadata, [F, D] or [F, L, D]) of each clip of a batch."""
-        if not batch["key"]:
-            return
-        frames = self.up.num_frames(batch["wav_len"]).tolist()
-        with torch.inference_mode():
-            given = self.up(batch["wav"], batch["wav_len"])
-        hidden_states = checked_states(self.up, given, len(frames), max(frames))
-        chosen = torch.stack([hidden_states[layer] for layer in self.layers], dim=2).float().cpu().numpy()
-        for row, (key, text) in enumerate(zip(batch["key"], batch["metadata"], strict=True)):
-            with np.errstate(over="ignore"):
-                features = chosen[row, : frames[row]].astype(self.dtype)
-            if not np.isfinite(features).all():
-                raise StreamError(
-                    f"extract: {key} has hidden states that are not finite in {self.dtype}; write float32 "
-                    "(dtype='float32', --dtype float32), or leave out that layer"
-                )
-            yield key, json.loads(text), features[:, 0] if len(self.layers) == 1 else features
-
-    def _save(self, loader: Loader, damaged: list[dict[str, Any]]) -> None:
-        state = {
-            "identity": self.identity,
-            "shards": self.new.shards,
-            "damaged": damaged,
-            "loader": loader.state_dict(),
-        }
-        LocalStore(self.folder).write(EXTRACT_STATE, sealed(state))
-
-    def _finish(self, damaged: list[dict[str, Any]]) -> None:
-        parts, shards = self.new.finish(), self.new.shards
-        if not shards:
-            raise StreamError(f"extract: none of {len(damaged)} clips could be read; the first: {damaged[:1]}")
-        store = LocalStore(self.folder)
-        left_out = (LeftOut(one["key"], one["shard"], "damaged", one["reason"], one["message"]) for one in damaged)
-        store.write(LEFT_OUT, b"".join(one.line() for one in left_out))
-        corpus, _, corpus_hash = self.identity["data"].rpartition(" ")
-        about = {
-            "name": self.identity["name"],
-            "packing": {name: value for name, value in self.identity.items() if name not in ("name", "data")},
-            "corpus_hash": corpus_hash,
-            "corpus": corpus,
-            "licence": None,
-            "libraries": library_versions(),
-        }
-        write_manifest(store, about, counts_of(shards, len(damaged), {}), parts, shards)
-        shutil.rmtree(self.folder / EXTRACT_FOLDER, ignore_errors=True)  # the next call removes what is left
+def _finish(folder: Path, identity: dict[str, Any], new: FeatureSet, damaged: list[dict[str, Any]]) -> None:
+    parts, shards, store = new.finish(), new.shards, LocalStore(folder)
+    if not shards:
+        raise StreamError(f"extract: none of {len(damaged)} clips could be read; the first: {damaged[:1]}")
+    left_out = (LeftOut(one["key"], one["shard"], "damaged", one["reason"], one["message"]) for one in damaged)
+    store.write(LEFT_OUT, b"".join(one.line() for one in left_out))
+    corpus, _, corpus_hash = identity["data"].rpartition(" ")
+    about = {
+        "name": identity["name"],
+        "packing": {name: value for name, value in identity.items() if name not in ("name", "data")},
+        "corpus_hash": corpus_hash,
+        "corpus": corpus,
+        "licence": None,
+        "libraries": library_versions(),
+    }
+    write_manifest(store, about, counts_of(shards, len(damaged), {}), parts, shards)
+    shutil.rmtree(folder / EXTRACT_FOLDER, ignore_errors=True)  # the next call removes what is left
 
 
 class _KeepMetadata(Stage):
