@@ -138,7 +138,8 @@ def _with_cache(
         yield
         return
     with contextlib.closing(FeatureCache(folder, fingerprint_of(model.upstream), max_gigabytes=max_gigabytes)) as kept:
-        model.use_cache(kept, {one.name: cached_as(contents_of(one), noise) for one in judged.members})
+        noisy = "" if noise is None else f" with {noise}"
+        model.use_cache(kept, {one.name: contents_of(one) + noisy for one in judged.members})
         yield
 
 
@@ -238,11 +239,6 @@ def load_run(
         )
     load_weights_into(model, _checkpoint(run))
     return model.to(used_device).eval()
-
-
-def cached_as(contents: str, noise: Noise | None) -> str:
-    """What a set is called in a cache when its clips have noise."""
-    return contents if noise is None else f"{contents} with {noise}"
 
 
 def _upstream_of(run: Path, name: str) -> Upstream:

@@ -143,7 +143,7 @@ def cell_data(shards: Any, where: Any, test: Any, test_where: str | None, settin
     train_set = as_shard_set(shards)
     test_set = train_set if test is None else as_shard_set(test)
     name = str(shards) if isinstance(shards, str | Path) else train_set.name
-    if _share_clips(train_set, test_set):
+    if {contents_of(member) for member in train_set.members} & {contents_of(member) for member in test_set.members}:
         if test_where is None:
             raise UsageError(
                 f"sweep: {name} is trained on. Say which of its clips are scored instead by test_where= "
@@ -156,10 +156,6 @@ def cell_data(shards: Any, where: Any, test: Any, test_where: str | None, settin
     if is_judged and shared_hours(chosen, valid_where, test_set, test_where):
         raise UsageError("sweep: clips that are scored are in the validation part, so weights would be chosen by them")
     return CellData(name, train_set, where, test_set, test_where)
-
-
-def _share_clips(one: ShardSet, other: ShardSet) -> bool:
-    return bool({contents_of(member) for member in one.members} & {contents_of(member) for member in other.members})
 
 
 def noises_of(noise: Any, snr: Any) -> Iterator[tuple[str, str, Noise | None]]:

@@ -156,7 +156,8 @@ def _objective(
         raise UsageError(f"recipe {recipe.name} learns from a teacher; give one (teacher=, --teacher UPSTREAM)")
     objective = build_objective(recipe, encoder=encoder, seed=own.seed, teacher=teacher)
     if own.init is not None and not list_checkpoints(run):
-        load_initial_weights(objective, own.init)
+        folder = Path(own.init) if (Path(own.init) / "model.pt").is_file() else newest_checkpoint(Path(own.init))
+        load_weights_into(objective, folder)
     if own.compile:
         objective.get_submodule("encoder").compile(dynamic=True)
     return objective
@@ -207,17 +208,6 @@ def _place_of(member: SetMember) -> str | None:
     """Where a set lies, for whoever wants to look at its clips; None: in memory, or its URL may hold a secret."""
     url: str | None = getattr(getattr(member, "store", None), "url", None)
     return None if url is None or "?" in url or "@" in url else url
-
-
-def load_initial_weights(objective: nn.Module, init: str | Path) -> None:
-    """Give an objective the weights of a run's newest checkpoint, or of the checkpoint in this folder.
-
-    Raises:
-        UsageError: neither is there.
-        StateError: the weights do not fit.
-    """
-    folder = Path(init) if (Path(init) / "model.pt").is_file() else newest_checkpoint(Path(init))
-    load_weights_into(objective, folder)
 
 
 @dataclasses.dataclass

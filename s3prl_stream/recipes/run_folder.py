@@ -38,32 +38,29 @@ MAY_CHANGE = frozenset(
 """Settings, of `pretrain` and of `train`, that a run may be continued with other values of."""
 
 
-def load_objective(run: str | Path, *, encoder: nn.Module | None = None) -> nn.Module:
+def load_objective(
+    run: str | Path, *, encoder: nn.Module | None = None, trained: bool = True, seed: int = 0
+) -> nn.Module:
     """The network of a run with the weights of its newest checkpoint, on the CPU, in evaluation mode.
 
     Args:
         run: output folder of `pretrain`, or one checkpoint in it.
         encoder: a fresh instance, if the run was made with an encoder of one's own.
+        trained: False: with fresh weights.
+        seed: of these.
 
     Raises:
         UsageError: no run there, or no checkpoint yet, or the encoder is missing.
         StateError: the weights do not fit the encoder.
     """
     settings = read_pretraining(run)
-    objective = fresh_objective(run, settings, encoder=encoder, seed=settings["seed"])
-    folder = Path(run) if run_of(run) != Path(run) else newest_checkpoint(Path(run))
-    load_weights_into(objective, folder)
-    return objective.eval()
-
-
-def fresh_objective(
-    run: str | Path, settings: dict[str, Any], *, encoder: nn.Module | None = None, seed: int = 0
-) -> nn.Module:
-    """The network of a run with fresh weights; UsageError if it was made with an encoder of one's own, not given."""
     if encoder is None and isinstance(settings["encoder"], str):
         raise UsageError(f"{run}: was trained with an encoder of your own; pass encoder= ({settings['encoder']})")
     with told_of(str(run_of(run) / SETTINGS)):
-        return build_objective(recipe_of(settings), encoder=encoder, seed=seed)
+        objective = build_objective(recipe_of(settings), encoder=encoder, seed=seed)
+    if trained:
+        load_weights_into(objective, Path(run) if run_of(run) != Path(run) else newest_checkpoint(Path(run)))
+    return objective.eval()
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:

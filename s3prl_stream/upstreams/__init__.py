@@ -8,11 +8,11 @@ from torch import nn
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.recipes.own_encoder import own_encoder
-from s3prl_stream.recipes.run_folder import SETTINGS, pick_device, run_of
+from s3prl_stream.recipes.run_folder import SETTINGS, load_objective, pick_device, read_pretraining, recipe_of, run_of
 from s3prl_stream.upstreams.baselines import BASELINE, BASELINES
 from s3prl_stream.upstreams.files import checkpoint_upstream
 from s3prl_stream.upstreams.huggingface import CONFIG, huggingface_upstream
-from s3prl_stream.upstreams.runs import run_upstream
+from s3prl_stream.upstreams.runs import upstream_of
 from s3prl_stream.upstreams.torchaudio_models import PREFIX, bundle_upstream
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
 
@@ -68,7 +68,8 @@ def is_run(name: str | Path) -> bool:
 def _find(name: str, *, trained: bool, seed: int, encoder: nn.Module | None, legacy: bool) -> Upstream:
     path = Path(name)
     if is_run(path):
-        return run_upstream(path, trained=trained, seed=seed, encoder=encoder)
+        objective = load_objective(path, encoder=encoder, trained=trained, seed=seed)
+        return upstream_of(recipe_of(read_pretraining(path)), objective)
     if not trained or encoder is not None:
         raise UsageError(f"{name}: untrained weights and encoders of one's own are for runs; there is no {SETTINGS}")
     if name in BASELINES:

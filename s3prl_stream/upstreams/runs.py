@@ -1,29 +1,12 @@
-"""Upstreams from recipes: a run of `pretrain`, or any network with its objective."""
+"""Upstreams from recipes: any network with its objective."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from torch import nn
 
 from s3prl_stream.recipes.recipe import Recipe
-from s3prl_stream.recipes.run_folder import fresh_objective, load_objective, read_pretraining, recipe_of
 from s3prl_stream.upstreams.upstream import FeatureUpstream, Upstream
 from s3prl_stream.upstreams.waves import WaveUpstream
-
-
-def run_upstream(path: Path, *, trained: bool, seed: int, encoder: nn.Module | None) -> Upstream:
-    """The encoder of a run, from its newest checkpoint, or from the one that is named.
-
-    Raises:
-        UsageError: no run there, or no checkpoint in it.
-    """
-    settings = read_pretraining(path)
-    if trained:
-        objective = load_objective(path, encoder=encoder)
-    else:
-        objective = fresh_objective(path, settings, encoder=encoder, seed=seed)
-    return upstream_of(recipe_of(settings), objective)
 
 
 def upstream_of(recipe: Recipe, objective: nn.Module, *, max_frames: int | None = None) -> Upstream:
