@@ -18,8 +18,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 COMMANDS = {
     "pack": "pack a corpus, a folder of audio or a manifest into shards",
@@ -136,6 +136,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The options that are called as the arguments for which they are: name -> value."""
     return {name: getattr(args, name) for name in names}
+
+
+class Setting(NamedTuple):
+    """An option that is short for a setting, as `add_settings` takes them by the names of the settings."""
+
+    option: str
+    kind: Any
+    """Its type, or its choices."""
+    metavar: str | None
+    help: str
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: Mapping[str, Setting]) -> None:
+    """Add an option for each."""
+    for name, (option, kind, metavar, text) in settings.items():
+        values: dict[str, Any] = {"choices": kind} if isinstance(kind, tuple) else {"type": kind}
+        parser.add_argument(option, dest=name, metavar=metavar, help=text, **values)
+
+
+def add_assignments(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add --set, for all settings; `text` says so."""
+    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], dest="assignments", help=text)
+
+
+def given_settings(args: argparse.Namespace, settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """Those that were given: name -> value."""
+    return {name: value for name in settings if (value := getattr(args, name)) is not None}
 
 
 def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from s3prl_stream.cli.summary import size_of_set
 from s3prl_stream.errors import UsageError
@@ -57,12 +57,15 @@ def inspect_set(folder: str) -> dict[str, Any]:
     groups = [name for name in GROUPS if name in columns]
     seconds_by: dict[str, Any] = {name: Counter() for name in groups}
     num_by: dict[str, Counter[str]] = {name: Counter() for name in ("codec", "sample_rate")}
-    findings: dict[str, _Found] = {}
+    found_samples: Counter[str] = Counter()
+    found_hours: dict[str, float] = {}
     measured = [FINDINGS_COLUMN] if FINDINGS_COLUMN in columns else []
     histogram = [0] * (len(_EDGES_SECONDS) - 1)
     for batch in member.batches([*num_by, "seconds", *groups, *measured]):
-        if measured:
-            _count_findings(batch, findings)
+        for words, count, seconds in _by_value(batch, FINDINGS_COLUMN) if measured else ():
+            for name in (words or "").split():  # words with spaces between, or nothing
+                found_samples[name] += count
+                found_hours[name] = found_hours.get(name, 0.0) + seconds / 3600
         for name in groups:
             for value, _, seconds in _by_value(batch, name):
                 seconds_by[name][_NO_VALUE if value is None else str(value)] += seconds
@@ -81,7 +84,10 @@ def inspect_set(folder: str) -> dict[str, Any]:
         "damaged": counts.get("damaged", 0),
         "skipped": counts.get("skipped", {}),
         "packing": manifest.get("packing", {}),
-        "findings": {name: found._asdict() for name, found in _most_first(findings)},
+        "findings": {
+            name: {"samples": count, "hours": found_hours[name]}
+            for name, count in sorted(found_samples.items(), key=lambda one: (-one[1], one[0]))
+        },
         "files": [file["name"] for file in manifest.get("files", [])],
         "subset_of": manifest.get("subset_of"),
         "columns": columns,
@@ -96,25 +102,6 @@ def inspect_set(folder: str) -> dict[str, Any]:
             for name, counter in seconds_by.items()
         },
     }
-
-
-class _Found(NamedTuple):
-    """How much has a finding."""
-
-    samples: int
-    hours: float
-
-
-def _count_findings(batch: pa.RecordBatch, findings: dict[str, _Found]) -> None:
-    """Add what a batch of the index has; the column holds words with spaces between, or nothing."""
-    for words, count, seconds in _by_value(batch, FINDINGS_COLUMN):
-        for name in (words or "").split():
-            samples, hours = findings.get(name, _Found(0, 0.0))
-            findings[name] = _Found(samples + count, hours + seconds / 3600)
-
-
-def _most_first(findings: dict[str, _Found]) -> list[tuple[str, _Found]]:
-    return sorted(findings.items(), key=lambda one: (-one[1].samples, one[0]))
 
 
 def _by_value(batch: pa.RecordBatch, name: str) -> list[tuple[Any, int, float]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from s3prl_stream.cli import Setting, add_assignments, add_settings, given_settings
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import speaks
@@ -20,6 +21,33 @@ if TYPE_CHECKING:
     from s3prl_stream.recipes.recipe import Recipe
 
 
+_SETTINGS: dict[str, Setting] = {
+    "model.hidden_size": Setting("--hidden-size", int, "N", "default: the recipe's, as for all that follow"),
+    "model.num_layers": Setting("--layers", int, "N", "layers of the encoder"),
+    "model.num_heads": Setting("--heads", int, "N", "attention heads"),
+    "model.ffn_size": Setting("--ffn-size", int, "N", "width of the feed-forward part"),
+    "model.dropout": Setting("--dropout", float, "P", "of hidden states"),
+    "model.attention_dropout": Setting("--attention-dropout", float, "P", "0 is much faster on a CPU"),
+    "train.lr": Setting("--lr", float, "RATE", "peak"),
+    "stream.max_batch_seconds": Setting("--batch-seconds", float, "S", "padded audio in a batch"),
+    "train.update_batches": Setting("--update-batches", int, "N", "in an update"),
+    "stream.crop_seconds": Setting("--crop-seconds", float, "S", "longest stretch of a clip"),
+    "stream.norm": Setting(
+        "--norm", ("utterance", "fixed"), None, "of the features; fixed keeps the mean spectrum of short clips"
+    ),
+    "run.where": Setting("--where", str, "EXPR", "clips to use, as in \"seconds > 2 and speaker != 'a'\""),
+    "run.subset": Setting("--subset", str, "AMOUNT", 'part of them: "10h" or "10%%"'),
+    "run.seed": Setting("--seed", int, "N", "of everything that is drawn (default: 0)"),
+    "run.device": Setting("--device", str, "DEVICE", "cpu, cuda ... (default: the GPU if there is one)"),
+    "run.num_workers": Setting("--workers", int, "N", "loading processes (default: a thread)"),
+    "run.checkpoint_every": Setting("--checkpoint-every", int, "N", "steps between checkpoints"),
+    "valid.where": Setting("--valid-where", str, "EXPR", "hold out these clips, and tell the loss on them"),
+    "valid.share": Setting("--valid-share", float, "P", "or hold out this share of all clips"),
+    "run.init": Setting("--init", str, "RUN", "begin with the weights of this run, or of one of its checkpoints"),
+}
+"""Those that an option is short for."""
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="tera, mockingjay, audio_albert ...")
     parser.add_argument("--data", metavar="SET", action="append", required=True, help="a packed set; may be repeated")
@@ -28,76 +56,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", metavar="MODULE:CLASS", help="a network of your own, as in my.module:Net")
     parser.add_argument("--teacher", metavar="UPSTREAM", help="of distilhubert: a run, a checkpoint or a name")
     parser.add_argument("--steps", metavar="N", type=int, required=True, help="updates in all")
-    parser.add_argument("--hidden-size", metavar="N", type=int, help="default: the recipe's, as for all that follow")
-    parser.add_argument("--layers", metavar="N", type=int, help="layers of the encoder")
-    parser.add_argument("--heads", metavar="N", type=int, help="attention heads")
-    parser.add_argument("--ffn-size", metavar="N", type=int, help="width of the feed-forward part")
-    parser.add_argument("--dropout", metavar="P", type=float, help="of hidden states")
-    parser.add_argument(
-        "--attention-dropout",
-        metavar="P",
-        type=float,
-        help="0 is much faster on a CPU",
-    )
-    parser.add_argument("--lr", metavar="RATE", type=float, help="peak")
-    parser.add_argument("--batch-seconds", metavar="S", type=float, help="padded audio in a batch")
-    parser.add_argument("--update-batches", metavar="N", type=int, help="in an update")
-    parser.add_argument("--crop-seconds", metavar="S", type=float, help="longest stretch of a clip")
-    parser.add_argument(
-        "--norm",
-        choices=("utterance", "fixed"),
-        help="of the features; fixed keeps the mean spectrum of short clips",
-    )
-    parser.add_argument("--where", metavar="EXPR", help="clips to use, as in \"seconds > 2 and speaker != 'a'\"")
-    parser.add_argument("--subset", metavar="AMOUNT", help='part of them: "10h" or "10%%"')
-    parser.add_argument("--seed", metavar="N", type=int, help="of everything that is drawn (default: 0)")
-    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
-    parser.add_argument("--workers", metavar="N", type=int, help="loading processes (default: a thread)")
+    add_settings(parser, _SETTINGS)
     parser.add_argument(
         "--skip-batches", metavar="A-B", action="append", default=[], help="leave out global batches A to B, included"
     )
     parser.add_argument("--exclude", metavar="FILE", help="leave out clips: a line each, a key or of `which --json`")
-    parser.add_argument("--checkpoint-every", metavar="N", type=int, help="steps between checkpoints")
-    parser.add_argument("--valid-where", metavar="EXPR", help="hold out these clips, and tell the loss on them")
-    parser.add_argument("--valid-share", metavar="P", type=float, help="or hold out this share of all clips")
-    parser.add_argument(
-        "--init", metavar="RUN", help="begin with the weights of this run, or of one of its checkpoints"
-    )
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        dest="assignments",
-        help="any setting, as in --set model.num_layers=12; `--set help` lists all of the recipe",
-    )
+    add_assignments(parser, "any setting, as in --set model.num_layers=12; `--set help` lists all of the recipe")
     parser.add_argument("--config", metavar="FILE", help="settings in a TOML file; options and --set go before it")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-
-
-_OPTIONS = {
-    "model.hidden_size": "hidden_size",
-    "model.num_layers": "layers",
-    "model.num_heads": "heads",
-    "model.ffn_size": "ffn_size",
-    "model.dropout": "dropout",
-    "model.attention_dropout": "attention_dropout",
-    "stream.max_batch_seconds": "batch_seconds",
-    "stream.crop_seconds": "crop_seconds",
-    "stream.norm": "norm",
-    "train.lr": "lr",
-    "train.update_batches": "update_batches",
-    "run.seed": "seed",
-    "run.device": "device",
-    "run.where": "where",
-    "run.subset": "subset",
-    "run.num_workers": "workers",
-    "run.init": "init",
-    "run.checkpoint_every": "checkpoint_every",
-    "valid.where": "valid_where",
-    "valid.share": "valid_share",
-}
-"""Setting -> the option that is short for it."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -155,14 +121,14 @@ def _chosen(recipe: Recipe, args: argparse.Namespace) -> dict[str, dict[str, Any
     given = {
         **({} if args.config is None else resolve(read_settings_file(args.config), sections)),
         **resolve(read_assignments(args.assignments, "train.lr=1e-3"), sections),
-        **{name: value for name, option in _OPTIONS.items() if (value := getattr(args, option)) is not None},
+        **given_settings(args, _SETTINGS),
     }
     chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for name, value in given.items():
         section, _, field = name.partition(".")
         if field not in vars(sections[section]):  # `resolve` has looked at all others
-            option = _OPTIONS[name].replace("_", "-")
-            raise UsageError(f"--{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
+            option = _SETTINGS[name].option
+            raise UsageError(f"{option}: recipe {recipe.name} has no such setting; `--set help` lists those it has")
         chosen[section][field] = value
     return chosen
 

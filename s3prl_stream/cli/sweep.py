@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every cell has its score."""
-    if "help" in args.settings:
+    if "help" in args.assignments:
         return list_settings(args.task[0], args.head[0])
     from s3prl_stream.shards.shardset import open_shards
 

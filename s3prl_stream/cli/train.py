@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from s3prl_stream.cli import named
+from s3prl_stream.cli import Setting, add_assignments, add_settings, given_settings, named
 from s3prl_stream.cli.stream_options import add_mix_options, sets_from
 from s3prl_stream.errors import UsageError
 from s3prl_stream.launcher import speaks
@@ -40,42 +40,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_training_options(parser)
 
 
+_SETTINGS: dict[str, Setting] = {
+    "steps": Setting("--steps", int, "N", "updates in all (default: as published)"),
+    "where": Setting("--where", str, "EXPR", "clips to train on, as in \"split == 'train' and seconds > 2\""),
+    "valid_where": Setting("--valid-where", str, "EXPR", "the part of it; without --valid, of --data"),
+    "lr": Setting("--lr", float, "RATE", "learning rate (default: the task's)"),
+    "max_batch_size": Setting("--batch-size", int, "N", "most clips in a batch (default: the task's)"),
+    "max_batch_seconds": Setting("--batch-seconds", float, "S", "padded audio in a batch (default: 480)"),
+    "update_batches": Setting("--update-batches", int, "N", "in an update (default: the task's)"),
+    "crop_seconds": Setting("--crop-seconds", float, "S", "longest stretch of a clip (default: the task's)"),
+    "evaluate_every": Setting("--evaluate-every", int, "N", "steps (default: the task's)"),
+    "cache": Setting("--cache", str, "DIR", "keep features there: later epochs and runs do not compute them"),
+    "cache_gigabytes": Setting("--cache-gb", float, "GB", "its limit (default: 20)"),
+    "device": Setting("--device", str, "DEVICE", "cpu, cuda ... (default: the GPU if there is one)"),
+    "precision": Setting("--precision", ("fp32", "bf16"), None, "of the forward pass"),
+    "num_workers": Setting("--workers", int, "N", "loading processes (default: a thread)"),
+    "checkpoint_every": Setting("--checkpoint-every", int, "N", "steps between checkpoints"),
+}
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What a training is told besides data, upstream, head, amount, noise and seed."""
     parser.add_argument("--label", metavar="COLUMN", help="column to predict; several of slots with commas between")
-    parser.add_argument("--steps", metavar="N", type=int, help="updates in all (default: as published)")
-    parser.add_argument("--where", metavar="EXPR", help="clips to train on, as in \"split == 'train' and seconds > 2\"")
     parser.add_argument("--valid", metavar="SET", action="append", help="a packed set to look at on the way")
-    parser.add_argument("--valid-where", metavar="EXPR", help="the part of it; without --valid, of --data")
-    parser.add_argument("--lr", metavar="RATE", type=float, help="learning rate (default: the task's)")
-    parser.add_argument("--batch-size", metavar="N", type=int, help="most clips in a batch (default: the task's)")
-    parser.add_argument("--batch-seconds", metavar="S", type=float, help="padded audio in a batch (default: 480)")
-    parser.add_argument("--update-batches", metavar="N", type=int, help="in an update (default: the task's)")
-    parser.add_argument(
-        "--crop-seconds", metavar="S", type=float, help="longest stretch of a clip (default: the task's)"
-    )
-    parser.add_argument("--evaluate-every", metavar="N", type=int, help="steps (default: the task's)")
-    parser.add_argument(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        dest="settings",
-        help="any setting of the task, as in head.hidden_size=64, task.num_speakers=3, balance=False; `--set help` "
-        "lists them",
-    )
+    add_settings(parser, _SETTINGS)
+    examples = "head.hidden_size=64, task.num_speakers=3, balance=False"
+    add_assignments(parser, f"any setting of the task, as in {examples}; `--set help` lists them")
     parser.add_argument("--tokenizer", metavar="FILE", help="of texts (default: made from the texts)")
     parser.add_argument(
         "--lexicon", metavar="FILE", help="phonemes of words, a word a line (pr; else the text is phonemes)"
     )
     parser.add_argument("--normalize", action="store_true", help="bring hidden states to one scale before their sum")
     parser.add_argument("--finetune", action="store_true", help="train the upstream too")
-    parser.add_argument("--cache", metavar="DIR", help="keep features there: later epochs and runs do not compute them")
-    parser.add_argument("--cache-gb", metavar="GB", type=float, help="its limit (default: 20)")
-    parser.add_argument("--device", help="cpu, cuda ... (default: the GPU if there is one)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the forward pass")
-    parser.add_argument("--workers", metavar="N", type=int, help="loading processes (default: a thread)")
-    parser.add_argument("--checkpoint-every", metavar="N", type=int, help="steps between checkpoints")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -85,15 +81,7 @@ def training_settings(args: argparse.Namespace) -> dict[str, Any]:
     from s3prl_stream.tokenizers.lexicon import Lexicon
     from s3prl_stream.tokenizers.load import load_tokenizer
 
-    asked = {
-        **named(args, "steps", "lr", "update_batches", "crop_seconds", "evaluate_every", "where", "valid_where"),
-        **named(args, "cache", "device", "precision", "checkpoint_every"),
-        "max_batch_size": args.batch_size,
-        "max_batch_seconds": args.batch_seconds,
-        "cache_gigabytes": args.cache_gb,
-        "num_workers": args.workers,
-    }
-    settings = {name: value for name, value in asked.items() if value is not None}
+    settings = given_settings(args, _SETTINGS)
     if args.label is not None:
         settings["label"] = args.label.split(",")
     if args.valid is not None:
@@ -102,7 +90,7 @@ def training_settings(args: argparse.Namespace) -> dict[str, Any]:
         settings["tokenizer"] = load_tokenizer(args.tokenizer)
     if args.lexicon is not None:
         settings["lexicon"] = Lexicon.from_file(args.lexicon)
-    assigned = read_assignments(args.settings, "head.hidden_size=64")
+    assigned = read_assignments(args.assignments, "head.hidden_size=64")
     given = {name: fitted(f"--set {name}", value, _kind_of_setting(name)) for name, value in assigned.items()}
     return {**settings, "normalize": args.normalize, "finetune": args.finetune, **given}
 
@@ -131,7 +119,7 @@ def snr_from(text: str) -> tuple[float, float]:
 
 def run(args: argparse.Namespace) -> int:
     """0 when the run has all its steps."""
-    if "help" in args.settings:
+    if "help" in args.assignments:
         return list_settings(args.task, args.head)
     shards = sets_from(args.data, args)  # a wrong path is told before torch is imported
     from s3prl_stream.downstream.train import read_layer_weights, train
