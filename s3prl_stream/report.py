@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,8 +64,7 @@ def report(run: str | Path, *, data: Any = None) -> Report:
     given = None if data is None else as_shard_set(data)
     out = folder / FOLDER
     metrics, times = read_lines(folder / METRICS), _newest_times(folder)
-    pictures = [_draw_losses(losses, metrics, out), _draw_rate(losses, out)]
-    pictures += [*_draw_speed(losses, times, out), *_draw_metrics(metrics, out), *_draw_weights(folder, out)]
+    pictures = list(_draw_curves(folder, losses, metrics, times, out))
     drawn, why_not = _draw_reconstructions(folder, settings, given, out)
     facts = {**_facts(folder, losses, metrics, times), **({"reconstructions": why_not} if why_not else {})}
     page = out / "index.html"
@@ -111,47 +111,44 @@ def _facts(folder: Path, losses: Columns, metrics: list[dict[str, Any]], times: 
     return facts
 
 
-def _draw_losses(losses: Columns, metrics: list[dict[str, Any]], out: Path) -> tuple[str, str]:
-    trained_on, held_out = (
-        _curve("trained on", losses, "loss"),
-        _curve("held out", _column(metrics, "valid_loss"), "valid_loss"),
-    )
+def _draw_curves(
+    folder: Path, losses: Columns, metrics: list[dict[str, Any]], times: Columns, out: Path
+) -> Iterator[tuple[str, str]]:
+    """(name of the picture, what it shows) of each for which there is something."""
+
+    def of_steps(label: str, name: str) -> Curve:
+        return Curve(label, *_thinned(losses["step"], losses[name]))
+
+    def of_metrics(label: str, name: str) -> Curve:
+        values = (np.array([line.get(one) for line in metrics], dtype=np.float64) for one in ("step", name))
+        return Curve(label, *_thinned(*values))
+
+    trained_on, held_out = of_steps("trained on", "loss"), of_metrics("held out", "valid_loss")
     draw_curves([trained_on, held_out] if held_out.steps else [trained_on], "loss", out / "loss.png")
-    return "loss.png", "Loss"
+    yield "loss.png", "Loss"
 
-
-def _draw_rate(losses: Columns, out: Path) -> tuple[str, str]:
-    rate, norm = _curve("learning rate", losses, "lr"), _curve("gradient norm", losses, "grad_norm")
+    rate, norm = of_steps("learning rate", "lr"), of_steps("gradient norm", "grad_norm")
     draw_curves([rate], "learning rate", out / "rate.png", others=[norm], other_label="gradient norm")
-    return "rate.png", "Learning rate and gradient"
+    yield "rate.png", "Learning rate and gradient"
 
-
-def _draw_speed(losses: Columns, times: Columns, out: Path) -> list[tuple[str, str]]:
     steps, of_losses, of_times = np.intersect1d(losses["step"], times["step"], return_indices=True)
     took = times["seconds"][of_times]
-    if not (took > 0).any():
-        return []
-    with np.errstate(divide="ignore", invalid="ignore"):
-        heard, waited = losses["seconds"][of_losses] / 3600 / took, 100 * times["waited_seconds"][of_times] / took
-    speed, share = (Curve(name, *_thinned(steps, values)) for name, values in (("speed", heard), ("waiting", waited)))
-    draw_curves([speed], "audio hours per second", out / "speed.png", others=[share], other_label="waiting for data, %")
-    return [("speed.png", "Throughput")]
+    if (took > 0).any():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            heard, waited = losses["seconds"][of_losses] / 3600 / took, 100 * times["waited_seconds"][of_times] / took
+        speed, share = Curve("speed", *_thinned(steps, heard)), Curve("waiting", *_thinned(steps, waited))
+        label, other_label = "audio hours per second", "waiting for data, %"
+        draw_curves([speed], label, out / "speed.png", others=[share], other_label=other_label)
+        yield "speed.png", "Throughput"
 
-
-def _draw_metrics(metrics: list[dict[str, Any]], out: Path) -> list[tuple[str, str]]:
     names = sorted({name for line in metrics for name in line} - {"step", "valid_loss"})
-    if not names:
-        return []
-    draw_curves([_curve(name, _column(metrics, name), name) for name in names], "", out / "metrics.png")
-    return [("metrics.png", "Asked on the way")]
+    if names:
+        draw_curves([of_metrics(name, name) for name in names], "", out / "metrics.png")
+        yield "metrics.png", "Asked on the way"
 
-
-def _draw_weights(folder: Path, out: Path) -> list[tuple[str, str]]:
-    """Of a run of `train` that has ended."""
-    if not (folder / LAYER_WEIGHTS).is_file():
-        return []
-    draw_layer_weights(read_layer_weights(folder), out / "layer_weights.png")
-    return [("layer_weights.png", "Weights of the hidden states")]
+    if (folder / LAYER_WEIGHTS).is_file():  # of a run of `train` that has ended
+        draw_layer_weights(read_layer_weights(folder), out / "layer_weights.png")
+        yield "layer_weights.png", "Weights of the hidden states"
 
 
 def _draw_reconstructions(
@@ -187,16 +184,6 @@ def _draw_reconstructions(
         )
         pictures.append((name, f"Reconstruction: {batch['key'][row]}"))
     return pictures, None
-
-
-def _column(lines: list[dict[str, Any]], name: str) -> Columns:
-    """A value of these lines, with their steps."""
-    return {one: np.array([line.get(one) for line in lines], dtype=np.float64) for one in ("step", name)}
-
-
-def _curve(label: str, columns: Columns, name: str) -> Curve:
-    """A value over the steps."""
-    return Curve(label, *_thinned(columns["step"], columns[name]))
 
 
 def _thinned(steps: F64, values: F64) -> tuple[list[int], list[float]]:

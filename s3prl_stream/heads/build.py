@@ -41,51 +41,35 @@ KINDS = {
 """Name -> frame layers: a module (input_size, **settings) with `output_size`, mapping ([B, F, H], [B]) to the same."""
 
 
-class FrameHead(nn.Module):
-    """An answer for each frame: ([B, F, H], [B]) -> ([B, F, C], [B])."""
+class Head(nn.Module):
+    """Frame layers and what answers behind them: ([B, F, H], [B]) -> ([B, F, C], [B]), or pooled ([B, C], ones [B]).
 
-    def __init__(self, layers: nn.Module, output_size: int) -> None:
-        super().__init__()
-        self.layers = layers
-        self.output = nn.Linear(_width(layers), output_size)
-
-    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and their lengths."""
-        hidden_BFH, len_B = self.layers(hidden_BFH, len_B)
-        return self.output(hidden_BFH), len_B
-
-
-class UtteranceHead(nn.Module):
-    """An answer for each utterance: ([B, F, H], [B]) -> ([B, C], ones [B])."""
-
-    def __init__(self, layers: nn.Module, pooling: str, output_size: int) -> None:
-        super().__init__()
-        self.layers = layers
-        self.pooling = build_pooling(pooling, _width(layers))
-        self.output = nn.Linear(_width(layers) * int(self.pooling.growth), output_size)  # type: ignore[arg-type]
-
-    def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits; the second value has no meaning here."""
-        logits_BC: Tensor = self.output(self.pooling(*self.layers(hidden_BFH, len_B)))
-        return logits_BC, torch.ones_like(len_B)
-
-
-class EmbeddingHead(nn.Module):
-    """A vector for each utterance: ([B, F, H], [B]) -> ([B, C], ones [B]).
-
-    As in SUPERB's x-vector: two layers with ReLU after the pooling, of which the second is there while training only.
+    An embedding is as in SUPERB's x-vector: two layers with ReLU after the pooling, of which the second is there while
+    training only.
     """
 
-    def __init__(self, layers: nn.Module, pooling: str, output_size: int) -> None:
+    def __init__(self, layers: nn.Module, level: str, pooling: str, output_size: int) -> None:
         super().__init__()
         self.layers = layers
-        self.pooling = build_pooling(pooling, _width(layers))
-        self.first = nn.Linear(_width(layers) * int(self.pooling.growth), output_size)  # type: ignore[arg-type]
-        self.second = nn.Linear(output_size, output_size)
+        self.level = level
+        width = int(layers.output_size)  # type: ignore[arg-type]
+        if level != "frame":
+            self.pooling = build_pooling(pooling, width)
+            width *= int(self.pooling.growth)  # type: ignore[arg-type]
+        if level == "embedding":
+            self.first, self.second = nn.Linear(width, output_size), nn.Linear(output_size, output_size)
+        else:
+            self.output = nn.Linear(width, output_size)
 
     def forward(self, hidden_BFH: Tensor, len_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings; the second value has no meaning here."""
-        embedding_BC = torch.relu(self.first(self.pooling(*self.layers(hidden_BFH, len_B))))
+        """Logits and their lengths; of an utterance the second value has no meaning."""
+        hidden_BFH, len_B = self.layers(hidden_BFH, len_B)
+        if self.level == "frame":
+            return self.output(hidden_BFH), len_B
+        pooled_BH = self.pooling(hidden_BFH, len_B)
+        if self.level == "utterance":
+            return self.output(pooled_BH), torch.ones_like(len_B)
+        embedding_BC = torch.relu(self.first(pooled_BH))
         if self.training:
             embedding_BC = torch.relu(self.second(embedding_BC))
         return embedding_BC, torch.ones_like(len_B)
@@ -151,10 +135,7 @@ def build_head(
                 possible(of, **{name: size})
 
     def build() -> nn.Module:
-        layers = KINDS[kind].layers(input_size, **settings)
-        if level == "frame":
-            return FrameHead(layers, output_size)
-        return (UtteranceHead if level == "utterance" else EmbeddingHead)(layers, pooling, output_size)
+        return Head(KINDS[kind].layers(input_size, **settings), level, pooling, output_size)
 
     try:
         fits_memory(of, build)
@@ -172,7 +153,3 @@ def settings_of_head(kind: str, level: str) -> dict[str, Any]:
         raise UsageError(f"head {kind!r} is unknown; there are {', '.join(KINDS)}")
     pooling = {} if level == "frame" else {"pooling": KINDS[kind].pooling}
     return {**pooling, "spec_augment": False, **keyword_defaults(KINDS[kind].layers)}
-
-
-def _width(layers: nn.Module) -> int:
-    return int(layers.output_size)  # type: ignore[arg-type]
