@@ -37,7 +37,7 @@ from s3prl_stream.trainer.checkpoint import (
 from s3prl_stream.trainer.figures import LateFigures
 from s3prl_stream.trainer.optimizer import learning_rate
 from s3prl_stream.trainer.ranks import Ranks
-from s3prl_stream.trainer.record import Record, StepFigures, StepNote, finite
+from s3prl_stream.trainer.record import Record, StepNote, finite
 from s3prl_stream.trainer.settings import TrainSettings
 from s3prl_stream.trainer.update import Updater
 
@@ -135,7 +135,7 @@ def train(
     if first_step >= settings.num_steps:
         return TrainResult(first_step, first_step, float(state["seconds"]) / 3600, int(state["skipped"]), None)
 
-    late: LateFigures[StepNote] = LateFigures(device)
+    late = LateFigures(device)
     with Record(run, settings, set_names, state, writes=ranks.is_first, quiet=quiet) as record:
         source = iter(batches)
         for step in range(first_step + 1, settings.num_steps + 1):
@@ -148,12 +148,14 @@ def train(
             keep = last or step % settings.checkpoint_every == 0
             arrived = late.put(note, figures)
             for one, numbers in (*arrived, *(late.rest() if due or keep else ())):
-                record.take(one, StepFigures.of(numbers))
+                record.take(one, numbers)
             if not (due or keep):
                 continue
             ranks.average_buffers(objective)
             for hook in due:
-                found = _answer(hook, step, objective)
+                objective.eval()
+                found = hook.ask(step)
+                objective.train()
                 record.take_metrics(step, found)
                 if record.is_best(found) and ranks.is_first:
                     metrics = {name: finite(value) for name, value in found.items()}
@@ -199,13 +201,6 @@ def _resume(
     if ranks.is_first and not list_checkpoints(run, folder=BEST):
         return {**checkpoint.state, "best": None}  # nothing is kept of it: the next will be the best
     return checkpoint.state
-
-
-def _answer(hook: Hook, step: int, objective: nn.Module) -> Mapping[str, float]:
-    objective.eval()
-    found = hook.ask(step)
-    objective.train()
-    return found
 
 
 def _next(source: Iterator[Batch], num_batches: int, step: int) -> list[Batch]:

@@ -44,11 +44,6 @@ class StepFigures(NamedTuple):
     seconds: tuple[float, ...]
     """Of audio, of each set."""
 
-    @classmethod
-    def of(cls, numbers: Sequence[float]) -> StepFigures:
-        """From the vector."""
-        return cls(numbers[0], numbers[1], numbers[2], numbers[3], tuple(numbers[4:]))
-
 
 class Record:
     """Counts on every rank; writes and shows on the first. Used in a `with` block.
@@ -103,12 +98,13 @@ class Record:
                 if log is not None:
                     log.close()
 
-    def take(self, note: StepNote, figures: StepFigures) -> None:
+    def take(self, note: StepNote, numbers: Sequence[float]) -> None:
         """The figures of a step have come.
 
         Raises:
             DivergedError: it is one of too many in a row that had to be left out.
         """
+        figures = StepFigures(numbers[0], numbers[1], numbers[2], numbers[3], tuple(numbers[4:]))
         now = time.perf_counter()
         took, self._arrived_at = now - self._arrived_at, now
         left_out = _why_left_out(figures)
