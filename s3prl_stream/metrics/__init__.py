@@ -10,21 +10,7 @@ from s3prl_stream.metrics.slots import slot_type_f1, slot_value_cer, slots_of
 from s3prl_stream.metrics.verification import equal_error_rate, min_dcf
 
 __all__ = [
-    "DiarizationError",
-    "Turn",
-    "accuracy",
-    "cer",
-    "diarization_error",
-    "equal_error_rate",
-    "error_rate",
-    "max_twv",
-    "mean_average_precision",
-    "median_filter",
-    "micro_f1",
-    "min_dcf",
-    "per",
-    "slot_type_f1",
-    "slot_value_cer",
-    "slots_of",
-    "wer",
-]
+    "DiarizationError", "Turn", "accuracy", "cer", "diarization_error", "equal_error_rate", "error_rate", "max_twv",
+    "mean_average_precision", "median_filter", "micro_f1", "min_dcf", "per", "slot_type_f1", "slot_value_cer",
+    "slots_of", "wer",
+]  # fmt: skip

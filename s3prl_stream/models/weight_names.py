@@ -41,6 +41,7 @@ HUGGINGFACE_LAYER = {
     "ffn_norm": ("final_layer_norm",),
 }
 NUM_CONVS = 7
+POSITION = ("bias", "parametrizations.weight.original0", "parametrizations.weight.original1")
 
 
 def s3prl_transformer(num_layers: int, *, share_layers: bool = False) -> Names:
@@ -90,21 +91,12 @@ def s3prl_npc(num_blocks: int, num_groups: int) -> Names:
 
 def fairseq_wave(num_layers: int, *, feature_norm: bool) -> Names:
     """`WaveEncoder`, and HuBERT or DistilHuBERT in S3PRL, whose names are fairseq's."""
-    names: Names = [
-        (f"convs.layers.{layer}.weight", (f"feature_extractor.conv_layers.{layer}.0.weight",))
-        for layer in range(NUM_CONVS)
-    ]
-    names += [(f"convs.norm_{kind}", (f"feature_extractor.conv_layers.0.2.{kind}",)) for kind in ("weight", "bias")]
-    names += [
-        ("position_conv.bias", ("encoder.pos_conv.0.bias",)),
-        ("position_conv.parametrizations.weight.original0", ("encoder.pos_conv.0.weight_g",)),
-        ("position_conv.parametrizations.weight.original1", ("encoder.pos_conv.0.weight_v",)),
-    ]
     pairs: Names = [("project", ("post_extract_proj",)), ("norm", ("encoder.layer_norm",))]
     pairs += [("feature_norm", ("layer_norm",))] if feature_norm else []
     for layer in range(num_layers):
         pairs += _layer(f"layers.{layer}", f"encoder.layers.{layer}", FAIRSEQ_LAYER)
-    return names + both(pairs)
+    position = [f"encoder.pos_conv.0.{kind}" for kind in ("bias", "weight_g", "weight_v")]
+    return _convolutions("0", "2", position) + both(pairs)
 
 
 def library_wave(num_layers: int, *, library: str) -> Names:
@@ -113,15 +105,6 @@ def library_wave(num_layers: int, *, library: str) -> Names:
         "torchaudio": ("encoder.feature_projection", "encoder.transformer"),
         "huggingface": ("feature_projection", "encoder"),
     }[library]
-    names: Names = [
-        (f"convs.layers.{layer}.weight", (f"feature_extractor.conv_layers.{layer}.conv.weight",))
-        for layer in range(NUM_CONVS)
-    ]
-    names += [
-        (f"convs.norm_{kind}", (f"feature_extractor.conv_layers.0.layer_norm.{kind}",)) for kind in ("weight", "bias")
-    ]
-    for kind in ("bias", "parametrizations.weight.original0", "parametrizations.weight.original1"):
-        names.append((f"position_conv.{kind}", (f"{transformer}.pos_conv_embed.conv.{kind}",)))
     pairs: Names = [
         ("feature_norm", (f"{feature}.layer_norm",)),
         ("project", (f"{feature}.projection",)),
@@ -129,7 +112,8 @@ def library_wave(num_layers: int, *, library: str) -> Names:
     ]
     for layer in range(num_layers):
         pairs += _layer(f"layers.{layer}", f"{transformer}.layers.{layer}", HUGGINGFACE_LAYER)
-    return names + both(pairs)
+    position = [f"{transformer}.pos_conv_embed.conv.{kind}" for kind in POSITION]
+    return _convolutions("conv", "layer_norm", position) + both(pairs)
 
 
 def to_ours(weights: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
@@ -156,6 +140,14 @@ def both(names: Names) -> Names:
         for our, theirs in names
         for kind in ("weight", "bias")
     ]
+
+
+def _convolutions(conv: str, norm: str, position: Iterable[str]) -> Names:
+    """Those of a `WaveEncoder`, by what is called so in each layer and in the first, and those that code positions."""
+    theirs = "feature_extractor.conv_layers"
+    names: Names = [(f"convs.layers.{one}.weight", (f"{theirs}.{one}.{conv}.weight",)) for one in range(NUM_CONVS)]
+    names += [(f"convs.norm_{kind}", (f"{theirs}.0.{norm}.{kind}",)) for kind in ("weight", "bias")]
+    return names + [(f"position_conv.{our}", (name,)) for our, name in zip(POSITION, position, strict=True)]
 
 
 def _layer(ours: str, theirs: str, parts: Mapping[str, tuple[str, ...]]) -> Names:

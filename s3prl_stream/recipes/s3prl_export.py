@@ -89,13 +89,9 @@ def _export_transformer(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[s
     else:
         raise _other_features(recipe)
     transformer = {
-        "input_dim": -1,
-        **sizes_for(model, TRANSFORMER),
-        "hidden_act": "gelu",
-        "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,
-        "pre_layer_norm": False,
-    }
+        "input_dim": -1, **sizes_for(model, TRANSFORMER), "hidden_act": "gelu", "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12, "pre_layer_norm": False,
+    }  # fmt: skip
     task = {"loss": "L1", "sequence_length": SEQUENCE_LENGTH, "position_encoding_size": model.hidden_size}
     task |= {"mask_proportion": 0.15, "mask_consecutive_min": 7, "mask_consecutive_max": 7, "mask_allow_overlap": True}
     task |= {
@@ -143,13 +139,8 @@ def _predictive(recipe: Recipe, weights: dict[str, Tensor], paras: dict[str, Any
             "gumbel_temperature": model.temperature,
         }
     audio = {
-        "feat_type": "fbank",
-        "feat_dim": 80,
-        "frame_length": 25,
-        "frame_shift": 10,
-        "decode_wav": False,
-        "cmvn": True,
-    }
+        "feat_type": "fbank", "feat_dim": 80, "frame_length": 25, "frame_shift": 10, "decode_wav": False, "cmvn": True,
+    }  # fmt: skip
     config = {
         "model": {"paras": paras},
         "task": {"sequence_length": SEQUENCE_LENGTH, "n_future": n_future},
@@ -175,21 +166,12 @@ def _export_student(recipe: Recipe, weights: Mapping[str, Tensor]) -> dict[str, 
     config = {
         "extractor_mode": "default",
         "extractor_conv_feature_layers": f"[({size},10,5)] + [({size},3,2)] * 4 + [({size},2,2)] * 2",
-        "extractor_dropout": 0.0,
-        "activation_fn": "gelu",
-        "layer_norm_first": False,
-        "attention_type": "original",
-        "encoder_layerdrop": 0.0,
-        "out_layer_type": "expand-last",
-        "n_tasks": targets,
-        "task_emb_type": "expand-last",
-        "loss_type": "l1",
-        "feat_pen_loss": 0.0,
-        **sizes_for(model, STUDENT),
-        "pred_layer_id": list(model.target_layers),
-        "init_teacher_conv_layers": model.init_from_teacher,
+        "extractor_dropout": 0.0, "activation_fn": "gelu", "layer_norm_first": False, "attention_type": "original",
+        "encoder_layerdrop": 0.0, "out_layer_type": "expand-last", "n_tasks": targets, "task_emb_type": "expand-last",
+        "loss_type": "l1", "feat_pen_loss": 0.0, **sizes_for(model, STUDENT),
+        "pred_layer_id": list(model.target_layers), "init_teacher_conv_layers": model.init_from_teacher,
         "init_teacher_encoder_layers": model.init_from_teacher,
-    }
+    }  # fmt: skip
     task = {"sequence_length": 250_000}
     return {"Distiller": theirs, "Config": {"distiller": config, "task": task, "audio": {"target_level": "None"}}}
 

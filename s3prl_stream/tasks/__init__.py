@@ -23,15 +23,6 @@ KINDS: dict[str, type[Task]] = {
 """Name -> task. Query by example trains nothing and is no such task (`tasks.query_by_example`)."""
 
 __all__ = [
-    "KINDS",
-    "Answer",
-    "Best",
-    "CtcText",
-    "Diarization",
-    "FrameClassification",
-    "MultiLabel",
-    "SlotClassification",
-    "SpeakerVerification",
-    "Task",
-    "UtteranceClassification",
-]
+    "KINDS", "Answer", "Best", "CtcText", "Diarization", "FrameClassification", "MultiLabel", "SlotClassification",
+    "SpeakerVerification", "Task", "UtteranceClassification",
+]  # fmt: skip
