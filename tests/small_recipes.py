@@ -26,21 +26,15 @@ TINY: dict[str, Any] = {
 TINY_WORDS = "--hidden-size 8 --layers 1 --heads 2 --ffn-size 8 --batch-seconds 10 --crop-seconds 3 --device cpu"
 """The same on the command line."""
 SMALL: dict[str, dict[str, Any]] = {
-    "tera": TRANSFORMER,
-    "mockingjay": TRANSFORMER,
-    "audio_albert": TRANSFORMER,
+    **dict.fromkeys(("tera", "mockingjay", "audio_albert"), TRANSFORMER),
     "apc": {"hidden_size": 16, "lr": 2e-3},
     "vq_apc": {"hidden_size": 16, "codebook_sizes": (16,), "lr": 2e-3},
     "npc": {"hidden_size": 16, "num_blocks": 2, "codebook_sizes": (4, 4), "lr": 2e-3},
     "distilhubert": {**WAVE, "target_layers": (1, 3), "target_size": 16, "lr": 2e-3},
 }
 COMMON: dict[str, Any] = {
-    "max_batch_seconds": 6.0,
-    "crop_seconds": 1.0,
-    "update_batches": 2,
-    "device": "cpu",
-    "quiet": True,
-}
+    "max_batch_seconds": 6.0, "crop_seconds": 1.0, "update_batches": 2, "device": "cpu", "quiet": True,
+}  # fmt: skip
 
 
 def small_teacher() -> WaveUpstream:

@@ -205,14 +205,7 @@ def test_no_audio_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_wrong_split_names_those_that_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "corpus" / "train-clean-100" / "19" / "198").mkdir(parents=True)
-    words: list[str | Path] = [
-        "pack",
-        "librispeech",
-        tmp_path / "corpus",
-        tmp_path / "set",
-        "--split",
-        "train-clean-10",
-    ]
+    words = ["pack", "librispeech", tmp_path / "corpus", tmp_path / "set", "--split", "train-clean-10"]
     line = complaint(words, capsys)
     assert "train-clean-10" in line
     assert "train-clean-100" in line

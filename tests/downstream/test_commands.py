@@ -18,13 +18,14 @@ from s3prl_stream.tokenizers.lexicon import Lexicon
 from s3prl_stream.tokenizers.vocabulary import WordTokenizer
 
 USED = "speaker in ('bruno', 'hugh', 'jonah') and digit is not None"
+KS = ["train", "ks", "--upstream", "logmel80", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def trained(sample_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run on digits of the sample set."""
     out = tmp_path_factory.mktemp("runs") / "ks"
-    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words = [*KS, "--data", str(sample_set), "--label", "digit"]
     words += ["--where", USED, "--valid-where", "speaker == 'hugh'", "--steps", "30", "--lr", "1e-2", "--normalize"]
     words += ["--evaluate-every", "10", "--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(out)]
     assert main(words) == 0
@@ -61,7 +62,7 @@ def test_the_report_draws_the_weights_of_layers(trained: Path, capsys: pytest.Ca
 def test_the_same_command_says_that_it_is_done(
     trained: Path, sample_set: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words = [*KS, "--data", str(sample_set), "--label", "digit"]
     words += ["--where", USED, "--valid-where", "speaker == 'hugh'", "--steps", "30", "--lr", "1e-2", "--normalize"]
     words += ["--set", "balance=False", "--set", "head.hidden_size=32", "--out", str(trained)]
     assert main(words) == 0
@@ -93,7 +94,7 @@ def test_clips_without_a_label_or_of_unknown_classes_are_counted(
 def test_what_is_not_trained_on_is_counted(
     sample_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["train", "ks", "--data", str(sample_set), "--upstream", "logmel80", "--label", "digit", "--device", "cpu"]
+    words = [*KS, "--data", str(sample_set), "--label", "digit"]
     words += ["--where", "speaker == 'hugh'", "--steps", "1", "--set", "min_seconds=0.4", "--out", str(tmp_path)]
     rows = [row for row in _rows(sample_set) if row["speaker"] == "hugh"]
     without = sum(row["digit"] is None for row in rows)
@@ -138,19 +139,8 @@ def test_what_cannot_be_read_is_told(trained: Path, tmp_path: Path, capsys: pyte
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
     assert "1 of 3 clips could not be read" in shown.err
-    train = [
-        "train",
-        "ks",
-        "--data",
-        str(tmp_path / "set"),
-        "--upstream",
-        "logmel80",
-        "--label",
-        "number",
-        "--seed",
-        "3",
-    ]
-    train += ["--set", "balance=False", "--device", "cpu", "--out", str(tmp_path / "run")]
+    train = [*KS, "--data", str(tmp_path / "set"), "--label", "number", "--seed", "3", "--set", "balance=False"]
+    train += ["--out", str(tmp_path / "run")]
     for steps, told in ((1, "1 steps, "), (2, "steps 2 to 2, ")):
         assert main([*train, "--steps", str(steps)]) == 0
         shown = capsys.readouterr()
@@ -295,11 +285,7 @@ def test_wrong_use_is_told_in_one_line(trained: Path, sample_set: Path, capsys: 
         "--set labels: 'digit' is not": [*train, "--set", "labels=digit"],
         "is a run of `s3prl-stream train`; give one of": [*train, "--upstream", str(trained)],
         "is a run of `s3prl-stream train`; give one of `s3prl-stream pretrain`": [
-            "which",
-            str(trained),
-            str(sample_set),
-            "--batch",
-            "0",
+            *("which", str(trained), str(sample_set), "--batch", "0"),
         ],
         "give the output folder of `s3prl-stream train`": ["evaluate", str(sample_set), *data],
         "--snr loud": ["evaluate", str(trained), *data, "--noise", "gaussian", "--snr", "loud"],

@@ -303,12 +303,8 @@ def test_a_run_is_known_by_what_it_learns_from(tmp_path: Path) -> None:
     """Rows, pronunciations, tokens, weights of sets: with another of them it is another run, and that is told."""
     lexicon = {"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D", "bad": "B AH0 D"}
     settings: dict[str, Any] = {
-        "steps": 1,
-        "out": tmp_path / "pr",
-        "quiet": True,
-        "lexicon": Lexicon(lexicon),
-        **LOGMEL,
-    }
+        "steps": 1, "out": tmp_path / "pr", "quiet": True, "lexicon": Lexicon(lexicon), **LOGMEL,
+    }  # fmt: skip
     ss.train("pr", texts(), **settings)
     for changed, difference in (
         ({"where": "text != 'cd'"}, 'where was None, is "text'),

@@ -247,14 +247,9 @@ def test_what_makes_another_training(one: dict[str, Any], other: dict[str, Any])
 
 def test_what_makes_no_other_training() -> None:
     """How the work is done, and how often is looked at what is not there; a default, and the same in another object."""
-    for same in (
-        {"device": "cpu"},
-        {"cache_gigabytes": 1.0},
-        {"num_workers": 2},
-        {"evaluate_every": 7},
-        {"subset": "100%"},
-    ):
-        assert (cell(**same).run, cell(**same).file) == (cell().run, cell().file)
+    same = {"device": "cpu", "cache_gigabytes": 1.0, "num_workers": 2, "evaluate_every": 7, "subset": "100%"}
+    for name, value in same.items():
+        assert (cell(**{name: value}).run, cell(**{name: value}).file) == (cell().run, cell().file)
     assert cell(task=dataclasses.replace(find_task("ks"), name="my/own task")).run.parent == Path("out/runs")
     twins = [Lexicon({"ab": "K"}), Lexicon({"ab": "K"})]
     assert len({cell(**WORDS, lexicon=one).run for one in twins}) == 1

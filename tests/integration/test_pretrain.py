@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from integration.run_log import begun, num_steps
+from small_recipes import TINY, TINY_WORDS
 from torch import Tensor
 
 import s3prl_stream as ss
@@ -24,20 +25,8 @@ from s3prl_stream.trainer.checkpoint import list_checkpoints, load_checkpoint
 from s3prl_stream.trainer.losslog import read_losses
 from s3prl_stream.trainer.ranks import Ranks
 
-SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_layers": 1,
-    "num_heads": 2,
-    "ffn_size": 16,
-    "max_batch_seconds": 10.0,
-    "crop_seconds": 3.0,
-    "device": "cpu",
-    "quiet": True,
-}
-WORDS = (
-    "--hidden-size 16 --layers 1 --heads 2 --ffn-size 16 --batch-seconds 10 --crop-seconds 3 --device cpu "
-    "--checkpoint-every 3"
-)
+SIZES: dict[str, Any] = {**TINY, "max_batch_seconds": 10.0}
+WORDS = f"{TINY_WORDS} --checkpoint-every 3"
 
 
 def start(data: Path, out: Path, steps: int) -> subprocess.Popen[bytes]:
@@ -102,7 +91,7 @@ def test_the_command_again_says_that_nothing_is_left(
         ({"seed": 1}, "seed was 0, is 1"),
         ({"where": "seconds > 1"}, "where was None, is 'seconds > 1'"),
         ({"max_batch_seconds": 11.0}, "max_batch_seconds was 10.0, is 11.0"),
-        ({"hidden_size": 8}, "holds another run: encoder.hidden_size was 16, is 8. Give"),
+        ({"hidden_size": 16}, "holds another run: encoder.hidden_size was 8, is 16. Give"),
     ],
 )
 def test_a_run_with_other_settings_is_refused(

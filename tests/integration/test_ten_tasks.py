@@ -18,10 +18,7 @@ from s3prl_stream.cli import main
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SMALL_RNN = [
-    "head.project_size=64",
-    "head.hidden_size=64",
-    "head.num_layers=1",
-    "head.dropout=0.0",
+    *("head.project_size=64", "head.hidden_size=64", "head.num_layers=1", "head.dropout=0.0"),
     "head.bidirectional=True",
 ]
 TWO_SENTENCES = "key in ('arctic_a0001', 'arctic_a0002')"
@@ -192,20 +189,8 @@ def test_diarization_of_conversations(runner: Runner) -> None:
 
 
 def test_emotion_recognition_in_the_layout_of_iemocap(runner: Runner) -> None:
-    words = [
-        "--where",
-        "session != 1",
-        "--steps",
-        "200",
-        "--lr",
-        "3e-3",
-        "--head",
-        "hidden",
-        "--update-batches",
-        "1",
-        "--batch-size",
-        "32",
-    ]
+    words = ["--where", "session != 1", "--steps", "200", "--lr", "3e-3", "--head", "hidden"]
+    words += ["--update-batches", "1", "--batch-size", "32"]
     runner.train("er", "iemocap_layout", *words)
     assert runner.figures("iemocap_layout", "--where", "session != 1")["accuracy"] == 1.0
     # of another speaker, with three in training: by chance

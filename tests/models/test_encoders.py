@@ -96,13 +96,9 @@ def batch_of(name: str, lengths: tuple[int, ...]) -> Batch:
         return {"key": keys, "wav": padded, "wav_len": valid}
     mask = torch.arange(padded.shape[1])[None, :, None] < (valid // 2)[:, None, None]
     return {
-        "key": keys,
-        "feat": padded,
-        "feat_len": valid,
-        "masked_feat": padded * ~mask,
-        "loss_mask": mask.expand_as(padded),
-        "target_feat": padded.roll(1, dims=2),
-    }
+        "key": keys, "feat": padded, "feat_len": valid, "masked_feat": padded * ~mask,
+        "loss_mask": mask.expand_as(padded), "target_feat": padded.roll(1, dims=2),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "distilhubert"])

@@ -23,18 +23,10 @@ RECIPES = {
     "vq_apc": {"hidden_size": 8, "num_layers": 2, "codebook_sizes": (4, 4)},
     "npc": {"hidden_size": 8, "num_blocks": 2, "kernel_size": 11, "codebook_sizes": (4, 4)},
     "distilhubert": {
-        "conv_size": 4,
-        "hidden_size": 8,
-        "num_layers": 1,
-        "num_heads": 2,
-        "ffn_size": 8,
-        "position_kernel": 4,
-        "position_groups": 2,
-        "target_layers": (0, 1),
-        "target_size": 8,
-        "init_from_teacher": False,
+        "conv_size": 4, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "ffn_size": 8, "position_kernel": 4,
+        "position_groups": 2, "target_layers": (0, 1), "target_size": 8, "init_from_teacher": False,
     },
-}
+}  # fmt: skip
 
 
 def objective_of(name: str) -> Any:

@@ -62,9 +62,3 @@ def test_inputs_longer_than_the_table_of_positions() -> None:
         assert encoder(torch.zeros(1, 1500, 80), torch.tensor([1500]))[-1].shape == (1, 1500, 8)
     assert torch.equal(encoder.position_FH[:1500], sinusoids(1500, 8))
     assert "position_FH" not in encoder.state_dict()
-
-
-def test_audio_albert_uses_one_layer_as_often_as_asked() -> None:
-    encoder = ss.build_encoder("audio_albert", hidden_size=8, num_layers=5, num_heads=1, ffn_size=8)
-    assert len(encoder.layers) == 1
-    assert len(encoder(torch.zeros(1, 4, 80), torch.tensor([4]))) == 6

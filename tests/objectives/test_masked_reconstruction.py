@@ -30,12 +30,9 @@ def batch(lengths: tuple[int, ...]) -> Batch:
         feat_BFD[row, :length] = torch.randn(length, 80, generator=torch.Generator().manual_seed(length))
         selected_BFD[row, : length // 2] = True
     return {
-        "key": [str(length) for length in lengths],
-        "feat": feat_BFD,
-        "feat_len": torch.tensor(lengths),
-        "masked_feat": feat_BFD * ~selected_BFD,
-        "loss_mask": selected_BFD,
-    }
+        "key": [str(length) for length in lengths], "feat": feat_BFD, "feat_len": torch.tensor(lengths),
+        "masked_feat": feat_BFD * ~selected_BFD, "loss_mask": selected_BFD,
+    }  # fmt: skip
 
 
 def test_mean_over_selected_elements() -> None:

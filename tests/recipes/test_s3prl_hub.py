@@ -28,15 +28,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "vq_apc": {"hidden_size": 16, "codebook_sizes": (8,)},
     "npc": {"hidden_size": 16, "num_blocks": 3, "codebook_sizes": (4, 4)},
     "distilhubert": {
-        **TRANSFORMER,
-        "num_layers": 2,
-        "conv_size": 8,
-        "position_kernel": 8,
-        "position_groups": 2,
-        "target_layers": (2, 4),
-        "target_size": 16,
+        **TRANSFORMER, "num_layers": 2, "conv_size": 8, "position_kernel": 8, "position_groups": 2,
+        "target_layers": (2, 4), "target_size": 16,
     },
-}
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -118,12 +118,9 @@ def objective_batch(reference: Path, model: str) -> dict[str, Any]:
         bits = np.unpackbits(given["batch_label_bits"], axis=-1)[..., : target.shape[2]]
         selected = torch.from_numpy(bits.astype(np.bool_))
         return {
-            "key": ["a", "b"],
-            "feat": target,
-            "feat_len": torch.from_numpy(given["batch_attn_mask"]).long().sum(1),
-            "masked_feat": target * ~selected,
-            "loss_mask": selected,
-        }
+            "key": ["a", "b"], "feat": target, "feat_len": torch.from_numpy(given["batch_attn_mask"]).long().sum(1),
+            "masked_feat": target * ~selected, "loss_mask": selected,
+        }  # fmt: skip
     feat, lengths = torch.from_numpy(given["batch_feat"]), torch.from_numpy(given["batch_len"])
     if model == "npc":
         return {"key": ["a", "b"], "feat": feat, "feat_len": lengths}

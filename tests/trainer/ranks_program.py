@@ -22,6 +22,7 @@ import torch
 import torch._dynamo  # before the forks
 import torch.distributed as dist
 from downstream.synthetic import texts
+from small_recipes import TINY
 from torch import nn
 
 import s3prl_stream.recipes.pretrain  # noqa: F401  # before the forks
@@ -42,38 +43,18 @@ from s3prl_stream.trainer.settings import TrainSettings
 
 UPDATE_BATCHES = 4
 SIZES: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_layers": 1,
-    "num_heads": 2,
-    "ffn_size": 16,
-    "max_batch_seconds": 6.0,
-    "crop_seconds": 1.5,
-    "lr": 1e-3,
-    "schedule": "constant",
-    "warmup_share": 0.0,
-    "update_batches": UPDATE_BATCHES,
-    "valid": {"share": 0.2, "subset": "9s", "every": 3},
-    "checkpoint_every": 2,
-    "device": "cpu",
-    "quiet": True,
-}
+    **TINY, "max_batch_seconds": 6.0, "crop_seconds": 1.5, "lr": 1e-3, "schedule": "constant", "warmup_share": 0.0,
+    "update_batches": UPDATE_BATCHES, "valid": {"share": 0.2, "subset": "9s", "every": 3}, "checkpoint_every": 2,
+}  # fmt: skip
 FEW: dict[str, Any] = {
-    "hidden_size": 8,
-    "update_batches": UPDATE_BATCHES,
-    "max_batch_seconds": 6.0,
-    "crop_seconds": 1.5,
-    "device": "cpu",
+    "hidden_size": 8, "update_batches": UPDATE_BATCHES, "max_batch_seconds": 6.0, "crop_seconds": 1.5, "device": "cpu",
     "quiet": True,
-}
+}  # fmt: skip
 TASK: dict[str, Any] = {
     "lexicon": Lexicon({"abc": "AH0 B K", "dab": "D AH0 B", "cd": "K D"}),  # not of "bad"
-    "upstream": "logmel80",
-    "max_batch_size": 1,
-    "update_batches": UPDATE_BATCHES,
-    "steps": 1,
-    "device": "cpu",
+    "upstream": "logmel80", "max_batch_size": 1, "update_batches": UPDATE_BATCHES, "steps": 1, "device": "cpu",
     "quiet": True,
-}
+}  # fmt: skip
 STEPS, STOPPED_AFTER = 6, 4
 MOST_SECONDS_OF_A_SUM = 3.0
 

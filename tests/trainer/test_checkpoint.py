@@ -10,13 +10,12 @@ import torch
 from full_disk import files_of_at_most
 from open_files import open_below
 
-from s3prl_stream.errors import StateError, StreamError, UsageError
+from s3prl_stream.errors import StateError, StreamError
 from s3prl_stream.trainer.checkpoint import (
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
     newest_checkpoint,
-    remove_unfinished,
     save_checkpoint,
     write_json,
 )
@@ -84,21 +83,6 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_what_a_kill_left_half_deleted_goes_with_the_next(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=1)
-    (tmp_path / "checkpoints" / "step-00000001").rename(tmp_path / "checkpoints" / ".unfinished-step-00000001")
-    save_checkpoint(tmp_path, checkpoint(2), keep=1)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
-
-
-def test_what_a_kill_left_goes_though_no_checkpoint_follows(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, checkpoint(1), keep=2)
-    (tmp_path / "checkpoints" / ".unfinished-step-00000002").mkdir()
-    remove_unfinished(tmp_path / "checkpoints")
-    remove_unfinished(tmp_path / "best")  # there is none
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
-
-
 def test_a_kill_while_one_is_deleted_leaves_no_half_under_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,8 +108,3 @@ def test_damage_and_code_are_refused_by_name(tmp_path: Path) -> None:
     (folder / "state.json").unlink()
     with pytest.raises(StateError, match=r"state\.json: cannot be read .*No such file"):
         load_checkpoint(folder)
-
-
-def test_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no checkpoint under"):
-        newest_checkpoint(tmp_path)

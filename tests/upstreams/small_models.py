@@ -30,21 +30,12 @@ def torchaudio_params(kind: str) -> dict[str, Any]:
     params: dict[str, Any] = {
         "extractor_mode": "layer_norm" if kind == "large" else "group_norm",
         "extractor_conv_layer_config": [(8, kernel, stride) for kernel, stride in zip(KERNELS, STRIDES, strict=True)],
-        "extractor_conv_bias": kind == "large",
-        "encoder_embed_dim": 24,
-        "encoder_projection_dropout": 0.1,
-        "encoder_pos_conv_kernel": 16,
-        "encoder_pos_conv_groups": 4,
-        "encoder_num_layers": 3,
-        "encoder_num_heads": 2,
-        "encoder_attention_dropout": 0.1,
-        "encoder_ff_interm_features": 32,
-        "encoder_ff_interm_dropout": 0.1,
-        "encoder_dropout": 0.1,
-        "encoder_layer_norm_first": kind == "large",
-        "encoder_layer_drop": 0.1,
+        "extractor_conv_bias": kind == "large", "encoder_embed_dim": 24, "encoder_projection_dropout": 0.1,
+        "encoder_pos_conv_kernel": 16, "encoder_pos_conv_groups": 4, "encoder_num_layers": 3, "encoder_num_heads": 2,
+        "encoder_attention_dropout": 0.1, "encoder_ff_interm_features": 32, "encoder_ff_interm_dropout": 0.1,
+        "encoder_dropout": 0.1, "encoder_layer_norm_first": kind == "large", "encoder_layer_drop": 0.1,
         "aux_num_out": None,
-    }
+    }  # fmt: skip
     return params | ({"encoder_num_buckets": 20, "encoder_max_distance": 40} if kind == "wavlm" else {})
 
 
@@ -68,16 +59,10 @@ def save_small_huggingface(folder: Path, kind: str = "hubert", **changed: Any) -
     name = {"hubert": "Hubert", "wav2vec2": "Wav2Vec2", "wavlm": "WavLM"}[kind]
     config = getattr(transformers, f"{name}Config")(
         **{
-            "hidden_size": 24,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "conv_dim": (8,) * 7,
-            "num_conv_pos_embeddings": 16,
-            "num_conv_pos_embedding_groups": 4,
-            **changed,
+            "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+            "conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, **changed,
         }
-    )
+    )  # fmt: skip
     model: nn.Module = redrawn(lambda: getattr(transformers, f"{name}Model")(config))
     model.save_pretrained(folder)  # type: ignore[operator]
     return model

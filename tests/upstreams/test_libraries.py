@@ -25,16 +25,9 @@ from s3prl_stream.upstreams.waves import WaveUpstream
 def as_ours(up: Any) -> WaveUpstream:
     """The same weights in our own network."""
     encoder = WaveEncoder(
-        conv_size=8,
-        hidden_size=24,
-        num_layers=3,
-        num_heads=2,
-        ffn_size=32,
-        position_kernel=16,
-        position_groups=4,
-        feature_norm=True,
-        positions_first=True,
-    )
+        conv_size=8, hidden_size=24, num_layers=3, num_heads=2, ffn_size=32, position_kernel=16, position_groups=4,
+        feature_norm=True, positions_first=True,
+    )  # fmt: skip
     encoder.load_state_dict(up.wave_weights())
     return WaveUpstream(encoder.eval()).eval()
 

@@ -31,17 +31,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "vq_apc": {**SMALL, "codebook_sizes": (8, 8), "temperature": 0.7},
     "npc": {**SMALL, "num_blocks": 2, "codebook_sizes": (4, 4)},
     "distilhubert": {
-        **SMALL_TRANSFORMER,
-        "conv_size": 8,
-        "position_kernel": 8,
-        "position_groups": 4,
-        "target_layers": (1, 2),
-        "target_size": 16,
-        "activation_dropout": 0.4,
-        "conv_gradient": 0.5,
-        "cosine_weight": 0.6,
+        **SMALL_TRANSFORMER, "conv_size": 8, "position_kernel": 8, "position_groups": 4, "target_layers": (1, 2),
+        "target_size": 16, "activation_dropout": 0.4, "conv_gradient": 0.5, "cosine_weight": 0.6,
     },
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("model", MODELS)
