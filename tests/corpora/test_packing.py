@@ -46,7 +46,9 @@ def test_corpus_packs_from_its_layout(name: str, tmp_path: Path, capsys: pytest.
     options, samples, (column, num_values) = EXPECTED[name]
     root = getattr(layouts, name)(tmp_path / "corpus")
     status = main(["pack", name, str(root), str(tmp_path / "set"), "--workers", "0", "--json", *options])
-    report = json.loads(capsys.readouterr().out)
-    assert (status, report["samples"], report["damaged"]) == (0, samples, [])
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    report = json.loads(shown.out)
+    assert (report["samples"], report["damaged"]) == (samples, [])
     values = open_shards(tmp_path / "set").table().column(column).drop_null().unique()
     assert len(values) == num_values
