@@ -32,6 +32,7 @@ from s3prl_stream.plan.planner import EpochPlanner, Position, Step, view
 from s3prl_stream.plan.withheld import Withheld, hash_of
 from s3prl_stream.receipt import Receipt, Topology
 from s3prl_stream.sample import Batch, PlannedBatch
+from s3prl_stream.settings import fitted
 from s3prl_stream.shards.find_clips import check_clips, name_clips
 from s3prl_stream.sign_of_life import SignOfLife
 from s3prl_stream.stream import BatchBuilder, Built
@@ -324,6 +325,7 @@ class Loader:
         Raises:
             UsageError: no range of batches, some of it has been handed over already, or the cursor is full.
         """
+        first_batch, last_batch = (fitted("skip: a batch", one, int) for one in (first_batch, last_batch))
         if not 0 <= first_batch <= last_batch:
             raise UsageError(f"skip: {first_batch} to {last_batch} is no range of batches")
         begins = self._withheld.first_not_skipped(first_batch)
@@ -390,7 +392,7 @@ class Loader:
             UsageError: there is no such batch, or in an endless stream it lies more than 100 000 blocks ahead; the
                 page cannot be written.
         """
-        if batch_index >= 0:
+        if (batch_index := fitted("which: batch_index", batch_index, int)) >= 0:
             for _, planned, seconds in view(self._blocks_up_to(batch_index), batch_index, 0, 1):
                 delivered, _, left_out = self._without_withheld(planned, seconds)
                 rows = [self._describe(delivered, at) for at in range(len(delivered.items))]

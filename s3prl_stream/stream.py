@@ -118,6 +118,7 @@ class ShardStream(Root):
         self.max_consecutive_failures = max_consecutive_failures
         self.splits = chunk_seconds is not None or crop_seconds is not None
         self.damaged: list[dict[str, Any]] = []
+        self._lengths: dict[PlanSettings, int] = {}
         self._columns = self.shards.columns()
         self._read = ReadItem(shards=self.shards)
         self.memory = BatchMemory()
@@ -185,7 +186,10 @@ class ShardStream(Root):
         """Samples from beginning to end, as planned for a chain of these stages."""
         if self.settings.epochs is None:
             raise TypeError("an endless stream has no length: give epochs=")
-        return sum(len(step.plan.seconds) for _, step in self.planner(stages).walk())
+        planner = self.planner(stages)
+        if planner.settings not in self._lengths:  # which `list` and progress bars ask for again and again
+            self._lengths[planner.settings] = sum(len(step.plan.seconds) for _, step in planner.walk())
+        return self._lengths[planner.settings]
 
     def run(self, stages: Sequence[Stage]) -> Iterator[Sample]:
         """Samples of every batch in order; among DataLoader workers, each takes every n-th batch."""

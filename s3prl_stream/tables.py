@@ -113,8 +113,9 @@ def seconds(value: Any, where: str, name: str) -> float:
     Raises:
         UsageError: it is no number from 0 on.
     """
+    is_none = isinstance(value, bool) or (isinstance(value, str) and "_" in value)  # which Python takes for numbers
     try:
-        found = float(value)
+        found = math.nan if is_none else float(value)
     except (TypeError, ValueError, OverflowError):  # no float is as large as a whole number may be
         found = math.nan
     if not 0.0 <= found < math.inf:

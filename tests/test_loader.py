@@ -243,11 +243,13 @@ def test_an_endless_stream_has_no_length_and_goes_on() -> None:
         {"max_batch_seconds": 5.0, "too_long": "crop", "balance": "speaker"},
     ],
 )
-def test_lengths_are_what_is_delivered(cut: dict[str, Any]) -> None:
+def test_lengths_are_what_is_delivered(cut: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     stream = chain(memory([0.5 + n % 9 for n in range(50)]), **cut)
     loader = ss.Loader(stream, rank=1, world_size=3)
     assert len(loader) == sum(1 for _ in loader)
     assert len(stream) == sum(1 for _ in stream)
+    monkeypatch.delattr("s3prl_stream.plan.planner.Planner.walk")
+    assert len(stream) > 0  # which is known by now
 
 
 @pytest.mark.parametrize(
@@ -339,6 +341,9 @@ def test_which_agrees_with_what_was_delivered(cut: dict[str, Any]) -> None:
     for number in (-1, len(seen)):
         with pytest.raises(UsageError, match=f"no batch {number}"):
             loader.which(number)
+    for ask in (lambda: loader.which(1.5), lambda: loader.skip("1", 2)):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"(1\.5|'1') is not a whole number"):
+            ask()
 
 
 def test_a_batch_that_lies_too_far_ahead_is_refused_not_planned_for_days(monkeypatch: pytest.MonkeyPatch) -> None:

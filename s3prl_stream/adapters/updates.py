@@ -40,7 +40,7 @@ class Updates:
             trainer has started its ranks.
 
     Raises:
-        UsageError: `epoch_updates` below 1; when iterated: the ranks cannot share an update evenly.
+        UsageError: `epoch_updates` below 1; when iterated: the ranks cannot share an update evenly, or are not joined.
     """
 
     def __init__(
@@ -64,7 +64,13 @@ class Updates:
         return self._loader
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        share = Ranks().share_of(self.settings.update_batches)
+        ranks = Ranks()
+        if ranks.world_size > 1 and not torch.distributed.is_initialized():
+            raise UsageError(
+                f"Updates: WORLD_SIZE is {ranks.world_size}, but the ranks do not know each other: each would make all "
+                "updates alone. Call torch.distributed.init_process_group before the first update."
+            )
+        share = ranks.share_of(self.settings.update_batches)
         state = self.state_dict()
         if state != self.loader.state_dict():  # what was fetched and not used is fetched again
             self.loader.load_state_dict(state)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
-from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import read_lines, said_twice
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -27,6 +27,7 @@ _SPEAKERS = {
 _MARKS = re.compile(r"[^\w']+")
 
 
+@options_checked
 def audiosnips(
     root: str | Path, split: str | Sequence[str] | None = None, *, all_speakers: bool = False
 ) -> Iterator[Utterance]:

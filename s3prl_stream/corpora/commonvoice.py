@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus
+from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, options_checked
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import Row, needed, read_rows, renamed
@@ -21,6 +21,7 @@ _COUNTS = ("up_votes", "down_votes")
 _GENDERS = {"male": "M", "male_masculine": "M", "female": "F", "female_feminine": "F"}
 
 
+@options_checked
 def commonvoice(
     root: str | Path, split: str | Sequence[str] | None = None, *, language: str | Sequence[str] | None = None
 ) -> Iterator[Utterance]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from s3prl_stream.sample import Utterance
+from s3prl_stream.settings import fit_keywords
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 class Option(NamedTuple):
@@ -42,6 +47,18 @@ class Corpus(NamedTuple):
         module = inspect.getdoc(sys.modules[self.utterances.__module__]) or ""
         function = inspect.getdoc(self.utterances) or ""
         return f"{module.strip()}\n\n{function.partition(_ARGUMENTS)[0].strip()}"
+
+
+def options_checked(function: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The same corpus; an option (not its first argument) of another type than it says is a UsageError."""
+
+    @functools.wraps(function)
+    def checked(*args: Given.args, **options: Given.kwargs) -> Found:
+        (_, root), *given = inspect.signature(function).bind(*args, **options).arguments.items()
+        return called(root, **fit_keywords(function.__name__, function, dict(given)))
+
+    called: Callable[..., Found] = function
+    return checked
 
 
 _ARGUMENTS = "\n\nArgs:"

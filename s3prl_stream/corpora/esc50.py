@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import needed, read_rows, whole_number
 
 
+@options_checked
 def esc50(root: str | Path, *, esc10: bool = False) -> Iterator[Utterance]:
     """Clips in the order of the table.
 

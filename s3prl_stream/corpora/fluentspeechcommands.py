@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3prl_stream.corpora.corpus import SPLIT, Corpus
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, options_checked
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import needed, read_rows
@@ -17,6 +17,7 @@ from s3prl_stream.tables import needed, read_rows
 _SLOTS = ("action", "object", "location")
 
 
+@options_checked
 def fluentspeechcommands(root: str | Path, split: str | Sequence[str] | None = None) -> Iterator[Utterance]:
     """Utterances in the order of the tables; the key is the file's name without suffix.
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES, audio_below
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
@@ -23,6 +23,7 @@ from s3prl_stream.tables import (
 )
 
 
+@options_checked
 def folder(
     root: str | Path,
     pattern: str | None = None,
@@ -47,8 +48,6 @@ def folder(
         UsageError: no such folder, no audio in it, or files that the pattern, the table or `label_from` does not fit.
     """
     root = root_folder(root, "the audio")
-    if label_from not in (None, "folder"):
-        raise UsageError(f"label_from is {label_from!r}; the only choice is 'folder'.")
     paths = [PurePosixPath(path) for path in audio_below(root)]
     if not paths:
         raise UsageError(f"{root}: no audio found in this folder ({' '.join(AUDIO_SUFFIXES)}).")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
-from s3prl_stream.corpora.corpus import SPLIT, Corpus
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, options_checked
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -20,6 +20,7 @@ _TABLE_OF_SPLIT = {"train": "dev", "valid": "dev", "test": "eval"}
 _SPLIT_OF_VALUE = {"train": "train", "val": "valid"}
 
 
+@options_checked
 def fsd50k(root: str | Path, split: str | Sequence[str] | None = None) -> Iterator[Utterance]:
     """Clips of one or several splits, in the order of the tables.
 

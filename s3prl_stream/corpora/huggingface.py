@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from s3prl_stream.corpora.audio_files import audio_below
-from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, options_checked
 from s3prl_stream.corpora.folder import folder
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.corpora.unpacked import unpack
@@ -23,6 +23,7 @@ _SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
 
+@options_checked
 def huggingface(
     root: str | Path,
     split: str | Sequence[str] | None = None,

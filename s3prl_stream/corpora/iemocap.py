@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from s3prl_stream.arguments import one_of
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import by_name
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
@@ -24,6 +23,7 @@ _EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t\[([\d.]+), ([\d.
 _TRANSCRIPT = re.compile(r"^(\S+) \[[\d.]+-[\d.]+\]: *(.*)$", re.MULTILINE)
 
 
+@options_checked
 def iemocap(root: str | Path, emotions: Literal["4", "all"] = "4") -> Iterator[Utterance]:
     """Turns, sorted by session and name.
 
@@ -41,7 +41,6 @@ def iemocap(root: str | Path, emotions: Literal["4", "all"] = "4") -> Iterator[U
         UsageError: no such folder or session, or a turn without an evaluation or with two, or with two texts.
     """
     root = root_folder(root, "Session1 to Session5")
-    one_of("iemocap", "emotions", emotions, ("4", "all"))
     sessions = [path for path in sorted(root.glob("Session[1-5]")) if (path / "sentences" / "wav").is_dir()]
     if not sessions:
         raise UsageError(f"{root}: no session of IEMOCAP in here, such as Session1/sentences/wav/.")

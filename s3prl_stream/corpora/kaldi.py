@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import read_lines, texts_by_name
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.turns import Segments, about_turns, in_time, read_rttm, segment
@@ -26,6 +26,7 @@ class _Part(NamedTuple):
     end: float | None
 
 
+@options_checked
 def kaldi(
     root: str | Path,
     *,

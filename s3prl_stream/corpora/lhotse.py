@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import said_twice
 from s3prl_stream.corpora.splits import as_path
 from s3prl_stream.corpora.turns import in_time, segment
@@ -21,6 +21,7 @@ from s3prl_stream.tables import TAKEN_NAMES, Row, read_rows
 _FIELDS = ("text", "language", "speaker", "gender")
 
 
+@options_checked
 def lhotse(
     root: str | Path, *, only_channel: int | None = None, audio_root: str | Path | None = None
 ) -> Iterator[Utterance]:

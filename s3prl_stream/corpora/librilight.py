@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.librispeech import genders_of, read_chapters
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -24,6 +24,7 @@ _LABELLED = {"1h": _FOLDS, "10h": (*_FOLDS, "9h"), **{f"10min-{fold}": (f"1h/{fo
 """Split -> its folders, each with clean/ and other/ in it."""
 
 
+@options_checked
 def librilight(
     root: str | Path, split: str | Sequence[str] | None = None, *, voice_seconds: int | None = None
 ) -> Iterator[Utterance]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.corpora.turns import Segments, read_rttm
@@ -18,6 +18,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
 
+@options_checked
 def librimix(
     root: str | Path,
     split: str | Sequence[str] | None = None,

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.corpus import SPLIT, Corpus
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, options_checked
 from s3prl_stream.corpora.lists import by_name, texts_by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 
 
+@options_checked
 def librispeech(root: str | Path, split: str | Sequence[str] | None = None) -> Iterator[Utterance]:
     """Utterances of one or several splits, in the order of their names.
 

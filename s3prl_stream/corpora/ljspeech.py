@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from s3prl_stream.corpora.audio_files import audio_by_stem
-from s3prl_stream.corpora.corpus import Corpus
+from s3prl_stream.corpora.corpus import Corpus, options_checked
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
 from s3prl_stream.tables import needed, read_rows, renamed
 
 
+@options_checked
 def ljspeech(root: str | Path) -> Iterator[Utterance]:
     """Utterances in the order of metadata.csv; any audio format will do.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.splits import as_path, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -27,6 +27,7 @@ _START_COLUMNS = ("start_seconds", "start", "offset")
 _END_COLUMNS = ("end_seconds", "end")
 
 
+@options_checked
 def manifest(
     path: str | Path, *, audio_root: str | Path | None = None, columns_from: str | Sequence[str] = ()
 ) -> Iterator[Utterance]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import texts_by_name
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.sample import Utterance
@@ -17,6 +17,7 @@ from s3prl_stream.sample import Utterance
 _KINDS = ("music", "speech", "noise")
 
 
+@options_checked
 def musan(root: str | Path, kind: str | Sequence[str] | None = None) -> Iterator[Utterance]:
     """Recordings of one or several kinds, sorted; many are minutes long (--split-seconds cuts them).
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, WithFiles
+from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, WithFiles, options_checked
 from s3prl_stream.corpora.lists import read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -19,6 +19,7 @@ _LISTS = {"docs": "language_key_utterances.lst", "dev": "language_key_dev.lst", 
 _SCORING = (".rttm", ".xml", ".stm", ".txt", ".csv", ".tsv")
 
 
+@options_checked
 def quesst14(
     root: str | Path, split: str | Sequence[str] | None = None, *, language: str | Sequence[str] | None = None
 ) -> WithFiles:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3prl_stream.corpora.audio_files import audio_below
-from s3prl_stream.corpora.corpus import Corpus, Option
+from s3prl_stream.corpora.corpus import Corpus, Option, options_checked
 from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -22,6 +22,7 @@ _NAMES = {"--rir-id": "rir", "--noise-id": "noise", "--room-id": "room", "--room
           "--noise-type": "noise_type", "--bg-fg-type": "ground", "--rt-60": "rt60", "--drr": "drr"}  # fmt: skip
 
 
+@options_checked
 def rirs(
     root: str | Path, part: str | Sequence[str] | None = None, *, label: str | Sequence[str] | None = None
 ) -> Iterator[Utterance]:

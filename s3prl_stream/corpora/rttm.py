@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from s3prl_stream.corpora.audio_files import audio_below
-from s3prl_stream.corpora.corpus import Corpus, Option, WithFiles
+from s3prl_stream.corpora.corpus import Corpus, Option, WithFiles, options_checked
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.corpora.turns import Segments, about_turns, read_rttm
 from s3prl_stream.errors import UsageError
@@ -21,6 +21,7 @@ class _Turns(NamedTuple):
     split: str | None
 
 
+@options_checked
 def rttm(root: str | Path, *, rttm: str | Path | Sequence[str | Path] | None = None) -> WithFiles:
     """Every audio file below a folder, with its speakers' turns.
 

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from s3prl_stream.arguments import one_of
 from s3prl_stream.audio.source import probe
-from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, options_checked
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.sample import Utterance
@@ -26,6 +25,7 @@ _SPLITS = ("train", "valid", "test")
 _MOST_WAVS = 2**27 - 1  # of a class, as the corpus's README has it
 
 
+@options_checked
 def speechcommands(
     root: str | Path,
     split: str | Sequence[str] | None = None,
@@ -49,7 +49,6 @@ def speechcommands(
         UsageError: no such folder or split, or no words in it, or noise that cannot be read.
     """
     root = root_folder(root, "a folder for each word")
-    one_of("speechcommands", "classes", classes, ("12", "all"))
     words = [path for path in sorted(root.iterdir()) if path.name != _NOISE and any(path.glob("*.wav"))]
     if not words:
         raise UsageError(f"{root}: no words in here, such as yes/SPEAKER_nohash_0.wav.")

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from s3prl_stream.arguments import one_of
 from s3prl_stream.corpora.audio_files import AUDIO_SUFFIXES
-from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, WithFiles
+from s3prl_stream.corpora.corpus import SPLIT, Corpus, Option, WithFiles, options_checked
 from s3prl_stream.corpora.lists import by_name, read_lines
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
@@ -26,6 +25,7 @@ _SPLIT_OF_CODE = {"1": "train", "2": "valid", "3": "test"}
 _TEST_SPEAKERS = frozenset(f"id{number}" for number in range(10270, 10310))
 
 
+@options_checked
 def voxceleb1(
     root: str | Path,
     task: Literal["sid", "sv"] = "sid",
@@ -53,7 +53,6 @@ def voxceleb1(
             iden_split.txt without audio becomes an utterance that packing reports.
     """
     root = root_folder(root, "dev/wav and test/wav")
-    one_of("voxceleb1", "task", task, ("sid", "sv"))
     audio = _audio(root)
     if not audio:
         raise UsageError(f"{root}: no audio of VoxCeleb1 in here, such as dev/wav/id10001/VIDEO/00001.wav.")

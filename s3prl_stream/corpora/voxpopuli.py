@@ -13,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from s3prl_stream.arguments import one_of
-from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, Option
+from s3prl_stream.corpora.corpus import LANGUAGE, SPLIT, Corpus, Option, options_checked
 from s3prl_stream.corpora.splits import chosen, root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
@@ -30,6 +29,7 @@ _LANGUAGE_IN_NAME = re.compile(r"[-_][a-z]{2}(?:_|$)")
 _TEXT_COLUMNS = {"normalized_text": "text", "raw_text": "raw_text", "speaker_id": "speaker", "accent": "accent"}
 
 
+@options_checked
 def voxpopuli(
     root: str | Path,
     part: Literal["segments", "cut", "sessions", "transcribed"] = "segments",
@@ -58,7 +58,6 @@ def voxpopuli(
     root = root_folder(root, "raw_audios/, unlabelled_data/ or transcribed_data/")
     folders = {"segments": "raw_audios", "cut": "unlabelled_data", "sessions": "raw_audios",
                "transcribed": "transcribed_data"}  # fmt: skip
-    one_of("voxpopuli", "part", part, folders)
     if split is not None and part != "transcribed":
         raise UsageError(f"split is for part='transcribed'; part {part!r} has none.")
     base = root_folder(root / folders[part], f"the languages of part {part!r}")

@@ -1,7 +1,7 @@
 """Hidden states of utterances on disk, computed once and read in every later epoch and run.
 
     CACHE/FINGERPRINT/part-00000.bin     float32 [states, F, H] of an utterance after the other
-                      part-00000.jsonl   for each: whose they are, where they begin, their shape and CRC-32C
+                      part-00000.jsonl   for each: whose they are, where they begin, their shape, CRC-32C of all that
 
 The fingerprint is the upstream's: other weights, another set. An entry is found by (fingerprint of the data set, key,
 first frame, samples), so packing a corpus anew cannot give old features. Each process writes a part of its own, and an
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.json_files import json_object
+
+_log = logging.getLogger(__name__)
 
 _DATA, _LINES = ".bin", ".jsonl"
 _PART = re.compile(r"part-\d{5,}\.(bin|jsonl)")
@@ -68,6 +71,7 @@ class FeatureCache:
             raise UsageError(f"cache {folder}: a limit of {max_gigabytes} GB; give 0 or more")
         self.folder.mkdir(parents=True, exist_ok=True)
         os.utime(self.folder)
+        self._told = False
         self._places: dict[CacheKey, _Place] = {}
         self._files: list[int] = []
         for lines in sorted(self.folder.glob(f"*{_LINES}")):
@@ -80,11 +84,17 @@ class FeatureCache:
         self._lines = -1
 
     def get(self, key: CacheKey) -> Tensor | None:
-        """float32 [states, F, H], or None. What was damaged on disk is taken for absent."""
+        """float32 [states, F, H], or None. What was damaged on disk, or cannot be read, is taken for absent."""
         place = self._places.get(key)
-        data = b"" if place is None else os.pread(place.file, 4 * math.prod(place.shape), place.offset)
-        if place is None or google_crc32c.value(data) != place.crc32c:
-            self._places.pop(key, None)
+        if place is None:
+            return None
+        try:
+            data = os.pread(place.file, 4 * math.prod(place.shape), place.offset)
+        except OSError as error:
+            self._tell(error)
+            data = b""
+        if _checksum(data, key, place.shape) != place.crc32c:
+            del self._places[key]
             return None
         return torch.frombuffer(bytearray(data), dtype=torch.float32).view(place.shape)
 
@@ -109,7 +119,7 @@ class FeatureCache:
         if self._writer is None:
             self._writer, self._lines = self._new_part()
         offset = os.lseek(self._writer, 0, os.SEEK_END)
-        place = _Place(self._writer, offset, shape, google_crc32c.value(data))
+        place = _Place(self._writer, offset, shape, _checksum(data, key, shape))
         line = {**key._asdict(), "offset": offset, "shape": place.shape, "crc32c": place.crc32c}
         _write_all(self._writer, data)
         _write_all(self._lines, (json.dumps(line) + "\n").encode())
@@ -126,11 +136,20 @@ class FeatureCache:
         self._places.clear()
         self._writer = None
 
+    def _tell(self, error: OSError) -> None:
+        """Once: without a cache, all is only slower."""
+        if not self._told:
+            self._told = True
+            _log.warning("cache %s: cannot be read (%s); what is in it is computed anew", self.folder, error.strerror)
+
     def _read_part(self, lines: Path) -> None:
         try:  # another process may be making room of it
             texts = lines.read_bytes().splitlines()
             file = os.open(lines.with_suffix(_DATA), os.O_RDONLY)
         except FileNotFoundError:
+            return
+        except OSError as error:
+            self._tell(error)
             return
         self._files.append(file)
         size = os.fstat(file).st_size
@@ -156,6 +175,11 @@ class FeatureCache:
             lines = os.open(path.with_suffix(_LINES), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             self._files += [data, lines]
             return data, lines
+
+
+def _checksum(data: bytes, key: CacheKey, shape: tuple[int, ...]) -> int:
+    """CRC-32C of features and of what tells whose they are."""
+    return int(google_crc32c.extend(google_crc32c.value(data), ascii((*key, *shape)).encode()))
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ from s3prl_stream.json_files import read_json
 from s3prl_stream.stores.alone import LOCK, alone_in, output_folder
 from s3prl_stream.tasks.verification import Trial
 from s3prl_stream.trainer.checkpoint import write_json
+from s3prl_stream.trainer.ranks import Ranks
 from s3prl_stream.upstreams import upstream as find_upstream
 from s3prl_stream.upstreams.upstream import fingerprint_of
 
@@ -76,6 +77,11 @@ def sweep(
         UsageError: a wrong argument, before anything is trained; or what is scored would be trained on, or chosen by.
         StateError: another sweep is at work in `out`.
     """
+    if (world_size := Ranks().world_size) > 1:
+        raise UsageError(
+            f"sweep: {world_size} processes were started (WORLD_SIZE), and it is the work of one: start it without "
+            "torchrun. What is large enough for several is trained by `train`."
+        )
     if "seed" in settings:
         raise UsageError("sweep: give seeds=, how many there are, in place of seed=")
     folder = output_folder(out)

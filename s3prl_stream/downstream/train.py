@@ -97,13 +97,14 @@ def train(
         device=str(device),
         **settings,
     )
-    written = {
-        **_written(parts),
-        "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
-        "head": describe_module(head) if isinstance(head, nn.Module) else parts.recipe.head,
-        "device": str(device),
-    }
-    return _train(parts, json.loads(json.dumps(written)), run, device, quiet=quiet)  # as it will be read: no tuples
+    with contextlib.nullcontext() if parts.cache is None else contextlib.closing(parts.cache):
+        written = {
+            **_written(parts),
+            "upstream": describe_module(upstream) if isinstance(upstream, Upstream) else str(upstream),
+            "head": describe_module(head) if isinstance(head, nn.Module) else parts.recipe.head,
+            "device": str(device),
+        }
+        return _train(parts, json.loads(json.dumps(written)), run, device, quiet=quiet)  # as it will be read: no tuples
 
 
 def _train(
@@ -123,8 +124,7 @@ def _train(
 
     check_run(run, written)
     # a mistake in the settings has been told: once, without waiting for other ranks, and it leaves nothing behind
-    cache = contextlib.nullcontext() if parts.cache is None else contextlib.closing(parts.cache)
-    with cache, joined_ranks(device), alone_in_run(run, written, ranks):
+    with joined_ranks(device), alone_in_run(run, written, ranks):
         if ranks.is_first and parts.texts is not None:
             parts.texts.save(run)
         result = train_loop(

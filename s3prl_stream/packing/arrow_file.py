@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,9 @@ from s3prl_stream.stores.whole_files import explaining_writes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_DIGEST = b"digest"
 
 
 class ArrowFile:
@@ -49,14 +53,21 @@ class ArrowFile:
     def write_batch(self, batch: pa.RecordBatch) -> None:
         """Append a batch."""
         with self._explained():
-            self._writer.write_batch(batch)
+            self._writer.write_batch(batch, custom_metadata={_DIGEST: _digest(batch)})
 
 
 def arrow_batches(path: Path, number: int | None = None) -> Iterator[pa.RecordBatch]:
-    """The batches of an `ArrowFile`, one after the other in memory, or that of a number."""
+    """The batches of an `ArrowFile`, one after the other in memory, or that of a number; ValueError: one is damaged."""
     import pyarrow
 
     # read, not mapped: pages of a mapped file would count as memory of this process until they are wanted elsewhere
     with pyarrow.OSFile(str(path)) as source, pyarrow.ipc.open_file(source) as file:
         for one in range(file.num_record_batches) if number is None else (number,):
-            yield file.get_batch(one)
+            batch, about = file.get_batch_with_custom_metadata(one)
+            if about is None or about.get(_DIGEST) != _digest(batch):  # of which Arrow itself knows nothing
+                raise ValueError(f"batch {one} is not as it was written")
+            yield batch
+
+
+def _digest(batch: pa.RecordBatch) -> bytes:
+    return hashlib.blake2b(batch.serialize(), digest_size=16).digest()

@@ -234,7 +234,7 @@ class _Pack:
         if not plan.clips:
             raise NothingPacked(nothing_packed(plan, []))
         while not claims.take(_PLAN):
-            time.sleep(POLL_SECONDS)
+            claims.wait()
             claims.of_others()  # removes the claim of one who was killed
         try:
             return self._plan_that_lies_there(plan, scratch, claims)
@@ -262,7 +262,7 @@ class _Pack:
         while not claims.is_alone():
             if time.monotonic() > stop_at:
                 raise UsageError(f"{self._store.url}: another pack is working there. Stop it before you begin anew.")
-            time.sleep(POLL_SECONDS)
+            claims.wait()
 
     def _finished_before(self, plan: PackPlan) -> PackReport | None:
         """The report of the set if it is there and complete."""
@@ -316,7 +316,7 @@ class _Pack:
                 self._done.add(number)
             self._tell_clips(engine.clips_done)
             if is_idle and len(self._done) < len(plan.clips):  # the rest is with others
-                time.sleep(POLL_SECONDS)
+                claims.wait()
                 if self._store.size(MANIFEST) is not None:
                     return
                 claimed = claims.of_others()
@@ -341,7 +341,7 @@ class _Pack:
                 return report._replace(already_there=False)
             if is_ours:
                 break
-            time.sleep(POLL_SECONDS)
+            claims.wait()
             claims.of_others()  # removes the claim of one who was killed
         try:
             store = writing_in(scratch, self._store)

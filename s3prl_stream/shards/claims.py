@@ -12,6 +12,7 @@ that was only asleep and goes on when its claim was given away wastes its time, 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -29,8 +30,11 @@ LEASE_SECONDS = 60.0
 POLL_SECONDS = 0.3
 """Between two looks at what others do."""
 
+_log = logging.getLogger(__name__)
+
 _MAX_BYTES = 1 << 20
 _MOMENT_SECONDS = 0.2
+_WAITS_BEFORE_TOLD = 10
 _OWNER = re.compile(r"(?P<host>[^.]+)\.(?P<boot>[^.]*)\.(?P<pids>[^.]*)\.(?P<pid>\d+)\.[0-9a-f]+")
 
 
@@ -70,7 +74,7 @@ class Claims:
         self._url, self._owner = url, owner
         self._claims, self._alive = f"{folder}/claims", f"{folder}/alive"
         self._mine: set[str] = set()
-        self._beats = 0
+        self._beats = self._waits = 0
         self._seen: dict[str, tuple[int, float]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="pack-alive", daemon=True)
@@ -110,7 +114,18 @@ class Claims:
             owner = self._owner_of(what)
             if owner in self._seen and first_seen.setdefault(owner, self._seen[owner]) != self._seen[owner]:
                 return owner
-            time.sleep(POLL_SECONDS)
+            self.wait()
+
+    def wait(self) -> None:
+        """Between two looks at what others do; after some seconds in all it is told once who they are."""
+        time.sleep(POLL_SECONDS)
+        self._waits += 1
+        if self._waits == _WAITS_BEFORE_TOLD:
+            others = sorted(map(process_of, self._living() - {self._owner}))
+            _log.warning(
+                "%s: waiting for %s; who shows no sign of life is given up after %g s",
+                *(open_store(self._url).url, ", ".join(others[:3]) or "others", LEASE_SECONDS),
+            )
 
     def give_back(self, what: str) -> None:
         """It is done, or somebody else may do it; that of one who slept may be another's by now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -82,21 +83,24 @@ class Record:
         self._arrived_at = time.perf_counter()
 
     def __enter__(self) -> Record:
-        self.progress = Progress(self.step, self.settings.num_steps, hours=self.seconds / 3600, quiet=self._quiet)
-        if self._writes:
-            self._losses = StepLog(self.run, LOSSES, last_step=self.step, every_step=True)
-            self._metrics = StepLog(self.run, METRICS, last_step=self.step)
-            self._waits = open_lines(self.run / WAITS)
-            self._events = _open_events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
+        with contextlib.ExitStack() as opened:  # where one cannot be opened, those before it are closed
+            progress = Progress(self.step, self.settings.num_steps, hours=self.seconds / 3600, quiet=self._quiet)
+            self.progress = opened.enter_context(contextlib.closing(progress))
+            if self._writes:
+                log = StepLog(self.run, LOSSES, last_step=self.step, every_step=True)
+                self._losses = opened.enter_context(contextlib.closing(log))
+                log = StepLog(self.run, METRICS, last_step=self.step)
+                self._metrics = opened.enter_context(contextlib.closing(log))
+                self._waits = opened.enter_context(open_lines(self.run / WAITS))
+                self._events = _open_events(self.run / EVENTS, self.step) if self.settings.tensorboard else None
+                if self._events is not None:
+                    opened.callback(self._events.close)
+            self._opened = opened.pop_all()
         self._arrived_at = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.close()
-        if self._writes:
-            for log in (self._losses, self._metrics, self._waits, self._events):
-                if log is not None:
-                    log.close()
+        self._opened.close()
 
     def take(self, note: StepNote, numbers: Sequence[float]) -> None:
         """The figures of a step have come.

@@ -116,6 +116,13 @@ def test_a_finite_stream_begins_anew() -> None:
     assert [numbers(update)[0] for update in again] == [0, 2, 4, 6, 8]
 
 
+def test_ranks_that_do_not_know_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torchrun, before init_process_group: each would be given all batches, and take them for its share."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ss.UsageError, match="WORLD_SIZE is 2, but the ranks do not know each other"):
+        next(iter(updates_of()))
+
+
 class Weights(nn.Module):
     """Two numbers whose loss is what the batch says, times their sum."""
 

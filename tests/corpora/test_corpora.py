@@ -289,6 +289,7 @@ def test_a_table_that_is_a_bomb(filler: bytes, complaint: str, tmp_path: Path, m
         ("audio,start\nx.wav,one\n", "line 2: start is 'one'"),
         ("audio,duration\nx.wav,-1\n", "line 2: duration is '-1'"),
         ("audio,end\nx.wav,inf\n", "line 2: end is 'inf', expected 0 or more"),
+        ("audio,end\nx.wav,1_0\n", "line 2: end is '1_0', expected 0 or more"),
         ("sound;x,label\ny,a\n", r"line 2: no column names the audio.*there are: sound;x, label\.$"),
         ("sound,label\nx.wav,a\n", "line 2: no column names the audio.*there are: sound, label"),
         (

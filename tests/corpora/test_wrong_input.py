@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import re
@@ -48,6 +49,13 @@ def test_a_root_that_is_not_there(corpus: Corpus, tmp_path: Path, capsys: pytest
     assert "no such" in line or "no manifest" in line
     with pytest.raises(UsageError, match=r"^None is no path\. (ROOT|FILE) is "):
         list(corpus.utterances(None))
+
+
+@pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus.name)
+def test_an_option_of_another_type(corpus: Corpus, tmp_path: Path) -> None:
+    for name in list(inspect.signature(corpus.utterances).parameters)[1:]:
+        with pytest.raises(UsageError, match=rf"^{corpus.name}: {name}: 1\.5 is not "):
+            corpus.utterances(tmp_path, **{name: 1.5})
 
 
 def test_a_root_may_be_any_kind_of_path(tmp_path: Path) -> None:
@@ -198,8 +206,6 @@ def test_the_example_of_contributing_is_a_corpus(repository: Path, tmp_path: Pat
 
 def test_options_of_corpora_are_words_of_their_functions() -> None:
     """Each is a keyword of the function, none hides one that every corpus has, and --help says what is listed."""
-    import inspect
-
     from s3prl_stream.cli import build_parser
 
     parser = build_parser("pack")  # argparse refuses an option that stands twice

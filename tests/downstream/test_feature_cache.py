@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -204,6 +205,11 @@ def test_runs_close_their_caches_and_keep_no_random_stretches(tmp_path: Path) ->
         cut: dict[str, Any] = {longest: 0.22, "max_batch_size": 5, "balance": False}
         run(tmp_path / longest, Counting(), cache=tmp_path / "of" / longest, **cut)
         assert open_below(tmp_path / "of") == []
+    (tmp_path / "not-a-run").mkdir()
+    (tmp_path / "not-a-run/notes.txt").touch()
+    with pytest.raises(ss.UsageError, match=r"not-a-run: holds"):
+        run(tmp_path / "not-a-run", Counting(), cache=tmp_path / "of/crop_seconds")
+    assert open_below(tmp_path / "of") == []
     for longest in ("crop_seconds", "max_batch_seconds"):
         kept = FeatureCache(tmp_path / "of" / longest, fingerprint_of(Counting()))
         assert len(kept) == 3  # the clips of 0.20 s are whole; those of 0.22 s as good as
@@ -261,6 +267,32 @@ def test_damage_costs_the_entry_alone(tmp_path: Path) -> None:
     assert len(FeatureCache(tmp_path, "abc")) == 0
     data.unlink()
     assert len(FeatureCache(tmp_path, "abc")) == 0
+
+
+def test_what_the_disk_cannot_read_is_computed_anew_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    cache = FeatureCache(tmp_path, "abc")
+    for number in range(2):
+        cache.put(key(number), torch.zeros(1, 4, 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        assert [cache.get(key(number)) for number in range(2)] == [None, None]
+        patch.setattr(Path, "read_bytes", fail)
+        assert len(FeatureCache(tmp_path, "abc")) == 0
+    told = f"cache {tmp_path}/abc: cannot be read (Input/output error); what is in it is computed anew"
+    assert caplog.messages == [told, told]  # by each of the two
+    assert FeatureCache(tmp_path, "abc").get(key(0)) is not None
+
+
+def test_features_are_not_given_for_those_of_a_clip_whose_name_was_damaged_into_theirs(tmp_path: Path) -> None:
+    FeatureCache(tmp_path, "abc").put(key(0), torch.zeros(1, 4, 2))
+    lines = tmp_path / "abc/part-00000.jsonl"
+    lines.write_bytes(lines.read_bytes().replace(b"clip0", b"clip1"))
+    assert FeatureCache(tmp_path, "abc").get(key(1)) is None
 
 
 def test_the_fingerprint_is_of_weights_and_settings() -> None:

@@ -369,6 +369,14 @@ def test_two_sweeps_of_one_folder(tmp_path: Path) -> None:
         assert [json.loads(file.read_text())["seed"] for file in (told, Path(one.run, "run.json"))] == [one.seed] * 2
 
 
+def test_a_sweep_is_the_work_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of torchrun's found the folder locked by the first, and ended it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ss.UsageError, match=r"2 processes were started .* start it without torchrun"):
+        ss.sweep("ks", classes(), upstream="fbank80", test_where=TEST, out=tmp_path / "out", **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_limit_of_the_cache_holds_for_what_is_scored_too(tmp_path: Path) -> None:
     """A sweep in a larger cache than the usual one deleted the features of others, in a smaller one it filled it."""
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "cache": tmp_path / "cache"}

@@ -98,6 +98,7 @@ def test_gzip_byte_order_marks_line_ends_and_several_files(tmp_path: Path) -> No
         (b'{"id": "a"}\n\n{"id": ', "line 3: not JSON"),
         (b'{"id": "a"}\n[1]\n', r"line 2: expected an object, found \[1\]"),
         (b'{"id": "a", "duration": "long"}', "duration is 'long', expected 0 or more seconds"),
+        (b'{"id": "a", "duration": true}', "duration is True, expected 0 or more seconds"),
         (b"key,seconds\na,-1\n", "expected 0 or more seconds"),
         (b"key,seconds\na,nan\n", "expected 0 or more seconds"),
         (b"\nkey,text\n\na,b,c\n", "line 4: 3 cells for 2 columns"),

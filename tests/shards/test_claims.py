@@ -228,6 +228,21 @@ def test_who_lives_is_found_in_a_store_in_which_each_can_create(
         assert one.take_from_the_dead("all") is None
 
 
+def test_who_is_waited_for_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of another machine, where nobody here can see that it was killed."""
+    for name, seconds in (("POLL_SECONDS", 0.001), ("LEASE_SECONDS", 0.2)):
+        monkeypatch.setattr(claiming, name, seconds)
+    store = open_store(tmp_path)
+    store.write(f".packing/alive/{others_machine('killed')}", b"12")
+    store.write(".packing/claims/all", others_machine("killed").encode())
+    with Claims(tmp_path, others_machine("one")) as one:
+        assert one.take_from_the_dead("all") is None
+    told = "waiting for process 77 of killed; who shows no sign of life is given up after 0.2 s"
+    assert caplog.messages == [f"{tmp_path}: {told}"]
+
+
 def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
     got: list[int] = []
 

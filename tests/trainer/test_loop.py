@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from open_files import open_below
 from torch import nn
 
 from s3prl_stream.errors import StateError, UsageError
@@ -281,6 +282,13 @@ def test_a_log_that_lost_lines_is_refused(tmp_path: Path) -> None:
         run_once(tmp_path)
     with pytest.raises(StateError, match=r"losses\.jsonl, line 8: not JSON"):
         read_losses(tmp_path)
+
+
+def test_where_one_file_cannot_be_opened_the_others_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError):
+        run_once(tmp_path)
+    assert open_below(tmp_path) == []
 
 
 def test_going_on_with_a_long_log_takes_no_memory_for_it(tmp_path: Path) -> None:
