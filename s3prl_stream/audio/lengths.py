@@ -12,12 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from s3prl_stream.audio.bounds import MAX_SAMPLE_RATE, refuse_bomb
-from s3prl_stream.audio.decode import (
-    blocks_of_unknown_length,
-    first_mp3_frame,
-    libsndfile_reason,
-    mp3_says_its_length,
-)
+from s3prl_stream.audio.decode import blocks_of_unknown_length, first_mp3_frame, libsndfile_reason, mp3_says_its_length
 from s3prl_stream.audio.glued import end_of_first
 from s3prl_stream.audio.headers import after_id3, flac_header, wav_header
 from s3prl_stream.errors import SampleError

@@ -11,15 +11,7 @@ import numpy.typing as npt
 import torch
 
 from s3prl_stream.batch_page.markup import Room, escaped, table
-from s3prl_stream.batch_page.media import (
-    Scale,
-    as_int16,
-    draw_features,
-    draw_mask,
-    draw_waveform,
-    scale_of,
-    wav_bytes,
-)
+from s3prl_stream.batch_page.media import Scale, as_int16, draw_features, draw_mask, draw_waveform, scale_of, wav_bytes
 from s3prl_stream.batch_page.trace import Trace
 from s3prl_stream.pipes.stage import Stage
 from s3prl_stream.sample import Sample

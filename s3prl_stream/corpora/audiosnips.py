@@ -80,11 +80,7 @@ def _labels(line: str, where: str) -> dict[str, Any]:
         raise UsageError(f"{where}: {len(spoken)} words between BOS and EOS, {max(len(slots) - 2, 0)} tags for them.")
     pairs = [(_MARKS.sub("", word).upper(), tag) for word, tag in zip(spoken, slots[1:-1], strict=True)]
     heard = [pair for pair in pairs if pair[0]]  # a comma is no word
-    return {
-        "text": " ".join(word for word, _ in heard),
-        "iob": " ".join(tag for _, tag in heard),
-        "intent": slots[-1],
-    }
+    return {"text": " ".join(word for word, _ in heard), "iob": " ".join(tag for _, tag in heard), "intent": slots[-1]}
 
 
 AUDIOSNIPS = Corpus(

@@ -13,14 +13,7 @@ from s3prl_stream.corpora.names import NamePattern
 from s3prl_stream.corpora.splits import root_folder
 from s3prl_stream.errors import UsageError
 from s3prl_stream.sample import Utterance
-from s3prl_stream.tables import (
-    FILE_COLUMNS,
-    check_metadata_names,
-    find_column,
-    read_rows,
-    text_named,
-    without_file,
-)
+from s3prl_stream.tables import FILE_COLUMNS, check_metadata_names, find_column, read_rows, text_named, without_file
 
 
 @options_checked

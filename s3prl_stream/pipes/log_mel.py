@@ -20,15 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s3prl_stream.pipes.kaldi import (
-    HOP_SAMPLES,
-    NUM_BINS,
-    SAMPLE_RATE,
-    WINDOW_SAMPLES,
-    in_blocks,
-    through,
-    too_short,
-)
+from s3prl_stream.pipes.kaldi import HOP_SAMPLES, NUM_BINS, SAMPLE_RATE, WINDOW_SAMPLES, in_blocks, through, too_short
 
 F64: TypeAlias = npt.NDArray[np.float64]
 

@@ -19,10 +19,7 @@ DamageHandler = Callable[[Sample, SampleError], None]
 
 
 def run_batch(
-    stages: Sequence[Stage],
-    samples: Iterable[Sample],
-    on_damage: DamageHandler,
-    clock: StageClock | None = None,
+    stages: Sequence[Stage], samples: Iterable[Sample], on_damage: DamageHandler, clock: StageClock | None = None
 ) -> list[Sample]:
     """Run the samples of one planned batch through bound stages; a damaged sample costs itself alone.
 

@@ -123,12 +123,7 @@ class BuildMultiClassTagging(Stage):
 
 
 def frame_tags(
-    segments: Segments,
-    columns: Categories | tuple[()],
-    key: str,
-    num_frames: int,
-    width: int,
-    frames_per_second: float,
+    segments: Segments, columns: Categories | tuple[()], key: str, num_frames: int, width: int, frames_per_second: float
 ) -> npt.NDArray[np.float32]:
     """[num_frames, width]: 1.0 where a segment of the column's label lies.
 

@@ -179,8 +179,7 @@ def text_of(sample: Sample, key: str | None) -> str:
     if not isinstance(text, str):
         found = "nothing" if text is None else f"a {type(text).__name__}"
         raise SampleError(
-            f"{sample['key']}: found {found} under {' or '.join(map(repr, keys))}, expected its text.",
-            reason="no_text",
+            f"{sample['key']}: found {found} under {' or '.join(map(repr, keys))}, expected its text.", reason="no_text"
         )
     return text
 

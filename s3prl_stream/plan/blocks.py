@@ -32,10 +32,7 @@ def shard_identities(members: Sequence[SetMember]) -> np.ndarray[tuple[int, ...]
 
 
 def epoch_blocks(
-    identities: np.ndarray[tuple[int, ...], np.dtype[np.uint64]],
-    counts: I64,
-    settings: PlanSettings,
-    epoch: int,
+    identities: np.ndarray[tuple[int, ...], np.dtype[np.uint64]], counts: I64, settings: PlanSettings, epoch: int
 ) -> EpochBlocks:
     """Order the shards by a hash of (seed, epoch, shard) and cut the order into blocks of about `block_samples`.
 

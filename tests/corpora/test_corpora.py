@@ -270,10 +270,7 @@ def test_tables_may_be_compressed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("filler", "complaint"),
-    [
-        (b"\n", r"\d+ bytes of gzip become more than \d+ bytes: refused"),
-        (b" ", "line 2: a line of more than 99999"),
-    ],
+    [(b"\n", r"\d+ bytes of gzip become more than \d+ bytes: refused"), (b" ", "line 2: a line of more than 99999")],
 )
 def test_a_table_that_is_a_bomb(filler: bytes, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_lines, "_FREE_BYTES", 1 << 16)

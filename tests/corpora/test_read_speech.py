@@ -47,10 +47,7 @@ def test_stretches_as_long_as_asked_are_one() -> None:
     assert list(grouped([(0, 5), (6, 10)], 9)) == [(0, 5), (6, 10)]
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), max_size=30),
-    st.integers(1, 60),
-)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 20)), max_size=30), st.integers(1, 60))
 def test_stretches_are_joined_up_to_a_length_and_none_is_lost(pairs: list[tuple[int, int]], longest: int) -> None:
     voice, now = [], 0
     for pause, spoken in pairs:
@@ -128,10 +125,7 @@ def test_rttm_finds_recordings_by_name_and_without_accents(tmp_path: Path) -> No
     assert found["sub/tr\u00e9n"].metadata == {
         "recording": "tren",
         "num_speakers": 2,
-        "segments": [
-            {"start": 1.2, "end": 2.7, "label": "bo\u00e9"},
-            {"start": 3.0, "end": 4.5, "label": "anna"},
-        ],
+        "segments": [{"start": 1.2, "end": 2.7, "label": "bo\u00e9"}, {"start": 3.0, "end": 4.5, "label": "anna"}],
     }
     files = corpora.rttm(root).files
     assert files == {"reference.rttm": turns.encode(), "reference.uem": b"tren NA 0 9\n"}

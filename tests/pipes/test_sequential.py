@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from s3prl_stream.errors import UsageError
-from s3prl_stream.pipes import (
-    LoadAudio,
-    NoiseAugmentation,
-    NormWav,
-    SequentialDataPipe,
-)
+from s3prl_stream.pipes import LoadAudio, NoiseAugmentation, NormWav, SequentialDataPipe
 from tests.contract import assert_same_samples, outputs
 
 DATA = {

@@ -89,11 +89,7 @@ def test_tags_of_chunks_are_pieces_of_the_tags_of_the_whole(
 def test_columns_of_all_recordings() -> None:
     data = [recording(0.5, {"dog": [(0, 0.1)]}), recording(0.5, {"cat": [(0.2, 0.3)]}), recording(0.5, [])]
     chain = BuildMultiClassTagging(intra_or_inter="inter", feat_frame_shift=800)(data)  # type: ignore[call-arg]
-    assert [sample["tags"].nonzero().tolist() for sample in chain] == [
-        [[0, 1], [1, 1]],
-        [[4, 0], [5, 0]],
-        [],
-    ]
+    assert [sample["tags"].nonzero().tolist() for sample in chain] == [[[0, 1], [1, 1]], [[4, 0], [5, 0]], []]
     assert {tuple(sample["tags"].shape) for sample in chain} == {(10, 2)}
     with pytest.raises(SampleError, match="'cow' is none of the 1 categories 'cat'"):
         tags_of(recording(0.5, {"cow": [(0, 0.1)]}), columns="all", categories=["cat"])

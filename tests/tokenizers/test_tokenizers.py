@@ -12,13 +12,7 @@ from s3prl_stream.errors import UsageError
 from s3prl_stream.tokenizers.load import load_tokenizer
 from s3prl_stream.tokenizers.slots import SlotTokenizer
 from s3prl_stream.tokenizers.subwords import SentencePieceTokenizer, train_sentencepiece
-from s3prl_stream.tokenizers.tokenizer import (
-    EOS_ID,
-    PAD_ID,
-    UNK_ID,
-    Tokenizer,
-    collapse_repeats,
-)
+from s3prl_stream.tokenizers.tokenizer import EOS_ID, PAD_ID, UNK_ID, Tokenizer, collapse_repeats
 from s3prl_stream.tokenizers.vocabulary import PHONEMES, CharacterTokenizer, WordTokenizer
 
 TEXTS = [
