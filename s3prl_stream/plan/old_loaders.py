@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from s3prl_stream.errors import UsageError
 from s3prl_stream.plan.planner import EpochPlanner
-from s3prl_stream.plan.quality import speakers_by_shard
+from s3prl_stream.plan.quality import Quality, speakers_by_shard
 from s3prl_stream.shards.member import I64
 
 MAX_CLIPS = 200_000
@@ -121,25 +121,11 @@ class Clips(NamedTuple):
     is_whole_set: bool
 
 
-@dataclass(frozen=True)
-class OldQuality:
-    """As `PlanQuality`, of one epoch of another loader. Shares are from 0 to 1."""
+@dataclass(frozen=True, kw_only=True)
+class OldQuality(Quality):
+    """Of one epoch of another loader, which reads each tar once, from its beginning to its end. A batch may have
+    `max_duration` padded seconds, or as many as the largest has."""
 
-    batches: int
-    clips: int
-    hours: float
-    clips_per_batch: float
-    padding: float
-    budget_filled: float
-    """Padded seconds of a batch over `max_duration`, or over the largest batch, for which a device must have room."""
-    largest_batch_seconds: float
-    """Padded."""
-    repeated_pairs: float | None
-    """None: the set is larger than what was simulated."""
-    speakers_per_batch: float | None
-    speakers_vs_uniform: float | None
-    reads_per_hour: float
-    """Each tar is read once, from its beginning to its end."""
     decoded_seconds: float
     """For a second that is used: clips are decoded whole and cut then."""
 

@@ -21,11 +21,10 @@ from s3prl_stream.shards.member import I64
 from s3prl_stream.stores.at_once import at_once
 
 
-@dataclass(frozen=True)
-class PlanQuality:
-    """Measured on the first blocks (of two epochs, unless sets are mixed by weight). Shares are from 0 to 1."""
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """By what rules of batching are compared. Shares are from 0 to 1."""
 
-    blocks: int
     batches: int
     clips: int
     hours: float
@@ -33,19 +32,27 @@ class PlanQuality:
     padding: float
     """Padded seconds that hold no audio."""
     budget_filled: float
-    """Padded seconds of a batch over `max_batch_seconds`, on average."""
+    """Padded seconds of a batch over those that it may have, on average."""
     largest_batch_seconds: float
     """Padded seconds of the largest batch, for which a device must have room."""
     repeated_pairs: float | None
-    """Pairs of clips in one batch that share a batch in the next epoch too; None: a mix, which has no epochs."""
+    """Pairs of clips in one batch that share a batch in the next epoch too; None: a mix, which has no epochs, or a
+    simulation of a part of the set."""
     speakers_per_batch: float | None
     """Distinct speakers in a batch, on average; None: no speaker column."""
     speakers_vs_uniform: float | None
     """Distinct speakers in a batch over those of as many clips drawn uniformly; None: no speaker column."""
-    megabytes_per_read: float
-    """Mean size of one contiguous read."""
     reads_per_hour: float
     """Contiguous reads for an hour of audio; in a store some are put together and become fewer requests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanQuality(Quality):
+    """Measured on the first blocks (of two epochs, unless sets are mixed by weight)."""
+
+    blocks: int
+    megabytes_per_read: float
+    """Mean size of one contiguous read."""
     share_of_set: dict[str, float]
     """Set -> its share of the audio: the realised mix."""
 
