@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from made_elsewhere import WRITERS, Clip, some_clips, write_energon, write_lines, write_nemo, write_shar
+from streams import delivered
 from tars import unescaped
 
 import s3prl_stream as ss
 from s3prl_stream.errors import UsageError
 from s3prl_stream.indexing.foreign import IndexReport, index_tars
-from s3prl_stream.sample import Batch
 from s3prl_stream.shards.lhotse_cuts import write_lhotse_cuts
 
 KEYS = {"nemo": "_data_corpus_v1_0_{}", "energon": "{}", "shar": "v1.0-{}", "tars": "{}"}
@@ -31,13 +31,16 @@ def made(request: pytest.FixtureRequest, clips: list[Clip], tmp_path: Path) -> t
     return request.param, tmp_path / request.param
 
 
-def batches(shards: Any, **config: Any) -> ss.Loader:
-    stream = ss.ShardStream(shards, seed=3, epochs=1, max_batch_seconds=2.0, run=1)
-    return ss.Loader(stream.load_audio(dtype="int16"), **config)
+def stream_of(shards: Any, epochs: int = 1) -> ss.ShardStream:
+    return ss.ShardStream(shards, seed=3, epochs=epochs, max_batch_seconds=2.0, run=1)
 
 
-def same(one: Batch, other: Batch) -> bool:
-    return bool(one["key"] == other["key"] and (not one["key"] or np.array_equal(one["wav"], other["wav"])))
+def batches(shards: Any) -> ss.Loader:
+    return ss.Loader(stream_of(shards).load_audio(dtype="int16"))
+
+
+def noisy(shards: Any, **config: Any) -> ss.Loader:
+    return ss.Loader(stream_of(shards, epochs=2).load_audio().add_noise(snr=10.0), **config)
 
 
 @pytest.mark.parametrize("made", WRITERS, indirect=True)
@@ -60,17 +63,21 @@ def test_a_folder_is_a_set_with_all_promises(made: tuple[str, Path], clips: list
         )
         assert told["seconds"] == clip.seconds
 
-    ranks = [list(batches(shards, rank=rank, world_size=2)) for rank in range(2)]  # views of one stream
-    assert all(same(batch, ranks[number % 2][number // 2]) for number, batch in enumerate(alone))
-    running = batches(shards)
-    half = iter(running)
-    for _ in range(len(alone) // 2):
-        next(half)
-    again = batches(shards)
-    again.load_state_dict(json.loads(json.dumps(running.state_dict())))
-    rest = list(again)
-    assert len(rest) == len(alone) - len(alone) // 2
-    assert all(map(same, rest, alone[len(alone) // 2 :]))
+    whole = [delivered(batch) for batch in noisy(shards)]
+    for world in (2, 3):  # views of one stream
+        ranks = [list(noisy(shards, rank=rank, world_size=world)) for rank in range(world)]
+        assert len({len(some) for some in ranks}) == 1
+        assert sorted(delivered(batch) for some in ranks for batch in some if batch["key"]) == sorted(whole)
+    assert [delivered(batch) for batch in noisy(shards, num_workers=2)] == whole
+    for stop in (1, len(whole) // 2 + 1):
+        half = noisy(shards)
+        begun = [delivered(batch) for _, batch in zip(range(stop), half, strict=False)]
+        rest = []
+        for rank in range(2):  # and of other ranks
+            again = noisy(ss.open_shards(folder), rank=rank, world_size=2)
+            again.load_state_dict(json.loads(json.dumps(half.state_dict())))
+            rest += [delivered(batch) for batch in again if batch["key"]]
+        assert begun + sorted(rest) == whole
 
     shard, lost = shards.members[0].shard_names[1], next(key for key, row in rows.items() if "1.tar" in row["shard"])
     content = bytearray((folder / shard).read_bytes())
