@@ -345,12 +345,19 @@ def test_two_repairs_into_one_folder(broken: Path, tmp_path: Path) -> None:
     assert ss.verify(tmp_path / "out", full=True).is_sound
 
 
-def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
+def test_neither_findings_nor_the_result_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     pack_clips(tmp_path / "set", shard_mb=0.012)
     rows = rows_of(tmp_path / "set")
-    for row in rows[::4]:
+    for row in rows[::5]:
         flip_audio(tmp_path / "set", row)
+    (tmp_path / "set/set-000018.tar").unlink()
+    remove_part(tmp_path / "set")
     seen: list[tuple[str, int, int]] = []
+    one = ss.verify(tmp_path / "set", full=True)
+    assert ss.verify(tmp_path / "set", True, num_workers=2, progress=lambda *step: seen.append(step)) == one
+    assert len(one.findings) == 7
+    assert seen == [("checking", done, one.shards) for done in range(1, one.shards + 1)]
+    assert ss.verify(tmp_path / "set", num_workers=2) == ss.verify(tmp_path / "set")
     ss.repair(tmp_path / "set", tmp_path / "one")
     report = ss.repair(tmp_path / "set", tmp_path / "two", num_workers=2, progress=lambda *step: seen.append(step))
     assert files_below(tmp_path / "one") == files_below(tmp_path / "two")

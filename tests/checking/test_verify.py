@@ -42,7 +42,7 @@ from s3prl_stream.checking.duplicates import _repeated
 from s3prl_stream.cli import main
 from s3prl_stream.errors import DamagedFile, SampleError, ShardError, UsageError
 from s3prl_stream.shards.index_files import arrow_errors, first_difference, problem_with_packed, read_rows_sidecar
-from s3prl_stream.shards.layout import MANIFEST, SHARDS_PER_PART
+from s3prl_stream.shards.layout import MANIFEST
 from s3prl_stream.shards.tar import member
 from s3prl_stream.stores.store import open_store
 
@@ -134,22 +134,6 @@ def test_a_shard_whose_rows_are_lost_is_read_by_its_own_headers(broken: Path) ->
     assert [(one.file, one.reason) for one in report.findings if one.reason not in ("index", "rows")] == [
         (SHARD, "index_lost")
     ]
-
-
-def test_findings_do_not_depend_on_the_number_of_workers(many: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(many, tmp_path / "set")
-    for row in rows_of(broken)[::3]:
-        flip_audio(broken, row)
-    (broken / "set-000018.tar").unlink()
-    remove_part(broken)
-    seen: list[tuple[str, int, int]] = []
-    one = ss.verify(broken, full=True)
-    two = ss.verify(broken, full=True, num_workers=2, progress=lambda *step: seen.append(step))
-    assert len(one.findings) > 8
-    assert two == one
-    assert seen == [("checking", done, one.shards) for done in range(1, one.shards + 1)]
-    assert one.shards > SHARDS_PER_PART
-    assert ss.verify(broken, num_workers=2) == ss.verify(broken)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
