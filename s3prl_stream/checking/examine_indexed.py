@@ -28,17 +28,15 @@ _AT_ONCE = 64
 
 def examine_tars(folder: ShardFolder, full: bool, entries: Sequence[Entry]) -> list[Examined]:
     """Of each of some tars of one index part what there is to say."""
-    part = IndexPart(folder.store, entries[0].part)
-    return [_examine(folder, entry, part, full) for entry in entries]
-
-
-def _examine(folder: ShardFolder, entry: Entry, part: IndexPart, full: bool) -> Examined:
-    index = read_index(folder.store, entry, part)
-    rows, size = next(iter(index.candidates()), None), folder.tars.size(entry.name)
-    findings = index_findings(entry, index, rows, size)
-    if rows is not None and size is not None:
-        findings += _sample_findings(folder, entry, rows, full)
-    return examined([one._replace(advice=ADVICE["index again"]) for one in findings], size, rows)
+    part, found = IndexPart(folder.store, entries[0].part), []
+    for entry in entries:
+        index = read_index(folder.store, entry, part)
+        rows, size = next(iter(index.candidates()), None), folder.tars.size(entry.name)
+        findings = index_findings(entry, index, rows, size)
+        if rows is not None and size is not None:
+            findings += _sample_findings(folder, entry, rows, full)
+        found.append(examined([one._replace(advice=ADVICE["index again"]) for one in findings], size, rows))
+    return found
 
 
 def _sample_findings(folder: ShardFolder, entry: Entry, rows: pa.Table, full: bool) -> Iterator[Finding]:

@@ -2,9 +2,6 @@
 
 Nothing is believed on one file's word. The index part, the row sidecar and the bytes of a shard are compared, and what
 two of the three say against the third is the truth; so a finding names the file that is wrong.
-
-From here down: `inventory` reads the manifest or makes up for it, `examine` compares what is known of one shard, from
-`index_files` and `content` (its bytes); `examine_indexed` is for tars made elsewhere; `findings` has the words.
 """
 
 from __future__ import annotations

@@ -138,7 +138,6 @@ class _Scanner:
     def __init__(self, task: ScanTask) -> None:
         self.task = task
         self.store = open_store(task.base)
-        self.where = task.name
         size = self.store.size(task.name)
         if size is None:
             raise NotATar(f"{self.store.url}/{task.name}: no such file.", "missing")
@@ -162,8 +161,12 @@ class _Scanner:
         starts: list[int] = []
         with open(self.task.scratch, "w", encoding="utf-8") as scratch:
             for found in group(self._entries(offsets), self.task.last_dot):
-                if not isinstance(found, Group):
-                    self._leave_out_entry(found)
+                if isinstance(found, Gap):
+                    message = f"bytes {found.start} to {found.end}: {found.message}"
+                    self._list("", self.task.name, found.reason, message)
+                    continue
+                if isinstance(found, Stray):
+                    self._leave_out("", found.member, found.reason, found.message)
                     continue
                 starts.append(found.files[0][1].start)
                 row = self._row(found)
@@ -265,19 +268,13 @@ class _Scanner:
         note_metadata(columns, self.kinds, self.name_counts)
         return columns
 
-    def _leave_out_entry(self, found: Gap | Stray) -> None:
-        if isinstance(found, Gap):
-            self._list("", self.where, found.reason, f"bytes {found.start} to {found.end}: {found.message}")
-        else:
-            self._leave_out("", found.member, found.reason, found.message)
-
     def _leave_out(self, key: str, member: Member, reason: str, message: str) -> None:
-        self._list(key, f"{self.where}: {shown(member.name)}", reason, f"byte {member.start}: {message}")
+        self._list(key, f"{self.task.name}: {shown(member.name)}", reason, f"byte {member.start}: {message}")
 
     def _list(self, key: str, audio: str, reason: str, message: str) -> None:
         if len(self.left_out) == MAX_LEFT_OUT:
             why = f"more than {MAX_LEFT_OUT} of its entries are of no use; the first: {self.left_out[0].message}"
-            raise NotATar(f"{self.store.url}/{self.where}: {why}.", "not_a_tar")
+            raise NotATar(f"{self.store.url}/{self.task.name}: {why}.", "not_a_tar")
         self.left_out.append(LeftOut(escape_foreign_key(key), audio, kind_of(reason), reason, message))
 
     def _doubtful(self) -> frozenset[int]:

@@ -94,12 +94,12 @@ class ShardFolder:
             crc32c=column["crc32c"].cast("int64").fill_null(-1).to_numpy(),  # null: never computed
         )
 
-    def rows_table(self, shard: int, columns: list[str]) -> pa.Table:
-        """Some columns of the index rows of shard number `shard`; safe from several threads."""
+    def rows_table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """Index rows of shard number `shard`, by default all columns; safe from several threads."""
         name = rows_name(self.shard_names[shard]) if self.store.is_remote else part_name(shard // SHARDS_PER_PART)
         with self._reading(name):
             table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
-            table = table.select(columns)
+            table = table if columns is None else table.select(columns)
         self._check_count(table.num_rows, self.shard_names[shard], shard)
         return table
 
@@ -141,14 +141,7 @@ class ShardFolder:
 
     def columns(self) -> dict[str, str]:
         if self._columns is None:
-            name = rows_name(self.shard_names[0]) if self.store.is_remote else part_name(0)
-            with self._reading(name):
-                if self.store.is_remote:
-                    schema = self._remote_rows(name).schema
-                else:
-                    with self._part(0) as part:
-                        schema = part.schema_arrow
-            self._columns = {field.name: str(field.type) for field in schema}
+            self._columns = {field.name: str(field.type) for field in self.rows_table(0).schema}
         return self._columns
 
     def batches(self, columns: list[str], where: Any = None) -> Iterator[pa.RecordBatch]:
@@ -184,14 +177,14 @@ class ShardFolder:
                 f"The index is of another set. {MEND_INDEX}"
             )
 
-    def _local_rows(self, shard: int, columns: list[str]) -> pa.Table:
+    def _local_rows(self, shard: int, columns: list[str] | None) -> pa.Table:
         with self._part(shard // SHARDS_PER_PART) as part:
             group = shard % SHARDS_PER_PART
             # a few bytes can hold 1e9 equal rows
             self._check_count(part.metadata.row_group(group).num_rows, self.shard_names[shard], shard)
             return part.read_row_group(group, columns=columns, use_threads=False)
 
-    def _remote_rows(self, name: str, columns: list[str] | None = None) -> pa.Table:
+    def _remote_rows(self, name: str, columns: list[str] | None) -> pa.Table:
         content = self.store.read_whole(name, at_most=MAX_INDEX_BYTES)
         try:
             with arrow_errors(DamagedFile):

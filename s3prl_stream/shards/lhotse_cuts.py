@@ -40,11 +40,10 @@ def write_lhotse_cuts(shards: ShardSet | str | Path, out: str | Path) -> dict[st
         raise UsageError(f"{opened.name}: cuts for Lhotse are written of one packed set.")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    columns = list(member.columns())
     fields: dict[str, list[str]] = {"cuts": [], "recording": []}
     for number, name in enumerate(member.shard_names):
         path = folder / f"cuts.{number:06d}.jsonl"
-        rows = member.rows_table(number, columns).to_pylist()
+        rows = member.rows_table(number).to_pylist()
         path.write_text("".join(json.dumps(_cut(row), ensure_ascii=False) + "\n" for row in rows), "utf-8")
         fields["cuts"].append(str(path))
         fields["recording"].append(f"{member.tars.url.rstrip('/')}/{name}")

@@ -58,11 +58,10 @@ def _rows_in_order(folder: ShardFolder, shards: I64, rows: I64) -> pa.Table:
     """The old index rows of these samples, in the new order."""
     import pyarrow
 
-    columns = list(folder.columns())
     by_shard = np.argsort(shards, kind="stable")
     tables = []
     for shard, positions in itertools.groupby(by_shard, key=lambda position: int(shards[position])):
-        tables.append(folder.rows_table(shard, columns).take(rows[list(positions)]))
+        tables.append(folder.rows_table(shard).take(rows[list(positions)]))
     return pyarrow.concat_tables(tables).take(np.argsort(by_shard, kind="stable")).combine_chunks()
 
 

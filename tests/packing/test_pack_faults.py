@@ -31,19 +31,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(recordings: Path, out: Path | str, *options: str) -> list[str]:
-    return [
-        "pack",
-        "folder",
-        str(recordings),
-        str(out),
-        "--codec",
-        "wav",
-        "--shard-mb",
-        "0.1",
-        "--workers",
-        "0",
-        *options,
-    ]
+    settings = ["--codec", "wav", "--shard-mb", "0.1", "--workers", "0"]
+    return ["pack", "folder", str(recordings), str(out), *settings, *options]
 
 
 def told(stderr: str) -> list[str]:
