@@ -33,7 +33,10 @@ class IndexFolder:
     """
 
     def __init__(self, url: str, base: str, names: Sequence[str]) -> None:
-        self.is_beside = _same_folder(url, base)
+        if is_remote(url) or is_remote(base):
+            self.is_beside = url.rstrip("/") == base.rstrip("/")
+        else:
+            self.is_beside = local_path(url).resolve() == local_path(base).resolve()
         self.out = open_store(url)
         refuse_no_folder(self.out)
         self._ours = self._previous()
@@ -78,9 +81,3 @@ class IndexFolder:
                         "otherwise give out=, another folder."
                     ) from None
         return None
-
-
-def _same_folder(url: str, base: str) -> bool:
-    if is_remote(url) or is_remote(base):
-        return url.rstrip("/") == base.rstrip("/")
-    return local_path(url).resolve() == local_path(base).resolve()

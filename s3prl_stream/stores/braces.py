@@ -67,20 +67,16 @@ def find_tars(sources: str | Path | Sequence[str | Path]) -> list[str]:
             password or a query, which often holds one.
     """
     given = paths_in(sources)
-    found = [tar for source in given for name in _names(source) for tar in _matching(name)]
+    pipe = next((text for text in map(str, given) if text.startswith("pipe:")), None)
+    if pipe is not None:
+        raise UsageError(f"{pipe}: commands are not run. Write `COMMAND | ...` and read it as SequentialTars('-').")
+    found = [tar for source in given for name in existing_or_expanded(str(source)) for tar in _matching(name)]
     if not found:
         raise UsageError(f"no tars at {', '.join(map(str, given)) or 'all: the list is empty'}.")
     twice = next((tar for tar, count in Counter(found).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"{twice} is named twice.")
     return found
-
-
-def _names(source: str | Path) -> list[str]:
-    text = str(source)
-    if text.startswith("pipe:"):
-        raise UsageError(f"{text}: commands are not run. Write `COMMAND | ...` and read it as SequentialTars('-').")
-    return existing_or_expanded(text)
 
 
 def _matching(name: str) -> Iterator[str]:

@@ -41,27 +41,24 @@ class Kept(Generic[Key, Value]):
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
         """The value of a key; `make` makes it where it is not kept."""
-        with self._own_lock():
-            return self._made(key, make)
+        with self.using(key, make) as value:
+            return value
 
     @contextmanager
     def using(self, key: Key, make: Callable[[], Value]) -> Iterator[Value]:
         """The same; inside, no other thread gets any value."""
         with self._own_lock():
-            yield self._made(key, make)
+            if key not in self._values:
+                while len(self._values) >= self._most:
+                    self._values.popitem(last=False)
+                self._values[key] = make()
+            self._values.move_to_end(key)
+            yield self._values[key]
 
     def forget(self, key: Key) -> None:
         """The next time it is made anew."""
         with self._own_lock():
             self._values.pop(key, None)
-
-    def _made(self, key: Key, make: Callable[[], Value]) -> Value:
-        if key not in self._values:
-            while len(self._values) >= self._most:
-                self._values.popitem(last=False)
-            self._values[key] = make()
-        self._values.move_to_end(key)
-        return self._values[key]
 
     def _own_lock(self) -> threading.Lock:
         if self._pid != os.getpid():  # a forked child: the lock may be held by a thread that is not here
