@@ -22,7 +22,7 @@ from s3prl_stream.packing.finish import NothingPacked, finish, nothing_packed
 from s3prl_stream.packing.listing import Listing, list_utterances
 from s3prl_stream.packing.outfolder import find_finished, name_of_folder, refuse_strangers, whole_left_out
 from s3prl_stream.packing.pack_shard import ShardTask
-from s3prl_stream.packing.packplan import PackPlan, make_plan, refuse_other_plan
+from s3prl_stream.packing.packplan import PackPlan, make_plan, other_plan
 from s3prl_stream.packing.settings import PackSettings
 from s3prl_stream.packing.workfolder import (
     finished_shards,
@@ -245,14 +245,16 @@ class _Pack:
         """This one, or the same made by another pack meanwhile; one at a time looks and writes."""
         found = read_plan(self._store)
         if found is not None:
-            try:
-                refuse_other_plan(found, plan, self._store.url)
+            how = other_plan(found, plan)
+            if how is None:
                 return found
-            except UsageError:
-                if not self.restart:
-                    raise
-                self._wait_until_alone(claims)
-                remove_unfinished(self._store, found.name)
+            if not self.restart:
+                raise UsageError(
+                    f"{self._store.url} holds an unfinished pack of another set: {how}. Give the same again to go on "
+                    "with it, or begin anew with restart=True (--restart), which removes its shards."
+                )
+            self._wait_until_alone(claims)
+            remove_unfinished(self._store, found.name)
         if self._store.size(MANIFEST) is None:
             write_plan(self._store, plan, scratch)
         return plan

@@ -22,18 +22,12 @@ from s3prl_stream.audio.headers import flac_header
 from s3prl_stream.audio.measures import Measures, measure
 from s3prl_stream.audio.open_source import explaining_reads, is_glued
 from s3prl_stream.audio.source import OTHER_MD5, read_flac_unchecked, read_source
-from s3prl_stream.errors import SampleError
+from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.packing.clips import Clip
 from s3prl_stream.packing.packplan import clips_of_shard, original_codec
 from s3prl_stream.packing.quality import FINDINGS, findings_of, text_of
 from s3prl_stream.packing.settings import ORIGINAL, PackSettings
-from s3prl_stream.packing.workfolder import (
-    FinishedShard,
-    is_finished,
-    local_clips,
-    refuse_after_restart,
-    write_finished,
-)
+from s3prl_stream.packing.workfolder import FinishedShard, is_finished, local_clips, read_plan, write_finished
 from s3prl_stream.shards.layout import MANIFEST, QUALITY_COLUMNS, shard_name
 from s3prl_stream.shards.left_out import LeftOut
 from s3prl_stream.shards.rows import index_table
@@ -104,7 +98,11 @@ def pack_shard(task: ShardTask, tell: Callable[[], None]) -> int:
             description = described(name, table, writer.finish()) if writer.rows else None
         # else another has finished it meanwhile, or the whole set
         if not is_finished(store, task.name, task.plan, task.number) and store.size(MANIFEST) is None:
-            refuse_after_restart(store, task.plan)
+            there = read_plan(store)
+            if there is not None and there.digest != task.plan:  # whose shards have the names of these
+                raise ShardError(
+                    f"{store.url}: another pack has begun anew here with another plan (--restart); this one ends."
+                )
             about = FinishedShard(description, left_out, reencoded)
             write_finished(store, task.plan, task.number, table, about, scratch)
             if description is not None:

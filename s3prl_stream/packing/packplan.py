@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s3prl_stream.audio.source import SourceInfo
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.json_files import sealed, unsealed
 from s3prl_stream.packing.arrow_file import ArrowFile, arrow_batches
@@ -250,14 +250,10 @@ def _write_by_shard(unsorted: Path, path: Path, shards: Sequence[npt.NDArray[np.
             bucket_path.unlink()
 
 
-def refuse_other_plan(found: PackPlan, wanted: PackPlan, url: str) -> None:
-    """Raises UsageError if a set was begun by another plan."""
+def other_plan(found: PackPlan, wanted: PackPlan) -> str | None:
+    """How the plan by which a set was begun differs from another; None: it does not."""
     how = difference(found.identity, wanted.identity)
     if how is None and found.libraries != wanted.libraries:
         name = next(one for one in wanted.libraries if found.libraries.get(one) != wanted.libraries[one])
         how = f"it was packed with {name} {found.libraries.get(name)}, not {wanted.libraries[name]}"
-    if how is not None:
-        raise UsageError(
-            f"{url} holds an unfinished pack of another set: {how}. Give the same again to go on with it, or begin "
-            "anew with restart=True (--restart), which removes its shards."
-        )
+    return how

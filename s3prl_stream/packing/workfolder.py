@@ -60,13 +60,6 @@ def read_plan(store: Store) -> PackPlan | None:
     return PackPlan.from_json(content, f"{store.url}/{name}")
 
 
-def refuse_after_restart(store: Store, plan: str) -> None:
-    """Raises ShardError if a pack has begun anew here: its shards have the names of those of this plan (a digest)."""
-    there = read_plan(store)
-    if there is not None and there.digest != plan:
-        raise ShardError(f"{store.url}: another pack has begun anew here with another plan (--restart); this one ends.")
-
-
 def write_plan(store: Store, plan: PackPlan, folder: Path) -> None:
     """Install a plan that was made in `folder`."""
     for name in (CLIPS, LEFT_OUT_BEFORE):

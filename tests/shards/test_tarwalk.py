@@ -60,11 +60,6 @@ def test_long_names_and_long_links_of_both_kinds() -> None:
         assert named(walked(data)) == ["d/" * 120 + "name.wav", "k" * 150, "after"]
 
 
-def test_a_name_that_is_not_utf8_keeps_its_bytes() -> None:
-    (found,) = walked(member(b"caf\xe9.wav", b"x") + END)
-    assert found.name == "caf\udce9.wav"
-
-
 def test_kinds_are_told_apart_and_have_no_content_where_there_is_none() -> None:
     data = b"".join(
         header(name, 10_000, kind) for name, kind in

@@ -146,10 +146,7 @@ def test_every_passing_fault_is_one_retry() -> None:
     with ThreadPoolExecutor(2) as threads:  # both wait for the limit
         stalls = [[Stall(100.0, after_bytes=70_000)], [Stall(100.0, before_headers=True)]]
         list(threads.map(assert_one_each, stalls))
-
-
-@in_child
-def test_a_whole_answer_is_one_retry_and_before_that_a_look_whether_the_file_is_empty() -> None:
+    # a whole answer, after a look whether the file is empty
     with stored([WholeObject(), None, WholeObject()]) as (store, proxy, _):
         assert store.read("a.tar", 5, 200_000) == CONTENT[5:200_005]
         assert [one.method for one in proxy.requests] == ["GET", "HEAD", "GET", "GET"]
@@ -268,14 +265,11 @@ def test_a_weak_etag_is_compared_and_not_asked_for() -> None:
 
 
 @in_child
-def test_bytes_that_nobody_asked_for_are_an_error() -> None:
+def test_bytes_that_nobody_asked_for_are_an_error_and_those_that_an_answer_lacks_are_asked_for_again() -> None:
     with stored() as (store, _, server):
         server.bytes_too_many = 20
         assert "20 bytes longer than asked for" in raised(ShardError, lambda: store.read("a.tar", 10, 10))
 
-
-@in_child
-def test_bytes_that_an_answer_has_not_though_it_names_them_are_asked_for_again() -> None:
     def short_once(request: Request) -> None:
         server.bytes_too_many = -3 if request.number == 0 else 0
 
