@@ -17,7 +17,7 @@ from s3prl_stream.shards.keys import escape_foreign_key
 from s3prl_stream.shards.layout import LEFT_OUT
 from s3prl_stream.shards.left_out import LeftOut, counted
 from s3prl_stream.shards.manifest import counts_of, write_manifest
-from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, rows_hash
+from s3prl_stream.shards.rows import IndexRow, columns_of, index_table, rows_hash, table_hash
 from s3prl_stream.shards.write_index import write_index
 from s3prl_stream.stores.store import Store
 
@@ -70,6 +70,7 @@ def write_foreign_index(
         facts: of the manifest: name, corpus, licence and what is about the index.
     """
     shards: list[dict[str, Any]] = []
+    from_table = facts["indexed"]["from_table"]
     neighbours, speaker = Neighbours(), next((name for name in SPEAKER_COLUMNS if name in columns), "")
 
     def tables() -> Iterator[tuple[str, pa.Table, Offsets | None]]:
@@ -86,6 +87,7 @@ def write_foreign_index(
                     "bytes": scan.num_bytes,
                     "sha256": scan.sha256,
                     "rows_hash": rows_hash(rows),
+                    **({"table_hash": table_hash(rows, from_table)} if from_table else {}),
                     "offsets": "written" if has_none else "found",
                 }
             )

@@ -62,6 +62,7 @@ class ShardFolder:
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
         for shard in shards:
             digest.update(f"\n{shard['name']} {shard['samples']} {shard.get('rows_hash') or shard['sha256']}".encode())
+            digest.update(str(shard.get("table_hash", "")).encode())
         self.fingerprint = digest.hexdigest()
         self.manifest = {name: value for name, value in manifest.items() if name != "shards"}
         self.tars: Store = open_tars(self.store, manifest)

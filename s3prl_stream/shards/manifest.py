@@ -185,4 +185,4 @@ def _check(manifest: dict[str, Any]) -> None:
         for field in ("samples", "bytes"):
             if not 0 <= int(shard[field]) < 1 << 62:
                 raise ValueError(f"{field} of {shard['name']} is {shard[field]!r:.100}")
-        float(shard["seconds"]), f"{shard['sha256']} {shard.get('rows_hash')}".encode()
+        float(shard["seconds"]), f"{shard['sha256']} {shard.get('rows_hash')} {shard.get('table_hash')}".encode()

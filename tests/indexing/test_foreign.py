@@ -20,7 +20,7 @@ from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offse
 
 import s3prl_stream as ss
 from s3prl_stream.audio.decode import decode
-from s3prl_stream.errors import ShardError, UsageError
+from s3prl_stream.errors import ShardError, StateError, UsageError
 from s3prl_stream.indexing.foreign import IndexReport, index_tars
 from s3prl_stream.sample import Batch
 from s3prl_stream.shards.rows import IndexRow, rows_hash
@@ -576,6 +576,23 @@ def test_a_set_goes_to_other_processes_with_its_table(tmp_path: Path) -> None:
             assert one == other
             number = int(item.key[-1])
             assert (one["text"], one.get("lang")) == ((f"nemo {number}", "de") if number < 3 else ("old 3", None))
+
+
+def test_a_state_is_refused_where_the_table_says_something_else_now(tmp_path: Path) -> None:
+    """The tars are the same to the last byte, and the samples are not."""
+    write_tars(tmp_path / "set", num_tars=2, num_clips=2)
+
+    def loader(text: str) -> ss.Loader:
+        rows = [{"key": f"part/utt{at:04d}", "text": f"{text} {at}"} for at in range(4)]
+        (tmp_path / "table.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        shards = ss.index_shards(tmp_path / "set", tmp_path / "index", durations=tmp_path / "table.jsonl")
+        return ss.Loader(ss.ShardStream(shards, max_batch_size=1).load_audio())
+
+    before = loader("old")
+    assert next(iter(before))["text"][0].startswith("old")
+    loader("old").load_state_dict(before.state_dict())
+    with pytest.raises(StateError, match=r"data\.index was"):
+        loader("new").load_state_dict(before.state_dict())
 
 
 # ---- the command ------------------------------------------------------------------------------
