@@ -289,7 +289,7 @@ class Loader:
         # the ranks have planned ahead unequally far, but all of them past the first batch of the last round
         anchor = self._anchors.before(max(handed - self.world_size, self._began_at))
         # the empty batches of the last round are no batches of the plan: more epochs may follow it one day
-        next_batch = handed if self._end is None else min(handed, self._end)
+        next_batch = handed if self._end is None else min(handed, max(self._end, self._began_at))
         changes = self._planner.changes if isinstance(self._planner, MixPlanner) else ()
         return Cursor(next_batch, anchor, changes, self._withheld, self._topology)
 

@@ -299,8 +299,10 @@ def test_more_epochs_are_no_other_stream() -> None:
     _, state = run(chain(data, epochs=1), 1, 0)
     got, _ = run(chain(data, epochs=2), 1, 0, state)
     assert got == [row for row in run(chain(data, epochs=2), 1, 0)[0] if row[0] >= state["next_batch"]]
-    _, later = run(chain(data, epochs=2), 1, 0, rounds=state["next_batch"] + 1)
-    assert run(chain(data, epochs=1), 1, 0, later)[0] == []  # it is over
+    for ranks, rounds in ((1, state["next_batch"] + 1), (state["next_batch"] + 1, 1)):
+        _, later = run(chain(data, epochs=2), ranks, 0, rounds=rounds)
+        got, over = run(chain(data, epochs=1), 1, 0, later)
+        assert (got, over["next_batch"]) == ([], later["next_batch"])  # it is over, and what was handed over stays so
 
 
 @pytest.mark.parametrize("mixed", [False, True])
