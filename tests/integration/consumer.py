@@ -1,7 +1,5 @@
 """Training without a network, made to be killed: every rank notes each batch that it was handed, one keeps the cursor.
 
-python consumer.py SETTINGS.json RANK
-
 Ranks go in step as those of a real run do (a barrier after each round stands for the gradients' all-reduce). Noted and
 synchronised comes before the cursor, so all that lies before a cursor has been noted.
 """
@@ -10,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -76,7 +73,3 @@ def main(settings: Settings, rank: int) -> None:
         torch.distributed.destroy_process_group()
     assert loader.damaged == []
     os.close(os.open(out / f"done-{rank}", os.O_CREAT))
-
-
-if __name__ == "__main__":
-    main(Settings(**json.loads(Path(sys.argv[1]).read_text())), int(sys.argv[2]))

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from integration.forked import Forked
 
-def begun(*words: object) -> subprocess.Popen[bytes]:
+from s3prl_stream.cli import main
+
+
+def begun(*words: object) -> Forked:
     """The command in a process group of its own, with one thread."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "s3prl_stream", *map(str, words)],
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return Forked(main, list(map(str, words)))
 
 
 def num_steps(run: Path) -> int:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import psutil
 import pytest
 from chaos.obstore_client import obstore_process
 from integration.consumer import Settings, chain, main
+from integration.forked import Forked
 from integration.reading import upload
 from integration.run_log import num_steps
 from integration.servers import Rgw
@@ -54,8 +55,7 @@ class Chain:
         self, url: str, out: Path, stream: dict[str, Any], environment: dict[str, str] | None = None, *, seed: int
     ) -> None:
         self.url, self.out, self.stream = url, out, stream
-        path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-        self.environment = {**os.environ, **(environment or {}), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        self.environment = environment
         self.random = random.Random(seed)
         self.began_at: list[int] = []
         """The cursor of each attempt."""
@@ -67,21 +67,11 @@ class Chain:
         self.began_at.append(json.loads(cursor.read_text())["next_batch"] if cursor.exists() else 0)
         return Settings(self.url, str(self.out), len(self.began_at) - 1, world, workers, self.stream)
 
-    def start(self, world: int, workers: int) -> list[psutil.Popen]:
+    def start(self, world: int, workers: int) -> list[Forked]:
         """One process a rank, each leader of its own group."""
         settings = self.attempt(world, workers)
-        path = self.out / f"settings-{settings.attempt}.json"
-        path.write_text(json.dumps(settings._asdict()))
-        with (self.out / f"errors-{settings.attempt}").open("wb") as errors:
-            return [
-                psutil.Popen(
-                    [sys.executable, TESTS / "integration" / "consumer.py", path, str(rank)],
-                    env=self.environment,
-                    start_new_session=True,
-                    stderr=errors,
-                )
-                for rank in range(world)
-            ]
+        errors = self.out / f"errors-{settings.attempt}"
+        return [Forked(main, settings, rank, stderr=errors, environment=self.environment) for rank in range(world)]
 
     def lines(self, attempt: int) -> list[Any]:
         """What an attempt's ranks were handed, by batch."""
@@ -105,7 +95,7 @@ class Chain:
             else:
                 self.random.choice(workers_of(one)).kill()
             # the others notice: a worker that its loader is gone, a loader that its worker is, a rank that one is
-            wait_until(lambda: not any(rank.is_running() and rank.poll() is None for rank in ranks))
+            wait_until(lambda: not any(rank.poll() is None for rank in ranks))
             wait_until(lambda: not any(group_of(rank) for rank in ranks))
         finally:
             end(ranks)
@@ -141,17 +131,18 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def all_run(ranks: list[psutil.Popen]) -> bool:
+def all_run(ranks: list[Forked]) -> bool:
     return all(rank.poll() is None for rank in ranks)
 
 
-def workers_of(rank: psutil.Popen) -> list[psutil.Process]:
+def workers_of(rank: Forked | psutil.Popen) -> list[psutil.Process]:
     """Its worker processes, whether forked or from a fork server (which is one too while it has no worker)."""
-    below = [one for one in rank.children(recursive=True) if "resource_tracker" not in " ".join(one.cmdline())]
+    all_below = psutil.Process(rank.pid).children(recursive=True)
+    below = [one for one in all_below if "resource_tracker" not in " ".join(one.cmdline())]
     return [one for one in below if not one.children()]
 
 
-def group_of(rank: psutil.Popen) -> list[int]:
+def group_of(rank: Forked | psutil.Popen) -> list[int]:
     """Processes of a rank's group that are still there, the fork server and the workers among them."""
     found = []
     for pid in psutil.pids():
@@ -163,7 +154,7 @@ def group_of(rank: psutil.Popen) -> list[int]:
     return found
 
 
-def end(ranks: list[psutil.Popen]) -> None:
+def end(ranks: Sequence[Forked | psutil.Popen]) -> None:
     for rank in ranks:
         for pid in group_of(rank):
             os.kill(pid, signal.SIGKILL)

@@ -6,13 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from integration.forked import Forked
 from integration.run_log import begun, num_steps
 from small_recipes import TINY, TINY_WORDS
 from torch import Tensor
@@ -29,11 +29,11 @@ SIZES: dict[str, Any] = {**TINY, "max_batch_seconds": 10.0}
 WORDS = f"{TINY_WORDS} --checkpoint-every 3"
 
 
-def start(data: Path, out: Path, steps: int) -> subprocess.Popen[bytes]:
+def start(data: Path, out: Path, steps: int) -> Forked:
     return begun("pretrain", "tera", "--data", data, "--out", out, "--steps", steps, *WORDS.split(), "--workers", 0)
 
 
-def kill_after(process: subprocess.Popen[bytes], run: Path, lines: int, delay_seconds: float) -> None:
+def kill_after(process: Forked, run: Path, lines: int, delay_seconds: float) -> None:
     """SIGKILL to the whole group once the log has `lines` lines, and a little later."""
     try:
         while num_steps(run) < lines and process.poll() is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from integration.forked import Forked
 from integration.run_log import begun, num_steps
 
 from s3prl_stream.trainer.checkpoint import load_weights, newest_checkpoint
@@ -24,7 +24,7 @@ WORDS = [
 PART = ["--where", "speaker in ('bruno', 'hugh')", "--valid-where", "speaker == 'hugh' and seconds < 2.5"]
 
 
-def start(data: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+def start(data: Path, out: Path, workers: int) -> Forked:
     return begun("train", "asr", "--data", data, "--out", out, *WORDS, *PART, "--workers", workers)
 
 
