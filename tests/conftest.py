@@ -85,6 +85,14 @@ def broken(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps draw none: it takes as long as a small training, and tests/downstream/test_sweep.py has those that do."""
+    from s3prl_stream.downstream.scores import Sweep
+
+    monkeypatch.setattr(Sweep, "draw", lambda *_: None)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums in torch are split by the number of threads: equal losses need equal numbers, here and in processes."""
     import torch

@@ -49,6 +49,7 @@ def test_of_errors_the_lowest_is_best(tool: Any) -> None:
     assert {"accuracy", "slot_type_f1"} <= {one.name for one in known}
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_rate_is_chosen_on_clips_that_are_neither_trained_on_nor_scored(
     tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

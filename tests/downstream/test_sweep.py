@@ -179,6 +179,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
         ss.sweep("ks", classes(16), **grid)
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_a_cell_is_known_by_what_makes_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not by how the work is done or a default is spelled; but by a recipe's defaults too, and by what its data say."""
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, "out": tmp_path, **SMALL}
@@ -325,6 +326,7 @@ def test_names_of_the_axes() -> None:
     ]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_every_axis_may_be_a_list(tmp_path: Path) -> None:
     sets = [ss.MemoryShards(classes(8)._samples, name) for name in ("one", "other")]
     tasks = ["ks", "sid"]
@@ -333,6 +335,7 @@ def test_every_axis_may_be_a_list(tmp_path: Path) -> None:
     assert names == [(task, name, 0) for task in tasks for name in ("one", "other")]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_trainings_that_keep_no_features_and_scores_of_trials(tmp_path: Path) -> None:
     """Noise in training, and an upstream that is trained, differ each time; the clean clips that are scored do not."""
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "steps": 1}
@@ -353,6 +356,7 @@ def test_trainings_that_keep_no_features_and_scores_of_trials(tmp_path: Path) ->
     assert scored.scores[0].figures["trials"] == 2.0
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_two_sweeps_of_one_folder(tmp_path: Path) -> None:
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, "out": tmp_path, **SMALL}
     holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
@@ -377,6 +381,7 @@ def test_a_sweep_is_the_work_of_one_process(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_the_limit_of_the_cache_holds_for_what_is_scored_too(tmp_path: Path) -> None:
     """A sweep in a larger cache than the usual one deleted the features of others, in a smaller one it filled it."""
     grid: dict[str, Any] = {"upstream": "fbank80", "seeds": 1, "test_where": TEST, **SMALL, "cache": tmp_path / "cache"}
@@ -384,6 +389,7 @@ def test_the_limit_of_the_cache_holds_for_what_is_scored_too(tmp_path: Path) -> 
     assert not list((tmp_path / "cache").rglob("*.bin"))
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_what_is_scored_is_neither_trained_on_nor_chosen_by(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"upstream": "fbank80", "out": tmp_path, **SMALL}
     with pytest.raises(ss.UsageError, match="is trained on"):
@@ -439,6 +445,7 @@ def test_what_is_missing_from_a_sweep_is_told(
     assert (tmp_path / "out/sweep.md").is_file()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_the_command(sample_set: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sweep", "ks", "--data", str(sample_set), "--label", "digit", "--where", "speaker == 'bruno'"]
     words += ["--test-where", "speaker == 'hugh'", "--upstream", "fbank80", "--steps", "1", "--seeds", "1", "--device"]
