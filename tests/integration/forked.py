@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def _alone(
     import torch
 
     os.setsid()
+    resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]  # one of its own tells it alone
     os.environ.update(environment)
     torch.set_num_threads(1)
     for name, mode, descriptor in ((os.devnull, os.O_WRONLY, 1), (stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 2)):
