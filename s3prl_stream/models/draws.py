@@ -12,7 +12,11 @@ from s3prl_stream.hashing import hash64
 
 def seed_torch(*identity: int | str) -> None:
     """Have all that torch draws from here on follow from these."""
-    torch.manual_seed(int(hash64(*identity)) >> 1)
+    seed = int(hash64(*identity)) >> 1
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # it would note the stack for a GPU that is never used, which takes as long as a small layer
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager
