@@ -1,7 +1,8 @@
-"""FLACs or Oggs that were glued into one file (`cat a.flac b.flac`): the first is the clip, as its header says.
+"""FLACs, Oggs or WAVs that were glued into one file (`cat a.flac b.flac`): the first is the clip, as its header says.
 
 libsndfile, asked to seek in the first, may seek into the second, and gives its samples without a word. Of an Ogg it
-looks for the end in the last 64 kB, and gives 2**63 - 1 frames where others fill those. So it is given the first alone.
+looks for the end in the last 64 kB, and gives 2**63 - 1 frames where others fill those, or the length of the last where
+that has its serial number. Of two WAVs it reads none. So it is given the first alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 _OGG_START = re.compile(rb"OggS\x00\x02\x00{8}")
 """A page that begins a stream, with which no sample ends."""
 _OGG_LATER_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
-_OGG_SERIAL = slice(14, 18)
+_OGG_ANY_PAGE = re.compile(rb"OggS\x00[\x00-\x07]")
+_OGG_SERIAL, _OGG_NUMBER = slice(14, 18), slice(18, 22)
 _LOOKS = 8
 
 
@@ -37,21 +39,28 @@ def end_of_first(content: Content) -> int | None:
         another = _FLAC_START.search(content, start + 4)
     elif kind == b"OggS" and (later := _OGG_LATER_PAGE.search(content, start)):  # those before it are mixed, not glued
         another = _OGG_START.search(content, later.end())
+    elif kind == b"RIFF":
+        return _next_wav(content, start)
     return another.start() if another else None
 
 
 def may_be_glued(content: Content) -> bool:
     """False: there is one stream alone, as some looks at a file tell, which may be too long to be read for that.
 
-    The last page of an Ogg has the serial number of the first. The frames of a FLAC are numbered: they never begin
-    anew, and the last has the number that the header promises. Not seen are two FLACs of as many frames, one of them in
-    less than an eighth of the bytes.
+    The last page of an Ogg has the serial number of the first. Its pages, and the frames of a FLAC, are numbered: they
+    never begin anew, and the last frame has the number that the header promises. Not seen are two FLACs of as many
+    frames, one of them in less than an eighth of the bytes, and before an Ogg a short one with its serial number.
     """
     start, kind = _beginning(content)
     if kind == b"OggS":
         tail = bytes(content[max(start, len(content) - OGG_PAGE_BYTES) :])
         last = tail[tail.rfind(OGG_PAGE) :]
-        return last[_OGG_SERIAL] != bytes(content[start : start + 18])[_OGG_SERIAL]
+        pages = [_OGG_ANY_PAGE.search(content, look) for look in _looks(content, start)]
+        heads = [bytes(content[page.start() : page.start() + 22]) for page in pages if page] + [last[:22]]
+        numbers = [int.from_bytes(head[_OGG_NUMBER], "little") for head in heads]
+        return last[_OGG_SERIAL] != heads[0][_OGG_SERIAL] or numbers != sorted(numbers)
+    if kind == b"RIFF":
+        return _next_wav(content, start) is not None
     if kind != b"fLaC":
         return False
     flac = flac_header(content[start:])
@@ -62,6 +71,18 @@ def _beginning(content: Content) -> tuple[int, bytes]:
     """(where the sound begins behind an ID3 tag, its first four bytes)."""
     start = after_id3(memoryview(content[:10]))
     return start, bytes(content[start : start + 4])
+
+
+def _next_wav(content: Content, start: int) -> int | None:
+    """Where another WAV begins behind all that the first says it has."""
+    size = 8 + int.from_bytes(content[start + 4 : start + 8], "little")
+    at = start + size + size % 2
+    head = bytes(content[at : at + 12])
+    return at if head[:4] == b"RIFF" and head[8:] == b"WAVE" else None
+
+
+def _looks(content: Content, start: int) -> list[int]:
+    return [start + (len(content) - start) * number // _LOOKS for number in range(_LOOKS)]
 
 
 def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
@@ -76,8 +97,7 @@ def _numbers_are_of_one(content: Content, start: int, flac: FlacHeader) -> bool:
     if _FLAC_START.search(end):  # a short one, whose frames may be unlike those of the first
         return False
     tail = list(_frame_numbers(end, like))
-    looks = [at + (len(content) - at) * number // _LOOKS for number in range(_LOOKS)]
-    windows = (content[look : look + 2 * frame_bytes] for look in looks)
+    windows = (content[look : look + 2 * frame_bytes] for look in _looks(content, at))
     numbers = [one for window in windows for one in islice(_frame_numbers(window, like), 1)] + tail[-1:]
     counts_samples = like[1:2] == b"\xf9"
     behind = flac.frames - numbers[-1] * (1 if counts_samples else block_frames) if tail else 0

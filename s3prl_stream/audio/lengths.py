@@ -47,6 +47,8 @@ class ClipLength(NamedTuple):
     sample_rate: int
     was_decoded: bool
     """No header told: all of it was read and decoded."""
+    is_glued: bool = False
+    """Another follows it in its file, as the bytes tell that had to be read."""
 
 
 def clip_length(read: ReadAt, size: int, codec: str) -> ClipLength:
@@ -156,7 +158,9 @@ def _wav(read: ReadAt, size: int) -> ClipLength:
         wav = wav_header(read(0, _LARGE_HEAD_BYTES), size)
     if wav is None or not wav.is_pcm16:
         return _by_libsndfile(read, size, "wav")
-    return ClipLength(wav.frames, wav.sample_rate, False)
+    claimed = 8 + int.from_bytes(head[4:8], "little")
+    behind = read(claimed + claimed % 2, 12) if claimed + 12 <= size else b""
+    return ClipLength(wav.frames, wav.sample_rate, False, behind[:4] == b"RIFF" and behind[8:] == b"WAVE")
 
 
 def _mp3(read: ReadAt, size: int) -> ClipLength:
@@ -165,7 +169,40 @@ def _mp3(read: ReadAt, size: int) -> ClipLength:
         head = read(start, _HEAD_BYTES)
     if not mp3_says_its_length(head):
         return _decoded(read, size, "mp3")
-    return _by_libsndfile(read, size, "mp3")
+    return _by_libsndfile(read, size, "mp3")._replace(is_glued=goes_on_behind_mp3(read, size))
+
+
+def goes_on_behind_mp3(read: ReadAt, size: int) -> bool:
+    """Whether there are more frames behind those that the Xing header of an MP3 counts, which are all that is read."""
+    head = read(0, _HEAD_BYTES)
+    start = after_id3(memoryview(head))
+    head = read(start, _HEAD_BYTES) if start else head
+    if not mp3_says_its_length(head):
+        return False
+    frame = first_mp3_frame(head)
+    tag = max(frame.find(b"Xing", 0, 64), frame.find(b"Info", 0, 64))
+    if not frame[tag + 7] & 2:  # it does not say in how many bytes
+        return False
+    behind = start + len(head) - len(frame) + int.from_bytes(frame[tag + 12 : tag + 16], "big")
+    if behind + 1500 > size:  # some count all frames but that of the header
+        return False
+    behind += after_id3(memoryview(read(behind, 10)))
+    more = read(behind, _HEAD_BYTES)
+    length = _mp3_frame_bytes(more)
+    return length > 0 and _mp3_frame_bytes(more[length:]) > 0
+
+
+_MP3_KBITS = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_MP3_KBITS_OF_MPEG_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+
+
+def _mp3_frame_bytes(head: bytes) -> int:
+    """Of the frame that begins there; 0: none does."""
+    if first_mp3_frame(head[:5]) != head[:5] or (rate := _mp3_rate(head)) is None:
+        return 0
+    is_mpeg_1 = head[1] >> 3 & 3 == 3
+    kbits = (_MP3_KBITS_OF_MPEG_1 if is_mpeg_1 else _MP3_KBITS)[(head[2] >> 4) - 1]
+    return (144_000 if is_mpeg_1 else 72_000) * kbits // rate + (head[2] >> 1 & 1)
 
 
 def _decoded(read: ReadAt, size: int, codec: str) -> ClipLength:
@@ -193,7 +230,7 @@ def _by_libsndfile(read: ReadAt, size: int, codec: str) -> ClipLength:
         raise SampleError(f"{codec} of {size} bytes cannot be decoded: {reason}", reason="decode") from None
     if length.frames == _END_NOT_FOUND and size <= MAX_DECODED_BYTES:
         first = (data := read(0, size))[: end_of_first(data)]
-        return length if len(first) == len(data) else length_in(first, codec)
+        return length if len(first) == len(data) else length_in(first, codec)._replace(is_glued=True)
     return length
 
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from s3prl_stream.audio.decode import libsndfile_reason
 from s3prl_stream.audio.glued import end_of_first, may_be_glued
 from s3prl_stream.audio.headers import FlacHeader, flac_header, wav_header
+from s3prl_stream.audio.lengths import goes_on_behind_mp3
 from s3prl_stream.audio.seeking import open_sound, seek
 from s3prl_stream.audio.uncounted_mp3 import UncountedMp3, is_uncounted
 from s3prl_stream.errors import SampleError
@@ -42,8 +43,8 @@ def opened(path: str, first_frame: int = 0) -> Iterator[tuple[Any, FlacHeader | 
         with explaining_reads():
             flac = _checked_header(path)
             with open_file(path) as file:
-                is_ogg = os.pread(file.fileno(), 4, 0) == b"OggS"  # whose end libsndfile may not find before another
-                content = _first_stream(file, path) if first_frame or is_ogg else None
+                may_need_it = os.pread(file.fileno(), 4, 0) in (b"OggS", b"RIFF")  # libsndfile, before another one
+                content = _first_stream(file, path) if first_frame or may_need_it else None
                 with _sound(file, path, content) as sound:
                     source = UncountedMp3(path) if sound.format == "MP3" and is_uncounted(path) else sound
                     if content is not None and 0 < first_frame < source.frames:
@@ -75,14 +76,17 @@ def _last_words(path: Any) -> str:
 
 
 def is_glued(path: str) -> bool:
-    """True: another FLAC or Ogg follows the one that is read of this file.
+    """True: another FLAC, Ogg, WAV or MP3 follows the one that is read of this file.
 
     Raises:
         SampleError: reason "missing" or "unreadable".
     """
     with explaining_reads():
         found = os.stat(path)
-        return found.st_size > 0 and _end_of_first_in(path, _identity(found)) is not None
+        if not found.st_size or _end_of_first_in(path, _identity(found)) is not None:
+            return bool(found.st_size)
+        with open_file(path) as file:
+            return goes_on_behind_mp3(lambda at, size: os.pread(file.fileno(), size, at), found.st_size)
 
 
 def _first_stream(file: BinaryIO, path: str) -> memoryview:

@@ -60,6 +60,7 @@ def _as_json(report: IndexReport) -> dict[str, Any]:
         "bytes": sum(shard["bytes"] for shard in shards),
         "run": report.manifest["run"],
         "wrong_offsets": indexed["wrong_offsets"],
+        "glued": indexed["glued"],
         "table": report.table,
         "layout": None
         if report.layout is None
@@ -104,6 +105,9 @@ def _lines(report: IndexReport) -> list[str]:
         lines.append(
             f"{len(facts['wrong_offsets'])} .tar.idx are wrong and not used, such as {facts['wrong_offsets'][0]}.idx"
         )
+    if glued := facts["glued"]["samples"]:
+        first = facts["glued"]["first_keys"][0]
+        lines.append(f"{glued} files have others glued behind the first, which alone is read, such as that of {first}")
     skipped = len(report.left_out) - len(report.problems)
     if skipped:
         lines.append(f"skipped for holding no audio: {skipped}")

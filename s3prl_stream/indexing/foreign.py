@@ -35,6 +35,7 @@ from s3prl_stream.stores.store import is_remote, local_path, paths_in
 if TYPE_CHECKING:
     from s3prl_stream.shards.shardset import ShardSet
 
+_MOST_GLUED_NAMED = 10
 _COMPRESSED_NAMES = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip")
 
 
@@ -83,7 +84,7 @@ def index_shards(
         durations: a table of the samples: NeMo's manifest, Lhotse's cuts, or CSV, TSV or JSON lines with a column of
             keys. Its text, speakers and so on become metadata, before those of the tar. Its durations are compared
             with what the audio says of itself, which is exact and what counts.
-        full: read every byte, for a CRC-32C of each sample and a SHA-256 of each tar.
+        full: read every byte, for a CRC-32C of each sample and a SHA-256 of each tar, and for FLACs that were glued.
         prefix_keys: put the tar's name before each key, where each tar counts from 0.
         num_workers: processes that read tars; 0: this one.
         corpus_name, licence: free text for the manifest.
@@ -149,6 +150,7 @@ def index_tars(
         twice = _duplicates(scans, prefix_keys)
         left_out += _listed_twice(scans, twice)
         columns, num_without = metadata_schema(scans)
+        glued = [key for scan in scans for key in scan.glued]
         from_table = (in_table & set(columns)) | ({"split"} if splits else set())
         if all(len(scan.hashes) == len(scan.doubtful | without) for scan, without in zip(scans, twice, strict=True)):
             raise ShardError(f"not one of {len(names)} tars holds a sample. {_first(left_out)}")
@@ -166,6 +168,7 @@ def index_tars(
                 "lengths_of_table": sum(scan.num_believed for scan in scans),
                 "metadata_without_column": num_without,
                 "wrong_offsets": [scan.name for scan in scans if scan.offsets == "wrong"],
+                "glued": {"samples": len(glued), "first_keys": glued[:_MOST_GLUED_NAMED]},
                 "from_table": sorted(from_table),
             },
         }

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from s3prl_stream.audio.glued import end_of_first
 from s3prl_stream.errors import SampleError, ShardError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.indexing.table_lengths import LengthsOfTar, TableDiffers, TableLengths
@@ -88,6 +89,8 @@ class Scan(NamedTuple):
     """Where it was found wrong, so that nothing of it was believed."""
     offsets: str
     """The `.tar.idx` beside the tar: "none", "used" or "wrong"."""
+    glued: list[str]
+    """Keys of clips behind which another lies in their file, as far as the bytes tell that were read."""
 
 
 class NotATar(ShardError):
@@ -151,13 +154,15 @@ class _Scanner:
         self.kinds: dict[str, set[str]] = {}
         self.name_counts: dict[str, int] = {}
         self.num_decoded = 0
+        self.audio: Member
+        self.glued: dict[str, None] = {}
         self.lengths = LengthsOfTar(None if task.lengths is None else TableLengths(task.lengths))
 
     def scan(self) -> Scan:
         self._refuse_what_is_no_tar()
         offsets = FoundOffsets(self.store, self.task.name, self.num_bytes)
         hashes: list[int] = []
-        spans: list[tuple[int, int]] = []
+        samples: list[tuple[dict[str, Any], Member]] = []
         starts: list[int] = []
         with open(self.task.scratch, "w", encoding="utf-8") as scratch:
             for found in group(self._entries(offsets), self.task.last_dot):
@@ -175,9 +180,9 @@ class _Scanner:
                 if found.touches_gap:
                     self.beside_gaps.append((len(hashes), found, row))
                 hashes.append(key_hash(row["key"]))
-                spans.append((row["offset"], row["size"]))
+                samples.append((row, self.audio))
                 scratch.write(json.dumps(row) + "\n")
-        crc32c, sha256 = self._read_all(spans) if self.task.full else (None, None)
+        crc32c, sha256 = self._read_all(samples) if self.task.full else (None, None)
         doubtful = self._doubtful()
         return Scan(
             name=self.task.name,
@@ -197,6 +202,7 @@ class _Scanner:
             num_measured=self.lengths.num_measured,
             table_differs=None,
             offsets=offsets.verdict(starts),
+            glued=list(self.glued),
         )
 
     def _refuse_what_is_no_tar(self) -> None:
@@ -244,6 +250,9 @@ class _Scanner:
         if not found.touches_gap:
             self.usual[found.suffixes] += 1
         self.num_decoded += length.was_decoded
+        self.audio = audio
+        if length.is_glued:
+            self.glued[found.key] = None
         start, end = parts.used[0].start, parts.used[-1].end
         return {
             "key": escape_foreign_key(found.key),
@@ -289,16 +298,20 @@ class _Scanner:
             self._leave_out(row["source_key"], found.files[0][1], "beside_damage", message)
         return frozenset(doubtful)
 
-    def _read_all(self, spans: list[tuple[int, int]]) -> tuple[npt.NDArray[np.uint32], str]:
-        """CRC-32C of each (offset, size), and SHA-256 of the tar, by one reading from front to back."""
+    def _read_all(self, samples: list[tuple[dict[str, Any], Member]]) -> tuple[npt.NDArray[np.uint32], str]:
+        """CRC-32C of each (row, audio), and SHA-256 of the tar, by one reading from front to back."""
         import google_crc32c
 
         tar = HashedTar(self.store, self.task.name, self.num_bytes)
-        crc32c = np.zeros(len(spans), dtype=np.uint32)
+        crc32c = np.zeros(len(samples), dtype=np.uint32)
         try:
-            for number, (offset, size) in enumerate(spans):
-                tar.keep_from = offset
-                crc32c[number] = google_crc32c.value(tar.read(offset, size))
+            for number, (row, audio) in enumerate(samples):
+                tar.keep_from = row["offset"]
+                data = tar.read(row["offset"], row["size"])
+                crc32c[number] = google_crc32c.value(data)
+                begin = audio.content - row["offset"]
+                if end_of_first(memoryview(data)[begin : begin + audio.size]) is not None:
+                    self.glued[row["source_key"]] = None
         except SampleError as error:
             raise ShardError(str(error)) from None
         sha256 = tar.finish()

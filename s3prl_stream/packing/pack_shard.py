@@ -127,7 +127,7 @@ def _add(writer: ShardWriter, clip: Clip, settings: PackSettings) -> bool:
         sample_rate=settings.sample_rate,
         source_sample_rate=clip.source.sample_rate,
         source_channels=clip.source.channels,
-        is_glued=packed.wav is not None and clip.source.kind.startswith(("FLAC", "OGG")) and is_glued(clip.audio),
+        is_glued=packed.wav is not None and is_glued(clip.audio),
         text=text_of(metadata),
         key_is_unsafe=clip.unsafe_key,
         thresholds=settings.thresholds,

@@ -19,7 +19,7 @@ FINDINGS: dict[str, str] = {
     "dc_offset": "the mean of the samples is further from 0, of full scale, than",
     "upsampled": "the source has a lower rate than the set",
     "multichannel": "the source has several channels",
-    "glued": "the source is several FLACs or Oggs in one file, of which the first is read",
+    "glued": "the source is several FLACs, Oggs, WAVs or MP3s in one file, of which the first is read",
     "duplicate": "another clip has the same samples",
     "empty_text": "there is a text, and nothing in it",
     "long_text": "more characters a second than",

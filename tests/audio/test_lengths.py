@@ -78,7 +78,7 @@ def test_the_length_is_that_of_decoding(kind: str, frames: int, rate: int, chann
     data = encoded(kind, frames, rate, channels)
     length = length_of(data, kind)
     wav, decoded_rate = decode(data, kind.split()[0])
-    assert length == (len(wav), decoded_rate, False)
+    assert length == ClipLength(len(wav), decoded_rate, False)
     half, _ = decode(
         data, kind.split()[0], first_frame=length.frames // 2, num_frames=length.frames - length.frames // 2
     )
@@ -123,7 +123,7 @@ def test_an_mp3_without_a_header_is_decoded_to_its_end(rate: int) -> None:
     assert not mp3_says_its_length(data[: at + 7] + bytes([data[at + 7] & 0xFE]) + data[at + 8 :])  # with no count
     length = length_of(bare, "mp3")
     wav, decoded_rate = decode(bare, "mp3")
-    assert length == (len(wav), decoded_rate, True)
+    assert length == ClipLength(len(wav), decoded_rate, True)
     assert 20 * rate <= len(wav) < 20 * rate + 4 * 1152  # not trimmed: only the header says by how much
     middle, _ = decode(bare, "mp3", first_frame=70_000, num_frames=1000)
     np.testing.assert_array_equal(middle, wav[70_000:71_000])
@@ -133,7 +133,7 @@ def test_an_mp3_without_a_header_is_decoded_to_its_end(rate: int) -> None:
 def test_a_flac_that_was_written_to_a_pipe_is_decoded() -> None:
     data = encoded("flac", 200_000)
     bare = flac_of_unknown_length(data)
-    assert length_of(bare, "flac") == (200_000, 16_000, True)
+    assert length_of(bare, "flac") == ClipLength(200_000, 16_000, True)
     wav, _ = decode(data, "flac")
     np.testing.assert_array_equal(decode(bare, "flac")[0], wav)
     np.testing.assert_array_equal(decode(bare, "flac", first_frame=65_000, num_frames=70_000)[0], wav[65_000:135_000])
@@ -159,8 +159,8 @@ def test_remarks_before_the_sound_are_passed() -> None:
     remark = b"LIST" + struct.pack("<I", 100_000) + bytes(100_000)
     assert length_of(wav[:12] + remark + wav[12:], "wav").frames == 1000
     picture = b"ID3\x04\0\0" + bytes([0, 6, 13, 32]) + bytes(6 << 14 | 13 << 7 | 32)
-    assert length_of(picture + encoded("mp3", 5000), "mp3") == (5000, 16_000, False)
-    assert length_of(picture + encoded("flac", 5000), "flac") == (5000, 16_000, False)
+    assert length_of(picture + encoded("mp3", 5000), "mp3") == ClipLength(5000, 16_000, False)
+    assert length_of(picture + encoded("flac", 5000), "flac") == ClipLength(5000, 16_000, False)
 
 
 def test_a_header_that_lies_is_refused() -> None:
@@ -226,7 +226,7 @@ def test_a_flac_bomb_takes_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -
             sound.write(np.zeros(160_000, dtype=np.int16))
     bomb = flac_of_unknown_length(silence.getvalue())
     tracemalloc.start()
-    assert length_of(bomb, "flac") == (16_000_000, 16_000, True)
+    assert length_of(bomb, "flac") == ClipLength(16_000_000, 16_000, True)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4_000_000  # 32 MB of sound

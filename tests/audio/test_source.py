@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tars import encoded
 
 from s3prl_stream.audio.decode import decode
 from s3prl_stream.audio.glued import may_be_glued
 from s3prl_stream.audio.lengths import length_in
+from s3prl_stream.audio.ogg import with_fixed_serial
+from s3prl_stream.audio.open_source import is_glued
 from s3prl_stream.audio.silences import levels_db
 from s3prl_stream.audio.source import levels_of_source, probe, read_flac_unchecked, read_source, stretch_frames
 from s3prl_stream.errors import SampleError
@@ -45,7 +48,7 @@ def test_16_bits_at_the_wanted_rate_pass_unchanged(tmp_path: Path, suffix: str) 
 
 
 @pytest.mark.parametrize("lengths", [(16_000, 24_000), (48_000, 24_000), (40_000, 40_000), (8_000, 300_000)])
-@pytest.mark.parametrize("suffix", ["flac", "ogg"])
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "wav"])
 def test_of_files_glued_into_one_the_first_is_read(tmp_path: Path, suffix: str, lengths: tuple[int, int]) -> None:
     """Whatever is wanted of it: libsndfile would seek into the second for the first one's last frames, or give up; and
     does not find the end of an Ogg behind which there are more than 64 kB."""
@@ -64,6 +67,27 @@ def test_of_files_glued_into_one_the_first_is_read(tmp_path: Path, suffix: str, 
         np.testing.assert_array_equal(found, first[start:stop])
     levels, hop = levels_of_source(path, end - 5120, end, "first")
     np.testing.assert_array_equal(levels, levels_db(first[end - 5120 :], hop))
+
+
+@pytest.mark.parametrize("codec", ["ogg", "opus"])
+def test_of_oggs_with_one_serial_number_the_first_is_read(tmp_path: Path, codec: str) -> None:
+    """As encoders give them that draw none: libsndfile gave the first the length of the second, and it was cut."""
+    path, first = tmp_path / "a.ogg", with_fixed_serial(encoded(codec, 48_000))
+    path.write_bytes(first + with_fixed_serial(encoded(codec, 24_000)))
+    assert (probe(str(path)).frames, is_glued(str(path))) == (48_000, True)
+    np.testing.assert_array_equal(read_source(str(path), sample_rate=RATE), decode(first, codec)[0][:, 0])
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\0\x10" + bytes(16)])
+def test_frames_behind_those_that_an_mp3_counts_are_told(tmp_path: Path, tag: bytes) -> None:
+    """libsndfile reads those that are counted. A tag behind them, or a frame that is not counted, is no other MP3."""
+    path, first, second = tmp_path / "a.mp3", encoded("mp3", 16_000), encoded("mp3", 24_000)
+    last_frame = first[first.rindex(b"\xff\xf3") :]
+    for behind, is_another in ((tag + second, True), (b"", False), (b"TAG" + bytes(125), False)):
+        path.write_bytes(tag + first + behind)
+        assert (probe(str(path)).frames, is_glued(str(path))) == (16_000, is_another)
+    path.write_bytes(first + last_frame + b"APETAGEX" + bytes(5000))
+    assert not is_glued(str(path))
 
 
 def test_a_stretch_of_any_codec_is_that_of_the_whole(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tars import FORMATS, RATE, clip, encoded, files_below, header, noise, offse
 
 import s3prl_stream as ss
 from s3prl_stream.audio.decode import decode
+from s3prl_stream.cli import main
 from s3prl_stream.errors import ShardError, StateError, UsageError
 from s3prl_stream.indexing.foreign import IndexReport, index_tars
 from s3prl_stream.sample import Batch
@@ -247,6 +248,21 @@ def test_odd_recordings(real_data: Path, tmp_path: Path) -> None:
 
 
 # ---- where it goes ----------------------------------------------------------------------------
+
+
+def test_files_with_another_recording_behind_the_first_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first alone is read. Of what has to be read anyway it is seen; of all, where all is read."""
+    pairs = [(f"{codec}.{codec}", encoded(codec, 800, 1) + encoded(codec, 4000, 2)) for codec in FORMATS]
+    (tmp_path / "a.tar").write_bytes(tar([*pairs, *clip("one")]))
+    for options, count in (([], 2), (["--full"], 5)):
+        words = ["index", str(tmp_path / "a.tar"), "--out", str(tmp_path / "set"), "--workers", "0", *options]
+        assert main(words) == 0
+        assert f"\n{count} files have others glued behind the first" in capsys.readouterr().out
+        glued = manifest_of(tmp_path / "set")["indexed"]["glued"]
+        assert (glued["samples"], set(glued["first_keys"]) >= {"wav", "mp3"}) == (count, True)
+        assert ss.open_shards(tmp_path / "set").table()["frames"].to_pylist() == [800] * 6
 
 
 def test_beside_or_elsewhere_and_again(tmp_path: Path) -> None:
@@ -617,8 +633,6 @@ def test_a_worker_forked_while_another_loader_reads_the_index(tmp_path: Path) ->
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from s3prl_stream.cli import main
-
     folder = write_tars(tmp_path / "tars", 2, 3)
     words = ["index", f"{folder}/train-{{000000..000001}}.tar", "--workers", "0"]
     assert main([*words, "--out", str(tmp_path / "out"), "--name", "mine", "--full"]) == 0

@@ -22,7 +22,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One clip of a second for every finding, two of those of glued files, and two that are fine."""
+    """One clip of a second for every finding, four of those of glued files, and two that are fine."""
     folder = tmp_path_factory.mktemp("recordings")
     rng = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     float_wav[100:200] = 1.5
     soundfile.write(folder / "beyond.wav", float_wav, RATE, subtype="FLOAT")
     soundfile.write(folder / "another.flac", noise(), RATE)
-    for name, suffix in (("glued", "flac"), ("chained", "ogg")):
+    for name, suffix in (("glued", "flac"), ("chained", "ogg"), ("riffs", "wav"), ("more", "mp3")):
         soundfile.write(folder / "part", noise(), RATE, format=suffix)
         soundfile.write(folder / "rest", noise(2.0), RATE, format=suffix)
         parts = [folder / "part", folder / "rest"]
@@ -60,7 +60,7 @@ TEXTS = {"no-text": " ", "much-text": "x" * 41, "fine": "x" * 40}
 WANTED = {
     "fine": "", "twin": "duplicate", "another": "", "loud": "clipped duplicate", "another+folder": "clipped",
     "quiet": "silent", "offset": "dc_offset", "narrow": "upsampled", "two": "multichannel",
-    "glued": "glued", "chained": "glued",
+    "glued": "glued", "chained": "glued", "riffs": "glued", "more": "glued",
     "odd%20key%20": "unsafe_key", "no-text": "empty_text", "much-text": "long_text", "beyond": "clipped",
 }  # fmt: skip
 
@@ -88,12 +88,12 @@ def test_every_finding_is_made_and_nothing_else(recordings: Path, tmp_path: Path
     samples = soundfile.read(recordings / "fine.wav", dtype="<i2")[0].tobytes()
     assert rows["fine"]["pcm_hash"] == hashlib.md5(samples).hexdigest()[:16]
     report = json.loads((tmp_path / "set/report.json").read_bytes())
-    assert report["samples"] == 15
+    assert report["samples"] == 17
     found = {name: one["samples"] for name, one in report["findings"].items()}
     assert found == {name: sum(name in text.split() for text in WANTED.values()) for name in found}
     assert sorted(report["findings"]["clipped"]["first_keys"]) == ["another+folder", "beyond", "loud"]
     assert report["findings"]["multichannel"]["seconds"] == rows["two"]["seconds"] == 1.5
-    assert report["findings"]["glued"]["seconds"] == rows["glued"]["seconds"] + rows["chained"]["seconds"] == 2.0
+    assert report["findings"]["glued"]["seconds"] == 4.0  # of the first alone of each
     counts = json.loads((tmp_path / "set/manifest.json").read_bytes())["counts"]
     assert counts["findings"] == {name: count for name, count in found.items() if count}
     stream = ss.ShardStream(shards, epochs=1, shuffle=False, where="findings == '' and duplicate_of is None")
@@ -127,8 +127,8 @@ def test_thresholds_are_set_and_findings_refused_on_the_command_line(
     options = ["--threshold", "clipped=0.007", "--threshold", "dc_offset=0.5", "--refuse", "silent,upsampled"]
     assert main([*words, *options]) == 0
     out = capsys.readouterr().out
-    assert "12 samples" in out
-    assert "findings: 1 clipped, 1 multichannel, 2 glued, 1 duplicate, 1 unsafe_key" in out
+    assert "14 samples" in out
+    assert "findings: 1 clipped, 1 multichannel, 4 glued, 1 duplicate, 1 unsafe_key" in out
     assert "skipped: 1 silent" in out
     lines = [json.loads(line) for line in (tmp_path / "set/left_out.jsonl").read_bytes().splitlines()]
     assert [(line["key"], line["kind"], line["reason"]) for line in lines] == [
