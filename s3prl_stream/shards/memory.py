@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class MemoryShards:
             raise UsageError("MemoryShards: no samples")
         keys = [str(sample["key"]) for sample in self._samples]
         if len(set(keys)) != len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key, count in Counter(keys).items() if count > 1)
             raise UsageError(f"MemoryShards: the key {twice!r} stands twice; keys are identities")
         half = next((key for key in keys if storable(key) != key), None)
         if half is not None:
@@ -162,9 +163,9 @@ class MemoryShards:
             given = sample.get("sample_rate", 16_000)
             try:
                 frames, rate = len(sample["wav"]), int(given)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 frames, rate = 0, 0
-            if rate <= 0:
+            if not 0 < rate < 2**31:
                 raise UsageError(
                     f"MemoryShards: {sample['key']!r} has a wav of type {type(sample['wav']).__name__} and sample_rate "
                     f"{given!r}; expected an array [T], and Hz greater than 0"

@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 
 from s3prl_stream.errors import UsageError
 
+_MOST = 1e300
+"""Whose sum is finite."""
+
 Weights: TypeAlias = tuple[float, ...]
 """One a set, in the order of the sets; they sum to 1."""
 
@@ -21,8 +24,12 @@ def normalised(weights: Mapping[str, Any]) -> Weights:
     """
     for name, weight in weights.items():
         number = isinstance(weight, Real) and not isinstance(weight, bool)
-        if not number or not 0 <= weight < math.inf:
-            raise UsageError(f"set {name}: weight {weight!r} must be a number from 0 on")
+        try:
+            amount = float(weight) if number else math.nan
+        except OverflowError:
+            amount = math.inf
+        if not 0 <= amount < _MOST:
+            raise UsageError(f"set {name}: weight {weight!r} must be a number from 0 on, below 1e300")
     amounts = [float(weight) for weight in weights.values()]
     total = math.fsum(amounts)
     if not total:
@@ -37,10 +44,12 @@ def by_temperature(hours: Sequence[float], temperature: float) -> Weights:
     Multilingual Neural Machine Translation in the Wild", 2019, section 4.2).
 
     Raises:
-        UsageError: the temperature is not greater than 0.
+        UsageError: the temperature is not greater than 0, or no set has any audio.
     """
     if isinstance(temperature, bool) or not isinstance(temperature, Real) or not temperature > 0:
         raise UsageError(f"temperature: {temperature!r} must be a number greater than 0")
     largest = max(hours)
+    if not largest:
+        raise UsageError("temperature: none of the sets has any audio")
     powers = [(amount / largest) ** (1 / temperature) for amount in hours]
     return tuple(power / math.fsum(powers) for power in powers)

@@ -531,3 +531,11 @@ def test_a_block_that_has_been_given_in_advance_is_passed_over() -> None:
     """A clip of 4 s is two blocks of a set whose clips have 2 s on average: then nothing at all is due."""
     stream = ShardStream(mixed([[4.0, 1.0, 1.0]], [1], samples_per_shard=1), max_batch_seconds=4.0, block_samples=1)
     assert len(batches_of(stream, 30)) == 30
+
+
+def test_numbers_that_cannot_be_summed_or_divided_by_are_no_weights() -> None:
+    for weight in (1e308, 10**400):
+        with pytest.raises(UsageError, match=r"set a: weight 1\S+ must be a number from 0 on, below 1e300"):
+            normalised({"a": weight, "b": weight})
+    with pytest.raises(UsageError, match="none of the sets has any audio"):
+        by_temperature([0.0, 0.0], 2.0)

@@ -22,6 +22,8 @@ WAV = np.zeros(16_000, dtype=np.int16)
         ([{"wav": WAV}, 5], "5 is no dict"),
         ({"a": WAV}, "is no dict"),
         ([{"key": "a", "wav": WAV}, {"key": "a", "wav": WAV}], "the key 'a' stands twice"),
+        ([{"wav": WAV, "sample_rate": float("inf")}], "sample_rate inf; expected"),
+        ([{"wav": WAV, "sample_rate": 2**31}], "sample_rate 2147483648; expected"),
         ({"half \ud83d": {"wav": WAV}}, r"the key 'half \\ud83d' holds half a character"),
     ],
 )
