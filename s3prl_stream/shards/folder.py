@@ -101,7 +101,7 @@ class ShardFolder:
         with self._reading(name):
             table = self._remote_rows(name, columns) if self.store.is_remote else self._local_rows(shard, columns)
             table = table if columns is None else table.select(columns)
-        self._check_count(table.num_rows, self.shard_names[shard], shard)
+        self._check_count(table.num_rows, name, shard)
         return table
 
     def cells(self, shard: int, column: str) -> list[Any]:
@@ -170,19 +170,22 @@ class ShardFolder:
                 with self._reading(name, but=() if where is None else _EXPRESSION_ERRORS):
                     yield from part.to_batches(columns=wanted, use_threads=False)
 
-    def _check_count(self, found: int, of: str, shards: int | slice) -> None:
+    def _check_count(self, found: int, name: str, shards: int | slice) -> None:
+        """Raises ShardError if an index file has another number of rows for a shard, or for several, than expected."""
         expected = self.shard_samples[shards].sum()
         if found != expected:
+            of = f" for {self.shard_names[shards]}" if isinstance(shards, int) else ""
             raise ShardError(
-                f"{self.store.url}: the index has {found} rows for {of}, the manifest {expected}. "
-                f"The index is of another set. {MEND_INDEX}"
+                f"{self.store.url}/{name}: has {found} rows{of}, the manifest {expected}. The index is of another set. "
+                f"{MEND_INDEX}"
             )
 
     def _local_rows(self, shard: int, columns: list[str] | None) -> pa.Table:
         with self._part(shard // SHARDS_PER_PART) as part:
             group = shard % SHARDS_PER_PART
             # a few bytes can hold 1e9 equal rows
-            self._check_count(part.metadata.row_group(group).num_rows, self.shard_names[shard], shard)
+            name = part_name(shard // SHARDS_PER_PART)
+            self._check_count(part.metadata.row_group(group).num_rows, name, shard)
             return part.read_row_group(group, columns=columns, use_threads=False)
 
     def _remote_rows(self, name: str, columns: list[str] | None) -> pa.Table:

@@ -47,6 +47,11 @@ def make_tars(folder: Path, codec: str, seconds: int = 4) -> dict[str, float]:
     return durations
 
 
+def rows_hashes(index: Path) -> list[str]:
+    """Of each tar: of all that tells its clips but what a table says of them."""
+    return [shard["rows_hash"] for shard in json.loads((index / "manifest.json").read_text())["shards"]]
+
+
 def nemo(path: Path, durations: dict[str, float]) -> Path:
     rows = [{"audio_filepath": f"{key}.wav", "duration": seconds, "text": ""} for key, seconds in durations.items()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -98,7 +103,7 @@ def test_what_a_table_saves(
     }  # fmt: skip
     assert report.manifest["indexed"]["lengths_of_table"] == len(KEYS) - len(CHECKED)
     measured, believed = (ss.open_shards(tmp_path / name) for name in ("True", "False"))
-    assert believed.fingerprint == measured.fingerprint
+    assert rows_hashes(tmp_path / "False") == rows_hashes(tmp_path / "True")
     columns = ["key", "frames", "sample_rate", "offset", "size"]
     assert believed.table().select(columns).equals(measured.table().select(columns))
     assert used[1][0] <= used[0][0] * (1 - requests_saved)
@@ -114,8 +119,8 @@ def test_a_table_that_rounds_is_not_believed_and_another_tar_is(tmp_path: Path) 
     assert report.table["first_wrong_length"].startswith("x-0.tar: 'i/k00")
     assert "in the table, the audio has" in report.table["first_wrong_length"]
     assert told(report)["lengths_believed"] == len(set(KEYS[NUM_CLIPS:]) - CHECKED)
-    measured = ss.index_shards(tmp_path / "tars", tmp_path / "b", name="s")
-    assert ss.open_shards(tmp_path / "a").fingerprint == measured.fingerprint
+    ss.index_shards(tmp_path / "tars", tmp_path / "b", name="s")
+    assert rows_hashes(tmp_path / "a") == rows_hashes(tmp_path / "b")
 
 
 def test_what_the_table_does_not_tell_is_measured_and_full_measures_all(tmp_path: Path) -> None:
