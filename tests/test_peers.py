@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -121,27 +122,39 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
     assert "2026-11-25, commit abc1234, 2 x CPU: 10 clips, 1.50 h" in text
 
 
-def test_a_loader_is_held_against_decoding_in_its_own_process(
-    sample_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_each_epoch_of_a_loader_is_held_against_decoding_its_clips_alone(
+    sample_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "SETTLING_SECONDS", 0.0)
-    some = [clip._replace(seconds=1.0) for clip in list(clips.read_clips(sample_set))[:3]]
-    decoded: list[bytes] = []
-    monkeypatch.setattr(clips, "read_clips", lambda folder: iter(some))
-    monkeypatch.setattr(clips, "decode", lambda flac, decoder: decoded.append((flac, decoder)))
+    bodies = {clip.key: clip.flac for clip in clips.read_clips(sample_set)}
+    first, second, *_ = bodies
+    happened: list[object] = []
+    used = 0.0  # CPU seconds
+    monkeypatch.setattr(measure, "cpu_seconds", lambda: used)
+    monkeypatch.setattr(measure.time, "thread_time", lambda: used)
 
-    class OneBatch:
-        decoder = "dr_flac"
+    def decode(flac: bytes, decoder: str) -> None:
+        nonlocal used
+        happened.append((flac, decoder))
+        used += 2.0
 
-        def batches(self, epoch: int) -> object:
-            yield clips.Batch(["a"], [3600.0], None)
-            yield clips.Batch(["b"], [3600.0], None)
+    monkeypatch.setattr(clips, "decode", decode)
 
-    found = measure.speed(OneBatch(), tmp_path, epochs=1)
-    assert found["cpu_s_per_hour"] >= 0
-    assert found["decode_cpu_s_per_hour"] >= 0
-    assert decoded == 2 * [(clip.flac, "dr_flac") for clip in some]  # once to warm up
-    assert "decode_cpu_s_per_hour" not in measure.speed(OneBatch(), None, epochs=1)
+    class TwoBatches:
+        def batches(self, epoch: int) -> Iterator[clips.Batch]:
+            nonlocal used
+            happened.append(epoch)
+            used += 5.0 + epoch
+            yield clips.Batch([first], [1800.0], None)
+            yield clips.Batch([second], [1800.0], None)
+
+    found = measure.cpu(TwoBatches(), measure.Floor(sample_set, "dr_flac"), 1)
+    alone = [(bodies[first], "dr_flac"), (bodies[second], "dr_flac")]
+    assert happened == [0, 1, *alone, 2, *alone]
+    assert found == {"cpu_s_per_hour": 6.5, "decode_cpu_s_per_hour": 4.0}  # an hour an epoch, the first does not count
+    happened.clear()
+    measure.cpu(TwoBatches(), measure.Floor(sample_set, "dr_flac"), 3)
+    assert [one for one in happened if isinstance(one, int)] == [3, 4]
 
 
 def test_every_file_is_forgotten_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

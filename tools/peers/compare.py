@@ -1,7 +1,8 @@
 """Streams of the project and of its peers, side by side on the same clips: `tools/bench peers SET`.
 
 Each measurement is a process of its own; the peers run in an environment of their own, made on first use from
-requirements.txt. Rounds are interleaved: one round measures every loader once, and in its process bare decoding.
+requirements.txt. Rounds are interleaved: one round measures every loader once, and in its process, between its epochs,
+bare decoding of the same clips.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ def compare(
             for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
                 if not is_measured(name, decoder, workers):
                     continue
+                case = "speed" if workers else "cpu" if decoder == "soundfile" else "speed-cpu"
                 floor = [] if workers else [str(packed)]
-                found = run(python, "speed", name, work, decoder, workers, *floor, packed=packed)
+                found = run(python, case, name, work, decoder, workers, *floor, packed=packed)
                 speeds.setdefault((name, decoder, workers), []).append(found)
                 print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ from peers.loaders import PEERS, Peer
 
 SHARES = (0.1, 0.5, 0.9)
 """Of an epoch, at which it is interrupted."""
-TIMED_EPOCHS = 4
-TIMED_EPOCHS_OF_THE_REST = 2
-"""With workers, and with the slower decoder: nothing a percent apart is read off those, and a run is to end in time."""
+TIMED_EPOCHS = 2
+PAIRED_EPOCHS = 2
+"""After each of which the same clips are decoded bare."""
 SETTLING_SECONDS = 0.5
-"""After the last batch: what a loader reads ahead in threads is not to count as decoding."""
+"""After the last batch of an epoch: until a loader's threads have read ahead what they will."""
 
 
 def cpu_seconds() -> float:
@@ -36,60 +37,73 @@ def cpu_seconds() -> float:
     )
 
 
-def decode_alone(folder: Path, decoder: str, epochs: int) -> float:
-    """The floor, CPU seconds an audio hour: each clip in memory, decoded by the same function, nothing else."""
-    all_clips = list(clips.read_clips(folder))
-    hours = sum(clip.seconds for clip in all_clips) / 3600
+class Floor:
+    """Bare decoding of clips of a packed set: each in memory, decoded by the same function, nothing else."""
 
-    def once() -> None:
-        for clip in all_clips:
-            clips.decode(clip.flac, decoder)
+    def __init__(self, packed: Path, decoder: str) -> None:
+        self._clips = clips.places(packed)
+        self._decoder = decoder
 
-    once()
-    began = cpu_seconds()
-    for _ in range(epochs):
-        once()
-    return (cpu_seconds() - began) / hours / epochs
+    def decode(self, keys: Sequence[str]) -> float:
+        """Decode these clips one by one, and keep none: CPU seconds, without those of reading."""
+        taken = 0.0
+        for key in keys:
+            flac = self._clips[key].read()
+            began = time.thread_time()
+            clips.decode(flac, self._decoder)
+            taken += time.thread_time() - began
+        return taken
 
 
-def speed(peer: Peer, packed: Path | None, epochs: int) -> dict[str, Any]:
-    """CPU seconds an audio hour, hours a second, memory: over whole epochs after a first one.
+def speed(peer: Peer) -> dict[str, Any]:
+    """Time to the first batch, hours a second, and memory, over whole epochs after a first one.
 
-    With workers, their CPU counts when they have ended: so the epochs are told apart by their number. Hours a second
-    are those from the first batch of an epoch to its last: most loaders start their workers anew for each epoch, which
-    is much of an hour and nothing of a thousand.
-
-    Args:
-        packed: the packed set, for the floor: what decoding its clips alone takes afterwards, in this process. One
-            process is a few percent faster than the next, which is as much as what a good loader adds. None: no floor.
-        epochs: how many are timed.
+    Hours a second are those from the first batch of an epoch to its last: most loaders start their workers anew for
+    each epoch, which is much of an hour and nothing of a thousand.
     """
     started = time.perf_counter()
     first_batch = None
     for batch in peer.batches(0):
         first_batch = first_batch or time.perf_counter() - started
         del batch
-    began, hours = cpu_seconds(), 0.0
-    timed_hours, timed_seconds = 0.0, 0.0
-    for epoch in range(1, 1 + epochs):
+    hours, seconds = 0.0, 0.0
+    for epoch in range(1, 1 + TIMED_EPOCHS):
         last = None
         for batch in peer.batches(epoch):
             now = time.perf_counter()
-            some = sum(batch.seconds) / 3600
             if last is not None:
-                timed_hours, timed_seconds = timed_hours + some, timed_seconds + now - last
-            hours, last = hours + some, now
+                hours, seconds = hours + sum(batch.seconds) / 3600, seconds + now - last
+            last = now
             del batch
-    found = {
-        "cpu_s_per_hour": (cpu_seconds() - began) / hours,
-        "hours_per_second": timed_hours / timed_seconds,
-        "first_batch_s": first_batch,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    if packed is not None:
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"first_batch_s": first_batch, "hours_per_second": hours / seconds, "peak_mb": peak_mb}
+
+
+def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
+    """CPU seconds an audio hour of the loader, without workers, and of decoding the same clips alone.
+
+    Each epoch is decoded bare as soon as it has come. Other work on a machine makes the same decoding take half as much
+    again some seconds later, and one process is some percent faster than the next; a good loader adds less than that.
+    Not each batch: a loader's threads would decode the next one meanwhile, and two of them on one core take more each.
+
+    Args:
+        first_epoch: of those that count. If it is not the first, the peer has given those before.
+    """
+    if first_epoch == 1:
+        for batch in peer.batches(0):
+            del batch
         time.sleep(SETTLING_SECONDS)
-        found["decode_cpu_s_per_hour"] = decode_alone(packed, peer.decoder, epochs)
-    return found
+    loading = decoding = hours = 0.0
+    for epoch in range(first_epoch, first_epoch + PAIRED_EPOCHS):
+        began, keys = cpu_seconds(), []
+        for batch in peer.batches(epoch):
+            hours += sum(batch.seconds) / 3600
+            keys += batch.keys
+            del batch
+        time.sleep(SETTLING_SECONDS)
+        loading += cpu_seconds() - began
+        decoding += floor.decode(keys)
+    return {"cpu_s_per_hour": loading / hours, "decode_cpu_s_per_hour": decoding / hours}
 
 
 def order(peer: Peer) -> dict[str, Any]:
@@ -163,8 +177,15 @@ def main() -> int:
     if case == "order":
         found = order(peer)
     elif case == "speed":
-        rest = int(workers) or decoder == "soundfile"
-        found = speed(peer, path, TIMED_EPOCHS_OF_THE_REST if rest else TIMED_EPOCHS)
+        found = speed(peer)
+    elif case == "cpu":
+        assert path is not None
+        found = cpu(peer, Floor(path, decoder), 1)
+    elif case == "speed-cpu":
+        assert path is not None
+        found = speed(peer)
+        time.sleep(SETTLING_SECONDS)
+        found |= cpu(peer, Floor(path, decoder), 1 + TIMED_EPOCHS)
     else:
         assert path is not None
         found = WITH_STATE[case](peer, path)
