@@ -1,7 +1,7 @@
 """Streams of the project and of its peers, side by side on the same clips: `tools/bench peers SET`.
 
 Each measurement is a process of its own; the peers run in an environment of their own, made on first use from
-requirements.txt. Rounds are interleaved: one round measures every loader once, and in its process, between its epochs,
+requirements.txt. Rounds are interleaved: one round measures every loader once, and in its process, between its batches,
 bare decoding of the same clips.
 """
 

@@ -6,6 +6,7 @@ python measure.py CASE PEER FOLDER DECODER WORKERS [STATE-FILE or PACKED-SET]
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import resource
 import sys
@@ -24,9 +25,9 @@ SHARES = (0.1, 0.5, 0.9)
 """Of an epoch, at which it is interrupted."""
 TIMED_EPOCHS = 2
 PAIRED_EPOCHS = 2
-"""After each of which the same clips are decoded bare."""
-SETTLING_SECONDS = 0.5
-"""After the last batch of an epoch: until a loader's threads have read ahead what they will."""
+"""In which each batch is decoded bare once more."""
+QUIET_SECONDS = 0.01
+"""Without work: a loader's threads have read ahead what they will."""
 
 
 def cpu_seconds() -> float:
@@ -37,12 +38,24 @@ def cpu_seconds() -> float:
     )
 
 
+def wait_until_quiet() -> None:
+    """Return when the process has done nothing for a moment."""
+    before = -1.0
+    while cpu_seconds() - before > QUIET_SECONDS / 10:
+        before = cpu_seconds()
+        time.sleep(QUIET_SECONDS)
+
+
 class Floor:
     """Bare decoding of clips of a packed set: each in memory, decoded by the same function, nothing else."""
 
     def __init__(self, packed: Path, decoder: str) -> None:
         self._clips = clips.places(packed)
         self._decoder = decoder
+        # glibc gives what is freed back to the system, page by page, until it has once seen as large a block freed:
+        # most loaders' batches are, ours are used again, and the floor of all is to be the same
+        large = bytearray(31 << 20)
+        del large
 
     def decode(self, keys: Sequence[str]) -> float:
         """Decode these clips one by one, and keep none: CPU seconds, without those of reading."""
@@ -79,12 +92,19 @@ def speed(peer: Peer) -> dict[str, Any]:
     return {"first_batch_s": first_batch, "hours_per_second": hours / seconds, "peak_mb": peak_mb}
 
 
+def stay_on_one_cpu() -> None:
+    """All threads of this process: other work on the machine slows its CPUs down unequally."""
+    last = max(os.sched_getaffinity(0))
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), {last})
+
+
 def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
     """CPU seconds an audio hour of the loader, without workers, and of decoding the same clips alone.
 
-    Each epoch is decoded bare as soon as it has come. Other work on a machine makes the same decoding take half as much
-    again some seconds later, and one process is some percent faster than the next; a good loader adds less than that.
-    Not each batch: a loader's threads would decode the next one meanwhile, and two of them on one core take more each.
+    Each batch is decoded bare as soon as it has come. Other work on a machine makes the same decoding take half as much
+    again a second later or on another CPU, and one process is some percent faster than the next; a good loader adds
+    less than that. A loader's threads decode the next batch before, not meanwhile: two on one core take more each.
 
     Args:
         first_epoch: of those that count. If it is not the first, the peer has given those before.
@@ -92,17 +112,20 @@ def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
     if first_epoch == 1:
         for batch in peer.batches(0):
             del batch
-        time.sleep(SETTLING_SECONDS)
+    stay_on_one_cpu()
+    wait_until_quiet()
     loading = decoding = hours = 0.0
     for epoch in range(first_epoch, first_epoch + PAIRED_EPOCHS):
-        began, keys = cpu_seconds(), []
+        began = cpu_seconds()
         for batch in peer.batches(epoch):
             hours += sum(batch.seconds) / 3600
-            keys += batch.keys
+            keys = batch.keys
             del batch
-        time.sleep(SETTLING_SECONDS)
+            wait_until_quiet()
+            loading += cpu_seconds() - began
+            decoding += floor.decode(keys)
+            began = cpu_seconds()
         loading += cpu_seconds() - began
-        decoding += floor.decode(keys)
     return {"cpu_s_per_hour": loading / hours, "decode_cpu_s_per_hour": decoding / hours}
 
 
@@ -184,7 +207,6 @@ def main() -> int:
     elif case == "speed-cpu":
         assert path is not None
         found = speed(peer)
-        time.sleep(SETTLING_SECONDS)
         found |= cpu(peer, Floor(path, decoder), 1 + TIMED_EPOCHS)
     else:
         assert path is not None

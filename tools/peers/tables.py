@@ -43,7 +43,7 @@ def section(found: dict[str, Any]) -> str:
 {textwrap.fill(versions + ".", 120)}
 Batches of 240 s of padded audio, or as many clips as fill them on average; one thread of OpenMP each.
 
-CPU seconds an audio hour over bare decoding of the same clips to the same type, after each epoch in the same process:
+CPU seconds an audio hour over bare decoding of the same clips to the same type, in turns in the same process:
 {bare["dr_flac"]} by dr_flac to float32, which all but the int16 row give, {bare[INT16]} to int16,
 {bare["soundfile"]} by soundfile. {_aim(loaders)}"""
     waste = """\
