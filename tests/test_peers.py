@@ -207,5 +207,8 @@ def test_joined_runs_have_the_spread_of_the_rounds_of_both() -> None:
     expected = {"peak_mb": {"median": 3.0, "min": 1.0, "max": 9.0, "each": each}, "padding": 0.2}
     assert found["loaders"] == {"s3prl_stream": expected}
     assert (found["rounds"], found["date"], found["commit"]) == (5, "2026-11-25", "abc1234 and def5678")
+    timed_only = run([9.0], "def5678")
+    del timed_only["loaders"]["s3prl_stream"]["padding"]  # type: ignore[index]
+    assert two_days.joined(run([3.0], "abc1234"), timed_only)["loaders"]["s3prl_stream"]["padding"] == 0.1
     with pytest.raises(ValueError, match=r"differ in machine are not joined: 2 x CPU and 4 x CPU"):
         two_days.joined(run([1.0], "abc1234"), run([1.0], "def5678", machine="4 x CPU"))

@@ -43,7 +43,7 @@ Epoch: TypeAlias = list[tuple[list[str], list[float]]]
 
 
 def compare(
-    packed: Path, work: Path, rounds: int, peers: Sequence[str], environment: Path = ENVIRONMENT
+    packed: Path, work: Path, rounds: int, peers: Sequence[str], environment: Path, timed_only: bool
 ) -> dict[str, Any]:
     """All figures of all loaders.
 
@@ -53,6 +53,7 @@ def compare(
         rounds: of the speed measurements.
         peers: which of `PEERS`.
         environment: where they are installed, or will be.
+        timed_only: leave out what does not change from day to day, and each peer's own decoder.
     """
     python = make_environment(environment)
     names = [*OURS, *peers]
@@ -61,7 +62,7 @@ def compare(
     speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for number in range(rounds):
         read_anew([packed, *(work / name for name in names)])
-        for decoder in FLOORS:
+        for decoder in (FLOORS[0], INT16) if timed_only else FLOORS:
             for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
                 if not is_measured(name, decoder, workers):
                     continue
@@ -71,26 +72,34 @@ def compare(
                 speeds.setdefault((name, decoder, workers), []).append(found)
                 print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())
+    found = {
+        "clips": len(clips),
+        "hours": sum(one[0] for one in clips.values()) / 3600,
+        "rounds": rounds,
+        "bare_decode_cpu_s_per_hour": bare_decoding(speeds),
+        "loaders": {name: costs(name, speeds) for name in names},
+        "versions": versions(python),
+    }
+    if timed_only:
+        return found
     with ThreadPoolExecutor(2) as pool:  # nothing is timed from here on
         handed = dict(
             zip(names, pool.map(lambda name: delivered(name, python, work, packed, clips), names), strict=True)
         )
-    loaders = {name: costs(name, speeds) | handed[name] for name in names}
+    for name in names:
+        found["loaders"][name] |= handed[name]
     for name, asked in asked_of_store(names, python, work, packed, clips).items():
-        loaders[name]["store"] = asked
-    return {
-        "clips": len(clips),
-        "hours": sum(one[0] for one in clips.values()) / 3600,
-        "rounds": rounds,
-        "bare_decode_cpu_s_per_hour": {
-            decoder: spread(
-                [one["decode_cpu_s_per_hour"] for name in names for one in speeds.get((name, decoder, 0), [])]
-            )
-            for decoder in FLOORS
-        },
-        "loaders": loaders,
-        "versions": versions(python),
-    }
+        found["loaders"][name]["store"] = asked
+    return found
+
+
+def bare_decoding(speeds: dict[tuple[str, str, int], list[dict[str, Any]]]) -> dict[str, Any]:
+    """CPU seconds an audio hour by each decoder, in the processes of all loaders."""
+    each: dict[str, list[float]] = {}
+    for (_, decoder, workers), found in speeds.items():
+        if not workers:
+            each.setdefault(decoder, []).extend(one["decode_cpu_s_per_hour"] for one in found)
+    return {decoder: spread(values) for decoder, values in each.items()}
 
 
 def read_anew(folders: Sequence[Path]) -> None:

@@ -79,7 +79,7 @@ def report(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> str:
 
 
 def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the rounds of both, with their spread; what is no matter of rounds is that of the later run.
+    """The figures of the rounds of both, with their spread; all else is that of the later run, if it has it.
 
     Rounds of one run are minutes apart, and a machine is another one some hours later: five of them have too small a
     spread for a run of another day.
@@ -96,11 +96,13 @@ def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, An
 
 
 def _joined(earlier: Any, later: Any) -> Any:
+    if later is None:
+        return earlier
     if not isinstance(later, Mapping) or not isinstance(earlier, Mapping):
         return later
     if "each" in later:
         return spread([*earlier["each"], *later["each"]])
-    return {name: _joined(earlier.get(name), value) for name, value in later.items()}
+    return {name: _joined(earlier.get(name), later.get(name)) for name in {**later, **earlier}}
 
 
 def _at(loader: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, float]:
