@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 from peers import clips, compare, measure, tables, two_days
 from peers.loaders import PEERS
 
+DECODERS = ("dr_flac", "soundfile", clips.INT16)
+
 
 def test_clips_are_those_of_the_set(sample_set: Path) -> None:
     shards = ss.open_shards(sample_set)
@@ -28,7 +30,7 @@ def test_clips_are_those_of_the_set(sample_set: Path) -> None:
         assert clip.speaker == row["speaker"]
 
 
-@pytest.mark.parametrize("decoder", compare.FLOORS)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_all_decoders_give_the_same_waveform(sample_set: Path, decoder: str) -> None:
     clip = next(clips.read_clips(sample_set))
     wav = clips.decode(clip.flac, decoder)
@@ -37,12 +39,34 @@ def test_all_decoders_give_the_same_waveform(sample_set: Path, decoder: str) -> 
     assert (wav == scale * clips.decode(clip.flac, "dr_flac")).all()
 
 
-def test_each_loader_has_the_floor_of_what_it_gives() -> None:
-    names = [*compare.OURS, "webdataset"]
-    cases = {(n, d, w) for n in names for d in compare.FLOORS for w in (0, 2) if compare.is_measured(n, d, w)}
-    ours = {("s3prl_stream", "dr_flac", w) for w in (0, 2)} | {("s3prl_stream, int16", clips.INT16, w) for w in (0, 2)}
-    peer = {("webdataset", "dr_flac", 0), ("webdataset", "dr_flac", 2), ("webdataset", "soundfile", 0)}
-    assert cases == ours | peer
+def test_each_loader_is_held_against_a_bare_decode_to_what_it_gives() -> None:
+    def rounds(cpu: float, bare: float, **usual: dict[str, float]) -> list[dict[str, object]]:
+        common = {"hours_per_second": 2.0, "first_batch_s": 3.0, "peak_mb": 500.0, **usual}
+        return [{**cpu_of(cpu, bare), **common}, {**cpu_of(cpu + 1, bare), **common}]
+
+    def cpu_of(cpu: float, bare: float) -> dict[str, float]:
+        return {"cpu_s_per_hour": cpu, "decode_cpu_s_per_hour": bare}
+
+    with_workers = [{"hours_per_second": 4.0}]
+    speeds = {
+        ("s3prl_stream", 0): rounds(5.0, 3.0),
+        ("s3prl_stream, int16", 0): rounds(3.5, 2.0),
+        ("webdataset", 0): rounds(6.0, 3.5, soundfile=cpu_of(9.0, 4.0)),
+        **{(name, 2): with_workers for name in ("s3prl_stream", "s3prl_stream, int16", "webdataset")},
+    }
+    bare = compare.bare_decoding(speeds)
+    assert {decoder: one["each"] for decoder, one in bare.items()} == {
+        "dr_flac": [3.0, 3.0, 3.5, 3.5],
+        clips.INT16: [2.0, 2.0],
+        "soundfile": [4.0, 4.0],
+    }
+    found = {name: compare.costs(name, speeds) for name, workers in speeds if workers}
+    over = {name: one["dr_flac"]["overhead_cpu_s_per_hour"]["each"] for name, one in found.items()}
+    assert over == {"s3prl_stream": [2.0, 3.0], "s3prl_stream, int16": [1.5, 2.5], "webdataset": [2.5, 3.5]}
+    assert found["webdataset"]["soundfile"]["overhead_cpu_s_per_hour"]["each"] == [5.0, 5.0]
+    assert "soundfile" not in found["s3prl_stream"]
+    assert found["webdataset"]["hours_per_second_0_workers"]["each"] == [2.0, 2.0]
+    assert found["webdataset"]["hours_per_second_2_workers"]["each"] == [4.0]
 
 
 def test_figures_of_known_batches() -> None:
@@ -91,7 +115,7 @@ def test_the_section_for_the_readme_has_every_figure_and_marks_the_best() -> Non
             0.3, asked, soundfile=soundfile, padding=0.2, resumed_2_workers={"twice": 0, "lost": 128}
         ),
     }
-    bare = {decoder: spread(0.3) for decoder in compare.FLOORS}
+    bare = {decoder: spread(0.3) for decoder in DECODERS}
     found = {
         "loaders": loaders,
         "bare_decode_cpu_s_per_hour": bare,
@@ -141,6 +165,8 @@ def test_each_batch_of_a_loader_is_held_against_decoding_its_clips_alone(
     monkeypatch.setattr(clips, "decode", decode)
 
     class TwoBatches:
+        decoder = "dr_flac"
+
         def batches(self, epoch: int) -> Iterator[clips.Batch]:
             nonlocal used
             happened.append(epoch)
@@ -149,13 +175,17 @@ def test_each_batch_of_a_loader_is_held_against_decoding_its_clips_alone(
             used += 0.5
             yield clips.Batch([second], [1800.0], None)
 
-    found = measure.cpu(TwoBatches(), measure.Floor(sample_set, "dr_flac"), 1)
+    peer = TwoBatches()
+    found = measure.cpu(peer, measure.Floor(sample_set, "dr_flac"), 1)
     alone = [(bodies[first], "dr_flac"), (bodies[second], "dr_flac")]
-    assert happened == [0, 1, *alone, 2, *alone]
-    assert found == {"cpu_s_per_hour": 7.0, "decode_cpu_s_per_hour": 4.0}  # an hour an epoch, the first does not count
+    assert happened == [1, *alone, 2, *alone]
+    assert found == {"cpu_s_per_hour": 7.0, "decode_cpu_s_per_hour": 4.0}  # an hour an epoch
     happened.clear()
-    measure.cpu(TwoBatches(), measure.Floor(sample_set, "dr_flac"), 3)
-    assert [one for one in happened if isinstance(one, int)] == [3, 4]
+    measure.cpu_by_usual_decoder(peer, sample_set, 3)
+    assert peer.decoder == "soundfile"
+    assert happened[1:] == [
+        one if isinstance(one, int) else (one[0], "soundfile") for one in (3, *alone, 4, *alone)
+    ]  # behind one that imports it
 
 
 def test_every_file_is_forgotten_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,11 @@ OURS = ("s3prl_stream", "s3prl_stream, int16")
 PEERS = ("files + DataLoader", "webdataset", "Lhotse Shar", "LitData", "HF datasets", "Energon", "Mosaic Streaming")
 WITHOUT_RESUME = ("files + DataLoader", "webdataset")
 WITHOUT_STORE = ("files + DataLoader",)
-DECODERS = ("dr_flac", "soundfile")
-FLOORS = (*DECODERS, INT16)
-"""Each loader is held against a bare decode to what it gives: int16 is a pass over the audio less than float32."""
 
 Epoch: TypeAlias = list[tuple[list[str], list[float]]]
 """Keys and seconds of each batch."""
+Speeds: TypeAlias = dict[tuple[str, int], list[dict[str, Any]]]
+"""(loader, workers) -> what each round has measured."""
 
 
 def compare(
@@ -57,20 +56,19 @@ def compare(
     """
     python = make_environment(environment)
     names = [*OURS, *peers]
-    for name in names:
-        run(python, "prepare", name, work, str(packed), 0)
-    speeds: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: run(python, "prepare", name, work, str(packed), 0), names))
+    speeds: Speeds = {}
     for number in range(rounds):
         read_anew([packed, *(work / name for name in names)])
-        for decoder in (FLOORS[0], INT16) if timed_only else FLOORS:
-            for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
-                if not is_measured(name, decoder, workers):
-                    continue
-                case = "speed" if workers else "cpu" if decoder == "soundfile" else "speed-cpu"
-                floor = [] if workers else [str(packed)]
-                found = run(python, case, name, work, decoder, workers, *floor, packed=packed)
-                speeds.setdefault((name, decoder, workers), []).append(found)
-                print(f"round {number + 1}: {name}, {decoder}, {workers} workers: {found}", file=sys.stderr, flush=True)
+        for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
+            case, floor = "speed", []
+            if not workers:
+                case = "speed-cpu" if timed_only or name in OURS else "speed-cpu-usual"
+                floor = [str(packed)]
+            found = run(python, case, name, work, decoder_of(name), workers, *floor, packed=packed)
+            speeds.setdefault((name, workers), []).append(found)
+            print(f"round {number + 1}: {name}, {workers} workers: {found}", file=sys.stderr, flush=True)
     clips = json.loads((work / "clips.json").read_text())
     found = {
         "clips": len(clips),
@@ -82,23 +80,36 @@ def compare(
     }
     if timed_only:
         return found
-    with ThreadPoolExecutor(2) as pool:  # nothing is timed from here on
-        handed = dict(
-            zip(names, pool.map(lambda name: delivered(name, python, work, packed, clips), names), strict=True)
-        )
-    for name in names:
-        found["loaders"][name] |= handed[name]
-    for name, asked in asked_of_store(names, python, work, packed, clips).items():
-        found["loaders"][name]["store"] = asked
+    with from_store.gateway(work / "server") as store, ThreadPoolExecutor(2) as pool:
+
+        def not_timed(name: str) -> dict[str, Any]:
+            about = delivered(name, python, work, packed, clips)
+            if name != OURS[1]:  # with float32 waveforms the requests are the same
+                about["store"] = asked_of_store(name, store, python, work, packed, clips)
+            print(f"{name}: {about}", file=sys.stderr, flush=True)
+            return about
+
+        for name, about in zip(names, pool.map(not_timed, names), strict=True):
+            found["loaders"][name] |= about
     return found
 
 
-def bare_decoding(speeds: dict[tuple[str, str, int], list[dict[str, Any]]]) -> dict[str, Any]:
-    """CPU seconds an audio hour by each decoder, in the processes of all loaders."""
+def decoder_of(name: str) -> str:
+    """The same for all, to what each gives."""
+    return INT16 if name == OURS[1] else "dr_flac"
+
+
+def bare_decoding(speeds: Speeds) -> dict[str, Any]:
+    """CPU seconds an audio hour by each decoder, in the processes of all loaders.
+
+    Each loader is held against a bare decode to what it gives: int16 is a pass over the audio less than float32.
+    """
     each: dict[str, list[float]] = {}
-    for (_, decoder, workers), found in speeds.items():
-        if not workers:
-            each.setdefault(decoder, []).extend(one["decode_cpu_s_per_hour"] for one in found)
+    for (name, workers), found in speeds.items():
+        for one in () if workers else found:
+            each.setdefault(decoder_of(name), []).append(one["decode_cpu_s_per_hour"])
+            if "soundfile" in one:
+                each.setdefault("soundfile", []).append(one["soundfile"]["decode_cpu_s_per_hour"])
     return {decoder: spread(values) for decoder, values in each.items()}
 
 
@@ -116,31 +127,27 @@ def read_anew(folders: Sequence[Path]) -> None:
                 pass
 
 
-def is_measured(name: str, decoder: str, workers: int) -> bool:
-    """Which of all combinations: each loader with the same decoder, the peers once more with their usual one."""
-    if name == OURS[1] or decoder == INT16:
-        return (name, decoder) == (OURS[1], INT16)
-    return decoder == "dr_flac" or (name != OURS[0] and not workers)
-
-
-def costs(name: str, speeds: dict[tuple[str, str, int], list[dict[str, Any]]]) -> dict[str, Any]:
+def costs(name: str, speeds: Speeds) -> dict[str, Any]:
     """What one loader takes."""
-    found: dict[str, Any] = {}
-    same = INT16 if name == OURS[1] else "dr_flac"
-    for decoder in FLOORS:
-        if mine := speeds.get((name, decoder, 0), []):
-            found["soundfile" if decoder == "soundfile" else "dr_flac"] = {
-                "cpu_s_per_hour": spread([one["cpu_s_per_hour"] for one in mine]),
-                "overhead_cpu_s_per_hour": spread(
-                    [one["cpu_s_per_hour"] - one["decode_cpu_s_per_hour"] for one in mine]
-                ),
-            }
+    alone = speeds[name, 0]
+    found: dict[str, Any] = {"dr_flac": cpu_of(alone)}
+    if usual := [one["soundfile"] for one in alone if "soundfile" in one]:
+        found["soundfile"] = cpu_of(usual)
     for workers in (0, 2):
-        mine = speeds[name, same, workers]
-        found[f"hours_per_second_{workers}_workers"] = spread([one["hours_per_second"] for one in mine])
-    found["first_batch_s"] = spread([one["first_batch_s"] for one in speeds[name, same, 0]])
-    found["peak_mb"] = spread([one["peak_mb"] for one in speeds[name, same, 0]])
+        found[f"hours_per_second_{workers}_workers"] = spread(
+            [one["hours_per_second"] for one in speeds[name, workers]]
+        )
+    found["first_batch_s"] = spread([one["first_batch_s"] for one in alone])
+    found["peak_mb"] = spread([one["peak_mb"] for one in alone])
     return found
+
+
+def cpu_of(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of the whole, and over the decode."""
+    return {
+        "cpu_s_per_hour": spread([one["cpu_s_per_hour"] for one in rounds]),
+        "overhead_cpu_s_per_hour": spread([one["cpu_s_per_hour"] - one["decode_cpu_s_per_hour"] for one in rounds]),
+    }
 
 
 def delivered(
@@ -166,16 +173,16 @@ def delivered(
 
 
 def asked_of_store(
-    names: Sequence[str], python: Path, work: Path, packed: Path, clips: dict[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """What each loader asks of an object store, in an epoch and after a resume."""
+    name: str, store: from_store.Store | None, python: Path, work: Path, packed: Path, clips: dict[str, Any]
+) -> dict[str, Any]:
+    """What one loader asks of an object store, in an epoch and after a resume."""
 
-    def measured(case: str, name: str, file: Path, told: dict[str, str]) -> dict[str, Any]:
+    def measured(case: str, file: Path, told: dict[str, str]) -> dict[str, Any]:
         return run(python, case, name, work, "dr_flac", 0, str(file), packed=packed, told=told)
 
-    folders = {name: packed if name in OURS else work / name / "data" for name in names if name not in WITHOUT_STORE}
-    # with float32 waveforms the requests are the same
-    return from_store.measure([name for name in names if name != OURS[1]], folders, clips, work, measured)
+    if name in WITHOUT_STORE:
+        return {"why_not": "reads no store"}
+    return from_store.asked(store, work / name, packed if name in OURS else work / name / "data", clips, measured)
 
 
 def ledger(keys: Sequence[str], clips: dict[str, Any]) -> dict[str, int]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from elastic import store as uploading
 
@@ -22,60 +22,54 @@ from peers.measure import SHARES
 from peers.remote import VARIABLE, Remote
 from s3prl_stream.chaos import ChaosProxy
 
+Store: TypeAlias = dict[str, Any]
+"""What `tools/object_store` says of a running one."""
 Run = Callable[..., dict[str, Any]]
-"""(case, name, file for states, variables of the environment) -> what the measurement printed."""
+"""(case, file for states, variables of the environment) -> what the measurement printed."""
 
 
-def measure(
-    names: Sequence[str], folders: dict[str, Path], clips: dict[str, Any], work: Path, run: Run
-) -> dict[str, dict[str, Any]]:
-    """Name -> figures, or {"why_not": ...} where there are none.
+def asked(store: Store | None, folder: Path, data: Path, clips: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Figures of one loader, or {"why_not": ...} where there are none.
 
     Args:
-        names: of the loaders.
-        folders: of those that read from a store, what is put there.
+        store: a running one.
+        folder: of the loader, for its states.
+        data: what is put into the store for it.
         clips: key -> (seconds, speaker, CRC-32, bytes).
-        work: folder for the store.
         run: starts a measurement.
     """
-    found: dict[str, dict[str, Any]] = {name: {"why_not": "reads no store"} for name in names}
-    with _gateway(work / "server") as state:
-        if state is None:
-            return {name: {"why_not": "no gateway here"} for name in names}
-        with ChaosProxy(state["endpoint"]) as proxy:
-            variables = {k: v.replace(state["endpoint"], proxy.url) for k, v in state["environment"].items()}
-            for number, name in enumerate(name for name in names if name in folders):
-                bucket = f"{state['public_bucket']}/{number}"
-                _upload(folders[name], f"s3://{bucket}", state["environment"])
-                place = Remote(f"s3://{bucket}", f"{proxy.url}/{bucket}", proxy.url, "")
-                try:
-                    found[name] = _figures(name, place, variables, proxy, clips, work, run)
-                except SystemExit as error:  # a peer that fails is a result
-                    print(error, file=sys.stderr)
-                    found[name] = {"why_not": "failed"}
-                print(f"from a store: {name}: {found[name]}", file=sys.stderr, flush=True)
-    return found
+    if store is None:
+        return {"why_not": "no gateway here"}
+    bucket = f"{store['public_bucket']}/{folder.name.replace(' ', '-')}"
+    _upload(data, f"s3://{bucket}", store["environment"])
+    with ChaosProxy(store["endpoint"]) as proxy:
+        variables = {k: v.replace(store["endpoint"], proxy.url) for k, v in store["environment"].items()}
+        place = Remote(f"s3://{bucket}", f"{proxy.url}/{bucket}", proxy.url, "")
+        try:
+            return _figures(folder, place, variables, proxy, clips, run)
+        except SystemExit as error:  # a peer that fails is a result
+            print(error, file=sys.stderr)
+            return {"why_not": "failed"}
 
 
 def _figures(
-    name: str,
+    folder: Path,
     place: Remote,
     variables: dict[str, str],
     proxy: ChaosProxy,
     clips: dict[str, Any],
-    work: Path,
     run: Run,
 ) -> dict[str, Any]:
-    states = work / name / "store-state"
+    states = folder / "store-state"
 
     def counted(case: str, file: Path) -> tuple[dict[str, Any], int, float]:
         """What came, requests, and megabytes."""
         requests, sent = proxy.num_requests, sum(proxy.bytes_by_path.values())
-        cache = work / "cache"  # of the same name each time: a state of LitData's names it
+        cache = folder / "cache"  # of the same name each time: a state of LitData's names it
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir()
         told = {**variables, VARIABLE: json.dumps(place._replace(cache=str(cache))._asdict())}
-        came = run(case, name, file, told)
+        came = run(case, file, told)
         shutil.rmtree(cache)
         return came, proxy.num_requests - requests, (sum(proxy.bytes_by_path.values()) - sent) / 1e6
 
@@ -100,7 +94,7 @@ def _figures(
 
 
 @contextmanager
-def _gateway(folder: Path) -> Iterator[dict[str, Any] | None]:
+def gateway(folder: Path) -> Iterator[Store | None]:
     """A running one; None: it cannot be installed here, as `tools/object_store` has said."""
     tool = uploading.TOOL
     subprocess.run([tool, "down", folder], check=True)

@@ -355,9 +355,8 @@ class Mosaic(Peer):
                 os.environ["S3_ENDPOINT_URL"] = self.remote.endpoint
                 place = {"remote": f"{self.remote.s3}/mds", "local": self.remote.cache}
             dataset = streaming.StreamingDataset(**place, shuffle=True, shuffle_seed=SEED, batch_size=self.count)
-            self._loader = streaming.StreamingDataLoader(
-                dataset, batch_size=self.count, num_workers=self.num_workers, collate_fn=_LitBatch(self.decoder)
-            )
+            self._loader = streaming.StreamingDataLoader(dataset, batch_size=self.count, num_workers=self.num_workers)
+        self._loader.collate_fn = _LitBatch(self.decoder)
         if state is not None:
             self._loader.load_state_dict(state)
         yield from self._loader

@@ -52,6 +52,7 @@ class Floor:
     def __init__(self, packed: Path, decoder: str) -> None:
         self._clips = clips.places(packed)
         self._decoder = decoder
+        self.keys = list(self._clips)
         # glibc gives what is freed back to the system, page by page, until it has once seen as large a block freed:
         # most loaders' batches are, ours are used again, and the floor of all is to be the same
         large = bytearray(31 << 20)
@@ -107,11 +108,8 @@ def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
     less than that. A loader's threads decode the next batch before, not meanwhile: two on one core take more each.
 
     Args:
-        first_epoch: of those that count. If it is not the first, the peer has given those before.
+        first_epoch: of those that count; the peer has given those before.
     """
-    if first_epoch == 1:
-        for batch in peer.batches(0):
-            del batch
     stay_on_one_cpu()
     wait_until_quiet()
     loading = decoding = hours = 0.0
@@ -127,6 +125,14 @@ def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
             began = cpu_seconds()
         loading += cpu_seconds() - began
     return {"cpu_s_per_hour": loading / hours, "decode_cpu_s_per_hour": decoding / hours}
+
+
+def cpu_by_usual_decoder(peer: Peer, packed: Path, first_epoch: int) -> dict[str, Any]:
+    """The same by soundfile: what users of the peers write."""
+    peer.decoder = "soundfile"
+    floor = Floor(packed, peer.decoder)
+    floor.decode(floor.keys[:1])  # who decodes first imports it
+    return cpu(peer, floor, first_epoch)
 
 
 def order(peer: Peer) -> dict[str, Any]:
@@ -201,13 +207,12 @@ def main() -> int:
         found = order(peer)
     elif case == "speed":
         found = speed(peer)
-    elif case == "cpu":
-        assert path is not None
-        found = cpu(peer, Floor(path, decoder), 1)
-    elif case == "speed-cpu":
+    elif case in ("speed-cpu", "speed-cpu-usual"):
         assert path is not None
         found = speed(peer)
         found |= cpu(peer, Floor(path, decoder), 1 + TIMED_EPOCHS)
+        if case == "speed-cpu-usual":
+            found["soundfile"] = cpu_by_usual_decoder(peer, path, 1 + TIMED_EPOCHS + PAIRED_EPOCHS)
     else:
         assert path is not None
         found = WITH_STATE[case](peer, path)
