@@ -89,7 +89,8 @@ def compare(
             print(f"{name}: {about}", file=sys.stderr, flush=True)
             return about
 
-        for name, about in zip(names, pool.map(not_timed, names), strict=True):
+        longest_first = names[::-1]
+        for name, about in zip(longest_first, pool.map(not_timed, longest_first), strict=True):
             found["loaders"][name] |= about
     return found
 

@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from peers.loaders import PEERS, Peer
 
 SHARES = (0.1, 0.5, 0.9)
 """Of an epoch, at which it is interrupted."""
-TIMED_EPOCHS = 2
-PAIRED_EPOCHS = 2
+TIMED_EPOCHS = (1, 2)
+PAIRED_EPOCHS = (3, 4)
 """In which each batch is decoded bare once more."""
 QUIET_SECONDS = 0.01
 """Without work: a loader's threads have read ahead what they will."""
@@ -81,7 +81,7 @@ def speed(peer: Peer) -> dict[str, Any]:
         first_batch = first_batch or time.perf_counter() - started
         del batch
     hours, seconds = 0.0, 0.0
-    for epoch in range(1, 1 + TIMED_EPOCHS):
+    for epoch in TIMED_EPOCHS:
         last = None
         for batch in peer.batches(epoch):
             now = time.perf_counter()
@@ -100,7 +100,7 @@ def stay_on_one_cpu() -> None:
         os.sched_setaffinity(int(thread), {last})
 
 
-def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
+def cpu(peer: Peer, floor: Floor, epochs: Iterable[int]) -> dict[str, Any]:
     """CPU seconds an audio hour of the loader, without workers, and of decoding the same clips alone.
 
     Each batch is decoded bare as soon as it has come. Other work on a machine makes the same decoding take half as much
@@ -108,12 +108,12 @@ def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
     less than that. A loader's threads decode the next batch before, not meanwhile: two on one core take more each.
 
     Args:
-        first_epoch: of those that count; the peer has given those before.
+        epochs: that count; the peer has given those before.
     """
     stay_on_one_cpu()
     wait_until_quiet()
     loading = decoding = hours = 0.0
-    for epoch in range(first_epoch, first_epoch + PAIRED_EPOCHS):
+    for epoch in epochs:
         began = cpu_seconds()
         for batch in peer.batches(epoch):
             hours += sum(batch.seconds) / 3600
@@ -127,17 +127,18 @@ def cpu(peer: Peer, floor: Floor, first_epoch: int) -> dict[str, Any]:
     return {"cpu_s_per_hour": loading / hours, "decode_cpu_s_per_hour": decoding / hours}
 
 
-def cpu_by_usual_decoder(peer: Peer, packed: Path, first_epoch: int) -> dict[str, Any]:
-    """The same by soundfile: what users of the peers write."""
+def cpu_by_usual_decoder(peer: Peer, packed: Path, epoch: int) -> dict[str, Any]:
+    """The same by soundfile, which users of the peers write; one epoch, as it is not what loaders are compared by."""
     peer.decoder = "soundfile"
     floor = Floor(packed, peer.decoder)
     floor.decode(floor.keys[:1])  # who decodes first imports it
-    return cpu(peer, floor, first_epoch)
+    return cpu(peer, floor, [epoch])
 
 
 def order(peer: Peer) -> dict[str, Any]:
-    """Keys and lengths of the batches of two epochs."""
-    return {"epochs": [[(batch.keys, batch.seconds) for batch in peer.batches(epoch)] for epoch in (0, 1)]}
+    """Keys and lengths of the batches of two epochs; of one where workers load, which is asked for its clips alone."""
+    epochs = (0,) if peer.num_workers else (0, 1)
+    return {"epochs": [[(batch.keys, batch.seconds) for batch in peer.batches(epoch)] for epoch in epochs]}
 
 
 def first_half(peer: Peer, state_file: Path) -> dict[str, Any]:
@@ -210,9 +211,9 @@ def main() -> int:
     elif case in ("speed-cpu", "speed-cpu-usual"):
         assert path is not None
         found = speed(peer)
-        found |= cpu(peer, Floor(path, decoder), 1 + TIMED_EPOCHS)
+        found |= cpu(peer, Floor(path, decoder), PAIRED_EPOCHS)
         if case == "speed-cpu-usual":
-            found["soundfile"] = cpu_by_usual_decoder(peer, path, 1 + TIMED_EPOCHS + PAIRED_EPOCHS)
+            found["soundfile"] = cpu_by_usual_decoder(peer, path, PAIRED_EPOCHS[-1] + 1)
     else:
         assert path is not None
         found = WITH_STATE[case](peer, path)
