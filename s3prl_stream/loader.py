@@ -184,11 +184,11 @@ class Loader:
         """Global batches in an epoch, over all ranks.
 
         Raises:
-            UsageError: a mix by weights, in which each set has epochs of its own.
+            UsageError: a mix by weights, in which each set has epochs of its own, or no number of an epoch.
         """
         if not isinstance(self._planner, EpochPlanner):
             raise UsageError("a mix by weights has no epoch: each of its sets has epochs of its own")
-        return self._planner.batches_in_epoch(epoch)
+        return self._planner.batches_in_epoch(whole_number("batches_in_epoch", "epoch", epoch, least=0))
 
     def _deliveries(self, first: int) -> Generator[Delivery]:
         """What this rank is due from global batch `first` on."""
@@ -280,6 +280,7 @@ class Loader:
         """
         handed = self._next_batch
         if after is not None:  # the first round of this iteration may begin at any rank's batch
+            after = whole_number("state_dict", "after", after, least=0)
             handed = self._began_at + ((after - self._began_at) // self.world_size + 1) * self.world_size
         if not self._began_at <= handed <= self._next_batch:
             raise UsageError(f"state_dict: batch {after} is none of those handed over since {self._began_at}")

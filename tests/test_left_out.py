@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -271,6 +272,11 @@ def test_a_clip_that_is_not_there_is_an_error_and_nothing_changes() -> None:
         loader.exclude(["clip0001"])
     with pytest.raises(UsageError, match=r"given as a list: \['clip0001'\]"):
         loader.exclude("clip0001")
+    with pytest.raises(UsageError, match=r"given as a list of keys or .*, not as None"):
+        loader.exclude(None)  # type: ignore[arg-type]
+    for no_clip in (5, ("two", 5), ("two", "a", "b")):
+        with pytest.raises(UsageError, match=re.escape(f"clip {no_clip!r} is neither a key nor (set, key)")):
+            loader.exclude([no_clip])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="no set 'three'"):
         loader.exclude([("three", "clip0001")])
     assert loader.state_dict() == before

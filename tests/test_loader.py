@@ -431,6 +431,12 @@ def test_numbers_that_no_loader_can_have_are_refused() -> None:
     ):
         with pytest.raises(UsageError, match=words):
             ss.Loader(stream, **wrong)  # type: ignore[arg-type]
+    loader = ss.Loader(stream)
+    for wrong in ("3", 1.5, True, -1):
+        with pytest.raises(UsageError, match=f"state_dict: after={wrong!r} is no whole number from 0 on"):
+            loader.state_dict(after=wrong)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=f"batches_in_epoch: epoch={wrong!r} is no whole number from 0 on"):
+            loader.batches_in_epoch(wrong)  # type: ignore[arg-type]
     for no_chain in (memory([2.0]), "shards/sample", None):
         with pytest.raises(ChainError, match="is no chain; begin one by ShardStream"):
             ss.Loader(no_chain)

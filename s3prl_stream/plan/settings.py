@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +13,8 @@ PLAN_VERSION = 1
 """Raised whenever the same settings would give other batches; a cursor of another version is refused."""
 
 _POSITIVE = ("max_batch_seconds", "max_batch_size", "epochs", "run", "block_samples", "chunk_seconds", "crop_seconds")
+_MOST = 1e12
+"""Of each: microseconds and frames of so much fit into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class PlanSettings:
         fit_fields("ShardStream", self)
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"ShardStream: {name}: {value!r} must be greater than 0, and finite")
+            if value is not None and not 0 < value <= _MOST:
+                raise UsageError(f"ShardStream: {name}: {value!r} must be greater than 0 and at most {_MOST:g}")
         if self.chunk_seconds is not None and self.crop_seconds is not None:
             raise UsageError(
                 "chunk_seconds and crop_seconds exclude each other: every second once, or random stretches"

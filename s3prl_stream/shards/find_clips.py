@@ -19,8 +19,11 @@ def name_clips(shards: ShardSet, clips: Iterable[str | tuple[str, str]]) -> list
     named = []
     if isinstance(clips, str):
         raise UsageError(f"clips are given as a list: [{clips!r}]")
+    if not isinstance(clips, Iterable):
+        raise UsageError(f"clips are given as a list of keys or (set, key), not as {clips!r}")
     for clip in clips:
-        if not isinstance(clip, str) and not (isinstance(clip, tuple | list) and len(clip) == 2):
+        is_pair = isinstance(clip, tuple | list) and len(clip) == 2 and all(isinstance(part, str) for part in clip)
+        if not isinstance(clip, str) and not is_pair:
             raise UsageError(f"clip {clip!r} is neither a key nor (set, key)")
         if isinstance(clip, str):
             if len(names) > 1:

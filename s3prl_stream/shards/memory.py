@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from s3prl_stream.arguments import whole_number
 from s3prl_stream.errors import SampleError, UsageError
 from s3prl_stream.hashing import key_hash
 from s3prl_stream.sample import Item, Sample
@@ -31,10 +32,11 @@ class MemoryShards:
             `wav_path`, a file whose header tells its length; other values are metadata. A file that cannot be read
             costs its sample, when it is delivered.
         name: part of every sample's identity.
-        samples_per_shard: how many are planned as if they lay in one shard.
+        samples_per_shard: how many are planned as if they lay in one shard, 1 or more.
 
     Raises:
-        UsageError: no samples, a sample that is no dict, or a key that stands twice or is no text.
+        UsageError: no samples, a sample that is no dict, a key that stands twice or is no text, or an argument that
+            is not what it should be.
     """
 
     is_remote = False
@@ -43,7 +45,10 @@ class MemoryShards:
     def __init__(
         self, samples: Mapping[str, Sample] | Sequence[Sample], name: str = "memory", *, samples_per_shard: int = 1024
     ) -> None:
+        if not isinstance(name, str):
+            raise UsageError(f"MemoryShards: name={name!r} is no text")
         self.name = name
+        samples_per_shard = whole_number("MemoryShards", "samples_per_shard", samples_per_shard, least=1)
         self.samples_per_shard = samples_per_shard
         pairs: list[tuple[Any, Any]] = list(samples.items() if isinstance(samples, Mapping) else enumerate(samples))
         stranger = next((one for _, one in pairs if not isinstance(one, Mapping)), None)

@@ -308,6 +308,8 @@ def test_what_is_not_selected_is_not_planned(balance: str | None) -> None:
         {"crop_seconds": 500.0},
         {"crop_seconds": -1.0},
         {"block_samples": 0},
+        {"block_samples": 10**20},
+        {"max_batch_seconds": 1e30},
         {"run": 1.5},
         {"epochs": True},
         {"seed": 1.5},

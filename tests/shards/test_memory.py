@@ -32,6 +32,14 @@ def test_what_is_no_sample_is_refused(samples: Any, complaint: str) -> None:
         MemoryShards(samples)
 
 
+@pytest.mark.parametrize("wrong", [{"name": 5}, *({"samples_per_shard": n} for n in (0, -1, 2.5, "3", None))])
+def test_a_name_or_number_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
+    """With -1, all samples would be gone."""
+    [(name, value)] = wrong.items()
+    with pytest.raises(UsageError, match=f"MemoryShards: {name}={value!r} is no"):
+        MemoryShards([{"wav": WAV}], **wrong)
+
+
 def test_half_characters_in_metadata_are_delivered_and_can_be_selected_by() -> None:
     """JSON can hold them, Arrow cannot."""
     shards = MemoryShards([{"wav": WAV, "text": "half \ud83d", "\ud83d": 1}, {"wav": WAV, "text": "whole"}])
