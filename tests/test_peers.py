@@ -39,6 +39,15 @@ def test_all_decoders_give_the_same_waveform(sample_set: Path, decoder: str) -> 
     assert (wav == scale * clips.decode(clip.flac, "dr_flac")).all()
 
 
+def test_each_loader_is_measured_by_the_same_decoder_and_peers_once_more_by_their_usual_one() -> None:
+    names = [*compare.OURS, "webdataset"]
+    assert [compare.decoder_of(name) for name in names] == ["dr_flac", clips.INT16, "dr_flac"]
+    for timed_only, of_peer in ((False, "speed-cpu-usual"), (True, "speed-cpu")):
+        alone = [compare.case_of(name, 0, timed_only) for name in names]
+        assert alone == ["speed-cpu", "speed-cpu", of_peer]
+        assert {compare.case_of(name, 2, timed_only) for name in names} == {"speed"}
+
+
 def test_each_loader_is_held_against_a_bare_decode_to_what_it_gives() -> None:
     def rounds(cpu: float, bare: float, **usual: dict[str, float]) -> list[dict[str, object]]:
         common = {"hours_per_second": 2.0, "first_batch_s": 3.0, "peak_mb": 500.0, **usual}

@@ -13,8 +13,8 @@ PLAN_VERSION = 1
 """Raised whenever the same settings would give other batches; a cursor of another version is refused."""
 
 _POSITIVE = ("max_batch_seconds", "max_batch_size", "epochs", "run", "block_samples", "chunk_seconds", "crop_seconds")
-_MOST = 1e12
-"""Of each: microseconds and frames of so much fit into 64 bits."""
+_MOST = 1e9
+"""Of each: frames of so much at any rate that a set may have (below 2**31 Hz) fit into 64 bits."""
 
 
 @dataclass(frozen=True)

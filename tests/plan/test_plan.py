@@ -322,6 +322,13 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
         PlanSettings(**wrong)
 
 
+def test_the_largest_budget_at_the_highest_rate_is_planned() -> None:
+    wav = np.zeros(100, dtype=np.int16)
+    data = MemoryShards({name: {"wav": wav, "sample_rate": 2**31 - 1} for name in "abc"})
+    most = {"block_samples": 10**9, "run": 10**9, "max_batch_size": 10**9}
+    assert ShardStream(data, max_batch_seconds=1e9, **most).planner().batches_in_epoch(0) == 1
+
+
 def test_numbers_of_numpy_are_settings() -> None:
     counted = PlanSettings(seed=np.int64(3), epochs=np.int32(2), crop_seconds=np.float32(0.5))  # type: ignore[arg-type]
     assert json.loads(json.dumps(counted.identity())) == PlanSettings(seed=3, crop_seconds=0.5).identity()

@@ -62,10 +62,7 @@ def compare(
     for number in range(rounds):
         read_anew([packed, *(work / name for name in names)])
         for name, workers in [*((name, 0) for name in names), *((name, 2) for name in names)]:
-            case, floor = "speed", []
-            if not workers:
-                case = "speed-cpu" if timed_only or name in OURS else "speed-cpu-usual"
-                floor = [str(packed)]
+            case, floor = case_of(name, workers, timed_only), [] if workers else [str(packed)]
             found = run(python, case, name, work, decoder_of(name), workers, *floor, packed=packed)
             speeds.setdefault((name, workers), []).append(found)
             print(f"round {number + 1}: {name}, {workers} workers: {found}", file=sys.stderr, flush=True)
@@ -93,6 +90,13 @@ def compare(
         for name, about in zip(longest_first, pool.map(not_timed, longest_first), strict=True):
             found["loaders"][name] |= about
     return found
+
+
+def case_of(name: str, workers: int, timed_only: bool) -> str:
+    """What of `measure.py` a round runs: CPU without workers, the peers' once more by their usual decoder."""
+    if workers:
+        return "speed"
+    return "speed-cpu" if timed_only or name in OURS else "speed-cpu-usual"
 
 
 def decoder_of(name: str) -> str:
